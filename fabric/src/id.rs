@@ -1,0 +1,202 @@
+//! Names of things: nodes, fabrics, jobs, slots and allocations.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::limits;
+
+/// A node, named by its Ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub [u8; 32]);
+
+impl NodeId {
+    /// The first eight hex digits: enough for people to tell two nodes of one fabric apart.
+    pub fn short(&self) -> String {
+        hex(&self.0[..4])
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node:{}", self.short())
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        unhex(text).map(NodeId).ok_or(IdError::NotANodeId)
+    }
+}
+
+impl Serialize for NodeId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+            text.parse().map_err(de::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(deserializer).map(NodeId)
+        }
+    }
+}
+
+/// A fabric, named by its Ed25519 public key (shown as hex, tokens carry its hash).
+pub type FabricKey = NodeId;
+
+/// A job's name: a DNS label, so that the job can be found under it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobName(Arc<str>);
+
+impl JobName {
+    /// Checks and takes over a name.
+    pub fn new(name: &str) -> Result<Self, IdError> {
+        let bytes = name.as_bytes();
+        let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let fine = !bytes.is_empty()
+            && bytes.len() <= limits::JOB_NAME_BYTES_MAX
+            && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
+            && bytes.first().is_some_and(alphanumeric)
+            && bytes.last().is_some_and(alphanumeric);
+        if fine {
+            Ok(Self(name.into()))
+        } else {
+            Err(IdError::NotAJobName(name.chars().take(80).collect()))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl Serialize for JobName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        JobName::new(&text).map_err(de::Error::custom)
+    }
+}
+
+/// The place that an allocation fills: the `index`-th copy of a job.
+/// A system job has one slot, 0, on each matching node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SlotId {
+    /// Whose slot.
+    pub job: JobName,
+    /// Counted from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.job, self.index)
+    }
+}
+
+/// One run of a slot: the slot and the epoch that the coordinator gave it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AllocId {
+    /// Which slot it fills.
+    pub slot: SlotId,
+    /// Grows with every placement of the slot; the higher epoch wins.
+    pub epoch: u64,
+}
+
+impl AllocId {
+    /// The id of `job`'s slot `index` in `epoch`.
+    pub fn new(job: JobName, index: u32, epoch: u64) -> Self {
+        Self { slot: SlotId { job, index }, epoch }
+    }
+
+    /// The systemd unit that runs this allocation.
+    pub fn unit(&self) -> String {
+        format!("weft-{}-{}-{}.service", self.slot.job, self.slot.index, self.epoch)
+    }
+
+    /// Reads a unit's name back; `None` for units that are not ours.
+    pub fn from_unit(unit: &str) -> Option<Self> {
+        let rest = unit.strip_prefix("weft-")?.strip_suffix(".service")?;
+        let mut parts = rest.rsplitn(3, '-');
+        let epoch = parts.next()?.parse().ok()?;
+        let index = parts.next()?.parse().ok()?;
+        Some(Self::new(JobName::new(parts.next()?).ok()?, index, epoch))
+    }
+}
+
+impl fmt::Display for AllocId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.slot, self.epoch)
+    }
+}
+
+/// Why a text is not the name of anything. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// Not 64 hex digits.
+    #[error("a node id is 64 hex digits")]
+    NotANodeId,
+    /// Not a DNS label.
+    #[error(
+        "{0:?} is not a job name: use 1 to {max} of a-z, 0-9 and '-', with a letter or digit at both ends",
+        max = limits::JOB_NAME_BYTES_MAX
+    )]
+    NotAJobName(String),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let text = text.as_bytes();
+    if text.len() != N * 2 {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let high = (pair[0] as char).to_digit(16)?;
+        let low = (pair[1] as char).to_digit(16)?;
+        *byte = (high * 16 + low) as u8;
+    }
+    Some(bytes)
+}

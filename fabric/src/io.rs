@@ -1,0 +1,342 @@
+//! The core's alphabet: everything that can happen to a node, and everything that it can do.
+//!
+//! Both are closed. The agent's event loop, the simulator and a replay journal speak exactly this.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::alloc::Phase;
+use crate::api;
+use crate::claim::Claim;
+use crate::cpuset::CpuSet;
+use crate::id::{AllocId, JobName, NodeId};
+use crate::job::{Health, JobSpec, Task};
+use crate::message::Message;
+use crate::resources::Rejection;
+use crate::table::{Keyring, TokenId};
+use crate::topology::Topology;
+
+/// Correlates a request with its answer. Chosen by the agent, unique while the request is open.
+pub type RequestId = u64;
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The deadline of [`Node::next_deadline`](crate::node::Node::next_deadline) has passed.
+    Tick,
+    /// A datagram came, and was opened with a key of this fabric.
+    Datagram {
+        /// Who sealed it.
+        from: NodeId,
+        /// What was inside.
+        payload: Vec<u8>,
+    },
+    /// A message came over an authenticated stream.
+    Message {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it said.
+        message: Message,
+    },
+    /// A member may be reachable at this address: discovery or a connection says so.
+    Found {
+        /// Who.
+        node: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A user wants something.
+    Request {
+        /// Comes back with the answer.
+        id: RequestId,
+        /// What.
+        request: Request,
+    },
+    /// The unit manager says something about one of our units.
+    Unit {
+        /// Which allocation.
+        alloc: AllocId,
+        /// From [`Launch::run`]; events of an earlier run are stale.
+        run: u32,
+        /// What happened.
+        event: UnitEvent,
+    },
+    /// All units of ours that the unit manager has: said once after the start of the agent.
+    Units(Vec<UnitFound>),
+    /// A health check was made.
+    Checked {
+        /// Which allocation.
+        alloc: AllocId,
+        /// Of which run.
+        run: u32,
+        /// `Err` says why it failed.
+        outcome: Result<(), String>,
+    },
+    /// Everything up to this [`Output::Persist`] is on disk.
+    Persisted {
+        /// The last sequence number that is safe.
+        through: u64,
+    },
+    /// The disk refused. The node takes no new work until a later write succeeds.
+    PersistFailed {
+        /// The first sequence number that was refused.
+        sequence: u64,
+        /// In words.
+        reason: String,
+    },
+    /// The hardware, the share of it, or the addresses changed.
+    Changed {
+        /// What there is now.
+        topology: Box<Topology>,
+        /// Where this node can be reached, best first.
+        addresses: Vec<SocketAddr>,
+    },
+}
+
+/// A user's wish that changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Run this job, or this version of it.
+    Submit {
+        /// What.
+        spec: Box<JobSpec>,
+        /// Who asks.
+        by: String,
+        /// Refuse unless the job is at this version (0: does not exist).
+        expected_version: Option<u64>,
+    },
+    /// Change the number of slots.
+    Scale {
+        /// Which job.
+        job: JobName,
+        /// To how many.
+        count: u32,
+        /// Who asks.
+        by: String,
+    },
+    /// Replace every allocation of a job, as an update would.
+    RestartJob {
+        /// Which.
+        job: JobName,
+        /// Who asks.
+        by: String,
+    },
+    /// Restart one slot's unit in place.
+    RestartSlot {
+        /// Which job.
+        job: JobName,
+        /// Which slot.
+        index: u32,
+    },
+    /// Stop a job and forget it.
+    Stop {
+        /// Which.
+        job: JobName,
+    },
+    /// Drain a node, or let it take work again.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// True: drain.
+        on: bool,
+    },
+    /// Make a token known to the fabric.
+    AddToken {
+        /// Its id.
+        id: TokenId,
+        /// SHA-256 of its secret.
+        secret_hash: [u8; 32],
+        /// How long it works.
+        lifetime: Duration,
+        /// Labels for nodes that join with it.
+        labels: BTreeMap<String, String>,
+    },
+    /// Make a token useless.
+    RevokeToken {
+        /// Which.
+        id: TokenId,
+    },
+    /// A stranger presents a token, over a stream that proved its key.
+    Enrol {
+        /// The stranger's key.
+        node: NodeId,
+        /// Its host name.
+        name: String,
+        /// The token.
+        token: TokenId,
+        /// SHA-256 of the secret it showed.
+        secret_hash: [u8; 32],
+    },
+    /// Lock a node out. `new_key` becomes the newest gossip key.
+    Remove {
+        /// Which.
+        node: NodeId,
+        /// Fresh random bytes from the agent.
+        new_key: [u8; 32],
+    },
+}
+
+/// What the unit manager says of a unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnitEvent {
+    /// It runs, and these are the limits that it really has.
+    Running {
+        /// Main process.
+        pid: u32,
+        /// Read back from the kernel.
+        cpus: Option<CpuSet>,
+        /// Read back from the kernel.
+        mems: Option<CpuSet>,
+    },
+    /// It is gone: by itself, or because it was stopped.
+    Exited {
+        /// Exit status in words: `exit status 3`, `killed by SIGKILL`, `out of memory`.
+        status: String,
+        /// Exit status 0.
+        success: bool,
+        /// It had to be killed because it outlived its stop timeout.
+        killed: bool,
+    },
+    /// It could not be started.
+    Refused {
+        /// In words.
+        reason: String,
+    },
+}
+
+/// A unit of ours that was there when the agent started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitFound {
+    /// Which allocation.
+    pub alloc: AllocId,
+    /// Of which run.
+    pub run: u32,
+    /// What it is doing.
+    pub event: UnitEvent,
+}
+
+/// Something to do. Any of these may be lost: the tick derives it again from the state.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Seal and send a datagram.
+    Transmit {
+        /// To whom.
+        to: NodeId,
+        /// Where, unless the agent knows better.
+        address: SocketAddr,
+        /// What.
+        payload: Vec<u8>,
+    },
+    /// Send a message over an authenticated stream.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// Where, unless the agent knows better.
+        address: Option<SocketAddr>,
+        /// What.
+        message: Message,
+    },
+    /// Write to disk, in order, all or nothing; then say [`Input::Persisted`].
+    Persist {
+        /// Grows by one.
+        sequence: u64,
+        /// Encoded key to encoded entry, or `None` to delete.
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+    /// Start a unit. Starting one that is there already changes nothing.
+    Start(Box<Launch>),
+    /// Stop a unit: its stop signal, then after its stop timeout, kill.
+    Stop {
+        /// Which allocation.
+        alloc: AllocId,
+        /// Of which run.
+        run: u32,
+    },
+    /// Move a running unit of the shared pool to these CPUs.
+    Confine {
+        /// Which allocation.
+        alloc: AllocId,
+        /// Of which run.
+        run: u32,
+        /// Where to.
+        cpus: CpuSet,
+    },
+    /// Answer a request.
+    Answer {
+        /// From the request.
+        id: RequestId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Something that others can see has changed.
+    Event(api::Event),
+    /// The roster or the keyring changed: ask the node for them again.
+    TrustChanged,
+}
+
+/// A unit to start: everything the executor needs, nothing left to decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Which allocation; its [`AllocId::unit`] names the unit.
+    pub alloc: AllocId,
+    /// Counts the starts of this allocation on this node.
+    pub run: u32,
+    /// This node, by name and key, for the environment.
+    pub node: String,
+    /// Command, environment, files; placeholders already replaced.
+    pub task: Task,
+    /// Limits: memory and swap in bytes, shared CPU.
+    pub memory: u64,
+    /// Bytes of swap.
+    pub swap: u64,
+    /// A shared CPU request is a hard quota.
+    pub cpu_hard: bool,
+    /// What it holds.
+    pub claim: Claim,
+    /// CPUs it runs on: its own, or those nobody holds.
+    pub cpus: CpuSet,
+    /// How to check it.
+    pub health: Option<Health>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A job was written.
+    Submitted(api::Submitted),
+    /// It is done, or on its way.
+    Done,
+    /// A stranger is a member now.
+    Enrolled {
+        /// Labels that come with its token.
+        labels: BTreeMap<String, String>,
+        /// The gossip keys.
+        keyring: Keyring,
+    },
+    /// No: nothing was changed.
+    Refused(api::Problem),
+}
+
+/// What an allocation looks like from outside; here because both the core and the API speak of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Why it will not take the slot; `None`: it would.
+    pub rejection: Option<Rejection>,
+    /// How good it is, among those that would.
+    pub score: Option<i64>,
+}
+
+/// A phase change of one of our allocations, for the log and for events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// Which.
+    pub alloc: AllocId,
+    /// To where.
+    pub phase: Phase,
+}

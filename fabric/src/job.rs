@@ -1,0 +1,332 @@
+//! What a user wants to run: a spec with a name.
+//!
+//! The job file is TOML; `job::parse` (module `parse`) turns its text into a [`JobSpec`] or into an error with a line,
+//! a column and, for an unknown key, the nearest name. [`JobSpec::validate`] holds for every spec that
+//! enters the table, whichever way it came.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::constraint::{Attribute, Constraint};
+use crate::id::JobName;
+
+pub mod duration;
+mod parse;
+mod validate;
+
+pub use parse::{ParseError, nearest, parse, parse_bytes};
+pub use validate::SpecError;
+
+/// A job as the user wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// Its name: one per fabric.
+    pub name: JobName,
+    /// How many copies, and where.
+    pub kind: JobKind,
+    /// Slots of a service. Always 1 for a system job.
+    pub count: u32,
+    /// What to run.
+    pub task: Task,
+    /// What it needs.
+    pub resources: Resources,
+    /// Ports, each with a name.
+    pub ports: Vec<Port>,
+    /// How to tell that it works.
+    pub health: Option<Health>,
+    /// Where it may run and where it is better off.
+    pub placement: Placement,
+    /// How a new version replaces an old one.
+    pub update: Update,
+    /// What to do when it exits.
+    pub restart: Restart,
+}
+
+/// How a job multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    /// `count` copies, somewhere.
+    Service,
+    /// One copy on each matching node.
+    System,
+}
+
+/// The process to run and what surrounds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Program and arguments. `${port.NAME}`, `${cpus}`, `${job}`, `${slot}`, `${epoch}`, `${node}` are replaced.
+    pub command: Vec<String>,
+    /// Environment, replaced likewise.
+    pub env: BTreeMap<String, String>,
+    /// User to run as; without one, systemd makes up a dynamic user.
+    pub user: Option<String>,
+    /// Directory to start in.
+    pub working_dir: Option<String>,
+    /// Files made for the task, read-only.
+    pub files: Vec<TaskFile>,
+    /// Signal that asks it to end: `SIGTERM`.
+    pub stop_signal: String,
+    /// After this it is killed.
+    #[serde(with = "duration")]
+    pub stop_timeout: Duration,
+    /// What the sandbox keeps from it.
+    pub sandbox: Sandbox,
+}
+
+/// A file that the task sees, read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFile {
+    /// Absolute path that the task sees.
+    pub path: String,
+    /// Its text.
+    pub content: String,
+}
+
+/// What a task may touch. Everything starts closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// False: no sandbox at all.
+    pub enabled: bool,
+    /// Paths it may write besides its private `/tmp`.
+    pub writable: Vec<String>,
+    /// Capabilities to keep: `CAP_NET_BIND_SERVICE`.
+    pub capabilities: Vec<String>,
+    /// System calls allowed, in systemd's words: `@system-service`.
+    pub syscalls: Vec<String>,
+    /// Real devices under `/dev` besides claimed ones.
+    pub devices: bool,
+    /// Home directories are visible.
+    pub home: bool,
+    /// May gain privileges by executing setuid programs.
+    pub new_privileges: bool,
+    /// Most tasks (threads) at a time.
+    pub tasks_max: u32,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            writable: Vec::new(),
+            capabilities: Vec::new(),
+            syscalls: vec!["@system-service".into()],
+            devices: false,
+            home: false,
+            new_privileges: false,
+            tasks_max: 1024,
+        }
+    }
+}
+
+/// What an allocation needs of its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPU.
+    pub cpu: CpuRequest,
+    /// Bytes of memory; the unit is killed above. Swap is off unless asked for.
+    pub memory: u64,
+    /// Bytes of swap it may use.
+    pub swap: u64,
+    /// Whether cores, memory and devices must come from one memory node.
+    pub numa: NumaPolicy,
+    /// Huge pages: size in KiB to number of pages.
+    pub hugepages: BTreeMap<u32, u32>,
+    /// Devices: a class (`gpu`), a bus identity (`usb:1a86:7523`) or a path (`/dev/ttyUSB0`), one each.
+    pub devices: Vec<String>,
+}
+
+/// How much CPU, and of which sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuRequest {
+    /// Thousandths of a CPU's time, on the cores that nobody holds for himself.
+    Shared {
+        /// 1000 is one CPU.
+        millis: u32,
+        /// May not use more than that even when the machine is idle.
+        hard: bool,
+    },
+    /// Cores that nobody else uses.
+    Exclusive {
+        /// How many cores (with `smt = "share"`: hardware threads).
+        cores: u16,
+        /// Whether an SMT sibling may go to somebody else.
+        smt: Smt,
+    },
+}
+
+/// What happens to the other hardware threads of an exclusive core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Smt {
+    /// The allocation gets all of them: a core is a whole physical core.
+    #[default]
+    Whole,
+    /// A core is one hardware thread; its sibling may go to another allocation.
+    Share,
+}
+
+/// Whether an allocation's cores, memory and devices lie on one memory node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NumaPolicy {
+    /// Anywhere.
+    #[default]
+    None,
+    /// On one node if that is possible.
+    Prefer,
+    /// On one node, or not at all.
+    Require,
+}
+
+/// A port of an allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// `${port.NAME}` in the command, `WEFT_PORT_NAME` in the environment.
+    pub name: String,
+    /// A fixed number; otherwise the node picks one.
+    pub fixed: Option<u16>,
+}
+
+/// How to tell that an allocation works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is asked.
+    pub check: Check,
+    /// Time between two checks.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// An answer that takes longer is a failure.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Failures in a row that make it unhealthy and restart it.
+    pub failures: u32,
+    /// After a start, failures do not count for this long (or until the first success).
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+/// One question to an allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// GET `path` on `port` answers 2xx or 3xx.
+    Http {
+        /// Absolute path.
+        path: String,
+        /// Name of one of the job's ports.
+        port: String,
+    },
+    /// `port` accepts a connection.
+    Tcp {
+        /// Name of one of the job's ports.
+        port: String,
+    },
+    /// The command exits 0. It runs beside the task with the task's environment.
+    Command {
+        /// Program and arguments, replaced like the task's.
+        command: Vec<String>,
+    },
+}
+
+/// Where allocations may run, and where they are better off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// All must hold.
+    pub constraints: Vec<Constraint>,
+    /// Each that holds makes a node better.
+    pub affinity: Vec<Constraint>,
+    /// Spread slots evenly over the values of this attribute.
+    pub spread: Option<Attribute>,
+    /// What a good node is, among those that fit.
+    pub strategy: Strategy,
+}
+
+/// What a good node is, among those that fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The one with the most left: work spreads out.
+    #[default]
+    LeastLoaded,
+    /// The one with the least left: large holes stay for large work.
+    BestFit,
+}
+
+/// How a new version replaces an old one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Slots that may be without a healthy allocation at a time because of the update.
+    pub max_parallel: u32,
+    /// A new allocation counts after it was healthy for this long.
+    #[serde(with = "duration")]
+    pub min_healthy: Duration,
+    /// A new allocation that is not healthy by then has failed.
+    #[serde(with = "duration")]
+    pub deadline: Duration,
+    /// Go back to the version before when the new one fails.
+    pub auto_revert: bool,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self {
+            max_parallel: 1,
+            min_healthy: Duration::from_secs(5),
+            deadline: Duration::from_secs(120),
+            auto_revert: true,
+        }
+    }
+}
+
+/// What to do when an allocation exits or is unhealthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// Restarts on the same node, within `within`, before the slot is placed elsewhere.
+    pub attempts: u32,
+    /// The window in which they are counted.
+    #[serde(with = "duration")]
+    pub within: Duration,
+    /// Wait before the first restart; doubles with each further one in the window.
+    #[serde(with = "duration")]
+    pub delay: Duration,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self { attempts: 3, within: Duration::from_secs(60), delay: Duration::from_secs(1) }
+    }
+}
+
+/// Names what is run, without how many and how to get there: allocations with the fingerprint of
+/// the current spec are up to date.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct SpecHash(pub u64);
+
+impl JobSpec {
+    /// What an allocation of this spec depends on. `count`, `update` and `restart` are left out:
+    /// changing them restarts nothing. `generation` grows when a user asks for a restart.
+    pub fn hash(&self, generation: u32) -> SpecHash {
+        let parts = (
+            &self.name,
+            self.kind,
+            &self.task,
+            &self.resources,
+            &self.ports,
+            &self.health,
+            &self.placement,
+            generation,
+        );
+        let bytes = postcard::to_stdvec(&parts).expect("a spec encodes");
+        SpecHash(xxhash_rust::xxh3::xxh3_64(&bytes))
+    }
+
+    /// The port called `name`.
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+}

@@ -1,0 +1,19 @@
+//! The core of weft. See `docs/ARCHITECTURE.md`.
+#![forbid(unsafe_code)]
+
+pub mod alloc;
+pub mod api;
+pub mod claim;
+pub mod clock;
+pub mod constraint;
+pub mod cpuset;
+pub mod id;
+pub mod io;
+pub mod job;
+pub mod limits;
+pub mod message;
+pub mod node;
+pub mod resources;
+pub mod stamp;
+pub mod table;
+pub mod topology;

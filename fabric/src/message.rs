@@ -1,0 +1,148 @@
+//! What nodes say to each other. Encoded by postcard, a version byte first.
+//!
+//! A [`Datagram`] may be lost, repeated or late. A [`Message`] travels over an authenticated stream: it
+//! arrives whole or not at all, but it too may be lost, and every sender derives it again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AllocId, NodeId};
+use crate::limits;
+use crate::resources::Rejection;
+use crate::table::{Entry, Key, Order};
+
+/// First byte of everything that is sent or stored.
+pub const WIRE_VERSION: u8 = 1;
+
+/// One gossip payload, before sealing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Datagram {
+    /// Membership: a packet of foca's.
+    Swim(Vec<u8>),
+    /// Fresh entries, pushed.
+    Push(Vec<Entry>),
+    /// 'This is my whole table in one number; tell me if yours differs.'
+    Fingerprint(u64),
+}
+
+/// One message over a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// 'These are my buckets.' Answered by `Rows` for those that differ.
+    Buckets(Vec<u64>),
+    /// 'This is what I hold in these buckets.' Answered by `Entries` and `Want`.
+    Rows {
+        /// Which buckets are described, completely.
+        buckets: Vec<u16>,
+        /// Key and order of every entry in them.
+        rows: Vec<(Key, Order)>,
+    },
+    /// 'Send me these.'
+    Want(Vec<Key>),
+    /// Entries to merge.
+    Entries(Vec<Entry>),
+    /// Entries to merge and to confirm once they are on disk.
+    Hold {
+        /// Named again in the answer.
+        ticket: u64,
+        /// What to hold.
+        entries: Vec<Entry>,
+    },
+    /// 'Those are on my disk.'
+    Held {
+        /// From the question.
+        ticket: u64,
+    },
+    /// A coordinator asks a node to run a slot.
+    Propose {
+        /// Slot and epoch.
+        alloc: AllocId,
+        /// The job, so that the node need not have heard of it.
+        job: Box<Entry>,
+    },
+    /// The node has claimed what the slot needs and written it down.
+    Accept {
+        /// Slot and epoch.
+        alloc: AllocId,
+    },
+    /// The node will not run it.
+    Reject {
+        /// Slot and epoch.
+        alloc: AllocId,
+        /// Why.
+        reason: Rejection,
+    },
+    /// A coordinator asks a node to end an allocation, gracefully.
+    Retire {
+        /// Slot and epoch.
+        alloc: AllocId,
+        /// In words, for the row.
+        reason: String,
+    },
+    /// A member passes on a user's wish: hand over your work, or take work again.
+    Drain {
+        /// True: drain. False: take work again.
+        on: bool,
+        /// Who asked.
+        by: NodeId,
+    },
+    /// A member passes on a user's wish: restart one allocation in place.
+    Restart {
+        /// Slot and epoch.
+        alloc: AllocId,
+    },
+}
+
+/// Bytes that are not a message. They change nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Longer than any message may be.
+    #[error("{bytes} bytes are more than the {max} allowed")]
+    TooLong {
+        /// How many came.
+        bytes: usize,
+        /// How many may.
+        max: usize,
+    },
+    /// Another version, or nothing at all.
+    #[error("wire version {0:?} is not {WIRE_VERSION}: upgrade the older of the two agents")]
+    Version(Option<u8>),
+    /// Not what the version says.
+    #[error("malformed: {0}")]
+    Malformed(String),
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![WIRE_VERSION]).expect("our own types encode")
+}
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result<T, DecodeError> {
+    if bytes.len() > max {
+        return Err(DecodeError::TooLong { bytes: bytes.len(), max });
+    }
+    match bytes.split_first() {
+        Some((&WIRE_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
+            Err(error) => Err(DecodeError::Malformed(error.to_string())),
+        },
+        other => Err(DecodeError::Version(other.map(|(version, _)| *version))),
+    }
+}
+
+macro_rules! coded {
+    ($type:ty, $max:expr) => {
+        impl $type {
+            /// The bytes to send or store.
+            pub fn encode(&self) -> Vec<u8> {
+                encode(self)
+            }
+            /// Reads untrusted bytes: never panics, never allocates more than the bytes could hold.
+            pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+                decode(bytes, $max)
+            }
+        }
+    };
+}
+coded!(Datagram, limits::DATAGRAM_BYTES_MAX);
+coded!(Message, limits::MESSAGE_BYTES_MAX);
+coded!(Entry, limits::ENTRY_BYTES_MAX);

@@ -1,0 +1,4 @@
+//! placeholder for the node
+/// One node.
+#[derive(Debug)]
+pub struct Node;

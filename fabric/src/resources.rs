@@ -1,0 +1,145 @@
+//! Reasons why a node cannot take an allocation, in one list for coordinator, target and `explain`.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use crate::job::duration;
+
+/// Why a node will not run an allocation. The same type answers a proposal and fills `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rejection {
+    /// A constraint of the job does not hold.
+    Constraint {
+        /// Which.
+        constraint: String,
+        /// What the node has instead.
+        actual: Option<String>,
+    },
+    /// Fewer exclusive cores are free than asked for.
+    Cores {
+        /// Asked for.
+        wanted: u32,
+        /// Free.
+        free: u32,
+    },
+    /// Less shared CPU is free than asked for, in thousandths of a CPU.
+    Cpu {
+        /// Asked for.
+        wanted: u32,
+        /// Free.
+        free: u32,
+    },
+    /// Less memory is free than asked for, in bytes.
+    Memory {
+        /// Asked for.
+        wanted: u64,
+        /// Free.
+        free: u64,
+    },
+    /// No single memory node has all of it free.
+    Numa,
+    /// Too few huge pages are free.
+    Hugepages {
+        /// Page size.
+        size_kib: u32,
+        /// Asked for.
+        wanted: u32,
+        /// Free.
+        free: u32,
+    },
+    /// No such device is free.
+    Device {
+        /// As asked for.
+        device: String,
+    },
+    /// A fixed port is taken, or no dynamic one is left.
+    Port {
+        /// Its name.
+        port: String,
+        /// Its number, if fixed.
+        number: Option<u16>,
+    },
+    /// The node cannot enforce what the job needs.
+    NotEnforced {
+        /// Which limit.
+        limit: String,
+    },
+    /// The node is draining.
+    Draining,
+    /// The node takes no new work: its disk is full or read-only.
+    Impaired {
+        /// In words.
+        reason: String,
+    },
+    /// The node is not alive.
+    NotAlive,
+    /// The node knows a newer epoch, or a deletion, of what was proposed.
+    Outdated,
+    /// This slot failed on this node a short time ago.
+    FailedHere {
+        /// How long it is avoided.
+        #[serde(with = "duration")]
+        for_another: std::time::Duration,
+    },
+    /// The node has as many allocations as it can look after.
+    Full,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejection::Constraint { constraint, actual: Some(actual) } => {
+                write!(f, "{constraint} does not hold: it has {actual:?}")
+            }
+            Rejection::Constraint { constraint, actual: None } => {
+                write!(f, "{constraint} does not hold: it has none")
+            }
+            Rejection::Cores { wanted, free } => write!(f, "{wanted} cores wanted, {free} free"),
+            Rejection::Cpu { wanted, free } => {
+                write!(f, "{} CPU wanted, {} free", millis(*wanted), millis(*free))
+            }
+            Rejection::Memory { wanted, free } => {
+                write!(f, "{} memory wanted, {} free", bytes(*wanted), bytes(*free))
+            }
+            Rejection::Numa => f.write_str("no single memory node has all of it free"),
+            Rejection::Hugepages { size_kib, wanted, free } => {
+                write!(f, "{wanted} huge pages of {size_kib} KiB wanted, {free} free")
+            }
+            Rejection::Device { device } => write!(f, "no device {device} is free"),
+            Rejection::Port { port, number: Some(number) } => {
+                write!(f, "port {number} ({port}) is taken")
+            }
+            Rejection::Port { port, number: None } => write!(f, "no port is left for {port}"),
+            Rejection::NotEnforced { limit } => write!(f, "it cannot enforce {limit}"),
+            Rejection::Draining => f.write_str("it is draining"),
+            Rejection::Impaired { reason } => write!(f, "it takes no new work: {reason}"),
+            Rejection::NotAlive => f.write_str("it is not alive"),
+            Rejection::Outdated => f.write_str("it knows a newer state of this slot"),
+            Rejection::FailedHere { for_another } => {
+                write!(f, "this slot failed here, avoided for {}", duration::display(*for_another))
+            }
+            Rejection::Full => f.write_str("it looks after as many allocations as it can"),
+        }
+    }
+}
+
+fn millis(millis: u32) -> String {
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}
+
+/// `64MiB`: the largest unit that leaves at most one decimal.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value.fract() < 0.05 {
+        format!("{value:.0}{}", UNITS[unit])
+    } else {
+        format!("{value:.1}{}", UNITS[unit])
+    }
+}

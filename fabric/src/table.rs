@@ -1,0 +1,3 @@
+//! The replicated map.
+mod entry;
+pub use entry::*;

@@ -1,0 +1,123 @@
+//! What a node is made of, as far as the fabric may use it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::clock::WallTime;
+use crate::cpuset::CpuSet;
+
+/// The share of a machine that its owner gives to the fabric, and what can be enforced there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    /// As `uname -m` says it: `x86_64`, `aarch64`.
+    pub arch: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// `ID` and `VERSION_ID` of os-release: `debian 12`.
+    pub os: String,
+    /// Physical cores that work may use. Housekeeping cores are not in the list.
+    pub cores: Vec<Core>,
+    /// CPUs kept for the system slice; shared work may not use them either.
+    pub housekeeping: CpuSet,
+    /// Memory nodes.
+    pub numa: Vec<NumaNode>,
+    /// Bytes of memory that work may use in all.
+    pub memory: u64,
+    /// Pools of huge pages.
+    pub hugepages: Vec<HugepagePool>,
+    /// Devices that can be claimed.
+    pub devices: Vec<Device>,
+    /// Ports that dynamic requests are served from, first and last.
+    pub ports: (u16, u16),
+    /// Which limits bite on this machine.
+    pub enforced: Enforced,
+}
+
+/// One physical core.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Core {
+    /// Socket.
+    pub package: u16,
+    /// Memory node it is closest to.
+    pub numa: u16,
+    /// Last-level cache it shares: cores with the same number share one.
+    pub cache: u16,
+    /// Its logical CPUs (one, or its SMT siblings).
+    pub cpus: CpuSet,
+}
+
+/// One memory node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumaNode {
+    /// The kernel's number.
+    pub id: u16,
+    /// Bytes that work may use here.
+    pub memory: u64,
+}
+
+/// Free huge pages of one size on one memory node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugepagePool {
+    /// Page size in KiB.
+    pub size_kib: u32,
+    /// Memory node.
+    pub numa: u16,
+    /// Pages.
+    pub count: u32,
+}
+
+/// A device that one allocation can hold at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Stable name on this node: the device path.
+    pub path: String,
+    /// What it is: `gpu`, `tty`, `video`, `net`, `usb`, `pci`.
+    pub class: String,
+    /// `usb:1a86:7523` or `pci:10de:2204`, where it has a bus identity.
+    pub hardware: Option<String>,
+    /// Memory node it is closest to, where the bus says.
+    pub numa: Option<u16>,
+}
+
+/// Which limits the kernel and the unit manager really enforce here. A node advertises only what bites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforced {
+    /// CPU affinity or cpusets hold.
+    pub pinning: bool,
+    /// Cgroup cpusets hold too (a task cannot widen its own affinity).
+    pub cpuset: bool,
+    /// Memory nodes can be bound.
+    pub numa: bool,
+    /// CPU quota and weight.
+    pub cpu: bool,
+    /// Memory limit.
+    pub memory: bool,
+    /// Limit of tasks.
+    pub tasks: bool,
+    /// Device access.
+    pub devices: bool,
+}
+
+/// What a node tells the others about itself: the value of `node/<id>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Host name at start. Two nodes may have the same.
+    pub name: String,
+    /// From `weftd.toml` and enrolment.
+    pub labels: BTreeMap<String, String>,
+    /// What it can give.
+    pub topology: Topology,
+    /// Where its agent can be reached, best first.
+    pub addresses: Vec<SocketAddr>,
+    /// Version of its agent.
+    pub version: String,
+    /// `systemd` or `direct`.
+    pub executor: String,
+    /// Takes no new work, and hands over what it has.
+    pub draining: bool,
+    /// Why it takes no new work although nobody drained it: its disk is full or read-only.
+    pub impaired: Option<String>,
+    /// When its agent started.
+    pub started: WallTime,
+}
