@@ -15,7 +15,7 @@ use crate::id::{AllocId, JobName, NodeId};
 use crate::job::{Health, JobSpec, Task};
 use crate::message::Message;
 use crate::resources::Rejection;
-use crate::table::{Keyring, TokenId};
+use crate::table::{Entry, TokenId};
 use crate::topology::Topology;
 
 /// Correlates a request with its answer. Chosen by the agent, unique while the request is open.
@@ -312,8 +312,8 @@ pub enum Answer {
     Enrolled {
         /// Labels that come with its token.
         labels: BTreeMap<String, String>,
-        /// The gossip keys.
-        keyring: Keyring,
+        /// The roster and the keyring: what the newcomer needs to be heard. All else comes by repair.
+        entries: Vec<Entry>,
     },
     /// No: nothing was changed.
     Refused(api::Problem),
