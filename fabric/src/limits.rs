@@ -34,6 +34,8 @@ const _: () = assert!(JOB_FILE_BYTES_MAX < ENTRY_BYTES_MAX);
 pub const JOB_LIST_MAX: usize = 256;
 /// Logical CPUs of one node.
 pub const CPUS_MAX: usize = 4096;
+/// Characters of a node's name.
+pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 64;
 
@@ -120,3 +122,5 @@ pub const HOLDS_MAX: usize = 1024;
 pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
 /// Bytes of changes in one write to disk when everything is written again.
 pub const PERSIST_BYTES_MAX: usize = 1 << 20;
+/// After a rotation, datagrams sealed with the key before are still opened for this long.
+pub const KEY_OVERLAP: Duration = Duration::from_secs(30);
