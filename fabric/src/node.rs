@@ -4,11 +4,11 @@
 //! until [`Node::next_deadline`] or the next input, whichever comes first; at the deadline hand in
 //! [`Input::Tick`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rand::seq::IteratorRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -605,9 +605,9 @@ impl Node {
     /// Pushes what is fresh, repairs what was lost, looks for who is missing.
     fn do_gossip(&mut self, now: Now) {
         if self.gossip.next_deadline().is_some_and(|at| at <= now.at) {
-            let peers: Vec<NodeId> = self.peers().collect();
-            let targets = peers.into_iter().sample(&mut self.rng, limits::PUSH_FANOUT);
-            for parcel in self.gossip.push(now.at, &self.table, &targets) {
+            let mut peers: Vec<NodeId> = self.peers().collect();
+            let (targets, _) = peers.partial_shuffle(&mut self.rng, limits::PUSH_FANOUT);
+            for parcel in self.gossip.push(now.at, &self.table, targets) {
                 match parcel {
                     Parcel::Datagram(to, datagram) => self.transmit(to, datagram),
                     Parcel::Stream(to, message) => self.send(to, message),
@@ -618,7 +618,7 @@ impl Node {
             let jitter = self.rng.random_range(0.5..1.5);
             self.timers.repair = now.at + limits::REPAIR_INTERVAL.mul_f64(jitter);
             let peers: Vec<NodeId> = self.peers().collect();
-            if let Some(peer) = peers.into_iter().choose(&mut self.rng) {
+            if let Some(peer) = peers.choose(&mut self.rng).copied() {
                 self.transmit(peer, Datagram::Fingerprint(self.table.fingerprint()));
             }
         }
@@ -634,15 +634,15 @@ impl Node {
     }
 
     fn rejoin(&mut self, now: Now) {
-        let missing: Vec<(NodeId, SocketAddr)> = self
+        let mut missing: Vec<(NodeId, SocketAddr)> = self
             .table
             .roster()
             .map(|(node, _)| node)
             .filter(|node| *node != self.config.id && !self.is_up(node))
             .filter_map(|node| Some((node, *self.table.node(&node)?.addresses.first()?)))
             .collect();
-        let chosen = missing.into_iter().sample(&mut self.rng, limits::REJOIN_FANOUT);
-        for (index, (node, address)) in chosen.into_iter().enumerate() {
+        let (chosen, _) = missing.partial_shuffle(&mut self.rng, limits::REJOIN_FANOUT);
+        for (index, (node, address)) in chosen.iter().copied().enumerate() {
             self.membership.announce(now.at, Identity { node, generation: 0, address });
             if index == 0 {
                 // Our gossip key may be an old one; a stream needs none.
@@ -701,3 +701,6 @@ impl std::fmt::Debug for Node {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

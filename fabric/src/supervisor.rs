@@ -23,7 +23,8 @@ use crate::clock::{Instant, Now};
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, NodeId, SlotId};
 use crate::io::{Launch, Output, UnitEvent, UnitFound};
-use crate::job::{CpuRequest, JobSpec, Placeholders, SpecHash};
+use crate::job::placeholder::Placeholders;
+use crate::job::{CpuRequest, JobSpec, SpecHash};
 use crate::limits;
 
 /// What a node keeps on its disk about an allocation besides the row: enough to restart it without
@@ -268,7 +269,8 @@ impl Supervisor {
     /// The unit manager said something.
     pub fn unit(&mut self, now: Now, alloc: &AllocId, run: u32, event: UnitEvent) {
         let Some(local) = self.locals.get_mut(&alloc.slot) else { return };
-        if local.record.alloc != *alloc || local.record.run != run || !local.row.phase.holds_claim() {
+        if local.record.alloc != *alloc || local.record.run != run || !local.row.phase.holds_claim()
+        {
             return;
         }
         match event {
@@ -330,7 +332,9 @@ impl Supervisor {
         self.listed = true;
         for found in units {
             match self.locals.get_mut(&found.alloc.slot) {
-                Some(local) if local.record.alloc == found.alloc && local.row.phase.holds_claim() => {
+                Some(local)
+                    if local.record.alloc == found.alloc && local.row.phase.holds_claim() =>
+                {
                     // The last start may not have reached the disk; the unit itself knows better.
                     local.record.run = local.record.run.max(found.run);
                     let still_healthy = local.row.healthy;
@@ -459,7 +463,8 @@ impl Supervisor {
             let Some(local) = self.locals.get_mut(&slot) else { continue };
             match local.row.phase {
                 Phase::Reserved if local.reserved_in <= self.persisted && may_start => {
-                    let told = local.proposer.map(|proposer| (proposer, local.record.alloc.clone()));
+                    let told =
+                        local.proposer.map(|proposer| (proposer, local.record.alloc.clone()));
                     self.accepted.extend(told);
                     local.enter(now, Phase::Starting);
                     local.start_at = now.at;
@@ -499,7 +504,11 @@ impl Supervisor {
                 Unit::Active if local.row.claim.cpus.is_empty() && local.confined_to != shared => {
                     local.confined_to = shared.clone();
                     let alloc = local.record.alloc.clone();
-                    self.outputs.push(Output::Confine { alloc, run: local.record.run, cpus: shared });
+                    self.outputs.push(Output::Confine {
+                        alloc,
+                        run: local.record.run,
+                        cpus: shared,
+                    });
                 }
                 _ => {}
             }
@@ -604,18 +613,15 @@ fn fresh(
 fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
     let claim = local.row.claim.clone();
     let cpus = if claim.cpus.is_empty() { shared } else { claim.cpus.clone() };
-    let values = Placeholders {
-        alloc: &local.record.alloc,
-        node,
-        cpus: &cpus,
-        ports: &claim.ports,
-    };
+    let values =
+        Placeholders { alloc: &local.record.alloc, node, cpus: &cpus, ports: &claim.ports };
     // A validated spec has no placeholder that cannot be filled; one that came from a newer agent
     // may, and then the command's own error is clearer than no start at all.
     let task = spec.task.substitute(&values).unwrap_or_else(|_| spec.task.clone());
-    let health = spec.health.as_ref().map(|health| {
-        health.substitute(&values).unwrap_or_else(|_| health.clone())
-    });
+    let health = spec
+        .health
+        .as_ref()
+        .map(|health| health.substitute(&values).unwrap_or_else(|_| health.clone()));
     Launch {
         alloc: local.record.alloc.clone(),
         run: local.record.run,

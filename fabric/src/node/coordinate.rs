@@ -215,7 +215,8 @@ impl Node {
                 self.coordinator.unplaceable.remove(&slot.id);
                 continue;
             }
-            let placer = placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
+            let placer =
+                placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
             let slot = &mut slots[at];
             slot.proposed = propose(
                 &mut Proposer {

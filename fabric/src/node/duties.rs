@@ -116,7 +116,9 @@ impl Node {
             }
             return;
         }
-        let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else { return };
+        let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
+            return;
+        };
         if let Err(reason) = self.admit(now, &alloc, &entry, Some(from)) {
             self.counters.rejected += 1;
             self.send(from, Message::Reject { alloc, reason });
@@ -156,7 +158,15 @@ impl Node {
         let forget = self.config.canary == Some(Canary::ForgetsAClaim);
         let (spec, hash, sequence) = (spec.clone(), job.hash(), self.disk.next_sequence());
         self.supervisor.reserve(
-            now, alloc.clone(), &spec, hash, version, claim, proposer, sequence, forget,
+            now,
+            alloc.clone(),
+            &spec,
+            hash,
+            version,
+            claim,
+            proposer,
+            sequence,
+            forget,
         );
         self.dirty = true;
         Ok(())
@@ -202,7 +212,8 @@ impl Node {
         if let Some(before) = &before {
             let alloc = AllocId { slot: slot.clone(), epoch: before.epoch };
             let after = self.table.alloc(slot, &node);
-            let same = after.is_some_and(|row| row.epoch == before.epoch && row.phase.holds_claim());
+            let same =
+                after.is_some_and(|row| row.epoch == before.epoch && row.phase.holds_claim());
             if before.phase.holds_claim() && !same {
                 self.fleet.release(&node, &alloc);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::seq::IteratorRandom;
+use rand::seq::SliceRandom;
 
 use crate::api::{Problem, ProblemKind, Submitted};
 use crate::clock::{Instant, Now};
@@ -64,7 +64,8 @@ impl Node {
             }
             Request::Scale { job, count, by } => match self.scaled(&job, count) {
                 Ok(spec) => {
-                    let request = Request::Submit { spec: Box::new(spec), by, expected_version: None };
+                    let request =
+                        Request::Submit { spec: Box::new(spec), by, expected_version: None };
                     return self.handle_request(now, id, request);
                 }
                 Err(problem) => Err(problem),
@@ -88,9 +89,8 @@ impl Node {
             },
             Request::Drain { node, on } => self.drain(now, node, on),
             Request::AddToken { id, secret_hash, lifetime, labels } => {
-                let expires = crate::clock::WallTime(
-                    now.wall.0.saturating_add(lifetime.as_millis() as u64),
-                );
+                let expires =
+                    crate::clock::WallTime(now.wall.0.saturating_add(lifetime.as_millis() as u64));
                 let token = TokenEntry { secret_hash, expires, labels };
                 self.write(now, Key::Token(id), Value::Token(token));
                 Ok(Answer::Done)
@@ -153,7 +153,10 @@ impl Node {
             return Err(refused(
                 ProblemKind::TooLarge,
                 "the job is too large",
-                format!("with the version before it, it may take {} bytes", limits::ENTRY_BYTES_MAX),
+                format!(
+                    "with the version before it, it may take {} bytes",
+                    limits::ENTRY_BYTES_MAX
+                ),
             ));
         }
         Ok(self.write_job(now, entry))
@@ -277,7 +280,13 @@ impl Node {
         secret_hash: [u8; 32],
     ) -> Outcome {
         // One answer for every wrong token: a stranger learns nothing from it.
-        let no = || Problem::new(ProblemKind::Forbidden, "the token is wrong or expired", "ask for a new one: `weft token create`");
+        let no = || {
+            Problem::new(
+                ProblemKind::Forbidden,
+                "the token is wrong or expired",
+                "ask for a new one: `weft token create`",
+            )
+        };
         let labels = match self.table.entry(&Key::Token(token)).map(|entry| &entry.value) {
             Some(Value::Token(entry)) if now.wall <= entry.expires => {
                 if !same(&entry.secret_hash, &secret_hash) {
@@ -349,9 +358,9 @@ impl Node {
         if self.requests.waiting.len() >= limits::HOLDS_MAX {
             return self.answer(id, Answer::Submitted(submitted));
         }
-        let peers: Vec<NodeId> = self.peers().collect();
-        let asked: BTreeSet<NodeId> =
-            peers.into_iter().sample(&mut self.rng, limits::HOLDERS).into_iter().collect();
+        let mut peers: Vec<NodeId> = self.peers().collect();
+        let (asked, _) = peers.partial_shuffle(&mut self.rng, limits::HOLDERS);
+        let asked: BTreeSet<NodeId> = asked.iter().copied().collect();
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         let key = Key::Job(submitted.job.clone());

@@ -76,9 +76,10 @@ impl Node {
             })
         };
         let Some(name) = plain(node) else { return node.short() };
-        let shared = self.table.roster().any(|(other, _)| {
-            other != *node && plain(&other).as_deref() == Some(name.as_str())
-        });
+        let shared = self
+            .table
+            .roster()
+            .any(|(other, _)| other != *node && plain(&other).as_deref() == Some(name.as_str()));
         if shared { format!("{name}-{}", node.short()) } else { name }
     }
 
@@ -205,7 +206,8 @@ impl Node {
         let filled = count(&|_| true);
         let trouble = self.trouble_of(spec);
         let (state, reason) = if job.reverted {
-            let reason = format!("version {} failed: version {version} is in force again", job.version);
+            let reason =
+                format!("version {} failed: version {version} is in force again", job.version);
             (JobState::Reverted, Some(reason))
         } else if healthy >= wanted && live.len() as u32 == wanted {
             (JobState::Healthy, None)
@@ -398,7 +400,9 @@ impl Node {
                 .allocs_in(&slot)
                 .map(|(slot, node, row, _)| self.alloc_view(slot, node, row))
                 .collect();
-            allocs.sort_by_key(|alloc| std::cmp::Reverse((alloc.row.epoch, alloc.row.phase.is_live())));
+            allocs.sort_by_key(|alloc| {
+                std::cmp::Reverse((alloc.row.epoch, alloc.row.phase.is_live()))
+            });
             let doing = self.doing(spec, entry, &allocs);
             slots.push(SlotExplanation { index, allocs, doing });
         }
@@ -411,8 +415,8 @@ impl Node {
         let first = SlotId { job: job.clone(), index: 0 };
         let unfilled = slots.iter().find(|slot| !slot.allocs.iter().any(|a| a.row.phase.is_live()));
         let slot = unfilled.map_or(first, |slot| SlotId { job: job.clone(), index: slot.index });
-        let mut nodes = Placer::new(&self.fleet, spec, &taken)
-            .verdicts(&self.fleet, &self.avoided(now, &slot));
+        let mut nodes =
+            Placer::new(&self.fleet, spec, &taken).verdicts(&self.fleet, &self.avoided(now, &slot));
         for verdict in &mut nodes {
             verdict.name = self.name_of(&verdict.node);
         }
@@ -427,9 +431,8 @@ impl Node {
     fn doing(&self, spec: &JobSpec, entry: &JobEntry, allocs: &[AllocView]) -> String {
         let live = |alloc: &&AllocView| alloc.row.phase.is_live() && self.is_up(&alloc.node);
         let Some(alloc) = allocs.iter().find(live) else {
-            let leaving = |alloc: &&AllocView| {
-                alloc.row.phase == Phase::Stopping && self.is_up(&alloc.node)
-            };
+            let leaving =
+                |alloc: &&AllocView| alloc.row.phase == Phase::Stopping && self.is_up(&alloc.node);
             return if let Some(alloc) = allocs.iter().find(leaving) {
                 format!("waiting for {} on {} to stop", alloc.id, alloc.node_name)
             } else if self.is_unplaceable(spec) {
