@@ -36,6 +36,9 @@ pub const JOB_LIST_MAX: usize = 256;
 pub const CPUS_MAX: usize = 4096;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 64;
+/// Devices of one node that can be claimed; further ones are not seen. Bounds the search for a set of
+/// devices that serves a job which wants several.
+pub const DEVICES_PER_NODE_MAX: usize = 512;
 
 /// Messages waiting for the agent to send them; the oldest is dropped, ticks derive it again.
 pub const OUTPUTS_MAX: usize = 65_536;
