@@ -30,6 +30,8 @@ use crate::topology::NodeInfo;
 
 mod fleet;
 mod score;
+#[cfg(test)]
+mod tests;
 
 pub use fleet::{Candidate, Fleet};
 use score::{LOAD, Needs, Standing};

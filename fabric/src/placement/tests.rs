@@ -434,7 +434,7 @@ proptest! {
             match placer.choose(&fleet, &[], &mut random) {
                 Some(choice) => {
                     let candidate = fleet.get(&choice.node).unwrap();
-                    prop_assert_eq!(candidate.check(spec).as_ref(), Ok(&choice.claim));
+                    prop_assert_eq!(candidate.check(spec), Ok(choice.claim.clone()));
                     let verdict = verdicts.iter().find(|v| v.node == choice.node).unwrap();
                     prop_assert_eq!(verdict.score, Some(choice.score));
                     prop_assert!(fleet.propose(&choice.node, &alloc(index as u32), choice.claim));
