@@ -420,11 +420,11 @@ fn seen(service: &ResolvedService) -> Option<Found> {
     let hint = Hint::read(
         properties.map(|property| (property.key().as_bytes(), property.val().unwrap_or_default())),
     );
-    let addresses = (&service.addresses)
-        .into_iter()
-        .take(4 * limits::ADDRESSES_PER_INSTANCE_MAX)
-        .map(|address| socket_address(address, service.port));
-    let addresses = tidy(addresses, false);
+    let mut addresses = Vec::new();
+    for address in &service.addresses {
+        addresses.push(socket_address(address, service.port));
+    }
+    let addresses = tidy(addresses.into_iter(), false);
     let Hint { node, fabric } = hint;
     let name = service.fullname.clone();
     (!addresses.is_empty()).then_some(Found { source: Source::Mdns, name, node, fabric, addresses })
