@@ -109,7 +109,9 @@ impl PidFd {
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
         // SAFETY: the kernel just gave us this descriptor, close-on-exec, and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        Ok(Self(AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE)?))
+        // SAFETY: the descriptor is owned by what is returned, and closed only with it.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }?;
+        Ok(Self(fd))
     }
 
     /// Waits until the process has ended. Does not reap it.
