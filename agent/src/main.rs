@@ -1,2 +1,6 @@
-//! placeholder
+//! weftd
+mod clock;
+mod config;
+mod events;
+mod http;
 fn main() {}
