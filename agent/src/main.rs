@@ -3,4 +3,5 @@ mod clock;
 mod config;
 mod events;
 mod http;
+mod metrics;
 fn main() {}

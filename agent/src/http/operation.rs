@@ -339,3 +339,6 @@ fn spec(body: &[u8]) -> Result<Box<JobSpec>, Problem> {
     spec.validate().map_err(|error| invalid("the job makes no sense", error.to_string()))?;
     Ok(spec)
 }
+
+#[cfg(test)]
+mod tests;

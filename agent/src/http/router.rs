@@ -173,3 +173,6 @@ pub fn query(text: &str, known: &[&str]) -> Result<Vec<(String, String)>, String
     }
     Ok(parameters)
 }
+
+#[cfg(test)]
+mod tests;
