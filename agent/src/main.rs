@@ -1,6 +1,7 @@
 //! weftd
 mod clock;
 mod config;
+mod doctor;
 mod events;
 mod http;
 mod metrics;
