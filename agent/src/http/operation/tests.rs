@@ -114,7 +114,7 @@ fn nonsense_is_refused_with_its_name() {
         ("POST", "/v1/tokens", r#"{"lifetime": "soon"}"#, "30m, 1h or 7d"),
         ("PUT", "/v1/jobs/web", "{", "EOF"),
         ("PUT", "/v1/jobs/web", "\u{0}", "expected value"),
-        ("POST", "/v1/plan", "[]", "name"),
+        ("POST", "/v1/plan", "[]", "JobSpec"),
     ];
     for (method, target, body, wanted) in rows {
         let problem = read_from(method, target, body).unwrap_err();
