@@ -1,8 +1,7 @@
 //! Where this node can be reached, and where a datagram for a peer has to go.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use crate::config::Listen;
 
@@ -10,8 +9,6 @@ use crate::config::Listen;
 const ADVERTISED_MAX: usize = 8;
 /// Links that a datagram to a link-local address without a scope is sent on.
 const LINKS_MAX: usize = 4;
-/// Bytes that the kernel may queue for us while the loop is busy: some thousand datagrams.
-const QUEUE_BYTES: usize = 1 << 20;
 
 /// The machine's usable addresses: interface index and address.
 pub(super) type Local = BTreeSet<(u32, IpAddr)>;
@@ -63,78 +60,6 @@ pub(super) fn routes(address: SocketAddr, local: &Local) -> Vec<SocketAddr> {
             links.into_iter().take(LINKS_MAX).map(on).collect()
         }
         other => vec![other],
-    }
-}
-
-/// An address as people and tables write it: IPv4 in its own family, no flow label.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
-            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
-        },
-        v4 => v4,
-    }
-}
-
-/// An address as a socket of both families takes it.
-pub(super) fn mapped(address: SocketAddr, socket: SocketAddr) -> SocketAddr {
-    match (address, socket) {
-        (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
-            SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
-        }
-        (other, _) => other,
-    }
-}
-
-/// The address where streams (QUIC) are spoken, given the one of gossip: the next port.
-pub(super) fn stream_address(gossip: SocketAddr) -> SocketAddr {
-    SocketAddr::new(gossip.ip(), gossip.port().saturating_add(1)).with_scope_of(gossip)
-}
-
-/// The address of gossip, given the one where streams are spoken.
-pub(super) fn gossip_address(stream: SocketAddr) -> SocketAddr {
-    SocketAddr::new(stream.ip(), stream.port().saturating_sub(1)).with_scope_of(stream)
-}
-
-trait WithScope {
-    fn with_scope_of(self, other: SocketAddr) -> SocketAddr;
-}
-
-impl WithScope for SocketAddr {
-    fn with_scope_of(mut self, other: SocketAddr) -> SocketAddr {
-        if let (SocketAddr::V6(mine), SocketAddr::V6(other)) = (&mut self, other) {
-            mine.set_scope_id(other.scope_id());
-        }
-        self
-    }
-}
-
-/// Opens the gossip socket. `[::]` takes IPv4 too, and becomes `0.0.0.0` where there is no IPv6.
-pub(super) fn open(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let open = |address: SocketAddr| {
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_nonblocking(true)?;
-        // A hint: the kernel caps it.
-        let _ = socket.set_recv_buffer_size(QUEUE_BYTES);
-        socket.bind(&address.into())?;
-        Ok(socket.into())
-    };
-    match open(address) {
-        Err(error)
-            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-                && matches!(
-                    error.raw_os_error(),
-                    Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL)
-                ) =>
-        {
-            open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
-        }
-        other => other,
     }
 }
 

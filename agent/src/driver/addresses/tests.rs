@@ -55,28 +55,3 @@ fn a_link_local_address_without_a_link_is_tried_on_every_link() {
         assert_eq!(shown(routes(address.parse().unwrap(), &mine)), wanted);
     }
 }
-
-#[test]
-fn ports_and_families_translate_both_ways() {
-    let gossip: SocketAddr = "[fe80::1%3]:7400".parse().unwrap();
-    assert_eq!(stream_address(gossip).to_string(), "[fe80::1%3]:7401");
-    assert_eq!(gossip_address(stream_address(gossip)), gossip);
-    let both: SocketAddr = "[::]:7400".parse().unwrap();
-    let v4: SocketAddr = "10.0.0.1:7400".parse().unwrap();
-    assert_eq!(canonical(mapped(v4, both)), v4);
-    assert_eq!(mapped(v4, v4), v4);
-}
-
-#[test]
-fn the_socket_takes_both_families() {
-    let socket = open("[::]:0".parse().unwrap()).unwrap();
-    let here = socket.local_addr().unwrap();
-    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    sender.send_to(b"hello", ("127.0.0.1", here.port())).unwrap();
-    socket.set_nonblocking(false).unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-    let mut buffer = [0; 16];
-    let (bytes, from) = socket.recv_from(&mut buffer).unwrap();
-    assert_eq!(&buffer[..bytes], b"hello");
-    assert_eq!(canonical(from), sender.local_addr().unwrap());
-}
