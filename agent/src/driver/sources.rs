@@ -1,27 +1,28 @@
 //! Everything that can wake the loop, and waiting for the first of it.
 
-use fabric::clock::Instant;
+use discovery::{Discovery, LinkWatcher};
 use fabric::id::AllocId;
 use fabric::io::UnitEvent;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::clock::Clock;
+use super::enter::JoinOutcome;
+use crate::executor::Checked;
 use crate::http::Call;
-use crate::join::JoinOutcome;
-use crate::quic::Incoming;
+use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;
+use crate::store::Stored;
 
 /// Something woke the loop.
 #[derive(Debug)]
 pub(super) enum Wake {
-    /// A datagram came; its bytes are in [`Sources::datagram`].
+    /// A datagram came from there; its bytes are what [`Sources::datagram`] gives.
     Datagram(SocketAddr),
     /// Somebody wants something of the API.
     Call(Call),
@@ -30,9 +31,9 @@ pub(super) enum Wake {
     /// A unit did something.
     Unit(AllocId, u32, UnitEvent),
     /// A health check was made.
-    Checked(crate::health::Checked),
+    Checked(Checked),
     /// The disk answered.
-    Stored(crate::store::Stored),
+    Stored(Stored),
     /// An attempt to join is over.
     Joined(Box<JoinOutcome>),
     /// Another node was found, or is not announced any more.
@@ -45,4 +46,154 @@ pub(super) enum Wake {
     Watchdog,
     /// Somebody wants the agent to end.
     Stop(&'static str),
+}
+
+/// Everything that can wake the loop. Each future in [`Sources::next`] can be dropped without losing
+/// anything, so that none of them is polled twice.
+pub(super) struct Sources {
+    pub(super) gossip: UdpSocket,
+    pub(super) calls: mpsc::Receiver<Call>,
+    /// There once the node belongs to a fabric.
+    pub(super) incoming: Option<mpsc::Receiver<Incoming>>,
+    pub(super) units: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+    pub(super) checked: mpsc::Receiver<Checked>,
+    pub(super) stored: mpsc::Receiver<Stored>,
+    pub(super) joined: mpsc::Receiver<JoinOutcome>,
+    /// Gone where it could not be started.
+    pub(super) discovery: Option<Discovery>,
+    links: Option<LinkWatcher>,
+    watchdog: Option<Interval>,
+    terminate: Signal,
+    interrupt: Signal,
+    buffer: Box<[u8; BUFFER_BYTES]>,
+    length: usize,
+}
+
+/// One byte more than any datagram of ours has: what fills it is too long.
+const BUFFER_BYTES: usize = SEALED_BYTES_MAX + 1;
+
+/// The channels that others fill.
+pub(super) struct Channels {
+    pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) units: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+    pub(super) checked: mpsc::Receiver<Checked>,
+    pub(super) stored: mpsc::Receiver<Stored>,
+    pub(super) joined: mpsc::Receiver<JoinOutcome>,
+}
+
+impl Sources {
+    /// Starts to listen for signals and changes of links.
+    pub(super) fn new(
+        gossip: UdpSocket,
+        channels: Channels,
+        discovery: Option<Discovery>,
+    ) -> io::Result<Self> {
+        let Channels { calls, units, checked, stored, joined } = channels;
+        let links = LinkWatcher::open()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "cannot watch the network: new addresses are not noticed");
+            })
+            .ok();
+        let watchdog = sd_notify::watchdog_enabled().map(|period| {
+            let mut interval = interval((period / 3).max(Duration::from_millis(100)));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        Ok(Self {
+            gossip,
+            calls,
+            incoming: None,
+            units,
+            checked,
+            stored,
+            joined,
+            discovery,
+            links,
+            watchdog,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            buffer: Box::new([0; BUFFER_BYTES]),
+            length: 0,
+        })
+    }
+
+    /// Waits for the first thing to happen, at most until `deadline`.
+    pub(super) async fn next(&mut self, deadline: Instant) -> Wake {
+        loop {
+            let wake = tokio::select! {
+                received = self.gossip.recv_from(&mut self.buffer[..]) => match received {
+                    Ok((length, from)) => {
+                        self.length = length;
+                        // Gossip comes from the port it is sent to, so no port is subtracted.
+                        Wake::Datagram(canonical(from))
+                    }
+                    // Errors on a datagram socket are news of earlier datagrams (ICMP).
+                    Err(error) => {
+                        tracing::trace!(%error, "the gossip socket reports");
+                        continue;
+                    }
+                },
+                Some(call) = self.calls.recv() => Wake::Call(call),
+                Some(incoming) = received(self.incoming.as_mut()) => Wake::Incoming(incoming),
+                Some((alloc, run, event)) = self.units.recv() => Wake::Unit(alloc, run, event),
+                Some(checked) = self.checked.recv() => Wake::Checked(checked),
+                Some(stored) = self.stored.recv() => Wake::Stored(stored),
+                Some(outcome) = self.joined.recv() => Wake::Joined(Box::new(outcome)),
+                event = discovered(self.discovery.as_mut()) => Wake::Discovered(event),
+                changed = links(self.links.as_ref()) => match changed {
+                    Ok(()) => Wake::Links,
+                    Err(error) => {
+                        tracing::warn!(%error, "the network is not watched any more");
+                        self.links = None;
+                        continue;
+                    }
+                },
+                () = tokio::time::sleep_until(deadline) => Wake::Deadline,
+                () = watchdog(self.watchdog.as_mut()) => Wake::Watchdog,
+                _ = self.terminate.recv() => Wake::Stop("SIGTERM"),
+                _ = self.interrupt.recv() => Wake::Stop("SIGINT"),
+            };
+            return wake;
+        }
+    }
+
+    /// The bytes of the last datagram.
+    pub(super) fn datagram(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+/// IPv4 in its own family, no flow label.
+fn canonical(from: SocketAddr) -> SocketAddr {
+    let mut address = node_address(from);
+    address.set_port(from.port());
+    address
+}
+
+async fn received<T>(channel: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn discovered(discovery: Option<&mut Discovery>) -> discovery::Event {
+    match discovery {
+        Some(discovery) => discovery.next().await,
+        None => pending().await,
+    }
+}
+
+async fn links(links: Option<&LinkWatcher>) -> io::Result<()> {
+    match links {
+        Some(links) => links.changed().await,
+        None => pending().await,
+    }
+}
+
+async fn watchdog(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => pending().await,
+    }
 }
