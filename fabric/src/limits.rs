@@ -48,8 +48,13 @@ pub const FAILURES_MAX: u32 = 10_000;
 pub const JOB_DURATION_SECONDS_MAX: u64 = 10 * 366 * 86_400;
 /// Logical CPUs of one node.
 pub const CPUS_MAX: usize = 4096;
+/// Characters of a node's name.
+pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 64;
+/// Devices of one node that can be claimed; further ones are not seen. Bounds the search for a set of
+/// devices that serves a job which wants several.
+pub const DEVICES_PER_NODE_MAX: usize = 512;
 
 /// Messages waiting for the agent to send them; the oldest is dropped, ticks derive it again.
 pub const OUTPUTS_MAX: usize = 65_536;
@@ -134,3 +139,5 @@ pub const HOLDS_MAX: usize = 1024;
 pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
 /// Bytes of changes in one write to disk when everything is written again.
 pub const PERSIST_BYTES_MAX: usize = 1 << 20;
+/// After a rotation, datagrams sealed with the key before are still opened for this long.
+pub const KEY_OVERLAP: Duration = Duration::from_secs(30);
