@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::executor::Preference;
+use crate::topology::Share;
+
 /// Where the file lies unless the command line says otherwise.
 pub const PATH: &str = "/etc/weft/weftd.toml";
 
@@ -85,8 +88,8 @@ pub struct ResourcesSection {
     pub housekeeping: String,
     /// Memory for work, `4GiB`; `auto`: what the machine has, less a reserve.
     pub memory: String,
-    /// First and last port for dynamic requests.
-    pub ports: [u16; 2],
+    /// Ports for dynamic requests, `20000-31999`.
+    pub ports: String,
     /// Devices that may be claimed: paths, classes or bus identities; `["auto"]`: all that are found.
     pub devices: Vec<String>,
 }
@@ -120,19 +123,7 @@ pub struct Api {
 #[serde(default, deny_unknown_fields)]
 pub struct ExecutorSection {
     /// Which one.
-    pub kind: ExecutorChoice,
-}
-
-/// What runs the units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ExecutorChoice {
-    /// systemd where it is the service manager, else direct.
-    Auto,
-    /// systemd or nothing.
-    Systemd,
-    /// Processes of the agent's own.
-    Direct,
+    pub kind: Preference,
 }
 
 impl Default for Config {
@@ -168,7 +159,7 @@ impl Default for ResourcesSection {
             cpus: AUTO.into(),
             housekeeping: AUTO.into(),
             memory: AUTO.into(),
-            ports: [20_000, 29_999],
+            ports: "20000-31999".into(),
             devices: vec![AUTO.into()],
         }
     }
@@ -188,7 +179,7 @@ impl Default for Api {
 
 impl Default for ExecutorSection {
     fn default() -> Self {
-        Self { kind: ExecutorChoice::Auto }
+        Self { kind: Preference::Auto }
     }
 }
 
@@ -267,16 +258,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |key, message: String| Err(ConfigError::Value { key, message });
-        self.cpus()?;
-        self.housekeeping()?;
-        self.memory()?;
-        let [first, last] = self.resources.ports;
-        if first == 0 || first > last {
-            return refuse(
-                "resources.ports",
-                format!("{first} to {last} is no range: write [first, last], both from 1 to 65535"),
-            );
-        }
+        self.share()?;
         if self.listen.port == 0 || self.listen.port == u16::MAX {
             return refuse(
                 "listen.port",
@@ -310,39 +292,19 @@ impl Config {
         Ok(())
     }
 
-    /// CPUs the fabric may use; `None`: all.
-    pub fn cpus(&self) -> Result<Option<CpuSet>, ConfigError> {
-        cpu_set("resources.cpus", &self.resources.cpus)
-    }
-
-    /// CPUs kept for the system; `None`: decide by the machine's size.
-    pub fn housekeeping(&self) -> Result<Option<CpuSet>, ConfigError> {
-        cpu_set("resources.housekeeping", &self.resources.housekeeping)
-    }
-
-    /// Bytes of memory for work; `None`: what the machine has, less a reserve.
-    pub fn memory(&self) -> Result<Option<u64>, ConfigError> {
-        if self.resources.memory == AUTO {
-            return Ok(None);
-        }
-        match fabric::job::parse_bytes(&self.resources.memory) {
-            Some(bytes) if bytes > 0 => Ok(Some(bytes)),
-            _ => Err(ConfigError::Value {
-                key: "resources.memory",
-                message: format!(
-                    "{:?} is no size: write \"4GiB\", \"512MiB\" or \"auto\"",
-                    self.resources.memory
-                ),
-            }),
-        }
-    }
-
-    /// Devices that may be claimed; `None`: all that are found.
-    pub fn devices(&self) -> Option<&[String]> {
-        match self.resources.devices.as_slice() {
-            [only] if only == AUTO => None,
-            some => Some(some),
-        }
+    /// The share of the machine that work may use.
+    pub fn share(&self) -> Result<Share, ConfigError> {
+        let resources = &self.resources;
+        Ok(Share {
+            cpus: cpu_set("resources.cpus", &resources.cpus)?,
+            housekeeping: cpu_set("resources.housekeeping", &resources.housekeeping)?,
+            memory: memory(&resources.memory)?,
+            ports: Some(ports(&resources.ports)?),
+            devices: match resources.devices.as_slice() {
+                [only] if only == AUTO => None,
+                some => Some(some.to_vec()),
+            },
+        })
     }
 
     /// The name to go by.
@@ -370,6 +332,31 @@ fn cpu_set(key: &'static str, text: &str) -> Result<Option<CpuSet>, ConfigError>
     text.parse().map(Some).map_err(|_| ConfigError::Value {
         key,
         message: format!("{text:?} is no set of CPUs: write \"0-3,8\", \"\" for none, or \"auto\""),
+    })
+}
+
+fn memory(text: &str) -> Result<Option<u64>, ConfigError> {
+    if text == AUTO {
+        return Ok(None);
+    }
+    match fabric::job::parse_bytes(text) {
+        Some(bytes) if bytes > 0 => Ok(Some(bytes)),
+        _ => Err(ConfigError::Value {
+            key: "resources.memory",
+            message: format!("{text:?} is no size: write \"4GiB\", \"512MiB\" or \"auto\""),
+        }),
+    }
+}
+
+fn ports(text: &str) -> Result<(u16, u16), ConfigError> {
+    let range = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    range.filter(|(first, last)| *first > 0 && first <= last).ok_or_else(|| ConfigError::Value {
+        key: "resources.ports",
+        message: format!(
+            "{text:?} is no range: write the lowest and the highest port, as in \"20000-31999\""
+        ),
     })
 }
 

@@ -5,7 +5,6 @@
 
 use fabric::api::{Finding, FindingLevel, NodeState};
 use fabric::clock::{Now, WallTime};
-use fabric::id::NodeId;
 use fabric::resources;
 use fabric::topology::Enforced;
 use std::collections::BTreeMap;
@@ -57,8 +56,6 @@ pub struct Agent {
 /// What the agent knows of its fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// This node.
-    pub node: NodeId,
     /// Whether the roster has this node.
     pub in_roster: bool,
     /// Nodes in the roster.

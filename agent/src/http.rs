@@ -48,6 +48,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// A short text.
+pub fn plain(text: &'static str) -> Reply {
+    Reply::Text("text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
+}
+
 /// Binds the socket, in place of a stale one.
 ///
 /// # Errors

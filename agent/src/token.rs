@@ -20,6 +20,7 @@ const SECRET_BYTES: usize = 21;
 const CHECKSUM_BYTES: usize = 4;
 const FABRIC_BYTES: usize = 16;
 const ID_BYTES: usize = 5;
+const HINT_BYTES: usize = 8;
 /// Longer texts are not looked at.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -101,6 +102,11 @@ impl Token {
         self.fabric == fabric_hash(fabric)
     }
 
+    /// What a node of its fabric announces; see [`fabric_hint`].
+    pub fn fabric_hint(&self) -> String {
+        hint(&self.fabric)
+    }
+
     /// What the fabric's member wants to see.
     pub(crate) fn secret(&self) -> &[u8] {
         &self.secret
@@ -118,6 +124,16 @@ impl Token {
 /// SHA-256 of a token's secret: what the table holds.
 pub fn secret_hash(secret: &[u8]) -> [u8; 32] {
     first(digest(&SHA256, secret).as_ref())
+}
+
+/// The part of the hash of a fabric's key that nodes announce, so that they find their own kind: 16 hex
+/// digits. A hint only; who is who is decided by keys.
+pub fn fabric_hint(fabric: &FabricKey) -> String {
+    hint(&fabric_hash(fabric))
+}
+
+fn hint(hash: &[u8; FABRIC_BYTES]) -> String {
+    data_encoding::HEXLOWER.encode(&hash[..HINT_BYTES])
 }
 
 fn fabric_hash(fabric: &FabricKey) -> [u8; FABRIC_BYTES] {

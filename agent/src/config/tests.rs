@@ -76,7 +76,7 @@ fn values_are_taken_over() {
         cpus = "0-1"
         housekeeping = ""
         memory = "64MiB"
-        ports = [30000, 30100]
+        ports = "30000-30100"
         devices = []
         [discovery]
         mdns = false
@@ -86,13 +86,19 @@ fn values_are_taken_over() {
         "#,
     )
     .unwrap();
-    assert_eq!(config.cpus().unwrap(), Some("0-1".parse().unwrap()));
-    assert_eq!(config.housekeeping().unwrap(), Some(CpuSet::new()));
-    assert_eq!(config.memory().unwrap(), Some(64 << 20));
-    assert_eq!(config.devices(), Some(&[][..]));
+    assert_eq!(
+        config.share().unwrap(),
+        Share {
+            cpus: Some("0-1".parse().unwrap()),
+            housekeeping: Some(CpuSet::new()),
+            memory: Some(64 << 20),
+            ports: Some((30000, 30100)),
+            devices: Some(Vec::new()),
+        }
+    );
     assert_eq!(config.gossip_address(), "127.0.0.1:7500".parse().unwrap());
     assert_eq!(config.name(), "a");
-    assert_eq!(config.executor.kind, ExecutorChoice::Direct);
+    assert_eq!(config.executor.kind, Preference::Direct);
     assert_eq!(config.node.labels["rack"], "r1");
 }
 
@@ -110,7 +116,7 @@ fn what_makes_no_sense_is_refused_with_place_and_advice() {
         ("[node\n", "1:6"),
         ("[resources]\ncpus = \"a-b\"", "resources.cpus"),
         ("[resources]\nmemory = \"many\"", "resources.memory"),
-        ("[resources]\nports = [5, 4]", "resources.ports"),
+        ("[resources]\nports = \"5-4\"", "resources.ports"),
         ("[discovery]\nseeds = [\"host\"]", "has no port"),
         ("[executor]\nkind = \"docker\"", "2:8"),
         ("state = \"relative\"", "absolute"),

@@ -29,7 +29,6 @@ fn agent() -> Agent {
         mdns: Some(Ok(2)),
         other_sources: 0,
         fabric: Some(Membership {
-            node: NodeId([1; 32]),
             in_roster: true,
             roster: 3,
             nodes: BTreeMap::from([(NodeState::Alive, 3)]),

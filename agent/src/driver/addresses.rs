@@ -15,7 +15,10 @@ pub(super) type Local = BTreeSet<(u32, IpAddr)>;
 
 /// The addresses of all interfaces that are up.
 pub(super) fn local() -> Local {
-    discovery::usable_addresses().into_iter().map(|(_, index, address)| (index, address)).collect()
+    // Loopback too: it is all that a machine without a network has.
+    let all = discovery::Interfaces { only: vec!["*".into()], except: Vec::new() };
+    let found = discovery::usable_addresses(&all);
+    found.into_iter().map(|(_, index, address)| (index, address)).collect()
 }
 
 /// What to tell the others, best first: routable addresses, then those of one link (without a scope,

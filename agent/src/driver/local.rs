@@ -1,5 +1,6 @@
 //! What callers get to know about this agent itself: status, doctor, counters, logs.
 
+use anyhow::Context;
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
 use fabric::id::{AllocId, NodeId};
@@ -17,6 +18,7 @@ use crate::http::router::{Found, find};
 use crate::http::{LogQuery, LogStream, Operation, Reply};
 use crate::metrics::{Exposition, Kind};
 use crate::quic::{ApiRequest, ApiResponse};
+use crate::topology::{Sysfs, narrow};
 
 /// Media type of logs.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -27,14 +29,10 @@ const PROBLEM_BYTES_MAX: usize = 64 << 10;
 
 /// The share of the machine that work may use.
 pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<Topology> {
-    let share = crate::topology::Share {
-        cpus: config.cpus()?,
-        housekeeping: config.housekeeping()?,
-        memory: config.memory()?,
-        ports: (config.resources.ports[0], config.resources.ports[1]),
-        devices: config.devices().map(<[String]>::to_vec),
-    };
-    Ok(crate::topology::look(&share, executor.enforced())?)
+    let machine = Sysfs::default().read().context("cannot read what this machine is made of")?;
+    let mut topology = narrow(machine, &config.share()?)?;
+    topology.enforced = executor.enforced();
+    Ok(topology)
 }
 
 impl Driver {

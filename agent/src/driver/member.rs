@@ -20,7 +20,7 @@ use crate::http::Reply;
 use crate::identity::Fabric;
 use crate::quic::{ApiRequest, ApiResponse, Enrolled, RequestError, Transport, for_socket};
 use crate::seal::Seal;
-use crate::store::Store;
+use crate::store::Writer;
 
 /// Requests that may wait for the core at a time.
 const PENDING_MAX: usize = 1024;
@@ -73,7 +73,7 @@ pub(super) struct Hands<'a> {
     /// Where the gossip socket is bound.
     pub(super) bound: SocketAddr,
     pub(super) local: &'a Local,
-    pub(super) store: &'a Store,
+    pub(super) store: &'a Writer,
     pub(super) units: &'a mpsc::Sender<UnitCommand>,
     pub(super) events: &'a mut Events,
     pub(super) counts: &'a mut Counts,
@@ -178,8 +178,9 @@ impl Member {
         }
     }
 
-    /// Carries out everything that the core has decided.
-    pub(super) fn carry_out(&mut self, hands: &mut Hands<'_>) {
+    /// Carries out everything that the core has decided. True: roster or keyring changed.
+    pub(super) fn carry_out(&mut self, hands: &mut Hands<'_>) -> bool {
+        let mut trust_changed = false;
         while let Some(output) = self.node.poll() {
             match output {
                 Output::Transmit { to, address, payload } => {
@@ -203,9 +204,13 @@ impl Member {
                     None => tracing::debug!(id, "an answer to nobody"),
                 },
                 Output::Event(event) => hands.events.push(&event),
-                Output::TrustChanged => self.trust(),
+                Output::TrustChanged => {
+                    self.trust();
+                    trust_changed = true;
+                }
             }
         }
+        trust_changed
     }
 
     fn transmit(

@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::enter::JoinOutcome;
-use crate::executor::Checked;
+use super::units::Checked;
 use crate::http::Call;
 use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;
-use crate::store::Stored;
+use crate::store::{Progress, Written};
 
 /// Something woke the loop.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) enum Wake {
     /// A health check was made.
     Checked(Checked),
     /// The disk answered.
-    Stored(Stored),
+    Written(Progress),
     /// An attempt to join is over.
     Joined(Box<JoinOutcome>),
     /// Another node was found, or is not announced any more.
@@ -46,6 +46,8 @@ pub(super) enum Wake {
     Watchdog,
     /// Somebody wants the agent to end.
     Stop(&'static str),
+    /// A part of the agent is gone that it cannot do without.
+    Gone(&'static str),
 }
 
 /// Everything that can wake the loop. Each future in [`Sources::next`] can be dropped without losing
@@ -57,7 +59,7 @@ pub(super) struct Sources {
     pub(super) incoming: Option<mpsc::Receiver<Incoming>>,
     pub(super) units: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
     pub(super) checked: mpsc::Receiver<Checked>,
-    pub(super) stored: mpsc::Receiver<Stored>,
+    pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
     /// Gone where it could not be started.
     pub(super) discovery: Option<Discovery>,
@@ -77,7 +79,7 @@ pub(super) struct Channels {
     pub(super) calls: mpsc::Receiver<Call>,
     pub(super) units: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
     pub(super) checked: mpsc::Receiver<Checked>,
-    pub(super) stored: mpsc::Receiver<Stored>,
+    pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
 }
 
@@ -88,7 +90,7 @@ impl Sources {
         channels: Channels,
         discovery: Option<Discovery>,
     ) -> io::Result<Self> {
-        let Channels { calls, units, checked, stored, joined } = channels;
+        let Channels { calls, units, checked, written, joined } = channels;
         let links = LinkWatcher::open()
             .inspect_err(|error| {
                 tracing::warn!(%error, "cannot watch the network: new addresses are not noticed");
@@ -105,7 +107,7 @@ impl Sources {
             incoming: None,
             units,
             checked,
-            stored,
+            written,
             joined,
             discovery,
             links,
@@ -137,7 +139,10 @@ impl Sources {
                 Some(incoming) = received(self.incoming.as_mut()) => Wake::Incoming(incoming),
                 Some((alloc, run, event)) = self.units.recv() => Wake::Unit(alloc, run, event),
                 Some(checked) = self.checked.recv() => Wake::Checked(checked),
-                Some(stored) = self.stored.recv() => Wake::Stored(stored),
+                progress = self.written.next() => match progress {
+                    Some(progress) => Wake::Written(progress),
+                    None => Wake::Gone("the thread that writes to disk"),
+                },
                 Some(outcome) = self.joined.recv() => Wake::Joined(Box::new(outcome)),
                 event = discovered(self.discovery.as_mut()) => Wake::Discovered(event),
                 changed = links(self.links.as_ref()) => match changed {
