@@ -112,7 +112,7 @@ fn the_largest_spec_fits_an_entry_twice() {
         version: u64::MAX,
         generation: u32::MAX,
         previous: Some(Box::new(previous)),
-        reverted: Some("x".repeat(1000)),
+        reverted: true,
         by: "x".repeat(1000),
     };
     let entry = Entry {
