@@ -42,6 +42,7 @@ mod update;
 
 pub use error::Error;
 pub use interfaces::Interfaces;
+pub use link::{LinkWatcher, usable_addresses};
 pub use sighting::{Event, Found, Lost, Relation, Source};
 
 use known::{Known, Scope};

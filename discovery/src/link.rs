@@ -26,14 +26,14 @@ const UNUSABLE: u8 = 0x08 | 0x40;
 
 /// A socket that hears of every change of a link or an address.
 #[derive(Debug)]
-pub(crate) struct LinkWatcher {
+pub struct LinkWatcher {
     socket: AsyncFd<OwnedFd>,
 }
 
 impl LinkWatcher {
     /// Starts listening. Needs a runtime with I/O. Fails where the agent may not open netlink sockets.
     #[allow(unsafe_code)]
-    pub(crate) fn open() -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -47,7 +47,7 @@ impl LinkWatcher {
     }
 
     /// Waits for a change. Several that arrived together count as one. Can be cancelled.
-    pub(crate) async fn changed(&self) -> io::Result<()> {
+    pub async fn changed(&self) -> io::Result<()> {
         loop {
             let mut ready = self.socket.readable().await?;
             let mut heard = false;
@@ -70,7 +70,7 @@ impl LinkWatcher {
 }
 
 /// The usable addresses of the interfaces that take part: name, index and address of each.
-pub(crate) fn usable_addresses(interfaces: &Interfaces) -> BTreeSet<(String, u32, IpAddr)> {
+pub fn usable_addresses(interfaces: &Interfaces) -> BTreeSet<(String, u32, IpAddr)> {
     let unusable = unusable_addresses();
     let mut usable = BTreeSet::new();
     let Ok(all) = getifaddrs() else {
