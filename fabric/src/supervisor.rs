@@ -635,3 +635,6 @@ fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
         health,
     }
 }
+
+#[cfg(test)]
+mod tests;
