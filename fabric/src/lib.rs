@@ -1,6 +1,7 @@
 //! The core of weft. See `docs/ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod alloc;
 pub mod api;
 pub mod claim;
@@ -15,7 +16,9 @@ pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod node;
+pub mod placement;
 pub mod resources;
 pub mod stamp;
+pub mod supervisor;
 pub mod table;
 pub mod topology;

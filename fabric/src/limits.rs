@@ -27,15 +27,34 @@ pub const JOBS_MAX: usize = 65_536;
 pub const COUNT_MAX: u32 = 100_000;
 /// Bytes of a job's name: a DNS label.
 pub const JOB_NAME_BYTES_MAX: usize = 63;
-/// Bytes of a job file, with files inlined.
-pub const JOB_FILE_BYTES_MAX: usize = 128 << 10;
-const _: () = assert!(JOB_FILE_BYTES_MAX < ENTRY_BYTES_MAX);
+/// Bytes of a job file, with files inlined, and of the spec it becomes. A job's entry holds two
+/// specs: the one submitted last and the one to go back to.
+pub const JOB_FILE_BYTES_MAX: usize = 90 << 10;
+const _: () = assert!(2 * JOB_FILE_BYTES_MAX + (8 << 10) <= ENTRY_BYTES_MAX);
 /// Items in any list of a job file.
 pub const JOB_LIST_MAX: usize = 256;
+/// Bytes of memory or swap of one allocation: sums over all of them cannot overflow.
+pub const JOB_MEMORY_BYTES_MAX: u64 = 1 << 50;
+const _: () = assert!(JOB_MEMORY_BYTES_MAX.checked_mul(ALLOCS_PER_NODE_MAX as u64).is_some());
+/// Bytes of memory of one allocation: with less, the dynamic loader of a small program fails.
+pub const JOB_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Huge pages of one size of one allocation.
+pub const HUGEPAGES_MAX: u32 = 1 << 24;
+/// Threads of one allocation: the kernel has no more process ids.
+pub const TASKS_MAX: u32 = 1 << 22;
+/// Failed checks in a row, and restarts in place, that a job may ask to overlook.
+pub const FAILURES_MAX: u32 = 10_000;
+/// Seconds of any duration in a job: ten years, so that sums cannot overflow.
+pub const JOB_DURATION_SECONDS_MAX: u64 = 10 * 366 * 86_400;
 /// Logical CPUs of one node.
 pub const CPUS_MAX: usize = 4096;
+/// Characters of a node's name.
+pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 64;
+/// Devices of one node that can be claimed; further ones are not seen. Bounds the search for a set of
+/// devices that serves a job which wants several.
+pub const DEVICES_PER_NODE_MAX: usize = 512;
 
 /// Messages waiting for the agent to send them; the oldest is dropped, ticks derive it again.
 pub const OUTPUTS_MAX: usize = 65_536;
@@ -120,3 +139,5 @@ pub const HOLDS_MAX: usize = 1024;
 pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
 /// Bytes of changes in one write to disk when everything is written again.
 pub const PERSIST_BYTES_MAX: usize = 1 << 20;
+/// After a rotation, datagrams sealed with the key before are still opened for this long.
+pub const KEY_OVERLAP: Duration = Duration::from_secs(30);

@@ -152,6 +152,16 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result<T, Deco
     }
 }
 
+/// The bytes of a row on disk.
+pub(crate) fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
+    encode(row)
+}
+
+/// Reads a row from disk.
+pub(crate) fn decode_row<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    decode(bytes, limits::ENTRY_BYTES_MAX)
+}
+
 macro_rules! coded {
     ($type:ty, $max:expr) => {
         impl $type {
