@@ -65,8 +65,8 @@ pub struct Book {
     pub violation: Option<Violation>,
     /// Commands about one allocation since anything changed for it, and when the first of them was given.
     repeats: BTreeMap<(usize, Command, AllocId, u32), VecDeque<Duration>>,
-    /// Commands of all nodes since [`Book::watch_quiet`], in words.
-    pub moves: Option<Vec<(Duration, String)>>,
+    /// Commands of all nodes since [`Book::watch_quiet`]: when, about what, and in words.
+    pub moves: Option<Vec<(Duration, AllocId, String)>>,
     /// What nodes were asked to hold: by holder's index, asker and ticket.
     holds: BTreeMap<(usize, NodeId, u64), Vec<(Key, Order)>>,
     /// Allocations whose end or restart somebody asked for, by node.
@@ -89,6 +89,8 @@ pub struct Book {
     pub active: BTreeMap<(usize, AllocId), Duration>,
     /// When a disk was lost the last time.
     pub wiped: Option<Duration>,
+    /// Identities that machines lost with their disks.
+    pub former: BTreeMap<usize, Vec<NodeId>>,
 }
 
 impl Book {
@@ -123,7 +125,7 @@ impl Book {
         run: u32,
     ) -> usize {
         if let Some(moves) = &mut self.moves {
-            moves.push((time, format!("{command:?} {alloc} by node {node}")));
+            moves.push((time, alloc.clone(), format!("{command:?} by node {node}")));
         }
         let times = self.repeats.entry((node, command, alloc.clone(), run)).or_default();
         while times.front().is_some_and(|first| time - *first > Duration::from_secs(60)) {
@@ -136,15 +138,6 @@ impl Book {
     /// Something changed for an allocation on a node.
     pub fn progress(&mut self, node: usize, alloc: &AllocId) {
         self.repeats.retain(|(by, _, about, _), _| *by != node || about != alloc);
-    }
-
-    /// A node sends a message.
-    pub fn sent(&mut self, time: Duration, node: usize, message: &Message) {
-        if let Some(moves) = &mut self.moves
-            && let Message::Propose { alloc, .. } | Message::Retire { alloc, .. } = message
-        {
-            moves.push((time, format!("{alloc}: proposed or retired by node {node}")));
-        }
     }
 
     /// A message arrives.

@@ -42,7 +42,6 @@ macro_rules! check {
         }
     };
 }
-pub(crate) use check;
 
 /// Every virtual second.
 pub(crate) fn observe(world: &mut World) {

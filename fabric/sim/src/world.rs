@@ -245,6 +245,7 @@ impl World {
         self.lose_agent(node);
         self.nodes[node].units.power_off();
         self.nodes[node].powered = false;
+        self.book.active.retain(|(at, _), _| *at != node);
     }
 
     /// The machine loses its power and its disk, and with it its identity.
@@ -254,10 +255,10 @@ impl World {
         let identity = fresh_identity(&mut self.random);
         let lost = &mut self.nodes[node];
         lost.disk.wipe();
-        self.book.wiped = Some(self.time);
-        let lost = &mut self.nodes[node];
-        lost.identity = identity;
         lost.joined = false;
+        let former = std::mem::replace(&mut lost.identity, identity);
+        self.book.wiped = Some(self.time);
+        self.book.former.entry(node).or_default().push(former);
     }
 
     /// Power comes back, and the agent starts. Does nothing to a node that runs.
@@ -352,6 +353,20 @@ impl World {
         (0..self.nodes.len()).filter(|node| self.nodes[*node].agent.is_some()).collect()
     }
 
+    /// Nodes that think they belong to the fabric while no other running node has heard of them.
+    pub fn strangers(&self) -> Vec<usize> {
+        let known = |node: &usize| {
+            let others = self.nodes.iter().enumerate().filter(|(other, _)| other != node);
+            let mut cores = others.filter_map(|(_, machine)| machine.core());
+            cores.any(|core| core.is_member(&self.nodes[*node].identity))
+        };
+        let running = self.running();
+        if running.len() < 2 {
+            return Vec::new();
+        }
+        running.into_iter().filter(|node| !known(node)).collect()
+    }
+
     /// Tells the story.
     pub fn tell(&mut self, words: impl FnOnce(&World) -> String) {
         if self.settings.detail >= Detail::Story {
@@ -411,13 +426,13 @@ impl World {
 
     fn feed(&mut self, node: usize, input: Input) {
         let now = self.nodes[node].clock.read(self.time);
-        let Some(agent) = &mut self.nodes[node].agent else { return };
         let (tag, bytes) = outputs::fingerprint_of_input(&input);
         self.trace.hash(self.time, node, tag, &bytes);
         if self.settings.detail == Detail::Everything {
             let name = &self.nodes[node].name;
             self.trace.tell(Detail::Everything, self.time, || format!("{name} <- {input:?}"));
         }
+        let Some(agent) = &mut self.nodes[node].agent else { return };
         agent.core.handle(now, input);
         self.drain(node);
     }

@@ -8,7 +8,7 @@ use fabric::api::{JobView, NodeState};
 use fabric::id::{NodeId, SlotId};
 use fabric::job::{CpuRequest, JobKind, JobSpec, NumaPolicy, Smt};
 use fabric::limits;
-use fabric::table::Key;
+use fabric::table::{Key, Value};
 use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -302,10 +302,11 @@ fn units_by_slot(world: &World) -> BTreeMap<SlotId, Vec<(usize, &Unit)>> {
 
 /// Whether a node takes no new work because somebody said so.
 pub fn is_draining(world: &World, node: usize) -> bool {
-    let id = world.nodes[node].identity;
-    let view = world.nodes[node].core().map(|core| core.nodes()).unwrap_or_default();
-    let mine = view.into_iter().find(|view| view.id == id).and_then(|view| view.info);
-    mine.is_some_and(|info| info.draining)
+    let machine = &world.nodes[node];
+    match machine.disk.entry(&Key::Node(machine.identity)).map(|entry| &entry.value) {
+        Some(Value::Node(info)) => info.draining,
+        _ => false,
+    }
 }
 
 /// Whether a node could surely run one more slot of a job, next to what really runs there.

@@ -1,7 +1,6 @@
 //! Carries out what cores want.
 
 use fabric::io::{Answer, Input, Launch, Output, UnitEvent};
-use fabric::message::Message;
 use rand::RngExt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,7 +40,7 @@ impl World {
                 let bytes = message.encode();
                 self.trace.hash(self.time, node, 2, &bytes);
                 invariants::before_send(self, node, to, &message, &bytes);
-                self.send(node, to, address, &message, bytes);
+                self.send(node, to, address, bytes);
             }
             Output::Persist { sequence, changes } => {
                 self.trace.hash(self.time, node, 3, &sequence.to_le_bytes());
@@ -115,10 +114,8 @@ impl World {
         node: usize,
         receiver: fabric::id::NodeId,
         address: Option<SocketAddr>,
-        message: &Message,
         bytes: Vec<u8>,
     ) {
-        self.book.sent(self.time, node, message);
         let to = match address {
             Some(address) => self.by_address.get(&address).copied(),
             None => self.index_of(&receiver),
