@@ -118,6 +118,7 @@ pub(crate) fn after_start(world: &mut World, node: usize) {
 
 /// Before a unit is stopped.
 pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId, run: u32) {
+    note_loneliness(world);
     check!(
         world,
         invariant_no_running_allocation_is_stopped_by_mere_loss_of_peers(world, node, alloc, run)
@@ -246,7 +247,7 @@ pub fn invariant_an_exclusive_core_runs_nobody_elses_work(machine: &SimNode) -> 
     }
     for (alloc, unit) in machine.units.there() {
         let misplaced = Behaviour::of(&unit.launch.task).misplaced;
-        let shared = unit.launch.claim.cpus.is_empty() && unit.state == UnitState::Running;
+        let shared = unit.launch.claim.cpus.is_empty();
         if shared && !misplaced && unit.cpus.intersects(&exclusive) {
             let (name, cpus) = (&machine.name, &unit.cpus);
             return Err(format!("{alloc} runs on {cpus} of {name}, exclusive are {exclusive}"));
