@@ -637,3 +637,6 @@ fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
         health,
     }
 }
+
+#[cfg(test)]
+mod tests;
