@@ -79,8 +79,6 @@ pub struct Driver {
     /// Units of the agent before, until a core takes them.
     adopted: Option<Vec<UnitFound>>,
     store: Writer,
-    /// Everything up to this write is on disk.
-    persisted: u64,
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
@@ -156,7 +154,6 @@ impl Driver {
             units,
             adopted: Some(adopted),
             store,
-            persisted: 0,
             warnings: opened.warnings,
             events: Events::default(),
             counts: Counts::default(),
@@ -406,24 +403,13 @@ impl Driver {
     }
 
     fn written(&mut self, progress: Progress) {
-        let (input, trouble) = match progress {
-            Progress::Persisted { through } => {
-                self.persisted = through;
-                (Input::Persisted { through }, None)
-            }
-            Progress::Failed { sequence, reason } => {
-                (Input::PersistFailed { sequence, reason: reason.clone() }, Some(reason))
-            }
-        };
         if let Some(member) = &mut self.member {
-            match (&member.disk, &trouble) {
-                (None, Some(reason)) => tracing::warn!(reason, "the disk refuses: no new work here"),
-                (Some(_), None) => tracing::info!("the disk takes writes again"),
-                _ => {}
-            }
-            member.disk = trouble;
+            member.written(&progress);
         }
-        self.input(input);
+        self.input(match progress {
+            Progress::Persisted { through } => Input::Persisted { through },
+            Progress::Failed { sequence, reason } => Input::PersistFailed { sequence, reason },
+        });
         self.try_to_enter();
     }
 
@@ -499,7 +485,7 @@ impl Driver {
     }
 
     fn advertised(&self) -> Vec<SocketAddr> {
-        addresses::advertised(&self.config.listen, &self.local)
+        addresses::advertised(&self.config.listen, self.bound.port(), &self.local)
     }
 
     /// Clears away what an interrupted `init` or `join` has left.
@@ -581,6 +567,3 @@ fn start_discovery(
     let rest = Discovery::start(Settings { mdns: false, ..settings });
     (rest.ok(), Some(error.to_string()))
 }
-
-#[cfg(test)]
-mod tests;
