@@ -193,7 +193,9 @@ impl Driver {
             let wake = self.sources.next(self.clock.deadline(self.deadline())).await;
             match wake {
                 Wake::Stop(why) => break why,
-                Wake::Gone(what) => anyhow::bail!("{what} is gone: the agent cannot work without it"),
+                Wake::Gone(what) => {
+                    anyhow::bail!("{what} is gone: the agent cannot work without it")
+                }
                 wake => self.handle(wake),
             }
             self.carry_out();
@@ -300,20 +302,18 @@ impl Driver {
         let operation = match (&mut self.member, operation) {
             (_, Operation::Init(init)) => return self.init(&init, answer),
             (_, Operation::Join(join)) => return self.join(&join, answer),
-            (Some(member), operation) => {
-                match answers::step(&member.node, now, operation, &by) {
-                    Step::Answered(reply) => return drop(answer.send(reply)),
-                    Step::Ask(_) if self.entering.is_some() => {
-                        return drop(answer.send(Err(Problem::new(
-                            ProblemKind::Unavailable,
-                            "this node is entering its fabric",
-                            "it waits for its disk: try again in a moment",
-                        ))));
-                    }
-                    Step::Ask(request) => return member.ask(now, request, Asker::Caller(answer)),
-                    Step::Other(operation) => operation,
+            (Some(member), operation) => match answers::step(&member.node, now, operation, &by) {
+                Step::Answered(reply) => return drop(answer.send(reply)),
+                Step::Ask(_) if self.entering.is_some() => {
+                    return drop(answer.send(Err(Problem::new(
+                        ProblemKind::Unavailable,
+                        "this node is entering its fabric",
+                        "it waits for its disk: try again in a moment",
+                    ))));
                 }
-            }
+                Step::Ask(request) => return member.ask(now, request, Asker::Caller(answer)),
+                Step::Other(operation) => operation,
+            },
             (None, operation) => operation,
         };
         match operation {
@@ -379,8 +379,7 @@ impl Driver {
         let expires = fabric::clock::WallTime(now.wall.0 + lifetime.as_millis() as u64);
         let created =
             fabric::api::TokenCreated { token: token.to_string(), id: id.clone(), expires };
-        let request =
-            Request::AddToken { id, secret_hash: token.secret_hash(), lifetime, labels };
+        let request = Request::AddToken { id, secret_hash: token.secret_hash(), lifetime, labels };
         member.ask(now, request, Asker::Promised(answer, Reply::json(&created)));
     }
 
@@ -493,7 +492,10 @@ impl Driver {
         if rows.is_empty() {
             return;
         }
-        tracing::info!(rows = rows.len(), "this node belongs to no fabric: old rows are cleared away");
+        tracing::info!(
+            rows = rows.len(),
+            "this node belongs to no fabric: old rows are cleared away"
+        );
         self.store.persist(0, rows.into_iter().map(|(key, _)| (key, None)).collect());
     }
 

@@ -10,7 +10,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 fn web() -> Value {
-    let mut web = job("web", &["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "${port.http}"]);
+    let mut web = job(
+        "web",
+        &["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "${port.http}"],
+    );
     web["ports"] = json!([{"name": "http", "fixed": null}]);
     web["resources"]["cpu"] = json!({"exclusive": {"cores": 1, "smt": "whole"}});
     web

@@ -178,8 +178,10 @@ impl Member {
             asker.tell(Answer::Refused(Problem::new(
                 ProblemKind::Unavailable,
                 "no answer in time",
-                format!("after {} s; it may still happen, so look before asking again",
-                    ANSWER_TIMEOUT.as_secs()),
+                format!(
+                    "after {} s; it may still happen, so look before asking again",
+                    ANSWER_TIMEOUT.as_secs()
+                ),
             )));
         }
     }
@@ -253,13 +255,7 @@ impl Member {
         }
     }
 
-    fn transmit(
-        &mut self,
-        to: NodeId,
-        hint: SocketAddr,
-        payload: &[u8],
-        hands: &mut Hands<'_>,
-    ) {
+    fn transmit(&mut self, to: NodeId, hint: SocketAddr, payload: &[u8], hands: &mut Hands<'_>) {
         let sealed = match self.seal.seal(payload) {
             Ok(sealed) => sealed,
             Err(error) => {
@@ -340,7 +336,10 @@ fn send(hands: &mut Hands<'_>, sealed: &[u8], address: SocketAddr) -> bool {
 }
 
 /// The allocation to read a slot's log from: the newest one that runs, else the newest one.
-pub(super) fn log_source(node: &Node, query: &crate::http::LogQuery) -> Result<(NodeId, AllocId), Problem> {
+pub(super) fn log_source(
+    node: &Node,
+    query: &crate::http::LogQuery,
+) -> Result<(NodeId, AllocId), Problem> {
     let allocs = node.allocs(Some(&query.job), true);
     let of_slot = allocs.iter().filter(|view| view.id.slot.index == query.slot);
     let newest = of_slot.max_by_key(|view| (view.row.phase.is_live(), view.id.epoch));

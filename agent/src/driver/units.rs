@@ -46,7 +46,11 @@ pub(super) struct Checked {
 }
 
 /// Carries out commands until the loop is gone.
-pub(super) async fn carry_out(executor: Executor, mut commands: mpsc::Receiver<UnitCommand>, _checks: mpsc::Sender<Checked>) {
+pub(super) async fn carry_out(
+    executor: Executor,
+    mut commands: mpsc::Receiver<UnitCommand>,
+    _checks: mpsc::Sender<Checked>,
+) {
     while let Some(command) = commands.recv().await {
         match command {
             UnitCommand::Start(launch) => executor.start(*launch).await,

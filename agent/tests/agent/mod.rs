@@ -27,8 +27,11 @@ impl Agent {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for _ in 0..20 {
             let port = free_ports();
-            std::fs::write(directory.path().join("weftd.toml"), config(directory.path(), name, port))
-                .expect("the configuration is written");
+            std::fs::write(
+                directory.path().join("weftd.toml"),
+                config(directory.path(), name, port),
+            )
+            .expect("the configuration is written");
             // It fails when somebody took the port in between.
             if let Some(child) = launch(directory.path()) {
                 return Self { directory, name: name.to_owned(), port, child };

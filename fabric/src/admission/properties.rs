@@ -139,7 +139,7 @@ fn check_claim(topology: &Topology, spec: &JobSpec, claim: &Claim) {
     }
     assert_eq!(claim.memory, spec.resources.memory);
     let pages: u32 = claim.hugepages.iter().map(|(_, _, count)| count).sum();
-    assert_eq!(pages, spec.resources.hugepages.values().sum());
+    assert_eq!(pages, spec.resources.hugepages.values().sum::<u32>());
     assert_eq!(claim.devices.len(), spec.resources.devices.len());
     for (wanted, path) in spec.resources.devices.iter().zip(&claim.devices) {
         let device = topology.devices.iter().find(|device| device.path == *path).unwrap();

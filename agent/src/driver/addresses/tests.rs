@@ -19,10 +19,7 @@ fn the_best_address_is_told_first() {
         (3, "10.0.0.1"),
     ]);
     let told = shown(advertised(&Listen::default(), 7400, &mine));
-    assert_eq!(
-        told,
-        ["10.0.0.1:7400", "[2001:db8::1]:7400", "[fe80::1]:7400", "169.254.1.1:7400"]
-    );
+    assert_eq!(told, ["10.0.0.1:7400", "[2001:db8::1]:7400", "[fe80::1]:7400", "169.254.1.1:7400"]);
 }
 
 #[test]
