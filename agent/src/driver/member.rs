@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::{Local, routes};
 use super::answers;
+use super::checks::Checks;
 use super::units::UnitCommand;
 use crate::events::Events;
 use crate::http::Reply;
@@ -75,6 +76,7 @@ pub(super) struct Hands<'a> {
     pub(super) local: &'a Local,
     pub(super) store: &'a Writer,
     pub(super) units: &'a mpsc::Sender<UnitCommand>,
+    pub(super) checks: &'a mut Checks,
     pub(super) events: &'a mut Events,
     pub(super) counts: &'a mut Counts,
 }
@@ -203,8 +205,14 @@ impl Member {
                     self.persisting = sequence;
                     hands.store.persist(sequence, changes);
                 }
-                Output::Start(launch) => hands.unit(UnitCommand::Start(launch)),
-                Output::Stop { alloc, run } => hands.unit(UnitCommand::Stop { alloc, run }),
+                Output::Start(launch) => {
+                    hands.checks.launched(&launch);
+                    hands.unit(UnitCommand::Start(launch));
+                }
+                Output::Stop { alloc, run } => {
+                    hands.checks.stopping(&alloc, run);
+                    hands.unit(UnitCommand::Stop { alloc, run });
+                }
                 Output::Confine { alloc, run, cpus } => {
                     hands.unit(UnitCommand::Confine { alloc, run, cpus });
                 }
