@@ -439,6 +439,22 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_the_command_line_knows_every_command_and_exit_code() {
+        let page = include_str!("../../docs/CLI.md");
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(page.contains(&format!("`weft {name}")), "weft {name} is not in docs/CLI.md");
+        }
+        for line in EPILOGUE.lines().skip_while(|line| !line.starts_with("Exit codes")).skip(1) {
+            let code = line.split_whitespace().next().unwrap();
+            assert!(
+                page.contains(&format!("| {code} |")),
+                "exit code {code} is not in docs/CLI.md"
+            );
+        }
+    }
+
+    #[test]
     fn slots_are_read_as_people_write_them() {
         let read = |text: &str| text.parse::<JobOrSlot>();
         let job = JobName::new("web").unwrap();
