@@ -140,7 +140,7 @@ pub enum Command {
         /// Go on as more is written
         #[arg(short, long)]
         follow: bool,
-        /// Begin with the last lines only
+        /// Begin with so many lines from the end [default: 100]
         #[arg(short = 'n', long, value_name = "LINES")]
         tail: Option<u32>,
         /// Which of the two

@@ -60,15 +60,11 @@ fn state(state: JobState) -> Cell {
 
 /// Every allocation in a line.
 pub async fn ps(context: &Context, job: Option<JobName>, all: bool) -> Result<Exit, Failure> {
-    let mut query = Vec::new();
+    let mut path = format!("/v1/allocs?all={all}");
     if let Some(job) = &job {
-        query.push(format!("job={job}"));
+        path.push_str(&format!("&job={job}"));
     }
-    if all {
-        query.push("all=true".into());
-    }
-    let allocs: Vec<AllocView> =
-        context.client.get(&format!("/v1/allocs?{}", query.join("&"))).await?;
+    let allocs: Vec<AllocView> = context.client.get(&path).await?;
     if let (Some(job), true) = (&job, allocs.is_empty()) {
         // Nothing runs: is there such a job at all?
         context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await?;

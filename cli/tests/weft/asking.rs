@@ -92,7 +92,7 @@ fn what_is_not_there_is_not_found() {
         }
         fake.weft(&["node", "nod2"]).await.exits(4).says("did you mean node2?");
         fake.has_job("web", 2, "/bin/web");
-        fake.weft(&["logs", "web/2"]).await.exits(4).says("web has 2 slots, counted from 0");
+        fake.weft(&["logs", "web/2"]).await.exits(4).says("there is no slot");
     });
 }
 

@@ -768,6 +768,7 @@ fn job_route(
                 }
             }
         }
+        ("GET", ["logs"]) if query["slot"].parse::<u32>().unwrap() >= view.wanted => no_such("slot"),
         ("GET", ["logs"]) => {
             let first = query
                 .get("tail")
