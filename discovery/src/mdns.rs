@@ -58,6 +58,8 @@ pub(crate) struct Mdns {
     events: Option<Receiver<ServiceEvent>>,
     /// The events of the search before this one, until the new one has begun.
     events_before: Option<Receiver<ServiceEvent>>,
+    /// Instances found since the last search, and so at least as many as there are.
+    found: usize,
     metrics: Option<Receiver<Metrics>>,
     watcher: Option<LinkWatcher>,
     addresses: BTreeSet<(String, u32, IpAddr)>,
@@ -80,6 +82,8 @@ struct Timers {
     end_polling: Option<Instant>,
     /// Start the daemon again.
     restart: Option<Instant>,
+    /// Search again.
+    search: Instant,
     /// Measure the cache.
     check: Instant,
 }
@@ -101,6 +105,7 @@ impl Mdns {
             settle_latest: None,
             end_polling: None,
             restart: None,
+            search: now + limits::SECOND_SEARCH,
             check: now + limits::CACHE_CHECK,
         };
         let addresses = usable_addresses(&interfaces);
@@ -110,6 +115,7 @@ impl Mdns {
             daemon: None,
             events: None,
             events_before: None,
+            found: 0,
             metrics: None,
             watcher,
             addresses,
@@ -185,8 +191,10 @@ impl Mdns {
         self.events = Some(daemon.browse(name::SERVICE_LOCAL)?);
         daemon.register(info)?;
         self.events_before = None;
+        self.found = 0;
         self.metrics = None;
         self.flipped = false;
+        self.timers.search = Instant::now() + limits::SECOND_SEARCH;
         self.daemon = Some(daemon);
         Ok(())
     }
@@ -195,10 +203,11 @@ impl Mdns {
         match event {
             Some(ServiceEvent::SearchStarted(_)) => {
                 // Nothing more comes from the search before: takes what is left of it.
-                if let Some(before) = self.events_before.take() {
-                    let left = std::iter::from_fn(|| before.try_recv().ok());
-                    self.reports.extend(left.filter_map(report));
-                }
+                self.drain_the_search_before();
+                None
+            }
+            Some(ServiceEvent::ServiceFound(..)) => {
+                self.found += 1;
                 None
             }
             Some(event) => report(event),
@@ -209,6 +218,13 @@ impl Mdns {
                 self.restart_later();
                 None
             }
+        }
+    }
+
+    fn drain_the_search_before(&mut self) {
+        if let Some(before) = self.events_before.take() {
+            let left = std::iter::from_fn(|| before.try_recv().ok());
+            self.reports.extend(left.filter_map(report));
         }
     }
 
@@ -242,6 +258,10 @@ impl Mdns {
         if due(&mut self.timers.end_polling) && self.watcher.is_some() {
             self.command(|daemon| daemon.set_ip_check_interval(0));
         }
+        if self.timers.search <= now {
+            self.timers.search = now + limits::SEARCH_AGAIN;
+            self.search_again();
+        }
         if self.timers.check <= now {
             self.timers.check = now + limits::CACHE_CHECK;
             self.check_the_cache();
@@ -264,6 +284,18 @@ impl Mdns {
         self.command(|daemon| daemon.set_ip_check_interval(1));
         self.timers.end_polling = Some(Instant::now() + limits::POLL_AFTER_CHANGE);
         self.announce();
+        self.search_again();
+        self.timers.search = Instant::now() + limits::SECOND_SEARCH;
+    }
+
+    /// Asks the link again, and the daemon to report all that it has in its cache. It never reports
+    /// an instance whose goodbye it heard before it knew it, and which is back within a second.
+    fn search_again(&mut self) {
+        if self.found > limits::SEARCH_AGAIN_INSTANCES_MAX {
+            return;
+        }
+        self.found = 0;
+        self.drain_the_search_before();
         let Some(daemon) = &self.daemon else { return };
         match daemon.browse(name::SERVICE_LOCAL) {
             Ok(events) => self.events_before = self.events.replace(events),
@@ -360,7 +392,7 @@ impl Drop for Mdns {
 impl Timers {
     fn next(&self) -> Instant {
         let others = [self.settle, self.end_polling, self.restart];
-        others.into_iter().flatten().fold(self.check, Instant::min)
+        others.into_iter().flatten().fold(self.check.min(self.search), Instant::min)
     }
 }
 
