@@ -74,7 +74,7 @@ fn a_link_without_ipv4_will_do() {
         let line =
             node.wait_for("they find each other", |line| is_found(line, other, FABRIC, "[fe80::"));
         // A link-local address means nothing without its interface.
-        assert!(line.contains(&format!("%2]:700{other}")) || line.contains('%'), "{line}");
+        assert!(line.contains('%'), "{line}");
     }
     println!("two nodes found each other over IPv6 in {:?}", began.elapsed());
 }
