@@ -59,6 +59,10 @@ pub const SEARCH_AGAIN: Duration = Duration::from_secs(600);
 /// With more instances the link is not searched again: all of them would be reported at once, two
 /// events each, to a channel that holds a thousand, and that is closed when it is full.
 pub const SEARCH_AGAIN_INSTANCES_MAX: usize = 400;
+/// Everything is asked for anew this long after an instance came without its text.
+pub const TEXT_REQUEST: Duration = Duration::from_millis(1300);
+/// How often that is done for services that may have no text at all.
+pub const TEXT_REQUESTS_MAX: u32 = 3;
 /// The multicast daemon is started again this long after it failed.
 pub const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// The multicast daemon repeats its goodbye after 120 ms; it is not stopped before.

@@ -60,6 +60,10 @@ pub(crate) struct Mdns {
     events_before: Option<Receiver<ServiceEvent>>,
     /// Instances found since the last search, and so at least as many as there are.
     found: usize,
+    /// An instance came without its text: ask for everything anew.
+    ask_anew: bool,
+    /// How often that was done since the network changed or the link was searched by the clock.
+    asked_anew: u32,
     metrics: Option<Receiver<Metrics>>,
     watcher: Option<LinkWatcher>,
     addresses: BTreeSet<(String, u32, IpAddr)>,
@@ -116,6 +120,8 @@ impl Mdns {
             events: None,
             events_before: None,
             found: 0,
+            ask_anew: false,
+            asked_anew: 0,
             metrics: None,
             watcher,
             addresses,
@@ -194,7 +200,7 @@ impl Mdns {
         self.found = 0;
         self.metrics = None;
         self.flipped = false;
-        self.timers.search = Instant::now() + limits::SECOND_SEARCH;
+        self.ask_anew_soon();
         self.daemon = Some(daemon);
         Ok(())
     }
@@ -210,6 +216,12 @@ impl Mdns {
                 self.found += 1;
                 None
             }
+            Some(ServiceEvent::ServiceResolved(service)) => {
+                if service.txt_properties.is_empty() {
+                    self.ask_for_text();
+                }
+                seen(&service).map(Report::Seen)
+            }
             Some(event) => report(event),
             None => {
                 // Either more came than the channel holds, or the daemon's thread has ended.
@@ -218,6 +230,16 @@ impl Mdns {
                 self.restart_later();
                 None
             }
+        }
+    }
+
+    /// A responder leaves out of an answer what it has sent within the last second (RFC 6762,
+    /// section 6), and mdns-sd does not ask for a text that was left out. Asks anew when that second
+    /// is over. A service may also have no text, so this is not done for ever.
+    fn ask_for_text(&mut self) {
+        if self.asked_anew < limits::TEXT_REQUESTS_MAX && !self.ask_anew {
+            self.ask_anew = true;
+            self.timers.search = self.timers.search.min(Instant::now() + limits::TEXT_REQUEST);
         }
     }
 
@@ -260,6 +282,9 @@ impl Mdns {
         }
         if self.timers.search <= now {
             self.timers.search = now + limits::SEARCH_AGAIN;
+            if !self.ask_anew {
+                self.asked_anew = 0;
+            }
             self.search_again();
         }
         if self.timers.check <= now {
@@ -284,7 +309,15 @@ impl Mdns {
         self.command(|daemon| daemon.set_ip_check_interval(1));
         self.timers.end_polling = Some(Instant::now() + limits::POLL_AFTER_CHANGE);
         self.announce();
+        self.ask_anew = false;
         self.search_again();
+        self.ask_anew_soon();
+    }
+
+    /// The first answers may lack what the others sent just before we listened.
+    fn ask_anew_soon(&mut self) {
+        self.ask_anew = true;
+        self.asked_anew = 0;
         self.timers.search = Instant::now() + limits::SECOND_SEARCH;
     }
 
@@ -296,6 +329,11 @@ impl Mdns {
         }
         self.found = 0;
         self.drain_the_search_before();
+        if std::mem::take(&mut self.ask_anew) {
+            self.asked_anew += 1;
+            // The daemon forgets what it has, and so does not tell the others that it knows them.
+            self.command(|daemon| daemon.stop_browse(name::SERVICE_LOCAL));
+        }
         let Some(daemon) = &self.daemon else { return };
         match daemon.browse(name::SERVICE_LOCAL) {
             Ok(events) => self.events_before = self.events.replace(events),

@@ -101,9 +101,8 @@ fn two_fabrics_on_one_link_stay_apart() {
     let mut waiting = start(&places[3], 4, &[]);
     for (number, fabric) in [(1, FABRIC), (2, OTHER_FABRIC)] {
         // In whatever order they come.
-        netns::wait_until("the waiting node sees both fabrics", || {
-            let seen = waiting.seen();
-            seen.iter().any(|line| is_found(line, number, fabric, "10.77.0.")).then_some(())
+        waiting.wait_until_seen("the waiting node sees both fabrics", |line| {
+            is_found(line, number, fabric, "")
         });
     }
     first.wait_for("the waiting node is seen", |line| is_found(line, 4, "-", "10.77.0.4:7004"));

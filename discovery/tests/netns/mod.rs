@@ -232,6 +232,13 @@ impl Process {
         }
     }
 
+    /// Waits for a line, which may have been printed and waited past already.
+    pub fn wait_until_seen(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        if !self.seen().iter().any(|line| wanted(line)) {
+            self.wait_for(what, wanted);
+        }
+    }
+
     /// Every line that was printed until now.
     pub fn seen(&mut self) -> &[String] {
         self.seen.extend(self.lines.try_iter());
