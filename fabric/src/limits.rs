@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-/// Bytes of one gossip payload before sealing. A sealed datagram (48 bytes more) must fit an
-/// Ethernet frame over IPv6 without fragments.
+/// Bytes of one gossip payload before sealing. A sealed datagram must fit an Ethernet frame over IPv6
+/// without fragments.
 pub const DATAGRAM_BYTES_MAX: usize = 1350;
-/// What sealing adds to a payload: sender (32), key id (4), nonce (12), tag (16) and version (1).
-pub const SEAL_BYTES: usize = 65;
+/// What sealing adds to a payload: version (1), key id (4), sender (32), generation (8), salt (8),
+/// counter (8) and tag (16).
+pub const SEAL_BYTES: usize = 77;
 const _: () = assert!(DATAGRAM_BYTES_MAX + SEAL_BYTES + 8 + 40 <= 1500);
 
 /// Bytes of one encoded [`Message`](crate::message::Message): bounds what a peer can make us buffer.

@@ -1,0 +1,193 @@
+//! Runs units: by systemd where it is PID 1, as plain processes otherwise.
+//!
+//! Nothing here waits for a unit: every call returns at once, and what happens comes back as
+//! `(allocation, run, event)` over the channel that the executor was opened with. One task of the
+//! runtime looks after each unit, one more rotates the output of all.
+//!
+//! Starting a run that is there changes nothing; its last event is said again. Stopping a run that
+//! is not there says that it is gone.
+
+use fabric::cpuset::CpuSet;
+use fabric::id::AllocId;
+use fabric::io::{Launch, UnitEvent, UnitFound};
+use fabric::topology::Enforced;
+use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+pub mod cgroup;
+mod desk;
+pub mod direct;
+pub mod output;
+pub mod process;
+mod record;
+mod sandbox;
+mod spawn;
+
+#[cfg(test)]
+mod tests;
+
+pub use desk::Events;
+pub use output::{Channel, LogChunk, LogQuery, LogStream};
+
+/// Which executor the owner of the machine wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preference {
+    /// systemd where it is PID 1 and lets us start units, plain processes otherwise.
+    #[default]
+    Auto,
+    /// systemd, or none at all.
+    Systemd,
+    /// Plain processes.
+    Direct,
+}
+
+/// What runs the units of this node. Clones are the same one.
+#[derive(Clone, Debug)]
+pub enum Executor {
+    /// Plain processes.
+    Direct(direct::Direct),
+}
+
+/// An executor and why it was chosen.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Which.
+    pub executor: Executor,
+    /// Why that one, in words.
+    pub reason: String,
+}
+
+impl Executor {
+    /// Chooses by what the machine has. Records and output are kept under `state`; `events` should
+    /// hold a few hundred.
+    pub async fn choose(
+        preference: Preference,
+        state: &Path,
+        events: Events,
+    ) -> io::Result<Choice> {
+        let reason = match preference {
+            Preference::Direct => "the configuration says so".to_owned(),
+            _ => "systemd is not PID 1".to_owned(),
+        };
+        let executor = Executor::Direct(direct::Direct::open(state, events)?);
+        Ok(Choice { executor, reason })
+    }
+
+    /// `systemd` or `direct`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Executor::Direct(_) => "direct",
+        }
+    }
+
+    /// The limits that hold for units here. Measured, not assumed.
+    pub fn enforced(&self) -> Enforced {
+        match self {
+            Executor::Direct(direct) => direct.enforced(),
+        }
+    }
+
+    /// Starts a unit.
+    pub async fn start(&self, launch: Launch) {
+        match self {
+            Executor::Direct(direct) => direct.start(launch).await,
+        }
+    }
+
+    /// Ends a unit: its stop signal to every process of it, and after its stop timeout, kill.
+    pub async fn stop(&self, alloc: &AllocId, run: u32) {
+        match self {
+            Executor::Direct(direct) => direct.stop(alloc, run).await,
+        }
+    }
+
+    /// Moves a running unit to other CPUs. [`UnitEvent::Running`] comes again and says where it is.
+    pub fn confine(&self, alloc: &AllocId, run: u32, cpus: CpuSet) {
+        match self {
+            Executor::Direct(direct) => direct.confine(alloc, run, cpus),
+        }
+    }
+
+    /// Finds the units that the agent before left, running or ended. Call it once, before anything
+    /// is started.
+    pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
+        match self {
+            Executor::Direct(direct) => direct.adopt().await,
+        }
+    }
+
+    /// What an allocation printed. The error is `NotFound` when it never ran here, or so long ago
+    /// that its output is gone.
+    pub async fn logs(&self, alloc: &AllocId, query: LogQuery) -> io::Result<LogStream> {
+        output::read(self.store().folder(alloc), query).await
+    }
+
+    /// How a unit was started, from its record: what a health check of an adopted unit needs.
+    pub async fn launch_of(&self, alloc: &AllocId) -> Option<Launch> {
+        let (store, alloc) = (self.store().clone(), alloc.clone());
+        output::blocking(move || store.read(&alloc)).await.ok().map(|record| record.launch)
+    }
+
+    fn store(&self) -> &record::Store {
+        match self {
+            Executor::Direct(direct) => direct.store(),
+        }
+    }
+}
+
+/// What a task finds in its environment; its own variables win, except over `WEFT_*`.
+pub fn environment(launch: &Launch) -> BTreeMap<String, String> {
+    const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut all = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    all.extend(launch.task.env.clone());
+    let AllocId { slot, epoch } = &launch.alloc;
+    let ours = [
+        ("WEFT_JOB", slot.job.to_string()),
+        ("WEFT_SLOT", slot.index.to_string()),
+        ("WEFT_EPOCH", epoch.to_string()),
+        ("WEFT_RUN", launch.run.to_string()),
+        ("WEFT_NODE", launch.node.clone()),
+        ("WEFT_CPUS", launch.cpus.to_string()),
+        ("WEFT_UNIT", launch.alloc.unit()),
+    ];
+    all.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    all.extend(launch.claim.ports.iter().map(|(name, port)| {
+        let name = name.to_ascii_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        (format!("WEFT_PORT_{name}"), port.to_string())
+    }));
+    all
+}
+
+/// A pin that did not take is a failed start. A task may have narrowed itself already; it may never
+/// be wider than its claim.
+fn check_pins(launch: &Launch, event: &UnitEvent) -> Result<(), String> {
+    let UnitEvent::Running { cpus, mems, .. } = event else { return Ok(()) };
+    let check = |what: &str, wanted: &CpuSet, has: &Option<CpuSet>| match has {
+        Some(has) if !wanted.is_empty() && !wanted.contains_all(has) => {
+            Err(format!("the pin did not take: {what} {wanted} wanted, it has {has}"))
+        }
+        _ => Ok(()),
+    };
+    check("CPUs", &launch.cpus, cpus)?;
+    check("memory nodes", &launch.claim.mems, mems)
+}
+
+/// A unit that nobody knows any more.
+fn gone() -> UnitEvent {
+    UnitEvent::Exited { status: "gone".into(), success: false, killed: false }
+}
+
+/// The signal that asks a task to end; the job file's check lets only real ones through.
+fn signal(name: &str) -> Signal {
+    name.parse().unwrap_or(Signal::SIGTERM)
+}
+
+/// FNV-1a: spreads names over numbers, the same way in every run.
+pub fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,540 @@
+//! Runs units as plain processes, for machines without systemd.
+//!
+//! A unit is a session, in a cgroup of its own where cgroup version 2 is there. It is nobody's
+//! child in a way that matters: it outlives the agent, prints into files, and the next agent finds
+//! it by process number, start time and boot, never by number alone.
+//!
+//! What it does not have, beside systemd's units: a private `/tmp`, a read-only system, a filter of
+//! system calls, device access control. It has: a made-up user (or the given one), no capabilities
+//! but the given ones, no new privileges, pins, and the limits that [`Direct::enforced`] names.
+
+use fabric::cpuset::CpuSet;
+use fabric::id::AllocId;
+use fabric::io::{Launch, UnitEvent, UnitFound};
+use fabric::topology::Enforced;
+use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::cgroup::{self, Cgroup};
+use super::desk::{Command, Desk, Events, Seat};
+use super::output::{self, Channel, blocking};
+use super::process::{self, Members, PidFd};
+use super::record::{self, Record, Store};
+use super::spawn::{self, Identity, Plan};
+
+/// Users that are made up for tasks that name none: the range that systemd uses for the same purpose.
+const USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
+/// Time between two looks whether the last processes of an ended unit are gone.
+const LEFTOVER_PERIOD: Duration = Duration::from_millis(20);
+/// Killed processes are gone within this, unless the kernel itself hangs.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// The executor for machines without systemd. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    desk: Desk,
+    store: Store,
+    cgroup: Option<Cgroup>,
+    boot: Arc<str>,
+    users: Arc<Mutex<BTreeSet<u32>>>,
+}
+
+/// A unit that runs.
+struct Unit {
+    record: Record,
+    main: PidFd,
+    pid: u32,
+    members: Members,
+}
+
+impl Direct {
+    /// Keeps records and output under `state`. Call within the runtime.
+    pub fn open(state: &Path, events: Events) -> io::Result<Self> {
+        let store = Store::open(state)?;
+        // Several agents share a machine in tests: each has a cgroup named after its state.
+        let state = std::path::absolute(state)?;
+        let name = format!("{:016x}", super::hash(state.as_os_str().as_encoded_bytes()));
+        let cgroup = match Cgroup::open(&name) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                tracing::info!(%error, "no cgroups for tasks: they are held together by their sessions");
+                None
+            }
+        };
+        let direct = Self {
+            desk: Desk::new(events),
+            store,
+            cgroup,
+            boot: process::boot_id().into(),
+            users: Arc::default(),
+        };
+        tokio::spawn(rotate_all(direct.desk.clone(), direct.store.clone()));
+        Ok(direct)
+    }
+
+    /// The limits that hold for its units.
+    pub fn enforced(&self) -> Enforced {
+        let cgroup = self.cgroup.as_ref().map(Cgroup::enforced).unwrap_or_default();
+        Enforced {
+            pinning: process::affinity_works(),
+            numa: process::memory_policy_works() || process::online_nodes().len() == 1,
+            devices: false,
+            ..cgroup
+        }
+    }
+
+    /// The cgroup that a unit has or would have.
+    #[cfg(test)]
+    pub fn cgroup_of(&self, alloc: &AllocId) -> Option<PathBuf> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.of_unit(&alloc.unit()))
+    }
+
+    /// Where records and output are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Starts a unit, unless this run of it is there.
+    pub async fn start(&self, launch: Launch) {
+        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run).await {
+            let direct = self.clone();
+            tokio::spawn(async move {
+                seat.wait_for_earlier_run().await;
+                match direct.launch(launch).await {
+                    Ok((unit, running)) => {
+                        seat.tell(running).await;
+                        direct.keep(unit, seat).await;
+                    }
+                    Err(reason) => seat.end(UnitEvent::Refused { reason }).await,
+                }
+            });
+        }
+    }
+
+    /// Ends a unit. One that nobody knows is reported as gone.
+    pub async fn stop(&self, alloc: &AllocId, run: u32) {
+        if !self.desk.command(alloc, run, Command::Stop) {
+            let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
+            self.desk.say(alloc, run, event).await;
+        }
+    }
+
+    /// Moves a unit to these CPUs, and reports where it then is.
+    pub fn confine(&self, alloc: &AllocId, run: u32, cpus: CpuSet) {
+        self.desk.command(alloc, run, Command::Confine(cpus));
+    }
+
+    /// Finds the units of the agent before, and keeps those that still run.
+    pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
+        let store = self.store.clone();
+        let mut found = Vec::new();
+        for record in blocking(move || Ok(store.all())).await? {
+            let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
+            let Some(seat) = self.desk.take(&alloc, run).await else { continue };
+            let event = match record.ended.clone() {
+                Some(event) => {
+                    seat.close(&event);
+                    event
+                }
+                None => self.adopt_one(record, seat).await,
+            };
+            found.push(UnitFound { alloc, run, event });
+        }
+        Ok(found)
+    }
+
+    async fn adopt_one(&self, mut record: Record, seat: Seat) -> UnitEvent {
+        let unit = record.launch.alloc.unit();
+        if record.boot != *self.boot {
+            let event = exited("gone: the machine was restarted".into(), false, false);
+            self.finish(record, None, seat, &event, false).await;
+            return event;
+        }
+        if record.process.is_none() {
+            let run = record.launch.run;
+            let name = unit.clone();
+            let pid = blocking(move || Ok(process::find_by_environment(&name, run))).await;
+            let pid = pid.ok().flatten();
+            record.process = pid.and_then(|pid| Some((pid, process::start_time(pid)?)));
+        }
+        let running = record.process.filter(|&(pid, started)| {
+            process::start_time(pid) == Some(started) && !process::is_zombie(pid)
+        });
+        let members = self.members(&unit, record.process);
+        if let Some((pid, started)) = running
+            && let Ok(main) = PidFd::open(pid)
+            && process::start_time(pid) == Some(started)
+            && let Some(members) = members.clone()
+        {
+            if let Some(user) = record.user {
+                self.lock_users().insert(user);
+            }
+            let event = running_event(pid);
+            seat.note(&event);
+            let direct = self.clone();
+            let unit = Unit { record, main, pid, members };
+            tokio::spawn(async move { direct.keep(unit, seat).await });
+            return event;
+        }
+        let event = match record.process {
+            Some(_) => exited("exited while the agent was away".into(), false, false),
+            None => exited("not started: the agent ended before".into(), false, false),
+        };
+        self.finish(record, members, seat, &event, false).await;
+        event
+    }
+
+    fn members(&self, unit: &str, process: Option<(u32, u64)>) -> Option<Members> {
+        match &self.cgroup {
+            Some(cgroup) => Some(Members::Cgroup(cgroup.of_unit(unit))),
+            None => process.map(|(leader, started)| Members::Session { leader, started }),
+        }
+    }
+
+    /// Starts the process and looks at what it got.
+    async fn launch(&self, launch: Launch) -> Result<(Unit, UnitEvent), String> {
+        let direct = self.clone();
+        let started = blocking(move || Ok(direct.spawn(launch))).await;
+        let (record, pid, started) = started.map_err(|error| error.to_string())??;
+        let alloc = &record.launch.alloc;
+        let members = match &self.cgroup {
+            Some(cgroup) => Members::Cgroup(cgroup.of_unit(&alloc.unit())),
+            None => Members::Session { leader: pid, started },
+        };
+        // It is our child and not reaped: the number is its own.
+        let main = PidFd::open(pid).map_err(|error| {
+            members.signal(Signal::SIGKILL);
+            format!("its process cannot be watched: {error}")
+        })?;
+        let event = running_event(pid);
+        if let Err(reason) = super::check_pins(&record.launch, &event) {
+            members.signal(Signal::SIGKILL);
+            let _ = tokio::time::timeout(KILL_GRACE, main.ended()).await;
+            main.reap();
+            self.clean(&record, Some(members)).await;
+            let event = UnitEvent::Refused { reason: reason.clone() };
+            self.write_end(record, event).await;
+            return Err(reason);
+        }
+        Ok((Unit { record, main, pid, members }, event))
+    }
+
+    /// The blocking half of a start. Nothing is left behind when it fails.
+    fn spawn(&self, launch: Launch) -> Result<(Record, u32, u64), String> {
+        let unit = launch.alloc.unit();
+        let identity = self.identity(&launch, &unit)?;
+        let made_up = identity.as_ref().filter(|_| launch.task.user.is_none()).map(|i| i.user);
+        let mut record = Record {
+            launch,
+            boot: self.boot.to_string(),
+            process: None,
+            user: made_up,
+            ended: None,
+        };
+        let spawned = self.spawn_recorded(&mut record, identity, &unit);
+        if let Err(reason) = &spawned {
+            if let Some(user) = made_up {
+                self.lock_users().remove(&user);
+            }
+            if let Some(cgroup) = &self.cgroup {
+                let _ = cgroup::remove(&cgroup.of_unit(&unit));
+            }
+            let _ = self.store.end(record.clone(), UnitEvent::Refused { reason: reason.clone() });
+        }
+        let (pid, started) = spawned?;
+        Ok((record, pid, started))
+    }
+
+    fn spawn_recorded(
+        &self,
+        record: &mut Record,
+        identity: Option<Identity>,
+        unit: &str,
+    ) -> Result<(u32, u64), String> {
+        let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        // Before the start: the next agent finds the process by its environment, should this one
+        // end between here and the second writing.
+        self.store.write(record).map_err(said("its record cannot be written"))?;
+        let launch = &record.launch;
+        let folder = self.store.folder(&launch.alloc);
+        let files = record::write_files(&folder.join("files"), launch)
+            .map_err(said("its files cannot be written"))?;
+        let open = |channel: Channel| {
+            spawn::open_append(&channel.path(&folder)).map_err(said("its output cannot be opened"))
+        };
+        let cgroup = match &self.cgroup {
+            Some(cgroup) => {
+                Some(cgroup.create(unit, launch).map_err(said("its limits cannot be set"))?)
+            }
+            None => None,
+        };
+        let mut environment = super::environment(launch);
+        if let Some(identity) = &identity {
+            let (name, home) = match &identity.name {
+                Some((name, home)) => (name.clone(), home.to_string_lossy().into_owned()),
+                None => (identity.user.to_string(), "/".into()),
+            };
+            for (key, value) in [("USER", &name), ("LOGNAME", &name), ("HOME", &home)] {
+                environment.entry(key.into()).or_insert_with(|| value.clone());
+            }
+        }
+        let plan = Plan {
+            launch,
+            environment,
+            identity,
+            cgroup,
+            files,
+            stdout: open(Channel::Stdout)?,
+            stderr: open(Channel::Stderr)?,
+        };
+        let pid = spawn::spawn(plan)?;
+        let started = process::start_time(pid).ok_or("its process vanished")?;
+        record.process = Some((pid, started));
+        if let Err(error) = self.store.write(record) {
+            tracing::warn!(unit, %error, "the record of a unit cannot be written");
+        }
+        Ok((pid, started))
+    }
+
+    /// Whom a task runs as; `None`: as the agent.
+    fn identity(&self, launch: &Launch, unit: &str) -> Result<Option<Identity>, String> {
+        let root = nix::unistd::geteuid().is_root();
+        let mut groups = super::sandbox::device_groups(&launch.claim.devices);
+        match &launch.task.user {
+            Some(user) => {
+                let mut identity = Identity::of(user)?;
+                if !root {
+                    let same = identity.user == nix::unistd::geteuid().as_raw();
+                    return if same {
+                        Ok(None)
+                    } else {
+                        Err(format!(
+                            "user {user:?}: only an agent that runs as root can change users"
+                        ))
+                    };
+                }
+                identity.groups.append(&mut groups);
+                Ok(Some(identity))
+            }
+            None if root && launch.task.sandbox.enabled && users_are_mapped() => {
+                let mut used = self.lock_users();
+                let count = USERS.end() - USERS.start() + 1;
+                let first = (super::hash(unit.as_bytes()) % u64::from(count)) as u32;
+                let user = (0..count)
+                    .map(|step| USERS.start() + (first + step) % count)
+                    .find(|user| !used.contains(user))
+                    .ok_or("every made-up user is taken")?;
+                used.insert(user);
+                Ok(Some(Identity { user, group: user, groups, name: None }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Looks after a running unit until it is gone.
+    async fn keep(&self, unit: Unit, mut seat: Seat) {
+        let Unit { record, main, pid, members } = unit;
+        let task = &record.launch.task;
+        let stop_signal = super::signal(&task.stop_signal);
+        let mut deadline = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let (mut stopping, mut killed) = (false, false);
+        loop {
+            tokio::select! {
+                ended = main.ended() => {
+                    if let Err(error) = ended {
+                        tracing::error!(pid, %error, "a process cannot be watched");
+                    }
+                    break;
+                }
+                Some(command) = seat.commands.recv() => match command {
+                    Command::Stop if stopping => {}
+                    Command::Stop => {
+                        stopping = true;
+                        signal(&members, stop_signal).await;
+                        // One that is frozen by job control cannot hear.
+                        signal(&members, Signal::SIGCONT).await;
+                        deadline = Box::pin(tokio::time::sleep(task.stop_timeout));
+                    }
+                    Command::Confine(cpus) => {
+                        self.confine_now(&record.launch.alloc, &members, cpus).await;
+                        seat.tell(running_event(pid)).await;
+                    }
+                },
+                () = &mut deadline, if stopping && !killed => {
+                    killed = true;
+                    signal(&members, Signal::SIGKILL).await;
+                }
+            }
+        }
+        // What the main process left behind gets the same treatment. Its number stays its own until
+        // it is reaped, and so does the session's.
+        if !stopping {
+            deadline = Box::pin(tokio::time::sleep(task.stop_timeout));
+        }
+        let mut asked = stopping;
+        while !pids(&members).await.is_empty() {
+            if !asked {
+                signal(&members, stop_signal).await;
+                asked = true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LEFTOVER_PERIOD) => {}
+                () = &mut deadline, if !killed => {
+                    killed = true;
+                    signal(&members, Signal::SIGKILL).await;
+                }
+            }
+        }
+        let status = main.reap();
+        let out_of_memory = match &members {
+            Members::Cgroup(path) => cgroup::out_of_memory(path),
+            Members::Session { .. } => false,
+        };
+        let success = status.is_some_and(|status| status.success());
+        let text = match status {
+            _ if out_of_memory && !success => "out of memory".into(),
+            Some(status) => status.to_string(),
+            None => "exited (status unknown)".into(),
+        };
+        let event = exited(text, success, stopping && killed);
+        self.finish(record, Some(members), seat, &event, true).await;
+    }
+
+    async fn confine_now(&self, alloc: &AllocId, members: &Members, cpus: CpuSet) {
+        let cgroup = self.cgroup.clone();
+        let (unit, members) = (alloc.unit(), members.clone());
+        let done = blocking(move || {
+            // Widen first, or the cpuset would cut the new affinity.
+            if let Some(cgroup) = cgroup {
+                cgroup.confine(&unit, &cpus)?;
+            }
+            members.confine(&cpus)
+        })
+        .await;
+        if let Err(error) = done {
+            tracing::warn!(%alloc, %error, "a unit could not be moved to other CPUs");
+        }
+    }
+
+    async fn finish(
+        &self,
+        record: Record,
+        members: Option<Members>,
+        seat: Seat,
+        event: &UnitEvent,
+        say: bool,
+    ) {
+        self.clean(&record, members).await;
+        self.write_end(record, event.clone()).await;
+        if say {
+            seat.end(event.clone()).await;
+        } else {
+            seat.close(event);
+        }
+    }
+
+    async fn write_end(&self, record: Record, event: UnitEvent) {
+        let store = self.store.clone();
+        let unit = record.launch.alloc.unit();
+        if let Err(error) = blocking(move || store.end(record, event)).await {
+            tracing::warn!(unit, %error, "the end of a unit cannot be written down");
+        }
+    }
+
+    /// Ends what is left of a unit and gives back its cgroup and its user.
+    async fn clean(&self, record: &Record, members: Option<Members>) {
+        if let Some(members) = members {
+            let deadline = tokio::time::sleep(KILL_GRACE);
+            tokio::pin!(deadline);
+            while !pids(&members).await.is_empty() && !deadline.is_elapsed() {
+                signal(&members, Signal::SIGKILL).await;
+                tokio::select! {
+                    () = tokio::time::sleep(LEFTOVER_PERIOD) => {}
+                    () = &mut deadline => {}
+                }
+            }
+            if let Members::Cgroup(path) = members {
+                // A cgroup is busy for a moment after its last process.
+                for _ in 0..50 {
+                    let path: PathBuf = path.clone();
+                    if blocking(move || cgroup::remove(&path)).await.is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(LEFTOVER_PERIOD).await;
+                }
+            }
+        }
+        if let Some(user) = record.user {
+            self.lock_users().remove(&user);
+        }
+    }
+
+    fn lock_users(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
+        // Nothing panics while holding it.
+        self.users.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+async fn signal(members: &Members, signal: Signal) {
+    let members = members.clone();
+    let _ = blocking(move || {
+        members.signal(signal);
+        Ok(())
+    })
+    .await;
+}
+
+async fn pids(members: &Members) -> Vec<u32> {
+    let members = members.clone();
+    blocking(move || Ok(members.pids())).await.unwrap_or_default()
+}
+
+fn exited(status: String, success: bool, killed: bool) -> UnitEvent {
+    UnitEvent::Exited { status, success, killed }
+}
+
+/// That it runs, with what the kernel really gave it.
+pub fn running_event(pid: u32) -> UnitEvent {
+    let status = process::status(pid);
+    let mems = status.as_ref().map(|status| process::memory_nodes(pid, &status.mems));
+    UnitEvent::Running { pid, cpus: status.map(|status| status.cpus), mems }
+}
+
+/// Whether the made-up users exist in the agent's user namespace.
+fn users_are_mapped() -> bool {
+    let text = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    text.lines().any(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u64>());
+        match (numbers.next(), numbers.nth(1)) {
+            (Some(Ok(first)), Some(Ok(count))) => {
+                first <= u64::from(*USERS.start()) && first + count > u64::from(*USERS.end())
+            }
+            _ => false,
+        }
+    })
+}
+
+/// Keeps the output of every unit within its bounds, for as long as there is a runtime.
+pub async fn rotate_all(desk: Desk, store: Store) {
+    loop {
+        tokio::time::sleep(output::ROTATION_PERIOD).await;
+        let folders: Vec<PathBuf> = desk.kept().iter().map(|alloc| store.folder(alloc)).collect();
+        if folders.is_empty() {
+            continue;
+        }
+        let done = blocking(move || {
+            for path in folders.iter().flat_map(|folder| Channel::ALL.map(|c| c.path(folder))) {
+                output::rotate(&path, output::ROTATED_BYTES, output::KEPT_BYTES)?;
+            }
+            Ok(())
+        })
+        .await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "the output of tasks cannot be rotated");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What tasks print. Under both executors a task writes straight into two files that are opened for
+//! appending: it prints on while the agent is dead, `stdout` and `stderr` stay apart, no process runs
+//! for it, and one talkative task cannot push out the lines of the others.
+//!
+//! Rotation makes a hole: the file system frees everything but the last [`KEPT_BYTES`], while the
+//! file keeps its length. The writer notices nothing, not a byte of the rest is lost, and positions of
+//! readers stay true. A file system without holes gets its file cut to nothing instead. Nothing is
+//! rotated while no agent runs.
+
+use bytes::Bytes;
+use futures_util::Stream;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes of each file that outlive a rotation.
+pub const KEPT_BYTES: u64 = 4 << 20;
+/// Bytes on disk at which a file is rotated.
+pub const ROTATED_BYTES: u64 = 2 * KEPT_BYTES;
+/// Time between two looks at the size of the files.
+pub const ROTATION_PERIOD: Duration = Duration::from_secs(2);
+
+/// Bytes in one piece of a log.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Pieces that wait for a slow reader; then the reading waits.
+const CHUNKS_MAX: usize = 4;
+/// Time between two looks for more, while somebody follows.
+const FOLLOW_PERIOD: Duration = Duration::from_millis(200);
+
+/// One of the two things a task prints to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Channel {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Channel {
+    /// Both.
+    pub const ALL: [Channel; 2] = [Channel::Stdout, Channel::Stderr];
+
+    /// The file's name, and its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Channel::Stdout => "stdout",
+            Channel::Stderr => "stderr",
+        }
+    }
+
+    /// The file in a unit's folder.
+    pub fn path(self, folder: &Path) -> PathBuf {
+        folder.join(self.name())
+    }
+}
+
+/// What of a log is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogQuery {
+    /// Only the last lines; `None`: all that is kept.
+    pub tail: Option<u64>,
+    /// Goes on with what comes, until the reader is dropped or the unit's folder is removed. It
+    /// does not end with the unit: a restart in place prints into the same files.
+    pub follow: bool,
+    /// One channel; `None`: both, standard output first and then each as it comes.
+    pub channel: Option<Channel>,
+}
+
+/// A piece of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Where it was printed.
+    pub channel: Channel,
+    /// What; never empty.
+    pub bytes: Bytes,
+}
+
+/// Pieces of a log, in order within each channel. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct LogStream(mpsc::Receiver<io::Result<LogChunk>>);
+
+impl LogStream {
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<io::Result<LogChunk>> {
+        self.0.recv().await
+    }
+}
+
+impl Stream for LogStream {
+    type Item = io::Result<LogChunk>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// Reads the log of the unit in `folder`. The error is `NotFound` when there is none.
+pub async fn read(folder: PathBuf, query: LogQuery) -> io::Result<LogStream> {
+    let wanted =
+        Channel::ALL.into_iter().filter(|&channel| query.channel.is_none_or(|c| c == channel));
+    let paths: Vec<_> = wanted.map(|channel| (channel, channel.path(&folder))).collect();
+    let readers = blocking(move || {
+        let open = |(channel, path): (Channel, PathBuf)| Reader::open(channel, &path, query.tail);
+        paths.into_iter().map(open).collect::<io::Result<Vec<_>>>()
+    })
+    .await?;
+    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+    tokio::spawn(pump(readers, folder, query.follow, chunks));
+    Ok(LogStream(receiver))
+}
+
+async fn pump(
+    mut readers: Vec<Reader>,
+    folder: PathBuf,
+    follow: bool,
+    chunks: mpsc::Sender<io::Result<LogChunk>>,
+) {
+    loop {
+        let mut idle = true;
+        for index in 0..readers.len() {
+            loop {
+                let mut reader = readers.swap_remove(index);
+                let (reader, read) = match blocking(move || Ok((reader.read(), reader))).await {
+                    Ok((read, reader)) => (reader, read),
+                    Err(error) => return drop(chunks.send(Err(error)).await),
+                };
+                let channel = reader.channel;
+                readers.push(reader);
+                let last = readers.len() - 1;
+                readers.swap(index, last);
+                match read {
+                    Ok(bytes) if bytes.is_empty() => break,
+                    Ok(bytes) => {
+                        idle = false;
+                        if chunks.send(Ok(LogChunk { channel, bytes })).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => return drop(chunks.send(Err(error)).await),
+                }
+            }
+        }
+        if !follow || (idle && !folder.exists()) {
+            return;
+        }
+        if idle {
+            tokio::select! {
+                () = chunks.closed() => return,
+                () = tokio::time::sleep(FOLLOW_PERIOD) => {}
+            }
+        }
+    }
+}
+
+/// One file and how far it was read.
+#[derive(Debug)]
+struct Reader {
+    channel: Channel,
+    file: File,
+    position: u64,
+}
+
+impl Reader {
+    fn open(channel: Channel, path: &Path, tail: Option<u64>) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let start = first_kept(&file, length);
+        let position = match tail {
+            None => start,
+            Some(lines) => tail_start(&file, start, length, lines)?,
+        };
+        Ok(Self { channel, file, position })
+    }
+
+    fn read(&mut self) -> io::Result<Bytes> {
+        let length = self.file.metadata()?.len();
+        if length < self.position {
+            // It was cut: what follows is new.
+            self.position = 0;
+        }
+        // The hole may have caught up with a slow reader: there is nothing in it but zeroes.
+        self.position = self.position.max(first_kept_after(&self.file, self.position, length));
+        let mut buffer = vec![0; CHUNK_BYTES.min((length - self.position) as usize)];
+        let count = self.file.read_at(&mut buffer, self.position)?;
+        buffer.truncate(count);
+        self.position += count as u64;
+        Ok(buffer.into())
+    }
+}
+
+fn first_kept(file: &File, length: u64) -> u64 {
+    first_kept_after(file, 0, length)
+}
+
+/// Where data begins at or after `position`: past the hole that rotation made.
+fn first_kept_after(file: &File, position: u64, length: u64) -> u64 {
+    if position >= length {
+        return position;
+    }
+    use std::os::fd::AsRawFd;
+    // SAFETY: no memory is passed.
+    let data = unsafe { libc::lseek(file.as_raw_fd(), position as libc::off_t, libc::SEEK_DATA) };
+    // ENXIO: nothing but a hole until the end. EINVAL: the file system does not know holes.
+    match data {
+        -1 if nix::errno::Errno::last() == nix::errno::Errno::ENXIO => length,
+        -1 => position,
+        data => data as u64,
+    }
+}
+
+/// Where the last `lines` lines begin, not before `start`.
+fn tail_start(file: &File, start: u64, length: u64, lines: u64) -> io::Result<u64> {
+    if lines == 0 {
+        return Ok(length);
+    }
+    let mut seen = 0;
+    let mut end = length;
+    while end > start {
+        let begin = end.saturating_sub(CHUNK_BYTES as u64).max(start);
+        let mut buffer = vec![0; (end - begin) as usize];
+        file.read_exact_at(&mut buffer, begin)?;
+        for (offset, _) in buffer.iter().enumerate().rev().filter(|&(_, &byte)| byte == b'\n') {
+            let at = begin + offset as u64;
+            // The newline at the very end closes the last line, it does not begin another.
+            if at + 1 < length {
+                seen += 1;
+                if seen == lines {
+                    return Ok(at + 1);
+                }
+            }
+        }
+        end = begin;
+    }
+    Ok(start)
+}
+
+/// Frees what is more than kept, when a file has grown past `rotated` bytes on disk. Blocks.
+pub fn rotate(path: &Path, rotated: u64, kept: u64) -> io::Result<()> {
+    let meta = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta?,
+    };
+    if meta.blocks() * 512 <= rotated {
+        return Ok(());
+    }
+    let file = File::options().write(true).open(path)?;
+    let hole = meta.len().saturating_sub(kept) as libc::off_t;
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if hole == 0 {
+        return Ok(());
+    }
+    match fallocate(&file, flags, 0, hole) {
+        Ok(()) => Ok(()),
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => file.set_len(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs something that blocks beside the loop.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

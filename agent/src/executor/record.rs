@@ -1,0 +1,157 @@
+//! What the agent keeps on disk of each unit, so that the next agent finds it: one folder a unit,
+//! `<state>/alloc/<unit>/`, with `unit.json`, `stdout`, `stderr` and `files/`.
+
+use fabric::id::AllocId;
+use fabric::io::{Launch, UnitEvent};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Folders of ended units that are kept for their logs; the oldest go first.
+const ENDED_MAX: usize = 32;
+/// Units that end between two looks for folders to remove.
+const ENDS_PER_PRUNING: u32 = 16;
+/// Bytes of a record: a launch with all its files, as JSON.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
+
+/// One unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// How it was started.
+    pub launch: Launch,
+    /// In which boot of the machine.
+    pub boot: String,
+    /// Main process and its start time; `None` until it was started. Unused by systemd's units,
+    /// which systemd remembers.
+    pub process: Option<(u32, u64)>,
+    /// The user and group that were made up for it.
+    pub user: Option<u32>,
+    /// How it ended.
+    pub ended: Option<UnitEvent>,
+}
+
+/// The folder of all records.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+    ends: Arc<AtomicU32>,
+}
+
+impl Store {
+    /// The records under `state`.
+    pub fn open(state: &Path) -> io::Result<Self> {
+        let folder = std::path::absolute(state)?.join("alloc");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(Self { folder, ends: Arc::default() })
+    }
+
+    /// The folder of one unit.
+    pub fn folder(&self, alloc: &AllocId) -> PathBuf {
+        self.folder.join(alloc.unit())
+    }
+
+    /// Writes a record, all or nothing.
+    pub fn write(&self, record: &Record) -> io::Result<()> {
+        let folder = self.folder(&record.launch.alloc);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let new = folder.join("unit.json.new");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        file.sync_data()?;
+        std::fs::rename(new, folder.join("unit.json"))
+    }
+
+    /// Reads one record.
+    pub fn read(&self, alloc: &AllocId) -> io::Result<Record> {
+        let path = self.folder(alloc).join("unit.json");
+        let length = std::fs::metadata(&path)?.len();
+        if length > RECORD_BYTES_MAX {
+            return Err(io::Error::other(format!("{} is too large", path.display())));
+        }
+        let record: Record = serde_json::from_slice(&std::fs::read(path)?)?;
+        if record.launch.alloc != *alloc {
+            return Err(io::Error::other("the record is about another allocation"));
+        }
+        Ok(record)
+    }
+
+    /// Every record that can be read. One that cannot is named in the log and left alone.
+    pub fn all(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(alloc) = name.to_str().and_then(AllocId::from_unit) else { continue };
+            match self.read(&alloc) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    tracing::warn!(unit = alloc.unit(), %error, "cannot read the record of a unit")
+                }
+            }
+        }
+        records.sort_by(|a, b| a.launch.alloc.cmp(&b.launch.alloc));
+        records
+    }
+
+    /// Notes how a unit ended, and drops the oldest folders of ended units.
+    pub fn end(&self, mut record: Record, event: UnitEvent) -> io::Result<()> {
+        record.ended = Some(event);
+        self.write(&record)?;
+        // Looking at every record costs more than the few folders too many that gather meanwhile.
+        if self.ends.fetch_add(1, Ordering::Relaxed) % ENDS_PER_PRUNING == 0 {
+            self.prune();
+        }
+        Ok(())
+    }
+
+    fn prune(&self) {
+        let mut ended = Vec::new();
+        for record in self.all().into_iter().filter(|record| record.ended.is_some()) {
+            let folder = self.folder(&record.launch.alloc);
+            let when = std::fs::metadata(folder.join("unit.json")).and_then(|meta| meta.modified());
+            ended.extend(when.ok().map(|when| (when, folder)));
+        }
+        ended.sort();
+        let surplus = ended.len().saturating_sub(ENDED_MAX);
+        for (_, folder) in ended.into_iter().take(surplus) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Writes the task's files into `folder`, readable by everybody and writable by nobody, and gives
+/// back pairs of where each is and where the task wants to see it.
+pub fn write_files(folder: &Path, launch: &Launch) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let mut pairs = Vec::new();
+    if launch.task.files.is_empty() {
+        return Ok(pairs);
+    }
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    for (number, wanted) in launch.task.files.iter().enumerate() {
+        let wanted_path = Path::new(&wanted.path);
+        let plain =
+            |part| matches!(part, std::path::Component::Normal(_) | std::path::Component::RootDir);
+        if !wanted_path.is_absolute() || !wanted_path.components().all(plain) {
+            return Err(io::Error::other(format!(
+                "file {:?}: write an absolute path without '..'",
+                wanted.path
+            )));
+        }
+        let path = folder.join(number.to_string());
+        std::fs::write(&path, &wanted.content)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444))?;
+        pairs.push((path, wanted_path.to_owned()));
+    }
+    Ok(pairs)
+}

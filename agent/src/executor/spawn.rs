@@ -1,0 +1,377 @@
+//! Starts one process for the `direct` executor: fork, then a short list of system calls in the
+//! child, then exec. Everything is computed before the fork; the child allocates nothing.
+//!
+//! Order in the child, each step needing the privileges that later ones give up: session, cgroup,
+//! mounts, limits, affinity and memory policy, capabilities, user, directory, no-new-privileges.
+
+use fabric::io::Launch;
+use nix::errno::Errno;
+use nix::libc;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::process::Mask;
+
+/// Whom a task runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub user: u32,
+    /// Group.
+    pub group: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// Name and home directory, where the user has them.
+    pub name: Option<(String, PathBuf)>,
+}
+
+impl Identity {
+    /// Looks up a user by name or number.
+    pub fn of(user: &str) -> Result<Self, String> {
+        let found = match user.parse::<u32>() {
+            Ok(number) => nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(number)),
+            Err(_) => nix::unistd::User::from_name(user),
+        };
+        let found = found.map_err(|error| format!("user {user:?} cannot be looked up: {error}"))?;
+        match (found, user.parse::<u32>()) {
+            (Some(found), _) => {
+                let name = CString::new(found.name.clone()).map_err(|error| error.to_string())?;
+                let groups = nix::unistd::getgrouplist(&name, found.gid).unwrap_or_default();
+                Ok(Self {
+                    user: found.uid.as_raw(),
+                    group: found.gid.as_raw(),
+                    groups: groups.into_iter().map(|group| group.as_raw()).collect(),
+                    name: Some((found.name, found.dir)),
+                })
+            }
+            (None, Ok(number)) => {
+                Ok(Self { user: number, group: number, groups: Vec::new(), name: None })
+            }
+            (None, Err(_)) => Err(format!("there is no user {user:?} on this node")),
+        }
+    }
+}
+
+/// A process to start.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// What to run, and its limits.
+    pub launch: &'a Launch,
+    /// Its whole environment.
+    pub environment: BTreeMap<String, String>,
+    /// Whom to become; `None`: stay who the agent is.
+    pub identity: Option<Identity>,
+    /// The cgroup to enter.
+    pub cgroup: Option<PathBuf>,
+    /// Files to mount read-only: where they are, where they are wanted.
+    pub files: Vec<(PathBuf, PathBuf)>,
+    /// Where standard output goes.
+    pub stdout: File,
+    /// Where standard error goes.
+    pub stderr: File,
+}
+
+/// What the child does before exec; the number goes to the parent when it fails.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Step {
+    Session,
+    Cgroup,
+    Mounts,
+    Limits,
+    Affinity,
+    Memory,
+    Capabilities,
+    User,
+    Directory,
+    Privileges,
+}
+
+const STEPS: [(Step, &str); 10] = [
+    (Step::Session, "start a session"),
+    (Step::Cgroup, "enter its cgroup"),
+    (Step::Mounts, "mount its files"),
+    (Step::Limits, "set its limits"),
+    (Step::Affinity, "pin it to its CPUs"),
+    (Step::Memory, "bind it to its memory nodes"),
+    (Step::Capabilities, "drop capabilities"),
+    (Step::User, "become its user"),
+    (Step::Directory, "enter its working directory"),
+    (Step::Privileges, "give up new privileges"),
+];
+
+/// Starts the process and returns its number. The caller reaps it. Blocks until exec.
+pub fn spawn(plan: Plan<'_>) -> Result<u32, String> {
+    let task = &plan.launch.task;
+    let (program, arguments) = task.command.split_first().ok_or("the command is empty")?;
+    let (report_read, report_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
+    let child = Child::prepare(&plan, report_write.as_raw_fd())?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(&plan.environment)
+        .stdin(Stdio::null())
+        .stdout(plan.stdout)
+        .stderr(plan.stderr);
+    // SAFETY: `Child::run` makes system calls only: no allocation, no lock, no panic.
+    unsafe { command.pre_exec(move || child.run()) };
+    let spawned = command.spawn();
+    drop(command);
+    drop(report_write);
+    match spawned {
+        // Dropping the handle neither kills nor reaps.
+        Ok(process) => Ok(process.id()),
+        Err(error) => {
+            let mut report = [0u8; 1];
+            let step = File::from(report_read).read(&mut report).unwrap_or(0);
+            let failed = STEPS.iter().find(|(at, _)| step == 1 && *at as u8 == report[0]);
+            Err(match failed {
+                Some((_, what)) => format!("could not {what}: {error}"),
+                None => format!("{program:?} could not be executed: {error}"),
+            })
+        }
+    }
+}
+
+/// Everything that the child needs, in the kernel's form.
+struct Child {
+    report: i32,
+    cgroup: Option<OwnedFd>,
+    mounts: Vec<(CString, CString)>,
+    affinity: Option<Mask>,
+    memory: Option<(Mask, bool)>,
+    /// Bits of capabilities to keep, and whether the others go.
+    capabilities: u64,
+    confined: bool,
+    identity: Option<Identity>,
+    directory: CString,
+    no_new_privileges: bool,
+}
+
+impl Child {
+    fn prepare(plan: &Plan<'_>, report: i32) -> Result<Self, String> {
+        let task = &plan.launch.task;
+        let root = nix::unistd::geteuid().is_root();
+        let text = |path: &Path| {
+            CString::new(path.as_os_str().as_bytes())
+                .map_err(|_| format!("{} holds a zero byte", path.display()))
+        };
+        let cgroup = plan.cgroup.as_ref().map(|path| {
+            let procs = path.join("cgroup.procs");
+            let file = File::options().write(true).open(&procs);
+            file.map(OwnedFd::from).map_err(|error| format!("{}: {error}", procs.display()))
+        });
+        if !plan.files.is_empty() && !root {
+            return Err("files can be mounted only by an agent that runs as root".into());
+        }
+        let mut mounts = Vec::new();
+        for (from, to) in &plan.files {
+            make_mount_point(to).map_err(|error| format!("file {}: {error}", to.display()))?;
+            mounts.push((text(from)?, text(to)?));
+        }
+        let claim = &plan.launch.claim;
+        let online = super::process::online_nodes();
+        let memory = (!claim.mems.is_empty())
+            .then(|| (Mask::of(&claim.mems), claim.mems.contains_all(&online)));
+        let directory = task.working_dir.as_deref().unwrap_or("/");
+        Ok(Self {
+            report,
+            cgroup: cgroup.transpose()?,
+            mounts,
+            affinity: (!plan.launch.cpus.is_empty()).then(|| Mask::of(&plan.launch.cpus)),
+            memory,
+            capabilities: super::sandbox::capability_bits(&task.sandbox.capabilities)?,
+            confined: task.sandbox.enabled && root,
+            identity: plan.identity.clone(),
+            directory: text(Path::new(directory))?,
+            no_new_privileges: task.sandbox.enabled && !task.sandbox.new_privileges,
+        })
+    }
+
+    fn run(&self) -> io::Result<()> {
+        self.step(Step::Session, || {
+            // SAFETY: no memory is passed.
+            Errno::result(unsafe { libc::setsid() }).map(drop)
+        })?;
+        if let Some(cgroup) = &self.cgroup {
+            self.step(Step::Cgroup, || {
+                // SAFETY: one byte of a constant is written to a descriptor of ours. `0` is the writer.
+                let done = unsafe { libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+                Errno::result(done).map(drop)
+            })?;
+        }
+        if !self.mounts.is_empty() {
+            self.step(Step::Mounts, || self.mount())?;
+        }
+        self.step(Step::Limits, limits)?;
+        if let Some(mask) = &self.affinity {
+            self.step(Step::Affinity, || match mask.apply_affinity(0) {
+                // The kernel drops CPUs that are offline or outside our cpuset, without a word.
+                Ok(()) if !mask.is_own_affinity() => Err(Errno::EINVAL),
+                done => done,
+            })?;
+        }
+        if let Some((mask, all)) = &self.memory {
+            self.step(Step::Memory, || match mask.bind_memory() {
+                // A kernel without NUMA has one memory node: what is bound to it is where it should be.
+                Err(Errno::ENOSYS) if *all => Ok(()),
+                done => done,
+            })?;
+        }
+        if self.confined {
+            self.step(Step::Capabilities, || self.bound_capabilities())?;
+        }
+        if let Some(identity) = &self.identity {
+            self.step(Step::User, || self.become_user(identity))?;
+        }
+        self.step(Step::Directory, || {
+            // SAFETY: the path is a C string that lives in `self`.
+            Errno::result(unsafe { libc::chdir(self.directory.as_ptr()) }).map(drop)
+        })?;
+        if self.no_new_privileges {
+            self.step(Step::Privileges, || prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0))?;
+        }
+        // SAFETY: no memory is passed.
+        unsafe { libc::umask(0o022) };
+        Ok(())
+    }
+
+    fn step(&self, step: Step, act: impl FnOnce() -> Result<(), Errno>) -> io::Result<()> {
+        act().map_err(|error| {
+            let report = [step as u8];
+            // SAFETY: one byte of a live array is written to a pipe of ours.
+            unsafe { libc::write(self.report, report.as_ptr().cast(), 1) };
+            error.into()
+        })
+    }
+
+    fn mount(&self) -> Result<(), Errno> {
+        // SAFETY: no memory is passed.
+        Errno::result(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+        let null = std::ptr::null();
+        // SAFETY: all pointers are null or C strings that live through the call.
+        Errno::result(unsafe {
+            libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_SLAVE, null.cast())
+        })?;
+        for (from, to) in &self.mounts {
+            for flags in [libc::MS_BIND, libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY] {
+                // SAFETY: as above; the strings live in `self`.
+                Errno::result(unsafe {
+                    libc::mount(from.as_ptr(), to.as_ptr(), null, flags, null.cast())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bound_capabilities(&self) -> Result<(), Errno> {
+        for capability in 0..64 {
+            if self.capabilities & (1 << capability) == 0 {
+                match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+                    Ok(()) => {}
+                    // Past the last capability that this kernel knows.
+                    Err(Errno::EINVAL) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn become_user(&self, identity: &Identity) -> Result<(), Errno> {
+        if self.capabilities != 0 {
+            prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
+        }
+        // Raw calls: libc's own wrappers would signal threads that the fork left behind.
+        // SAFETY: the array lives in `identity`, and its length is passed with it.
+        let done = unsafe {
+            libc::syscall(libc::SYS_setgroups, identity.groups.len(), identity.groups.as_ptr())
+        };
+        Errno::result(done)?;
+        let (user, group) = (identity.user, identity.group);
+        // SAFETY: no memory is passed.
+        Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
+        // SAFETY: no memory is passed.
+        Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
+        if self.capabilities != 0 && user != 0 {
+            self.keep_capabilities()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the kept capabilities ambient, so that they outlive exec without root: capabilities(7).
+    fn keep_capabilities(&self) -> Result<(), Errno> {
+        const VERSION_3: u32 = 0x2008_0522;
+        let header = [VERSION_3, 0];
+        let (low, high) = (self.capabilities as u32, (self.capabilities >> 32) as u32);
+        // Effective, permitted, inheritable: first of the lower, then of the higher 32.
+        let data = [low, low, low, high, high, high];
+        // SAFETY: both arrays have the layout that version 3 of the call reads.
+        let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+        Errno::result(done)?;
+        for capability in 0..64 {
+            if self.capabilities & (1 << capability) != 0 {
+                prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn prctl(option: i32, first: u64, second: u64) -> Result<(), Errno> {
+    // SAFETY: the options used here take numbers only.
+    let done = unsafe {
+        libc::prctl(
+            option,
+            first as libc::c_ulong,
+            second as libc::c_ulong,
+            0 as libc::c_ulong,
+            0 as libc::c_ulong,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// What services get everywhere: no core dumps, and the number of files that `select` can take,
+/// which a program may raise.
+fn limits() -> Result<(), Errno> {
+    let mut files = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the structure.
+    Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut files) })?;
+    files.rlim_cur = files.rlim_max.min(1024);
+    // SAFETY: the kernel reads the structure.
+    Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &files) })?;
+    let mut core = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the structure.
+    Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_CORE, &mut core) })?;
+    core.rlim_cur = 0;
+    // SAFETY: the kernel reads the structure.
+    Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &core) }).map(drop)
+}
+
+/// A file can be mounted only over a file: makes an empty one where there is none.
+fn make_mount_point(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match File::options().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ if path.is_dir() => Err(io::Error::other("there is a directory of that name")),
+        _ => Ok(()),
+    }
+}
+
+/// A descriptor for a fresh file or one that grows: writers append, so that cutting it is safe.
+pub fn open_append(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().append(true).create(true).mode(0o600).open(path)
+}

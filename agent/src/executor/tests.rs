@@ -1,0 +1,629 @@
+//! The direct executor against real processes of this machine.
+
+use fabric::claim::Claim;
+use fabric::cpuset::CpuSet;
+use fabric::id::{AllocId, JobName};
+use fabric::io::{Launch, UnitEvent};
+use fabric::job::{Sandbox, Task, TaskFile};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+use super::direct::Direct;
+use super::output::{self, Channel, LogQuery};
+use super::process;
+use super::{Executor, Preference};
+
+/// Far more than anything here takes; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A runtime like the agent's, an executor, and what it says.
+pub struct Agent {
+    pub runtime: tokio::runtime::Runtime,
+    pub executor: Executor,
+    pub events: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+}
+
+impl Agent {
+    pub fn direct(state: &Path) -> Self {
+        Self::with(Preference::Direct, state)
+    }
+
+    pub fn with(preference: Preference, state: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, events) = mpsc::channel(256);
+        let choice = runtime.block_on(Executor::choose(preference, state, sender)).unwrap();
+        Self { runtime, executor: choice.executor, events }
+    }
+
+    pub fn start(&mut self, launch: &Launch) {
+        self.runtime.block_on(self.executor.start(launch.clone()));
+    }
+
+    pub fn stop(&mut self, launch: &Launch) {
+        self.runtime.block_on(self.executor.stop(&launch.alloc, launch.run));
+    }
+
+    pub fn next(&mut self) -> (AllocId, u32, UnitEvent) {
+        let next = async { tokio::time::timeout(PATIENCE, self.events.recv()).await };
+        self.runtime.block_on(next).expect("an event in time").expect("an open channel")
+    }
+
+    /// The next event, which must be about this run.
+    pub fn event(&mut self, launch: &Launch) -> UnitEvent {
+        let (alloc, run, event) = self.next();
+        assert_eq!((&alloc, run), (&launch.alloc, launch.run), "{event:?}");
+        event
+    }
+
+    pub fn running(&mut self, launch: &Launch) -> u32 {
+        match self.event(launch) {
+            UnitEvent::Running { pid, .. } => pid,
+            other => panic!("it should run, and {other:?}"),
+        }
+    }
+
+    pub fn exited(&mut self, launch: &Launch) -> (String, bool, bool) {
+        match self.event(launch) {
+            UnitEvent::Exited { status, success, killed } => (status, success, killed),
+            other => panic!("it should have ended, and {other:?}"),
+        }
+    }
+
+    pub fn refused(&mut self, launch: &Launch) -> String {
+        match self.event(launch) {
+            UnitEvent::Refused { reason } => reason,
+            other => panic!("it should be refused, and {other:?}"),
+        }
+    }
+
+    /// Everything in a log now.
+    pub fn log(&mut self, launch: &Launch, query: LogQuery) -> String {
+        self.runtime.block_on(async {
+            let mut stream = self.executor.logs(&launch.alloc, query).await.unwrap();
+            let mut text = Vec::new();
+            while let Some(chunk) = stream.next().await {
+                text.extend_from_slice(&chunk.unwrap().bytes);
+            }
+            String::from_utf8(text).unwrap()
+        })
+    }
+
+    /// Waits until a log holds `wanted`.
+    pub fn wait_for_log(&mut self, launch: &Launch, wanted: &str) {
+        let follow = LogQuery { follow: true, ..LogQuery::default() };
+        let found = self.runtime.block_on(async {
+            let mut stream = self.executor.logs(&launch.alloc, follow).await.unwrap();
+            let mut text = Vec::new();
+            tokio::time::timeout(PATIENCE, async {
+                while !String::from_utf8_lossy(&text).contains(wanted) {
+                    let Some(chunk) = stream.next().await else { return false };
+                    text.extend_from_slice(&chunk.unwrap().bytes);
+                }
+                true
+            })
+            .await
+        });
+        assert!(found.expect("the line in time"), "the log ended without {wanted:?}");
+    }
+}
+
+pub fn launch(job: &str, command: &[&str]) -> Launch {
+    let own = process::affinity(0).unwrap();
+    Launch {
+        alloc: AllocId::new(JobName::new(job).unwrap(), 0, 1),
+        run: 1,
+        node: "here".into(),
+        task: Task {
+            command: command.iter().map(|word| word.to_string()).collect(),
+            env: BTreeMap::new(),
+            user: None,
+            working_dir: None,
+            files: Vec::new(),
+            stop_signal: "SIGTERM".into(),
+            stop_timeout: Duration::from_secs(10),
+            sandbox: Sandbox::default(),
+        },
+        memory: 64 << 20,
+        swap: 0,
+        cpu_hard: false,
+        claim: Claim { shared_millis: 100, ..Claim::default() },
+        cpus: own,
+        health: None,
+    }
+}
+
+pub fn shell(job: &str, script: &str) -> Launch {
+    launch(job, &["/bin/sh", "-c", script])
+}
+
+fn alive(pid: u32) -> bool {
+    process::start_time(pid).is_some() && !process::is_zombie(pid)
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let waiting = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
+    });
+}
+
+#[test]
+fn a_task_runs_and_its_exit_status_is_told() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    for (script, text, success) in [
+        ("exit 0", "exit status 0", true),
+        ("exit 3", "exit status 3", false),
+        ("kill -KILL $$", "killed by SIGKILL", false),
+    ] {
+        let mut one = shell("exits", script);
+        one.alloc.epoch = u64::from(text.len() as u32) + u64::from(success);
+        agent.start(&one);
+        agent.running(&one);
+        assert_eq!(agent.exited(&one), (text.to_owned(), success, false));
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_refused_with_the_reason() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let missing = launch("missing", &["/no/such/program"]);
+    agent.start(&missing);
+    let reason = agent.refused(&missing);
+    assert!(reason.contains("/no/such/program") && reason.contains("No such file"), "{reason}");
+    let mut lost = shell("lost", "true");
+    lost.task.working_dir = Some("/no/such/folder".into());
+    agent.start(&lost);
+    assert!(agent.refused(&lost).contains("working directory"));
+    let mut nobody = shell("nobody", "true");
+    nobody.task.user = Some("no-such-user".into());
+    agent.start(&nobody);
+    assert!(agent.refused(&nobody).contains("no-such-user"));
+    let mut pinned = shell("pinned", "true");
+    pinned.cpus = CpuSet::from_iter([4000]);
+    agent.start(&pinned);
+    assert!(agent.refused(&pinned).contains("pin it"));
+}
+
+#[test]
+fn a_start_that_comes_twice_starts_one_process() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let one = shell("twice", "echo started; exec sleep 600");
+    agent.start(&one);
+    let pid = agent.running(&one);
+    agent.start(&one);
+    assert_eq!(agent.running(&one), pid, "the second start says what is there");
+    agent.wait_for_log(&one, "started");
+    assert_eq!(agent.log(&one, LogQuery::default()), "started\n");
+    agent.stop(&one);
+    assert_eq!(agent.exited(&one), ("killed by SIGTERM".into(), false, false));
+    agent.start(&one);
+    assert_eq!(agent.exited(&one).0, "killed by SIGTERM", "a run is never started again");
+    let next = Launch { run: 2, ..one.clone() };
+    agent.start(&next);
+    assert_ne!(agent.running(&next), pid);
+    agent.stop(&next);
+    agent.exited(&next);
+}
+
+#[test]
+fn a_task_that_ignores_its_stop_signal_is_killed_with_all_it_started() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let mut deaf = shell(
+        "deaf",
+        "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo child $!; while :; do sleep 1; done",
+    );
+    deaf.task.stop_timeout = Duration::from_millis(300);
+    agent.start(&deaf);
+    let pid = agent.running(&deaf);
+    agent.wait_for_log(&deaf, "child");
+    let log = agent.log(&deaf, LogQuery::default());
+    let child: u32 = log.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(alive(child));
+    agent.stop(&deaf);
+    assert_eq!(agent.exited(&deaf), ("killed by SIGKILL".into(), false, true));
+    assert!(!alive(pid) && !alive(child), "nothing of it is left");
+}
+
+#[test]
+fn what_a_main_process_leaves_behind_goes_with_it() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let parent = shell("parent", "sleep 600 & echo child $!; exit 0");
+    agent.start(&parent);
+    agent.running(&parent);
+    assert_eq!(agent.exited(&parent), ("exit status 0".into(), true, false));
+    let log = agent.log(&parent, LogQuery::default());
+    let child: u32 = log.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(!alive(child));
+}
+
+#[test]
+fn stopping_what_is_not_there_says_that_it_is_gone() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let never = shell("never", "true");
+    agent.stop(&never);
+    assert_eq!(agent.exited(&never), ("gone".into(), false, false));
+}
+
+#[test]
+fn every_thread_has_the_affinity_of_the_claim_and_follows_when_it_is_moved() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let own = process::affinity(0).unwrap();
+    let first = CpuSet::from_iter(own.iter().take(1));
+    let last = CpuSet::from_iter(own.iter().last());
+    let script = "import threading, time\n\
+        for _ in range(8): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\
+        print('ready', flush=True)\n\
+        time.sleep(600)";
+    let mut threads = launch("threads", &["/usr/bin/python3", "-c", script]);
+    threads.cpus = first.clone();
+    agent.start(&threads);
+    let (_, _, event) = agent.next();
+    let UnitEvent::Running { pid, cpus, mems } = event else { panic!("{event:?}") };
+    assert_eq!(cpus.as_ref(), Some(&first));
+    assert!(mems.is_some_and(|mems| !mems.is_empty()));
+    agent.wait_for_log(&threads, "ready");
+    let of_all = || -> Vec<CpuSet> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        tasks
+            .map(|task| {
+                process::affinity(task.file_name().to_str().unwrap().parse().unwrap()).unwrap()
+            })
+            .collect()
+    };
+    assert_eq!(of_all(), vec![first; 9]);
+    {
+        let _inside = agent.runtime.enter();
+        agent.executor.confine(&threads.alloc, threads.run, last.clone());
+    }
+    let event = agent.event(&threads);
+    assert!(
+        matches!(&event, UnitEvent::Running { cpus, .. } if cpus.as_ref() == Some(&last)),
+        "{event:?}"
+    );
+    assert_eq!(of_all(), vec![last; 9]);
+    agent.stop(&threads);
+    agent.exited(&threads);
+}
+
+#[test]
+fn memory_is_bound_to_the_claimed_nodes() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    if !process::memory_policy_works() {
+        eprintln!("skipped: this kernel has no memory policies");
+        return;
+    }
+    let node = CpuSet::from_iter(process::online_nodes().iter().take(1));
+    let mut bound = shell("bound", "exec sleep 600");
+    bound.claim.mems = node.clone();
+    agent.start(&bound);
+    let event = agent.event(&bound);
+    let UnitEvent::Running { pid, mems, .. } = event else { panic!("{event:?}") };
+    assert_eq!(mems, Some(node.clone()));
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/numa_maps")).unwrap();
+    assert!(maps.lines().all(|line| line.contains(&format!("bind:{node}"))), "{maps}");
+    agent.stop(&bound);
+    agent.exited(&bound);
+}
+
+#[test]
+fn the_environment_names_the_allocation_and_its_ports() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let mut env = launch("env", &["/usr/bin/env"]);
+    env.task.env.insert("GREETING".into(), "hello".into());
+    env.task.env.insert("WEFT_JOB".into(), "a lie".into());
+    env.claim.ports.insert("http-alt".into(), 8080);
+    agent.start(&env);
+    agent.running(&env);
+    agent.exited(&env);
+    let log = agent.log(&env, LogQuery::default());
+    for line in [
+        "GREETING=hello",
+        "WEFT_JOB=env",
+        "WEFT_SLOT=0",
+        "WEFT_EPOCH=1",
+        "WEFT_RUN=1",
+        "WEFT_NODE=here",
+        "WEFT_PORT_HTTP_ALT=8080",
+        "WEFT_UNIT=weft-env-0-1.service",
+    ] {
+        assert!(log.lines().any(|has| has == line), "{line} in {log}");
+    }
+    assert!(!log.contains("CARGO"), "nothing of the agent's own environment: {log}");
+}
+
+#[test]
+fn a_task_is_nobody_special_unless_it_is_asked_to_be() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let status = "grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|CapAmb|NoNewPrivs):' /proc/self/status";
+    let closed = shell("closed", status);
+    agent.start(&closed);
+    agent.running(&closed);
+    agent.exited(&closed);
+    let log = agent.log(&closed, LogQuery::default());
+    let field = |log: &str, key: &str| -> String {
+        let line = log
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_else(|| panic!("{key} in {log}"));
+        line.split_ascii_whitespace().nth(1).unwrap_or("").to_owned()
+    };
+    let user: u32 = field(&log, "Uid").parse().unwrap();
+    assert!((61184..=65519).contains(&user), "{user}");
+    for none in ["CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(field(&log, none), "0000000000000000");
+    }
+    assert_eq!(field(&log, "NoNewPrivs"), "1");
+    assert_eq!(field(&log, "Groups"), "");
+
+    let mut open = shell("open", status);
+    open.task.sandbox.capabilities = vec!["CAP_NET_BIND_SERVICE".into()];
+    agent.start(&open);
+    agent.running(&open);
+    agent.exited(&open);
+    let log = agent.log(&open, LogQuery::default());
+    assert_eq!(field(&log, "CapEff"), "0000000000000400");
+
+    let mut root = shell("root", status);
+    root.task.sandbox.enabled = false;
+    agent.start(&root);
+    agent.running(&root);
+    agent.exited(&root);
+    let log = agent.log(&root, LogQuery::default());
+    assert_eq!(field(&log, "Uid"), "0");
+    assert_eq!(field(&log, "NoNewPrivs"), "0");
+
+    let mut named = shell("named", "id -un; echo $HOME");
+    named.task.user = Some("nobody".into());
+    agent.start(&named);
+    agent.running(&named);
+    agent.exited(&named);
+    assert!(agent.log(&named, LogQuery::default()).starts_with("nobody\n"));
+}
+
+#[test]
+fn files_are_seen_by_the_task_alone_and_cannot_be_written() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let seen = tempfile::tempdir().unwrap();
+    let path = seen.path().join("conf/app.toml");
+    let mut agent = Agent::direct(state.path());
+    let shown = path.display();
+    let mut files =
+        shell("files", &format!("cat {shown}; echo x 2>/dev/null >{shown} && echo written"));
+    files.task.files = vec![TaskFile { path: shown.to_string(), content: "answer = 42\n".into() }];
+    files.task.sandbox.enabled = false;
+    agent.start(&files);
+    agent.running(&files);
+    agent.exited(&files);
+    assert_eq!(agent.log(&files, LogQuery::default()), "answer = 42\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "only its mount point is here");
+    let mut outside = shell("outside", "true");
+    outside.task.files = vec![TaskFile { path: "/tmp/../etc/x".into(), content: String::new() }];
+    agent.start(&outside);
+    assert!(agent.refused(&outside).contains("absolute path"));
+}
+
+#[test]
+fn a_new_agent_finds_the_same_process_and_a_task_outlives_the_old_one() {
+    let state = tempfile::tempdir().unwrap();
+    let one = shell("kept", "echo before; sleep 600");
+    let pid = {
+        let mut agent = Agent::direct(state.path());
+        agent.start(&one);
+        agent.running(&one)
+        // The runtime ends here, with every task of the agent and nothing said to anybody.
+    };
+    assert!(alive(pid));
+    let mut agent = Agent::direct(state.path());
+    let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].alloc, found[0].run), (&one.alloc, 1));
+    assert!(matches!(found[0].event, UnitEvent::Running { pid: same, .. } if same == pid));
+    assert_eq!(agent.runtime.block_on(agent.executor.launch_of(&one.alloc)), Some(one.clone()));
+    agent.start(&one);
+    assert_eq!(agent.running(&one), pid, "starting what was adopted changes nothing");
+    agent.stop(&one);
+    assert_eq!(agent.exited(&one).0, "killed by SIGTERM");
+    assert!(!alive(pid));
+    drop(agent);
+    let agent = Agent::direct(state.path());
+    let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+    assert!(
+        matches!(&found[0].event, UnitEvent::Exited { status, .. } if status == "killed by SIGTERM"),
+        "how it ended is still known: {found:?}"
+    );
+}
+
+#[test]
+fn a_process_that_ended_meanwhile_is_not_mistaken_for_one_with_its_number() {
+    let state = tempfile::tempdir().unwrap();
+    let one = shell("recycled", "sleep 600");
+    let pid = {
+        let mut agent = Agent::direct(state.path());
+        agent.start(&one);
+        agent.running(&one)
+    };
+    // As if the number had gone to another process: same number, another start time.
+    let path = state.path().join("alloc").join(one.alloc.unit()).join("unit.json");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["process"][0] = std::process::id().into();
+    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    let agent = Agent::direct(state.path());
+    let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+    assert!(
+        matches!(&found[0].event, UnitEvent::Exited { status, .. } if status.contains("while the agent was away")),
+        "{found:?}"
+    );
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid as i32),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .ok();
+}
+
+#[test]
+fn a_process_whose_start_was_not_written_down_is_found() {
+    let state = tempfile::tempdir().unwrap();
+    let one = shell("unwritten", "sleep 600");
+    let pid = {
+        let mut agent = Agent::direct(state.path());
+        agent.start(&one);
+        agent.running(&one)
+    };
+    let path = state.path().join("alloc").join(one.alloc.unit()).join("unit.json");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["process"] = serde_json::Value::Null;
+    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    let mut agent = Agent::direct(state.path());
+    let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+    assert!(
+        matches!(found[0].event, UnitEvent::Running { pid: same, .. } if same == pid),
+        "{found:?}"
+    );
+    agent.stop(&one);
+    agent.exited(&one);
+}
+
+#[test]
+fn both_channels_are_kept_apart_and_the_tail_is_counted_in_lines() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let talk = shell("talk", "for i in 1 2 3 4 5; do echo out $i; done; echo oops >&2");
+    agent.start(&talk);
+    agent.running(&talk);
+    agent.exited(&talk);
+    let tail = |lines, channel| LogQuery { tail: Some(lines), channel, follow: false };
+    assert_eq!(agent.log(&talk, tail(2, Some(Channel::Stdout))), "out 4\nout 5\n");
+    assert_eq!(agent.log(&talk, tail(0, Some(Channel::Stdout))), "");
+    assert_eq!(agent.log(&talk, tail(99, Some(Channel::Stdout))).lines().count(), 5);
+    assert_eq!(agent.log(&talk, tail(9, Some(Channel::Stderr))), "oops\n");
+    let nobody = AllocId::new(JobName::new("nobody").unwrap(), 0, 1);
+    let error =
+        agent.runtime.block_on(agent.executor.logs(&nobody, LogQuery::default())).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn rotation_frees_the_beginning_and_loses_nothing_of_the_end() {
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stdout");
+    let mut writer = super::spawn::open_append(&path).unwrap();
+    std::fs::write(folder.path().join("stderr"), "").unwrap();
+    let line = |number: u32| format!("{number:0>63}\n");
+    for number in 0..32_768 {
+        writer.write_all(line(number).as_bytes()).unwrap();
+    }
+    writer.sync_all().unwrap();
+    output::rotate(&path, 4 << 20, 64 << 10).unwrap();
+    assert!(path.metadata().unwrap().blocks() * 512 >= 2 << 20, "small enough: not touched");
+    output::rotate(&path, 1 << 20, 64 << 10).unwrap();
+    let on_disk = path.metadata().unwrap().blocks() * 512;
+    assert!(on_disk <= 128 << 10, "{on_disk}");
+    writer.write_all(line(32_768).as_bytes()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let text = runtime.block_on(async {
+        let mut stream = output::read(folder.path().into(), LogQuery::default()).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            text.extend_from_slice(&chunk.unwrap().bytes);
+        }
+        String::from_utf8(text).unwrap()
+    });
+    let numbers: Vec<u32> = text.lines().skip(1).map(|line| line.parse().unwrap()).collect();
+    assert_eq!(*numbers.last().unwrap(), 32_768);
+    assert!(numbers.len() >= 1000, "{}", numbers.len());
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+}
+
+#[test]
+fn a_follower_sees_what_comes_and_survives_a_cut_file() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stdout");
+    let mut writer = super::spawn::open_append(&path).unwrap();
+    std::fs::write(folder.path().join("stderr"), "").unwrap();
+    writer.write_all(b"first line\n").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let query = LogQuery { follow: true, tail: Some(1), channel: None };
+        let mut stream = output::read(folder.path().into(), query).await.unwrap();
+        let mut next = async || {
+            let chunk = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap();
+            chunk.map(|chunk| chunk.unwrap().bytes)
+        };
+        assert_eq!(next().await.unwrap(), "first line\n");
+        writer.write_all(b"second\n").unwrap();
+        assert_eq!(next().await.unwrap(), "second\n");
+        writer.set_len(0).unwrap();
+        writer.write_all(b"third\n").unwrap();
+        assert_eq!(next().await.unwrap(), "third\n");
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        assert_eq!(next().await, None, "the log is gone, and so is the stream");
+    });
+}
+
+#[test]
+fn the_limits_that_are_advertised_were_measured() {
+    let state = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let enforced = runtime.block_on(async {
+        let (events, _keep) = mpsc::channel(1);
+        Direct::open(state.path(), events).unwrap().enforced()
+    });
+    let top = super::cgroup::mount();
+    let controllers =
+        top.map(|top| super::cgroup::controllers(&top, "cgroup.controllers")).unwrap_or_default();
+    let has = |name: &str| controllers.iter().any(|controller| controller == name);
+    assert!(enforced.pinning);
+    for (limit, controller) in [
+        (enforced.memory, "memory"),
+        (enforced.cpu, "cpu"),
+        (enforced.tasks, "pids"),
+        (enforced.cpuset, "cpuset"),
+    ] {
+        assert!(!limit || has(controller), "{controller} is advertised and not there");
+    }
+    assert!(!enforced.devices);
+}
+
+#[test]
+fn no_unit_of_a_test_outlives_it_in_the_cgroup_tree() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let one = shell("tidy", "exit 0");
+    agent.start(&one);
+    agent.running(&one);
+    agent.exited(&one);
+    let Executor::Direct(direct) = &agent.executor else { panic!("a direct executor") };
+    if let Some(cgroup) = direct.cgroup_of(&one.alloc) {
+        wait_until("the cgroup goes with the unit", || !cgroup.exists());
+    }
+}
