@@ -10,8 +10,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 script=$here/demo.sh
-machine=$here/../agent/tests/machine.sh
-job=$here/../docs/examples/web.toml
+machine=$(readlink -f "$here/../agent/tests/machine.sh")
+job=$(readlink -f "$here/../docs/examples/web.toml")
 nodes=(alder birch cedar)
 fabric=grove
 # Nothing here takes this long; the machine may be very busy.
@@ -127,6 +127,13 @@ ask() {
     "$weft" --socket "$folder/$node/weft.sock" "$@"
 }
 
+# Also 3 is an answer: not all is well, as on a node that is in no fabric yet.
+answers() {
+    local status=0
+    ask "$1" status || status=$?
+    [ $status = 0 ] || [ $status = 3 ]
+}
+
 # Repeats a command until it says yes.
 until_true() {
     local what=$1 began=$SECONDS
@@ -185,14 +192,14 @@ TOML
     ip -n "$node" addr add "10.77.0.$((number + 1))/24" dev eth0
     ip -n "$node" link set eth0 up
     rm -f "$folder/$node/init"
-    bash "$machine" init "$node" "/run/netns/$node" "${cgroups:+$cgroups/$node}${cgroups:--}" \
+    bash "$machine" init "$node" "/run/netns/$node" "$(cgroup_of "$node")" \
         >"$folder/$node/init" 2>>"$folder/$node/log" &
     disown
     until_true "$node has booted" grep -q '^init ' "$folder/$node/init"
     bash "$machine" run "$(init_of "$node")" "$(cgroup_of "$node")" \
         "$weftd" --config "$folder/$node/weftd.toml" >>"$folder/$node/log" 2>&1 </dev/null &
     disown
-    until_true "the agent on $node answers" ask "$node" status -o json
+    until_true "the agent on $node answers" answers "$node"
 }
 init_of() { cut -d' ' -f2 "$folder/$1/init"; }
 cgroup_of() { if [ -n "$cgroups" ]; then echo "$cgroups/$1"; else echo -; fi; }
