@@ -96,8 +96,7 @@ impl Discovery {
     /// running then.
     pub fn start(settings: Settings) -> Result<Self, Error> {
         let Settings { machine, node, fabric, port, mdns, interfaces, domains, seeds } = settings;
-        let node =
-            txt::hex(node.as_bytes(), limits::NODE_DIGITS).ok_or_else(|| Error::BadNode(node))?;
+        let node = txt::hex(node.as_bytes(), limits::NODE_DIGITS).ok_or(Error::BadNode(node))?;
         let fabric = checked_fabric(fabric)?;
         if port == 0 {
             return Err(Error::BadPort);

@@ -35,7 +35,7 @@ pub fn start(netns: &Netns, number: u8, arguments: &[&str]) -> Process {
 
 /// Whether `line` says that node `number` was found at `address`, in that fabric.
 pub fn is_found(line: &str, number: u8, fabric: &str, address: &str) -> bool {
-    let words: Vec<&str> = line.split(' ').collect();
+    let words: Vec<&str> = line.splitn(6, ' ').collect();
     match words.as_slice() {
         ["found", _, node, its_fabric, addresses, _] => {
             *node == id(number)
