@@ -269,7 +269,10 @@ impl Config {
             return refuse("node.labels", format!("more than {} labels", limits::LABELS_MAX));
         }
         if self.node.name.is_empty() || self.node.name.len() > 253 {
-            return refuse("node.name", "1 to 253 characters, or \"auto\" for the host name".into());
+            return refuse(
+                "node.name",
+                "1 to 253 characters, or \"auto\" for the host name".into(),
+            );
         }
         for seed in &self.discovery.seeds {
             let port = seed.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
@@ -384,11 +387,7 @@ fn unknown_key(document: &toml::de::DeTable<'_>) -> Option<(usize, String)> {
     None
 }
 
-fn unknown<'a>(
-    wrong: &str,
-    table: &str,
-    known: impl Iterator<Item = &'a str> + Clone,
-) -> String {
+fn unknown<'a>(wrong: &str, table: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
     match nearest(wrong, known.clone()) {
         Some(near) => format!("unknown key {wrong:?}{place}: did you mean {near:?}?"),

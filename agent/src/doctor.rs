@@ -224,9 +224,12 @@ fn ports(machine: &Machine, agent: &Agent) -> Finding {
 
 fn discovery(agent: &Agent) -> Finding {
     match &agent.mdns {
-        Some(Ok(seen)) => {
-            finding("discovery", FindingLevel::Ok, format!("multicast works, {seen} nodes seen"), "")
-        }
+        Some(Ok(seen)) => finding(
+            "discovery",
+            FindingLevel::Ok,
+            format!("multicast works, {seen} nodes seen"),
+            "",
+        ),
         Some(Err(reason)) => finding(
             "discovery",
             FindingLevel::Error,

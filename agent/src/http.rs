@@ -147,7 +147,11 @@ async fn connection(stream: UnixStream, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn respond(request: Request<Incoming>, calls: mpsc::Sender<Call>, by: String) -> Response<Body> {
+async fn respond(
+    request: Request<Incoming>,
+    calls: mpsc::Sender<Call>,
+    by: String,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     let outcome = match find(head.method.as_str(), head.uri.path()) {
         Found::Route(route, name) => match read_body(body).await {
@@ -193,7 +197,11 @@ async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
     }
 }
 
-async fn ask(operation: Operation, calls: mpsc::Sender<Call>, by: String) -> Result<Reply, Problem> {
+async fn ask(
+    operation: Operation,
+    calls: mpsc::Sender<Call>,
+    by: String,
+) -> Result<Reply, Problem> {
     if operation == Operation::OpenApi {
         return Ok(Reply::Text("application/json", Bytes::from_static(OPENAPI.as_bytes())));
     }
@@ -225,8 +233,7 @@ fn success(reply: Reply) -> Response<Body> {
 }
 
 fn failure(problem: &Problem) -> Response<Body> {
-    let status =
-        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = serde_json::to_vec(problem).unwrap_or_default();
     whole(status, "application/problem+json", json.into())
 }

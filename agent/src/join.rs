@@ -44,6 +44,8 @@ const ACCEPTED_BYTES_MAX: usize = 8 << 20;
 const NAME_BYTES_MAX: usize = 253;
 /// Bytes of what a stranger may call a token, or its secret.
 const TOKEN_BYTES_MAX: usize = 64;
+/// Time for a connection. Nobody may listen at an address that discovery found a while ago.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for each step of the other side.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for one member to let us in, all in all.
@@ -155,8 +157,11 @@ async fn ask(
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let (endpoint, client) = client_endpoint(identity, local).map_err(unreachable)?;
-    let (connection, mut send, mut receive) =
-        dial_anybody(&endpoint, &client, address, Greeting::Join).await.map_err(unreachable)?;
+    let dialled = timeout(DIAL_TIMEOUT, dial_anybody(&endpoint, &client, address, Greeting::Join));
+    let (connection, mut send, mut receive) = dialled
+        .await
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {DIAL_TIMEOUT:?}")))
+        .map_err(unreachable)?;
     let exchange = async {
         let by = peer_key(&connection).context("it showed no key")?;
         let proof = wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await?;

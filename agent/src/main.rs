@@ -30,6 +30,7 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
+mod health;
 mod http;
 mod identity;
 mod join;
@@ -130,7 +131,10 @@ fn read_arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Arg
             None => (argument, None),
         };
         let mut value = || {
-            attached.clone().or_else(|| given.next()).with_context(|| format!("{name} needs a value"))
+            attached
+                .clone()
+                .or_else(|| given.next())
+                .with_context(|| format!("{name} needs a value"))
         };
         match name.as_str() {
             "--config" => arguments.config = Some(value()?.into()),
@@ -143,7 +147,8 @@ fn read_arguments(mut given: impl Iterator<Item = String>) -> anyhow::Result<Arg
             }
             "--help" | "-h" => arguments.print = Some(USAGE.to_owned()),
             _ => {
-                let known = ["--config", "--state", "--socket", "--log", "--check", "--version", "--help"];
+                let known =
+                    ["--config", "--state", "--socket", "--log", "--check", "--version", "--help"];
                 match fabric::job::nearest(&name, known.into_iter()) {
                     Some(near) => bail!("unknown argument {name}: did you mean {near}?"),
                     None => bail!("unknown argument {name}: see weftd --help"),

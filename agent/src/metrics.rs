@@ -39,7 +39,8 @@ impl Exposition {
             Kind::Gauge => "gauge",
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "# HELP {name} {}", help.replace('\\', "\\\\").replace('\n', " "));
+        let _ =
+            writeln!(self.text, "# HELP {name} {}", help.replace('\\', "\\\\").replace('\n', " "));
         let _ = writeln!(self.text, "# TYPE {name} {kind}");
         for (labels, value) in samples {
             let _ = write!(self.text, "{name}");

@@ -360,4 +360,4 @@ impl quinn::ConnectionIdGenerator for ConnectionIds {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

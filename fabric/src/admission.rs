@@ -35,6 +35,8 @@ mod devices;
 mod fit;
 mod layout;
 #[cfg(test)]
+pub(crate) mod properties;
+#[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use layout::name_bit;

@@ -318,7 +318,9 @@ impl Effects {
         }
         // As often as foca repeats an update at this size would be right; few are enough.
         self.confirms.push_back((confirm, 6));
-        self.confirms.truncate(4 * limits::CONFIRMS_PER_DATAGRAM_MAX);
+        while self.confirms.len() > 4 * limits::CONFIRMS_PER_DATAGRAM_MAX {
+            self.confirms.pop_front();
+        }
         self.reschedule(confirm.subject);
     }
 
@@ -429,3 +431,6 @@ impl std::fmt::Debug for Membership {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

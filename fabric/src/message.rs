@@ -179,3 +179,6 @@ macro_rules! coded {
 coded!(Datagram, limits::DATAGRAM_BYTES_MAX);
 coded!(Message, limits::MESSAGE_BYTES_MAX);
 coded!(Entry, limits::ENTRY_BYTES_MAX);
+
+#[cfg(test)]
+mod tests;

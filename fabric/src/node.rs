@@ -375,7 +375,13 @@ impl Node {
                 self.event(now, api::EventKind::Roster { subject: *node, name, message });
                 self.outputs.push_back(Output::TrustChanged);
             }
-            Key::Node(node) => self.refresh_fleet(*node),
+            Key::Node(node) => {
+                self.refresh_fleet(*node);
+                if *node == self.config.id && self.table.node(node) != Some(&self.info) {
+                    // A former life of ours, with a clock that was ahead of this one.
+                    self.publish_info(now);
+                }
+            }
             Key::Keyring => {
                 if self.table.keyring().keys.len() > 1 {
                     self.timers.trim_keyring = Some(now.at + limits::KEY_OVERLAP);
@@ -512,10 +518,12 @@ impl Node {
                 self.send(from, Message::Entries { entries, more });
             }
             Message::Entries { entries, more } => {
+                // What repair brings is old news to most: pushing it on would flood a newcomer's peers.
+                let repairing = self.repairing_from == Some(from);
                 for entry in entries {
-                    self.take_in(now, entry, true);
+                    self.take_in(now, entry, !repairing);
                 }
-                if self.repairing_from == Some(from) {
+                if repairing {
                     self.repairing_from = None;
                     if more {
                         self.timers.repair = now.at;

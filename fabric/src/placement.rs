@@ -3,8 +3,8 @@
 //! # How a node is chosen
 //!
 //! 1. **Candidates** are looked at in a random order: all of them in a small fleet, in a large one until
-//!    [`SAMPLE`] of them may fit. A walk that finds fewer has seen every node, so a job that fits
-//!    anywhere is never refused.
+//!    [`SAMPLE`] of them may fit, and, for a job that spreads, one of them is where it has the fewest
+//!    slots. A walk that finds fewer has seen every node, so a job that fits anywhere is never refused.
 //! 2. **Scores**, each outweighing the next: few slots of the job with the same value of the `spread`
 //!    attribute; few slots of the job on the node; affinities that hold; leaving nodes with rare
 //!    devices to those who need them; one memory node for `numa = "prefer"`; and the strategy, over
@@ -32,9 +32,11 @@ mod fleet;
 mod score;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use fleet::{Candidate, Fleet};
 use score::{LOAD, Needs, Standing};
+use walk::Walk;
 
 /// Fleets up to this size are looked at as a whole.
 pub const SCAN_NODES: usize = 64;
@@ -85,14 +87,35 @@ pub struct Placer<'s> {
     spec: &'s JobSpec,
     needs: Needs,
     taken: BTreeMap<NodeId, u32>,
-    /// Slots of the job by value of the spread attribute; nodes without it have one value in common.
-    spread: BTreeMap<Option<String>, usize>,
-    spread_counts: Vec<u32>,
+    /// Values of the spread attribute; nodes without it have the empty value in common.
+    values: BTreeMap<String, usize>,
+    /// By index in `values`.
+    groups: Vec<Group>,
+    /// Whether every node of a large fleet was asked for its value.
+    values_known: bool,
     /// What the node's row means to the job, by the node's place in the fleet.
     memo: Vec<Memo>,
     /// Whether the job asks for anything that needs the memo.
     is_particular: bool,
-    ranked: Vec<(i64, usize)>,
+    ranked: Vec<Ranked>,
+}
+
+/// The nodes with one value of the spread attribute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    /// Slots of the job on them.
+    slots: u32,
+    /// None of them can take one more.
+    is_exhausted: bool,
+}
+
+/// A node that may fit. Ordered by score.
+#[derive(Clone, Copy, Debug)]
+struct Ranked {
+    score: i64,
+    index: usize,
+    /// Slots of the job in its group.
+    in_group: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,8 +124,8 @@ struct Memo {
     version: u64,
     constraints_hold: bool,
     affinities: u16,
-    /// Index into `spread_counts`.
-    value: u32,
+    /// Index into `groups`.
+    group: u32,
 }
 
 impl<'s> Placer<'s> {
@@ -113,8 +136,9 @@ impl<'s> Placer<'s> {
             spec,
             needs: Needs::new(spec),
             taken: BTreeMap::new(),
-            spread: BTreeMap::new(),
-            spread_counts: Vec::new(),
+            values: BTreeMap::new(),
+            groups: Vec::new(),
+            values_known: false,
             memo: Vec::new(),
             is_particular: !placement.constraints.is_empty()
                 || !placement.affinity.is_empty()
@@ -134,8 +158,8 @@ impl<'s> Placer<'s> {
         }
         *self.taken.entry(*node).or_default() += slots;
         if let (Some(index), true) = (fleet.index_of(node), self.spec.placement.spread.is_some()) {
-            let value = self.memo(fleet, index).value;
-            self.spread_counts[value as usize] += slots;
+            let group = self.memo(fleet, index).group;
+            self.groups[group as usize].slots += slots;
         }
     }
 
@@ -148,35 +172,43 @@ impl<'s> Placer<'s> {
         avoid: &[Avoid],
         random: &mut R,
     ) -> Option<Choice> {
-        let nodes = fleet.len();
-        if nodes == 0 {
-            return None;
-        }
-        let (sample, start, stride) = if nodes <= SCAN_NODES {
-            (nodes, 0, 1)
+        let spreads = self.spec.placement.spread.is_some();
+        let (sample, mut walk) = if fleet.len() <= SCAN_NODES {
+            (usize::MAX, Walk::in_order(fleet.len()))
         } else {
-            (SAMPLE, random.random_range(0..nodes), coprime(nodes, random))
+            (SAMPLE, Walk::random(fleet.len(), random))
         };
+        if spreads && !self.values_known {
+            for index in 0..fleet.len() {
+                self.memo(fleet, index);
+            }
+            self.values_known = true;
+        }
+        // Spreading needs a node of the group with the fewest slots, wherever it is.
+        let open = self.groups.iter().filter(|group| !group.is_exhausted);
+        let fewest = open.map(|group| group.slots).min().unwrap_or(0);
         let scarce = fleet.scarce_classes();
         let mut ranked = std::mem::take(&mut self.ranked);
-        let mut at = start;
-        let mut left = nodes;
+        ranked.clear();
+        let mut in_smallest = 0;
         let choice = loop {
-            ranked.clear();
-            while left > 0 && ranked.len() < sample {
-                left -= 1;
-                if let Some(score) = self.rate(fleet, at, scarce, avoid) {
-                    ranked.push((score, at));
-                }
-                at += stride;
-                if at >= nodes {
-                    at -= nodes;
+            while ranked.len() < sample || spreads && in_smallest == 0 {
+                let Some(index) = walk.next() else { break };
+                if let Some(rated) = self.rate(fleet, index, scarce, avoid) {
+                    in_smallest += u32::from(rated.in_group <= fewest);
+                    ranked.push(rated);
                 }
             }
-            ranked.sort_unstable_by_key(|&(score, index)| (Reverse(score), index));
-            let choice = self.pick(fleet, &mut ranked, random);
-            if choice.is_some() || left == 0 {
-                break choice;
+            ranked.sort_unstable_by_key(|ranked| (Reverse(ranked.score), ranked.index));
+            let Some(chosen) = draw(&ranked, random) else { break None };
+            let Ranked { score, index, in_group } = ranked.remove(chosen);
+            in_smallest -= u32::from(in_group <= fewest);
+            let candidate = fleet.at(index);
+            if let Ok(claim) = candidate.check(self.spec) {
+                if in_group > fewest && avoid.is_empty() {
+                    self.exhaust_below(in_group);
+                }
+                break Some(Choice { node: candidate.id(), claim, score });
             }
         };
         self.ranked = ranked;
@@ -199,7 +231,10 @@ impl<'s> Placer<'s> {
                     (Ok(_), Some(&(_, for_another))) => Err(Rejection::FailedHere { for_another }),
                     (outcome, _) => outcome,
                 };
-                let score = outcome.is_ok().then(|| self.score(fleet, index, scarce));
+                let score = outcome.is_ok().then(|| {
+                    let standing = self.standing(fleet, index);
+                    self.needs.score(&fleet.glances()[index].summary, scarce, standing)
+                });
                 let name = candidate.info().map_or_else(|| node.short(), |info| info.name.clone());
                 Verdict { node, name, rejection: outcome.err(), score }
             })
@@ -212,7 +247,13 @@ impl<'s> Placer<'s> {
     }
 
     /// The score of a node that may fit, at a glance.
-    fn rate(&mut self, fleet: &Fleet, index: usize, scarce: u64, avoid: &[Avoid]) -> Option<i64> {
+    fn rate(
+        &mut self,
+        fleet: &Fleet,
+        index: usize,
+        scarce: u64,
+        avoid: &[Avoid],
+    ) -> Option<Ranked> {
         if !self.needs.may_fit(&fleet.glances()[index]) {
             return None;
         }
@@ -222,44 +263,29 @@ impl<'s> Placer<'s> {
         if !avoid.is_empty() && avoid.iter().any(|(node, _)| *node == fleet.at(index).id()) {
             return None;
         }
-        Some(self.score(fleet, index, scarce))
+        let standing = self.standing(fleet, index);
+        let score = self.needs.score(&fleet.glances()[index].summary, scarce, standing);
+        Some(Ranked { score, index, in_group: standing.same_value })
     }
 
-    fn score(&mut self, fleet: &Fleet, index: usize, scarce: u64) -> i64 {
+    fn standing(&mut self, fleet: &Fleet, index: usize) -> Standing {
         let mut standing = Standing::default();
         if self.is_particular {
             let memo = self.memo(fleet, index);
             standing.affinities = memo.affinities;
-            standing.same_value = self.spread_counts.get(memo.value as usize).copied().unwrap_or(0);
+            standing.same_value = self.groups.get(memo.group as usize).map_or(0, |g| g.slots);
         }
         if !self.taken.is_empty() {
             standing.same_node = self.taken.get(&fleet.at(index).id()).copied().unwrap_or(0);
         }
-        self.needs.score(&fleet.glances()[index].summary, scarce, standing)
+        standing
     }
 
-    /// Takes one of the best that really fits; those that do not are struck off.
-    fn pick<R: Rng + ?Sized>(
-        &self,
-        fleet: &Fleet,
-        ranked: &mut Vec<(i64, usize)>,
-        random: &mut R,
-    ) -> Option<Choice> {
-        while let Some(&(best, _)) = ranked.first() {
-            let weight = |score: i64| (CLOSE - (best - score)).max(0);
-            let few = &ranked[..ranked.len().min(BEST)];
-            let mut point = random.random_range(0..few.iter().map(|few| weight(few.0)).sum());
-            let chosen = few.iter().position(|few| {
-                point -= weight(few.0);
-                point < 0
-            });
-            let (score, index) = ranked.remove(chosen.unwrap_or(0));
-            let candidate = fleet.at(index);
-            if let Ok(claim) = candidate.check(self.spec) {
-                return Some(Choice { node: candidate.id(), claim, score });
-            }
+    /// Takes note that groups with fewer slots were searched through, and have no room.
+    fn exhaust_below(&mut self, slots: u32) {
+        for group in self.groups.iter_mut().filter(|group| group.slots < slots) {
+            group.is_exhausted = true;
         }
-        None
     }
 
     /// What the row of the node at `index` means to the job.
@@ -279,34 +305,32 @@ impl<'s> Placer<'s> {
             version,
             constraints_hold: placement.constraints.iter().all(holds),
             affinities: placement.affinity.iter().filter(|c| holds(c)).count() as u16,
-            value: match &placement.spread {
-                None => 0,
-                Some(attribute) => {
-                    let value = info.and_then(|info| attribute.of(info)).map(|v| v.into_owned());
-                    let next = self.spread.len();
-                    let index = *self.spread.entry(value).or_insert(next);
-                    if index == next {
-                        self.spread_counts.push(0);
+            group: placement.spread.as_ref().map_or(0, |attribute| {
+                let value = info.and_then(|info| attribute.of(info)).unwrap_or_default();
+                match self.values.get(&*value) {
+                    Some(group) => *group as u32,
+                    None => {
+                        let group = self.groups.len();
+                        self.values.insert(value.into_owned(), group);
+                        self.groups.push(Group::default());
+                        group as u32
                     }
-                    index as u32
                 }
-            },
+            }),
         };
         self.memo[index] = memo;
         memo
     }
 }
 
-/// A step that visits each of `nodes` once before it comes back to where it began.
-fn coprime<R: Rng + ?Sized>(nodes: usize, random: &mut R) -> usize {
-    loop {
-        let step = random.random_range(1..nodes.max(2));
-        let (mut a, mut b) = (nodes, step);
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        if a == 1 {
-            return step;
-        }
-    }
+/// The place of one of the best, the closer to the best the likelier. `ranked` is sorted.
+fn draw<R: Rng + ?Sized>(ranked: &[Ranked], random: &mut R) -> Option<usize> {
+    let best = ranked.first()?.score;
+    let few = &ranked[..ranked.len().min(BEST)];
+    let weight = |ranked: &Ranked| (CLOSE - (best - ranked.score)).max(0);
+    let mut point = random.random_range(0..few.iter().map(weight).sum());
+    few.iter().position(|ranked| {
+        point -= weight(ranked);
+        point < 0
+    })
 }

@@ -277,6 +277,10 @@ impl Supervisor {
             UnitEvent::Running { pid, cpus, mems } => {
                 let fresh = local.unit != Unit::Active;
                 local.unit = Unit::Active;
+                if fresh && cpus.as_ref() != Some(&local.confined_to) {
+                    // The shared CPUs changed while it was starting: tell it once more.
+                    local.confined_to = CpuSet::new();
+                }
                 local.row.pid = Some(pid);
                 local.row.effective_cpus = cpus;
                 local.row.effective_mems = mems;
@@ -482,6 +486,13 @@ impl Supervisor {
                 _ => {}
             }
             let Some(local) = self.locals.get_mut(&slot) else { continue };
+            let there = matches!(local.unit, Unit::Asked | Unit::Active);
+            let shares = there && local.row.phase.holds_claim() && local.row.claim.cpus.is_empty();
+            if shares && local.confined_to != shared {
+                local.confined_to = shared.clone();
+                let (alloc, run) = (local.record.alloc.clone(), local.record.run);
+                self.outputs.push(Output::Confine { alloc, run, cpus: shared.clone() });
+            }
             if !matches!(local.row.phase, Phase::Starting | Phase::Running) {
                 continue;
             }
@@ -500,15 +511,6 @@ impl Supervisor {
                     local.confined_to = shared.clone();
                     let launch = launch(&self.node, local, shared, &local.record.spec);
                     self.outputs.push(Output::Start(Box::new(launch)));
-                }
-                Unit::Active if local.row.claim.cpus.is_empty() && local.confined_to != shared => {
-                    local.confined_to = shared.clone();
-                    let alloc = local.record.alloc.clone();
-                    self.outputs.push(Output::Confine {
-                        alloc,
-                        run: local.record.run,
-                        cpus: shared,
-                    });
                 }
                 _ => {}
             }
@@ -635,3 +637,6 @@ fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
         health,
     }
 }
+
+#[cfg(test)]
+mod tests;

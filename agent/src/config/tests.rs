@@ -33,7 +33,10 @@ fn every_known_key_is_read_and_no_other() {
                 format!("[{table}]\n{key} = {{ a = [] }}\n")
             };
             let error = Config::parse(&wrong).unwrap_err().to_string();
-            assert!(!error.contains("unknown key") && !error.contains("unknown field"), "{wrong}: {error}");
+            assert!(
+                !error.contains("unknown key") && !error.contains("unknown field"),
+                "{wrong}: {error}"
+            );
         }
     }
     text.push_str("[node]\nnmae = \"a\"\n");
@@ -108,7 +111,10 @@ fn what_makes_no_sense_is_refused_with_place_and_advice() {
     let rows = [
         ("[node]\nnmae = \"a\"", "2:1: unknown key \"nmae\" in [node]: did you mean \"name\"?"),
         ("lag = \"info\"", "1:1: unknown key \"lag\": did you mean \"log\"?"),
-        ("\n[resorces]\ncpus = \"0\"", "2:2: unknown key \"resorces\": did you mean \"resources\"?"),
+        (
+            "\n[resorces]\ncpus = \"0\"",
+            "2:2: unknown key \"resorces\": did you mean \"resources\"?",
+        ),
         ("[listen]\nport = \"a\"", "2:8"),
         ("[listen]\nport = 70000", "2:8"),
         ("[listen]\nport = 65535", "next port"),

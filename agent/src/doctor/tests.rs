@@ -74,8 +74,7 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         ("discovery", Warning, |_, agent| agent.mdns = None),
         ("roster", Error, |_, agent| membership(agent).in_roster = false),
         ("peers", Error, |_, agent| {
-            membership(agent).nodes =
-                BTreeMap::from([(NodeState::Alive, 1), (NodeState::Dead, 2)]);
+            membership(agent).nodes = BTreeMap::from([(NodeState::Alive, 1), (NodeState::Dead, 2)]);
         }),
         ("peers", Warning, |_, agent| {
             membership(agent).nodes =

@@ -53,8 +53,10 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
             return Step::Answered(Err(Problem::new(
                 ProblemKind::Conflict,
                 "this node belongs to a fabric already",
-                format!("it belongs to {}; to move it, stop the agent and empty its state directory",
-                    node.status().name),
+                format!(
+                    "it belongs to {}; to move it, stop the agent and empty its state directory",
+                    node.status().name
+                ),
             )));
         }
         other => return Step::Other(other),
@@ -97,10 +99,7 @@ fn one_job(node: &Node, name: &JobName) -> Result<Reply, Problem> {
 }
 
 /// Says which job may have been meant.
-pub(super) fn no_such_job<'a>(
-    name: &JobName,
-    jobs: impl Iterator<Item = &'a str>,
-) -> Problem {
+pub(super) fn no_such_job<'a>(name: &JobName, jobs: impl Iterator<Item = &'a str>) -> Problem {
     let detail = match fabric::job::nearest(name.as_str(), jobs) {
         Some(near) => format!("{name}: did you mean {near}?"),
         None => format!("{name}: `weft ps` lists the jobs there are"),

@@ -62,7 +62,8 @@ impl Driver {
     /// Founds a fabric. The answer comes when it is on disk.
     pub(super) fn init(&mut self, init: &api::Init, answer: Answer) {
         let founded = self.may_enter().and_then(|()| {
-            let fabric = Fabric::found(init.name.as_deref().unwrap_or(FABRIC_NAME)).map_err(internal)?;
+            let fabric =
+                Fabric::found(init.name.as_deref().unwrap_or(FABRIC_NAME)).map_err(internal)?;
             let gossip_key = self.random()?;
             self.enter(fabric, Origin::Founded { gossip_key })
         });
@@ -105,7 +106,9 @@ impl Driver {
 
     /// Tells an attempt to join about a node that was found.
     pub(super) fn offer(&self, found: &discovery::Found) {
-        let Some(Joining { token, candidates: Some(candidates), .. }) = &self.joining else { return };
+        let Some(Joining { token, candidates: Some(candidates), .. }) = &self.joining else {
+            return;
+        };
         // A seed does not say whose it is: it is asked, and has to prove it.
         if found.fabric.as_ref().is_none_or(|hint| *hint == token.fabric_hint())
             && (found.fabric.is_some() || found.node.is_none())
@@ -150,7 +153,8 @@ impl Driver {
     }
 
     fn may_enter(&self) -> Result<(), Problem> {
-        let conflict = |title: &str, detail: &str| Err(Problem::new(ProblemKind::Conflict, title, detail));
+        let conflict =
+            |title: &str, detail: &str| Err(Problem::new(ProblemKind::Conflict, title, detail));
         if self.joining.is_some() {
             return conflict("this node is joining already", "wait until that has ended");
         }
@@ -165,13 +169,6 @@ impl Driver {
 
     /// Starts the core and the streams.
     fn enter(&mut self, fabric: Fabric, origin: Origin) -> Result<(), Problem> {
-        let socket = self.streams.take().ok_or_else(|| {
-            Problem::new(
-                ProblemKind::Unavailable,
-                "the socket for streams is gone",
-                "an earlier attempt failed half-way: restart the agent",
-            )
-        })?;
         let fabric = Arc::new(fabric);
         let config = Config {
             id: self.identity.id(),
@@ -183,13 +180,20 @@ impl Driver {
             canary: None,
         };
         let node = Node::new(self.clock.now(), config, origin);
+        let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
+        let socket = self.streams.take().ok_or_else(|| {
+            Problem::new(
+                ProblemKind::Unavailable,
+                "the socket for streams is gone",
+                "an earlier attempt failed half-way: restart the agent",
+            )
+        })?;
         let setup = Setup {
             identity: &self.identity,
             fabric: fabric.clone(),
             socket,
             roster: node.roster().into_iter().map(|(member, _)| member).collect(),
         };
-        let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
         self.sources.incoming = Some(incoming);
         self.member = Some(Member::new(node, fabric.clone(), seal, transport));
@@ -217,8 +221,7 @@ impl Driver {
             node: self.identity.id(),
             by,
         };
-        self.entering =
-            Some(Entering { through: member.persisting, joined, answer: Some(answer) });
+        self.entering = Some(Entering { through: member.persisting, joined, answer: Some(answer) });
         self.try_to_enter();
     }
 
@@ -227,15 +230,17 @@ impl Driver {
         let (Some(entering), Some(member)) = (&mut self.entering, &self.member) else { return };
         let trouble = match &member.disk {
             Some(reason) => Some(reason.clone()),
-            None if self.persisted < entering.through => return,
+            None if member.persisted < entering.through => return,
             // Once in the life of a node, and before there is any work to look after: the loop may wait.
             None => member.fabric.save(&self.config.state).err().map(|error| format!("{error:#}")),
         };
         match trouble {
             None => {
                 tracing::info!(
-                    fabric = entering.joined.fabric, key = entering.joined.key.short(),
-                    by = entering.joined.by.as_deref().unwrap_or("itself"), "joined"
+                    fabric = entering.joined.fabric,
+                    key = entering.joined.key.short(),
+                    by = entering.joined.by.as_deref().unwrap_or("itself"),
+                    "joined"
                 );
                 if let Some(answer) = entering.answer.take() {
                     let _ = answer.send(Reply::json(&entering.joined));

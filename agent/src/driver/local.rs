@@ -149,21 +149,33 @@ impl Driver {
     pub(super) fn metrics(&self) -> String {
         use Kind::{Counter, Gauge};
         let mut text = Exposition::default();
-        text.family(Gauge, "weft_agent_info", "Version and executor of the agent.", &[(
-            &[("version", env!("CARGO_PKG_VERSION")), ("executor", self.executor.name())],
-            1,
-        )]);
+        text.family(
+            Gauge,
+            "weft_agent_info",
+            "Version and executor of the agent.",
+            &[(&[("version", env!("CARGO_PKG_VERSION")), ("executor", self.executor.name())], 1)],
+        );
         let counts = self.counts;
         text.single(Counter, "weft_api_calls_total", "Requests to the API.", counts.calls);
         text.single(Counter, "weft_events_total", "Events seen.", self.events.count());
-        text.family(Counter, "weft_gossip_datagrams_total", "Gossip datagrams.", &[
-            (&[("direction", "out")], counts.datagrams_sent),
-            (&[("direction", "in")], counts.datagrams_received),
-        ]);
-        text.family(Counter, "weft_gossip_bytes_total", "Bytes of gossip, sealed.", &[
-            (&[("direction", "out")], counts.datagram_bytes_sent),
-            (&[("direction", "in")], counts.datagram_bytes_received),
-        ]);
+        text.family(
+            Counter,
+            "weft_gossip_datagrams_total",
+            "Gossip datagrams.",
+            &[
+                (&[("direction", "out")], counts.datagrams_sent),
+                (&[("direction", "in")], counts.datagrams_received),
+            ],
+        );
+        text.family(
+            Counter,
+            "weft_gossip_bytes_total",
+            "Bytes of gossip, sealed.",
+            &[
+                (&[("direction", "out")], counts.datagram_bytes_sent),
+                (&[("direction", "in")], counts.datagram_bytes_received),
+            ],
+        );
         text.single(
             Counter,
             "weft_gossip_unsent_total",
@@ -178,30 +190,52 @@ impl Driver {
         );
         let Some(member) = &self.member else { return text.finish() };
         let seal = member.seal.counters();
-        text.family(Counter, "weft_gossip_refused_total", "Datagrams refused, by reason.", &[
-            (&[("reason", "malformed")], seal.malformed),
-            (&[("reason", "unknown-key")], seal.unknown_key),
-            (&[("reason", "forged")], seal.forged),
-            (&[("reason", "replayed")], seal.replayed),
-            (&[("reason", "not-member")], seal.not_member),
-        ]);
+        text.family(
+            Counter,
+            "weft_gossip_refused_total",
+            "Datagrams refused, by reason.",
+            &[
+                (&[("reason", "malformed")], seal.malformed),
+                (&[("reason", "unknown-key")], seal.unknown_key),
+                (&[("reason", "forged")], seal.forged),
+                (&[("reason", "replayed")], seal.replayed),
+                (&[("reason", "not-member")], seal.not_member),
+            ],
+        );
         let streams = member.transport.counters();
-        text.family(Counter, "weft_messages_total", "Messages over streams.", &[
-            (&[("direction", "out")], streams.sent),
-            (&[("direction", "in")], streams.received),
-        ]);
-        text.family(Counter, "weft_messages_lost_total", "Messages not delivered, by reason.", &[
-            (&[("reason", "unreachable")], streams.undelivered),
-            (&[("reason", "overflow")], streams.overflowed),
-        ]);
-        text.family(Counter, "weft_streams_refused_total", "Refused on the stream port.", &[
-            (&[("reason", "malformed")], streams.malformed),
-            (&[("reason", "stranger")], streams.refused),
-        ]);
-        text.family(Counter, "weft_dials_total", "Connections to others.", &[
-            (&[("outcome", "made")], streams.dialled),
-            (&[("outcome", "failed")], streams.dial_failures),
-        ]);
+        text.family(
+            Counter,
+            "weft_messages_total",
+            "Messages over streams.",
+            &[(&[("direction", "out")], streams.sent), (&[("direction", "in")], streams.received)],
+        );
+        text.family(
+            Counter,
+            "weft_messages_lost_total",
+            "Messages not delivered, by reason.",
+            &[
+                (&[("reason", "unreachable")], streams.undelivered),
+                (&[("reason", "overflow")], streams.overflowed),
+            ],
+        );
+        text.family(
+            Counter,
+            "weft_streams_refused_total",
+            "Refused on the stream port.",
+            &[
+                (&[("reason", "malformed")], streams.malformed),
+                (&[("reason", "stranger")], streams.refused),
+            ],
+        );
+        text.family(
+            Counter,
+            "weft_dials_total",
+            "Connections to others.",
+            &[
+                (&[("outcome", "made")], streams.dialled),
+                (&[("outcome", "failed")], streams.dial_failures),
+            ],
+        );
         let core = member.node.counters();
         text.single(Counter, "weft_core_ticks_total", "Decisions of the core.", core.ticks);
         text.single(
@@ -210,11 +244,16 @@ impl Driver {
             "Authentic datagrams and messages that made no sense.",
             core.malformed,
         );
-        text.family(Counter, "weft_proposals_total", "Placements proposed or judged.", &[
-            (&[("what", "proposed")], core.proposed),
-            (&[("what", "accepted")], core.accepted),
-            (&[("what", "rejected")], core.rejected),
-        ]);
+        text.family(
+            Counter,
+            "weft_proposals_total",
+            "Placements proposed or judged.",
+            &[
+                (&[("what", "proposed")], core.proposed),
+                (&[("what", "accepted")], core.accepted),
+                (&[("what", "rejected")], core.rejected),
+            ],
+        );
         text.single(
             Counter,
             "weft_core_outputs_dropped_total",
@@ -236,11 +275,16 @@ impl Driver {
             .collect();
         text.family(Gauge, "weft_nodes", "Nodes by state, as this node sees them.", &samples);
         text.single(Gauge, "weft_jobs", "Jobs.", status.jobs.into());
-        text.family(Gauge, "weft_slots", "Slots of all jobs.", &[
-            (&[("state", "wanted")], status.wanted.into()),
-            (&[("state", "healthy")], status.healthy.into()),
-            (&[("state", "unplaceable")], status.unplaceable.into()),
-        ]);
+        text.family(
+            Gauge,
+            "weft_slots",
+            "Slots of all jobs.",
+            &[
+                (&[("state", "wanted")], status.wanted.into()),
+                (&[("state", "healthy")], status.healthy.into()),
+                (&[("state", "unplaceable")], status.unplaceable.into()),
+            ],
+        );
         text.single(
             Gauge,
             "weft_local_health",
@@ -266,8 +310,7 @@ impl Driver {
             });
             return;
         }
-        let request =
-            ApiRequest { method: "GET".into(), path: log_path(&query), body: Vec::new() };
+        let request = ApiRequest { method: "GET".into(), path: log_path(&query), body: Vec::new() };
         let asked = member.pass_on(node, &self.local, request);
         tokio::spawn(async move {
             let reply = match asked.await {
@@ -430,7 +473,8 @@ async fn translate(response: ApiResponse) -> Result<Reply, Problem> {
 
 fn stream_response(reply: Reply) -> ApiResponse {
     let Reply::Stream(media, mut chunks) = reply else {
-        let problem = Problem::new(ProblemKind::Internal, "no stream", "this is a bug of the agent");
+        let problem =
+            Problem::new(ProblemKind::Internal, "no stream", "this is a bug of the agent");
         return problem_response(&problem);
     };
     let (sender, body) = mpsc::channel(CHUNKS_MAX);

@@ -105,7 +105,7 @@ impl Store {
         record.ended = Some(event);
         self.write(&record)?;
         // Looking at every record costs more than the few folders too many that gather meanwhile.
-        if self.ends.fetch_add(1, Ordering::Relaxed) % ENDS_PER_PRUNING == 0 {
+        if self.ends.fetch_add(1, Ordering::Relaxed).is_multiple_of(ENDS_PER_PRUNING) {
             self.prune();
         }
         Ok(())

@@ -138,11 +138,11 @@ pub fn shell(job: &str, script: &str) -> Launch {
     launch(job, &["/bin/sh", "-c", script])
 }
 
-fn alive(pid: u32) -> bool {
+pub fn alive(pid: u32) -> bool {
     process::start_time(pid).is_some() && !process::is_zombie(pid)
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let waiting = async {

@@ -211,8 +211,8 @@ pub fn read(
                     format!("the path says {job}, the spec says {}: make them equal", spec.name),
                 ));
             }
-            let expected_version =
-                parameter("expected_version").map(|text| number("expected_version", text, u64::MAX));
+            let expected_version = parameter("expected_version")
+                .map(|text| number("expected_version", text, u64::MAX));
             Operation::Submit { spec, expected_version: expected_version.transpose()? }
         }
         Endpoint::Plan => Operation::Plan(spec(body)?),
@@ -274,7 +274,8 @@ pub fn read(
             let wanted: api::CreateToken = json(body, Some(api::CreateToken::default()))?;
             let lifetime = match &wanted.lifetime {
                 None => TOKEN_LIFETIME,
-                Some(text) => duration::parse(text).ok()
+                Some(text) => duration::parse(text)
+                    .ok()
                     .filter(|lifetime| !lifetime.is_zero() && *lifetime <= TOKEN_LIFETIME_MAX)
                     .ok_or_else(|| {
                         invalid(

@@ -32,7 +32,19 @@ pub(crate) fn identity() -> Identity {
     Identity::ephemeral().expect("random numbers")
 }
 
-fn localhost(port: u16) -> SocketAddr {
+/// An endpoint that takes any connection, and does with it as it likes: an impostor.
+pub(crate) fn impostor(identity: &Identity) -> (Endpoint, SocketAddr) {
+    let Sockets { streams, address, .. } = Sockets::bind(localhost(0)).expect("free ports");
+    let mut server = quinn::ServerConfig::with_crypto(tls::server(identity).expect("a key"));
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("in range")));
+    server.transport_config(Arc::new(transport));
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let endpoint = Endpoint::new(endpoint_config(identity), Some(server), streams, runtime);
+    (endpoint.expect("an endpoint"), address)
+}
+
+pub(crate) fn localhost(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 

@@ -224,5 +224,9 @@ fn three_nodes_join_place_and_replace() {
 
     fleet.ask(a, Request::Stop { job: JobName::new("web").unwrap() });
     fleet.run(Duration::from_secs(5));
-    assert!(fleet.nodes[&b].allocs(None, false).is_empty());
+    for node in [a, b, c] {
+        let left = fleet.nodes[&node].allocs(None, false);
+        assert!(left.is_empty(), "{node:?}: {left:#?}");
+        assert_eq!(fleet.nodes[&node].counters().malformed, 0);
+    }
 }

@@ -5,7 +5,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::admission::tests::{GIB, alloc, any_spec, device, job, machine, pinned, shared};
+use crate::admission::properties::any_spec;
+use crate::admission::tests::{GIB, alloc, device, job, machine, pinned, shared};
 use crate::constraint::Constraint;
 use crate::id::AllocId;
 use crate::job::{NumaPolicy, Port, Strategy as PlacementStrategy};
@@ -231,6 +232,21 @@ fn affinity_draws_and_does_not_force() {
 }
 
 #[test]
+fn prefer_goes_where_one_memory_node_holds_it() {
+    // Both have six free cores; only on node 1 are four of them together.
+    let mut fleet = fleet([info(0, machine(2, 1, 6, 1)), info(1, machine(2, 1, 6, 1))]);
+    let on = |cpus: &str| Claim { cpus: cpus.parse().unwrap(), ..Claim::default() };
+    fleet.hold(node(0), &alloc(0), &on("0-2,6-8"));
+    fleet.hold(node(1), &alloc(1), &on("0-3,6-7"));
+    let spec = pinned(4, NumaPolicy::Prefer);
+    for seed in 0..20 {
+        let mut placer = Placer::new(&fleet, &spec, &BTreeMap::new());
+        let choice = placer.choose(&fleet, &[], &mut random(seed)).unwrap();
+        assert_eq!((choice.node, choice.claim.mems.len()), (node(1), 1));
+    }
+}
+
+#[test]
 fn rare_devices_are_left_to_those_who_need_them() {
     let mut with_gpu = machine(1, 1, 8, 1);
     with_gpu.devices = vec![device("/dev/gpu0", "gpu", None, None)];
@@ -300,7 +316,6 @@ fn the_only_node_of_five_thousand_that_fits_is_found() {
     let mut with_gpu = machine(1, 1, 8, 1);
     with_gpu.devices = vec![device("/dev/gpu0", "gpu", None, None)];
     fleet.upsert(node(3210), Arc::new(info(3210, with_gpu)));
-    // A node that looks as if it fits (its bound memory is only seen on closer look) is passed over.
     let mut spec = shared(100, 0);
     spec.resources.devices = vec!["gpu".into()];
     for seed in 0..20 {
@@ -371,6 +386,27 @@ fn rows_of_a_node_may_come_before_the_node_itself() {
 }
 
 #[test]
+fn slots_spread_to_values_that_few_nodes_have() {
+    // Three nodes of two thousand are in the other rack, and one of these is full.
+    let rack = |number| if [17, 900, 1800].contains(&number) { "r2" } else { "r1" };
+    let mut fleet = fleet((0..2000).map(|number| labelled(number, "rack", rack(number))));
+    fleet.hold(node(17), &alloc(99), &Claim { shared_millis: 8000, ..Claim::default() });
+    let mut spec = shared(5000, 0);
+    spec.placement.spread = Some("labels.rack".parse().unwrap());
+    let mut placer = Placer::new(&fleet, &spec, &BTreeMap::new());
+    let mut random = random(1);
+    let mut in_r2 = Vec::new();
+    for index in 0..8 {
+        let chosen = place(&mut fleet, &mut placer, index, &mut random);
+        if fleet.get(&chosen).unwrap().info().unwrap().labels["rack"] == "r2" {
+            in_r2.push(index / 2);
+        }
+    }
+    // One slot of the first two, one of the next two, then there is no room.
+    assert_eq!(in_r2, [0, 1]);
+}
+
+#[test]
 fn no_nodes_no_choice() {
     let fleet = Fleet::new();
     let spec = job("lonely");
@@ -380,6 +416,15 @@ fn no_nodes_no_choice() {
 }
 
 proptest! {
+    #[test]
+    fn a_walk_visits_every_node_once(limit in 0usize..3000, seed: u64) {
+        for walk in [Walk::in_order(limit), Walk::random(limit, &mut random(seed))] {
+            let mut seen: Vec<usize> = walk.collect();
+            seen.sort_unstable();
+            prop_assert!(seen.into_iter().eq(0..limit));
+        }
+    }
+
     #[test]
     fn slots_spread_evenly(
         nodes in 1u32..200, values in 1u32..6, slots in 1u32..60, seed: u64, by_label: bool,
@@ -430,6 +475,8 @@ proptest! {
             for verdict in &verdicts {
                 let checked = fleet.get(&verdict.node).unwrap().check(spec);
                 prop_assert_eq!(checked.err(), verdict.rejection.clone());
+                let glance = &fleet.glances()[fleet.index_of(&verdict.node).unwrap()];
+                prop_assert!(verdict.rejection.is_some() || Needs::new(spec).may_fit(glance));
             }
             match placer.choose(&fleet, &[], &mut random) {
                 Some(choice) => {

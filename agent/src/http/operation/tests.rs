@@ -21,7 +21,12 @@ fn requests_become_operations() {
             r#"{"on": true}"#,
             Operation::Drain { node: "a".into(), on: true },
         ),
-        ("POST", "/v1/jobs/web/scale", r#"{"count": 3}"#, Operation::Scale { job: job(), count: 3 }),
+        (
+            "POST",
+            "/v1/jobs/web/scale",
+            r#"{"count": 3}"#,
+            Operation::Scale { job: job(), count: 3 },
+        ),
         ("POST", "/v1/jobs/web/restart", "", Operation::Restart { job: job(), slot: None }),
         (
             "POST",
