@@ -5,8 +5,8 @@
 //! it need not; failures are still reported once an interval, since the core counts them. Runs are
 //! spread over their interval by their names, and only [`AT_ONCE_MAX`] ask at a time.
 //!
-//! A command is a child of the agent under either executor. It runs as the task's user, on the task's
-//! CPUs, with its environment and in its mount namespace (its files, its `/tmp`), but outside its
+//! A command is a child of the agent under either executor. It runs as the task's user, with no more
+//! capabilities than the task may have, on its CPUs, with its environment and in its mount namespace (its files, its `/tmp`), but outside its
 //! cgroup and without its filter of system calls: a check that hangs or eats memory must not end the
 //! task it asks about.
 
@@ -212,7 +212,7 @@ impl Asker {
         let namespace = File::open(format!("/proc/{}/ns/mnt", self.pid)).ok().filter(|_| root);
         let become_task = BecomeTask {
             namespace: namespace.map(OwnedFd::from),
-            identity: root.then_some(status.user),
+            identity: root.then_some((status.user.0, status.user.1, status.bounding)),
             affinity: (!status.cpus.is_empty()).then(|| process::Mask::of(&status.cpus)),
         };
         let mut command = tokio::process::Command::new(program);
@@ -271,7 +271,8 @@ impl Drop for Group {
 /// What a check's process does before exec to be like the task.
 struct BecomeTask {
     namespace: Option<OwnedFd>,
-    identity: Option<(u32, u32)>,
+    /// User, group, and the capabilities that the task may ever have.
+    identity: Option<(u32, u32, u64)>,
     affinity: Option<process::Mask>,
 }
 
@@ -285,7 +286,8 @@ impl BecomeTask {
         if let Some(affinity) = &self.affinity {
             affinity.apply_affinity(0)?;
         }
-        if let Some((user, group)) = self.identity {
+        if let Some((user, group, bounding)) = self.identity {
+            process::bound_capabilities(bounding)?;
             // Raw calls: libc's own wrappers would signal threads that the fork left behind.
             // SAFETY: an empty list of groups needs no memory.
             Errno::result(unsafe {
@@ -296,9 +298,7 @@ impl BecomeTask {
             // SAFETY: no memory is passed.
             Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
         }
-        // SAFETY: no memory is passed.
-        let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-        Errno::result(done)?;
+        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
         Ok(())
     }
 }

@@ -175,6 +175,13 @@ fn on_systemd_a_pin_that_cannot_take_is_a_failed_start() {
 }
 
 #[test]
+fn on_systemd_limits_that_are_advertised_bite() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::limits_bite(&mut agent);
+}
+
+#[test]
 fn on_systemd_a_new_agent_adopts_units_from_systemd() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut before) = agent(&state) else { return };

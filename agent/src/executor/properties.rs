@@ -257,7 +257,7 @@ pub fn exec_failure(status: i32) -> Option<&'static str> {
         228 => "its system call filter cannot be loaded",
         233 => "its runtime directory cannot be made",
         242 => "its memory policy cannot be set",
-        200..=245 => "systemd could not set it up",
+        _ if (200..=245).contains(&status) => "systemd could not set it up",
         _ => return None,
     })
 }

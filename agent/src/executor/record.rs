@@ -64,8 +64,8 @@ impl Store {
             .truncate(true)
             .mode(0o600)
             .open(&new)?;
+        // Not synced: a record is of use only within the boot that wrote it.
         file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_data()?;
         std::fs::rename(new, folder.join("unit.json"))
     }
 

@@ -145,14 +145,17 @@ impl Systemd {
             if found.iter().any(|one: &UnitFound| one.alloc == alloc) {
                 continue;
             }
+            if record.boot != *self.boot {
+                // The machine went down under it: that is not an exit, there is simply no unit.
+                if record.ended.is_none() {
+                    self.write_end(&record.launch, super::gone()).await;
+                }
+                continue;
+            }
             let Some(seat) = self.desk.take(&alloc, run).await else { continue };
             let event = record.ended.clone().unwrap_or_else(|| {
-                let same_boot = record.boot == *self.boot;
-                let why = match same_boot {
-                    true => "exited while the agent was away",
-                    false => "gone: the machine was restarted",
-                };
-                UnitEvent::Exited { status: why.into(), success: false, killed: false }
+                let status = "exited while the agent was away".into();
+                UnitEvent::Exited { status, success: false, killed: false }
             });
             if record.ended.is_none() {
                 self.write_end(&record.launch, event.clone()).await;

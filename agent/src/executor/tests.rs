@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use super::direct::Direct;
 use super::output::{self, Channel, LogQuery};
 use super::process;
 use super::{Executor, Preference};
@@ -23,6 +22,17 @@ pub struct Agent {
     pub runtime: tokio::runtime::Runtime,
     pub executor: Executor,
     pub events: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+}
+
+impl Drop for Agent {
+    /// The agent's own cgroup, once it is empty; an agent leaves it to its successor.
+    fn drop(&mut self) {
+        if let Executor::Direct(direct) = &self.executor
+            && let Some(cgroup) = direct.cgroup_of(&AllocId::new(JobName::new("x").unwrap(), 0, 1))
+        {
+            let _ = std::fs::remove_dir(cgroup.parent().unwrap());
+        }
+    }
 }
 
 impl Agent {
@@ -136,6 +146,14 @@ pub fn launch(job: &str, command: &[&str]) -> Launch {
 
 pub fn shell(job: &str, script: &str) -> Launch {
     launch(job, &["/bin/sh", "-c", script])
+}
+
+/// Changes what the agent left on disk about a unit.
+fn edit_record(state: &Path, launch: &Launch, edit: impl FnOnce(&mut serde_json::Value)) {
+    let path = state.join("alloc").join(launch.alloc.unit()).join("unit.json");
+    let mut record = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    edit(&mut record);
+    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
 }
 
 pub fn alive(pid: u32) -> bool {
@@ -320,6 +338,63 @@ fn memory_is_bound_to_the_claimed_nodes() {
     agent.exited(&bound);
 }
 
+/// What bites where a cgroup has the controllers for it, under either executor.
+pub fn limits_bite(agent: &mut Agent) {
+    let enforced = agent.executor.enforced();
+    if enforced.memory {
+        let mut hungry = shell("hungry", "head -c 200m /dev/zero | tail | wc -c");
+        hungry.memory = 32 << 20;
+        hungry.task.command[2].push_str("; sleep 600");
+        agent.start(&hungry);
+        agent.running(&hungry);
+        assert_eq!(agent.exited(&hungry), ("out of memory".into(), false, false));
+    } else {
+        eprintln!("skipped: no memory controller");
+    }
+    let mut held = shell("held", "sleep 600");
+    let own = process::affinity(0).unwrap();
+    held.cpus = CpuSet::from_iter(own.iter().take(1));
+    held.claim.cpus = held.cpus.clone();
+    held.claim.mems = CpuSet::from_iter(process::online_nodes().iter().take(1));
+    held.task.sandbox.tasks_max = 7;
+    agent.start(&held);
+    let pid = agent.running(&held);
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own_path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let folder = super::cgroup::mount().zip(own_path).map(|(mount, path)| mount.join(path));
+    let value = |file: &str| {
+        let path = folder.as_ref().expect("a limit is enforced by a cgroup").join(file);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    };
+    if enforced.cpuset {
+        assert_eq!(value("cpuset.cpus.effective"), held.cpus.to_string());
+        assert_eq!(value("cpuset.mems.effective"), held.claim.mems.to_string());
+        assert_eq!(process::status(pid).unwrap().mems, held.claim.mems);
+        assert!(process::set_affinity(pid as i32, &own).is_ok());
+        assert_eq!(process::affinity(pid as i32).unwrap(), held.cpus, "nobody can widen it");
+    } else {
+        eprintln!("skipped: no cpuset controller");
+    }
+    if enforced.tasks {
+        assert_eq!(value("pids.max"), "7");
+    } else {
+        eprintln!("skipped: no pids controller");
+    }
+    if enforced.cpu {
+        assert_eq!(value("cpu.weight"), "100");
+    } else {
+        eprintln!("skipped: no cpu controller");
+    }
+    agent.stop(&held);
+    agent.exited(&held);
+}
+
+#[test]
+fn limits_that_are_advertised_bite() {
+    let state = tempfile::tempdir().unwrap();
+    limits_bite(&mut Agent::direct(state.path()));
+}
+
 #[test]
 fn the_environment_names_the_allocation_and_its_ports() {
     let state = tempfile::tempdir().unwrap();
@@ -468,11 +543,7 @@ fn a_process_that_ended_meanwhile_is_not_mistaken_for_one_with_its_number() {
         agent.running(&one)
     };
     // As if the number had gone to another process: same number, another start time.
-    let path = state.path().join("alloc").join(one.alloc.unit()).join("unit.json");
-    let mut record: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    record["process"][0] = std::process::id().into();
-    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    edit_record(state.path(), &one, |record| record["process"][0] = std::process::id().into());
     let agent = Agent::direct(state.path());
     let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
     assert!(
@@ -487,6 +558,31 @@ fn a_process_that_ended_meanwhile_is_not_mistaken_for_one_with_its_number() {
 }
 
 #[test]
+fn a_unit_from_before_the_machine_restarted_is_not_found() {
+    let state = tempfile::tempdir().unwrap();
+    let one = shell("rebooted", "sleep 600");
+    let pid = {
+        let mut agent = Agent::direct(state.path());
+        agent.start(&one);
+        agent.running(&one)
+    };
+    // The same number and even the same start time, in another boot.
+    edit_record(state.path(), &one, |record| record["boot"] = "another".into());
+    let agent = Agent::direct(state.path());
+    let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+    assert_eq!(found, []);
+    assert!(alive(pid), "a process of this boot is not touched on the word of an old record");
+    edit_record(state.path(), &one, |record| {
+        record["boot"] = process::boot_id().into();
+        record["ended"] = serde_json::Value::Null;
+    });
+    let mut agent = Agent::direct(state.path());
+    assert_eq!(agent.runtime.block_on(agent.executor.adopt()).unwrap().len(), 1);
+    agent.stop(&one);
+    agent.exited(&one);
+}
+
+#[test]
 fn a_process_whose_start_was_not_written_down_is_found() {
     let state = tempfile::tempdir().unwrap();
     let one = shell("unwritten", "sleep 600");
@@ -495,11 +591,7 @@ fn a_process_whose_start_was_not_written_down_is_found() {
         agent.start(&one);
         agent.running(&one)
     };
-    let path = state.path().join("alloc").join(one.alloc.unit()).join("unit.json");
-    let mut record: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    record["process"] = serde_json::Value::Null;
-    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    edit_record(state.path(), &one, |record| record["process"] = serde_json::Value::Null);
     let mut agent = Agent::direct(state.path());
     let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
     assert!(
@@ -593,11 +685,7 @@ fn a_follower_sees_what_comes_and_survives_a_cut_file() {
 #[test]
 fn the_limits_that_are_advertised_were_measured() {
     let state = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let enforced = runtime.block_on(async {
-        let (events, _keep) = mpsc::channel(1);
-        Direct::open(state.path(), events).unwrap().enforced()
-    });
+    let enforced = Agent::direct(state.path()).executor.enforced();
     let top = super::cgroup::mount();
     let controllers =
         top.map(|top| super::cgroup::controllers(&top, "cgroup.controllers")).unwrap_or_default();
