@@ -55,7 +55,7 @@ fn three_nodes_join_by_multicast_alone_and_run_a_job_on_any_nodes_word() {
 fn the_last_of_two_nodes_takes_work_and_runs_what_the_dead_one_ran() {
     let Some(lab) = Lab::new("last") else { return };
     let mut machines = lab.fabric(2);
-    machines[0].submit(&job("before", 2, "[placement]\nstrategy = \"spread\""));
+    machines[0].submit(&job("before", 2, "[resources]\ncpu = 0.1"));
     machines[1].wait_healthy("before");
 
     // The one that founded the fabric.
@@ -409,7 +409,7 @@ fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
     for machine in &machines {
         machine.wait_alive(2);
     }
-    let there = "[placement]\nconstraints = ['node == \"full\"']";
+    let there = "[placement]\nconstraints = ['name == \"full\"']";
     machines[0].submit(&job("kept", 1, there));
     machines[1].wait_healthy("kept");
     let running = machines[1].processes_of("kept");
