@@ -1,5 +1,5 @@
 //! placeholder
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 mod executor;
 mod health;
 mod topology;

@@ -75,6 +75,26 @@ fn on_systemd_a_task_too_short_to_be_seen_has_an_exit_status_too() {
 }
 
 #[test]
+fn on_systemd_a_hundred_at_once_all_run_and_end() {
+    const UNITS: usize = 100;
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    for index in 0..UNITS {
+        let mut one = shell("flood", "exit 0");
+        one.alloc.slot.index = index as u32;
+        agent.start(&one);
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < UNITS {
+        match agent.next() {
+            (_, _, UnitEvent::Running { .. }) => {}
+            (alloc, _, UnitEvent::Exited { success: true, .. }) => assert!(ended.insert(alloc)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn on_systemd_what_cannot_start_is_refused_with_the_reason() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut agent) = agent(&state) else { return };

@@ -235,6 +235,27 @@ fn a_start_that_comes_twice_starts_one_process() {
 }
 
 #[test]
+fn commands_do_not_wait_for_whoever_reads_the_events() {
+    let state = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (events, mut read) = mpsc::channel(1);
+        let choice = Executor::choose(Preference::Direct, state.path(), events).await.unwrap();
+        let never = shell("unread", "true");
+        let commands = async {
+            for _ in 0..10 {
+                choice.executor.stop(&never.alloc, 1).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, commands).await.expect("no command waits");
+        for _ in 0..10 {
+            let event = tokio::time::timeout(PATIENCE, read.recv()).await.unwrap().unwrap();
+            assert!(matches!(event.2, UnitEvent::Exited { .. }));
+        }
+    });
+}
+
+#[test]
 fn a_task_that_ignores_its_stop_signal_is_killed_with_all_it_started() {
     let state = tempfile::tempdir().unwrap();
     let mut agent = Agent::direct(state.path());
