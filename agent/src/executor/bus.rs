@@ -23,8 +23,8 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 /// Calls under way at a time. The bus refuses a connection that waits for more than 128 answers.
 const CALLS_MAX: usize = 64;
-/// Signals that wait for a busy keeper. More than these would be dropped by the bus library's
-/// back-pressure on the whole connection, so keepers read at once.
+/// Signals that wait for one keeper. When a queue is full the whole connection waits, so this is far
+/// more than a unit sends while its keeper waits for an answer.
 const SIGNALS_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(32).unwrap();
 
 /// Outcome of a job of systemd: its path, and `done`, `failed`, `canceled`, `timeout`...

@@ -191,6 +191,20 @@ impl Systemd {
             }
             seat.close(&event);
             event
+        } else if state.sub == "exited" {
+            // It ended well, and was kept for us. What it left behind goes in the background.
+            let event = ended(&state, false);
+            if let Some(launch) = &launch {
+                self.write_end(launch, event.clone()).await;
+            }
+            seat.close(&event);
+            let (systemd, unit) = (self.clone(), unit.to_owned());
+            tokio::spawn(async move {
+                if let Err(error) = systemd.clear(&unit).await {
+                    tracing::warn!(unit, %error, "a unit that has ended cannot be removed");
+                }
+            });
+            event
         } else {
             let event = running_event(state.pid);
             seat.note(&event);
