@@ -55,7 +55,7 @@ fn three_nodes_join_by_multicast_alone_and_run_a_job_on_any_nodes_word() {
 fn the_last_of_two_nodes_takes_work_and_runs_what_the_dead_one_ran() {
     let Some(lab) = Lab::new("last") else { return };
     let mut machines = lab.fabric(2);
-    machines[0].submit(&job("before", 2, "[placement]\nstrategy = \"spread\""));
+    machines[0].submit(&job("before", 2, "[resources]\ncpu = 0.1"));
     machines[1].wait_healthy("before");
 
     // The one that founded the fabric.
@@ -374,7 +374,9 @@ fn two_nodes_with_one_host_name_are_told_apart() {
     let nodes = machines[0].nodes();
     let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names.len(), 3, "{names:?}");
-    assert!(names.contains("one") && names.iter().filter(|name| name.starts_with("twin")).count() == 2);
+    assert!(
+        names.contains("one") && names.iter().filter(|name| name.starts_with("twin")).count() == 2
+    );
     // Each name leads to its node, from anywhere.
     for node in &nodes {
         for machine in &machines {
@@ -393,7 +395,8 @@ fn two_nodes_with_one_host_name_are_told_apart() {
 #[test]
 fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
     let Some(lab) = Lab::new("disk") else { return };
-    let mut machines: Vec<Machine> = ["well", "full"].iter().map(|name| lab.machine(name)).collect();
+    let mut machines: Vec<Machine> =
+        ["well", "full"].iter().map(|name| lab.machine(name)).collect();
     // A disk of its own for the state of the second.
     let state = machines[1].state.display().to_string();
     machines[1].shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=8m tmpfs {state}"));
@@ -406,7 +409,7 @@ fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
     for machine in &machines {
         machine.wait_alive(2);
     }
-    let there = "[placement]\nconstraints = ['node == \"full\"']";
+    let there = "[placement]\nconstraints = ['name == \"full\"']";
     machines[0].submit(&job("kept", 1, there));
     machines[1].wait_healthy("kept");
     let running = machines[1].processes_of("kept");

@@ -768,7 +768,9 @@ fn job_route(
                 }
             }
         }
-        ("GET", ["logs"]) if query["slot"].parse::<u32>().unwrap() >= view.wanted => no_such("slot"),
+        ("GET", ["logs"]) if query["slot"].parse::<u32>().unwrap() >= view.wanted => {
+            no_such("slot")
+        }
         ("GET", ["logs"]) => {
             let first = query
                 .get("tail")
