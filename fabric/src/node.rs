@@ -214,14 +214,18 @@ impl Node {
         match input {
             Input::Tick => {}
             Input::Datagram { from, payload } => {
-                if self.table.is_member(&from) && from != self.config.id {
+                if from == self.config.id {
+                    // Sent to a former self at our own address.
+                } else if self.table.is_member(&from) {
                     self.handle_datagram(now, from, &payload);
                 } else {
                     self.counters.malformed += 1;
                 }
             }
             Input::Message { from, message } => {
-                if self.table.is_member(&from) && from != self.config.id {
+                if from == self.config.id {
+                    // Sent to a former self at our own address.
+                } else if self.table.is_member(&from) {
                     self.handle_message(now, from, message);
                 } else {
                     self.counters.malformed += 1;
