@@ -2,6 +2,7 @@
 //!
 //! Watching changes nothing: whoever stops watching leaves the job as it is.
 
+use fabric::alloc::Phase;
 use fabric::api::{AllocView, Explanation, JobState, JobView};
 use fabric::id::JobName;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
-use crate::screen::{Cell, Table, Tone, printable};
+use crate::screen::{Cell, Table, Tone, plural, printable};
 
 /// Between two looks.
 pub const POLL: Duration = Duration::from_millis(250);
@@ -112,7 +113,8 @@ pub async fn until_gone(
                 return Ok(());
             }
             if last.replace(left) != Some(left) && left > 0 {
-                context.screen.say(&format!("{left} allocations of {job} are left"));
+                let left = plural(left, "allocation");
+                context.screen.say(&format!("{left} of {job} left"));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -273,7 +275,11 @@ impl<'a> Progress<'a> {
 
 /// `web/0 on rack1: running, healthy`
 fn slot_line(alloc: &AllocView) -> String {
-    let healthy = if alloc.row.healthy { ", healthy" } else { "" };
+    let healthy = match (alloc.row.phase, alloc.row.healthy) {
+        (_, true) => ", healthy",
+        (Phase::Running, false) => ", not healthy yet",
+        (_, false) => "",
+    };
     let trouble = alloc.row.trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
     let restarts = match alloc.row.restarts {
         0 => String::new(),

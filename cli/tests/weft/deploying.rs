@@ -177,7 +177,7 @@ fn a_job_that_comes_to_nothing_fails() {
         fake.weft(&["apply", "web.toml", "--settle", "300ms"])
             .await
             .exits(1)
-            .says("web/1 on node2: running: exit status 3")
+            .says("web/1 on node2: running, not healthy yet: exit status 3")
             .says("web version 1 is failing")
             .says("see weft logs web and weft explain web");
     });
