@@ -235,10 +235,13 @@ impl<'a> Progress<'a> {
             JobState::Reverted if goal.settle.is_some() => {
                 screen.clear_line();
                 let reason = job.reason.as_deref().unwrap_or("it did not become healthy");
-                screen.say_toned(Tone::Bad, &printable(&format!(
-                    "version {} of {} failed and was reverted, version {} is in force: {reason}",
-                    goal.version, job.name, job.version
-                )));
+                screen.say_toned(
+                    Tone::Bad,
+                    &printable(&format!(
+                        "{} was reverted to version {}: {reason}",
+                        job.name, job.version
+                    )),
+                );
                 return Ok(Some(Exit::Failed));
             }
             _ => {}

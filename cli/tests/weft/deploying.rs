@@ -194,7 +194,7 @@ fn an_update_that_fails_is_reported_as_reverted() {
             .exits(1)
             .says("  ~  task.command  [\"/bin/web\",\"${port.http}\"] -> [\"/bin/crash\",\"${port.http}\"]")
             .says("slots: replace 3")
-            .says("version 2 of web failed and was reverted, version 1 is in force: exit status 3");
+            .says("web was reverted to version 1: exit status 3");
     });
 }
 
