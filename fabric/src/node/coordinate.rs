@@ -405,8 +405,11 @@ impl Node {
     /// that rejected it a moment ago.
     pub(super) fn avoided(&self, now: Now, slot: &SlotId) -> Vec<Avoid> {
         let horizon = self.horizon(now);
+        let in_force = self.table.job(&slot.job).map(|job| job.hash());
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
-            let failed = matches!(row.ending, Some(Ending::Failed { .. }));
+            // What another version did there says nothing about this one.
+            let failed =
+                matches!(row.ending, Some(Ending::Failed { .. })) && Some(row.spec) == in_force;
             let left = limits::FAILED_FOR.saturating_sub(horizon.since(written));
             (failed && left > Duration::ZERO).then_some((node, left))
         });
