@@ -8,7 +8,7 @@ use discovery::{Discovery, Interfaces, Settings};
 use fabric::api::{Problem, ProblemKind};
 use fabric::clock::{Instant, Now};
 use fabric::id::NodeId;
-use fabric::io::{Input, Request, UnitFound};
+use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, Topology};
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
 use crate::executor::Executor;
+use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
 use crate::quic::{Incoming, Sockets};
@@ -29,6 +30,7 @@ use crate::store::{self, Progress, Writer};
 use crate::token::Token;
 use addresses::Local;
 use answers::Step;
+use checks::Checks;
 use enter::{Entering, JoinOutcome, Joining};
 use member::{Asker, Counts, Hands, Member};
 use sources::{Channels, Sources, Wake};
@@ -36,6 +38,7 @@ use units::UnitCommand;
 
 mod addresses;
 mod answers;
+mod checks;
 mod enter;
 mod local;
 mod member;
@@ -76,11 +79,10 @@ pub struct Driver {
     executor: Executor,
     executor_reason: String,
     units: mpsc::Sender<UnitCommand>,
+    checks: Checks,
     /// Units of the agent before, until a core takes them.
     adopted: Option<Vec<UnitFound>>,
     store: Writer,
-    /// Everything up to this write is on disk.
-    persisted: u64,
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
@@ -131,8 +133,17 @@ impl Driver {
             .context("no executor works here")?;
         let adopted = choice.executor.adopt().await.context("cannot look for units that run")?;
         let (units, commands) = mpsc::channel(units::COMMANDS_MAX);
-        let (checks, checked) = mpsc::channel(UNIT_EVENTS_MAX);
-        tokio::spawn(units::carry_out(choice.executor.clone(), commands, checks));
+        let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
+        let mut checks = Checks::new(Checker::new(outcomes));
+        for found in &adopted {
+            if matches!(found.event, UnitEvent::Running { .. })
+                && let Some(launch) = choice.executor.launch_of(&found.alloc).await
+            {
+                checks.launched(&launch);
+                checks.event(&found.alloc, found.run, &found.event);
+            }
+        }
+        tokio::spawn(units::carry_out(choice.executor.clone(), commands));
 
         let name = config.name();
         let (discovery, discovery_trouble) =
@@ -154,9 +165,9 @@ impl Driver {
             executor: choice.executor,
             executor_reason: choice.reason,
             units,
+            checks,
             adopted: Some(adopted),
             store,
-            persisted: 0,
             warnings: opened.warnings,
             events: Events::default(),
             counts: Counts::default(),
@@ -224,13 +235,12 @@ impl Driver {
             Wake::Incoming(incoming) => self.incoming(now, incoming),
             Wake::Unit(alloc, run, event) => {
                 tracing::debug!(%alloc, run, ?event, "unit");
+                self.checks.event(&alloc, run, &event);
                 self.input(Input::Unit { alloc, run, event });
             }
-            Wake::Checked(checked) => self.input(Input::Checked {
-                alloc: checked.alloc,
-                run: checked.run,
-                outcome: checked.outcome,
-            }),
+            Wake::Checked(alloc, run, outcome) => {
+                self.input(Input::Checked { alloc, run, outcome });
+            }
             Wake::Written(progress) => self.written(progress),
             Wake::Joined(outcome) => self.join_ended(*outcome),
             Wake::Discovered(event) => self.discovered(event),
@@ -265,6 +275,7 @@ impl Driver {
             local: &self.local,
             store: &self.store,
             units: &self.units,
+            checks: &mut self.checks,
             events: &mut self.events,
             counts: &mut self.counts,
         });
@@ -405,26 +416,13 @@ impl Driver {
     }
 
     fn written(&mut self, progress: Progress) {
-        let (input, trouble) = match progress {
-            Progress::Persisted { through } => {
-                self.persisted = through;
-                (Input::Persisted { through }, None)
-            }
-            Progress::Failed { sequence, reason } => {
-                (Input::PersistFailed { sequence, reason: reason.clone() }, Some(reason))
-            }
-        };
         if let Some(member) = &mut self.member {
-            match (&member.disk, &trouble) {
-                (None, Some(reason)) => {
-                    tracing::warn!(reason, "the disk refuses: no new work here")
-                }
-                (Some(_), None) => tracing::info!("the disk takes writes again"),
-                _ => {}
-            }
-            member.disk = trouble;
+            member.written(&progress);
         }
-        self.input(input);
+        self.input(match progress {
+            Progress::Persisted { through } => Input::Persisted { through },
+            Progress::Failed { sequence, reason } => Input::PersistFailed { sequence, reason },
+        });
         self.try_to_enter();
     }
 
@@ -500,7 +498,7 @@ impl Driver {
     }
 
     fn advertised(&self) -> Vec<SocketAddr> {
-        addresses::advertised(&self.config.listen, &self.local)
+        addresses::advertised(&self.config.listen, self.bound.port(), &self.local)
     }
 
     /// Clears away what an interrupted `init` or `join` has left.
@@ -585,6 +583,3 @@ fn start_discovery(
     let rest = Discovery::start(Settings { mdns: false, ..settings });
     (rest.ok(), Some(error.to_string()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,15 +16,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+mod bus;
 pub mod cgroup;
 mod desk;
 pub mod direct;
 pub mod output;
 pub mod process;
+mod properties;
 mod record;
 mod sandbox;
 mod spawn;
+pub mod systemd;
 
+#[cfg(test)]
+mod on_systemd;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +52,8 @@ pub enum Preference {
 /// What runs the units of this node. Clones are the same one.
 #[derive(Clone, Debug)]
 pub enum Executor {
+    /// Transient units of systemd.
+    Systemd(systemd::Systemd),
     /// Plain processes.
     Direct(direct::Direct),
 }
@@ -70,7 +77,18 @@ impl Executor {
     ) -> io::Result<Choice> {
         let reason = match preference {
             Preference::Direct => "the configuration says so".to_owned(),
-            _ => "systemd is not PID 1".to_owned(),
+            Preference::Auto | Preference::Systemd => {
+                match systemd::Systemd::open(state, events.clone()).await {
+                    Ok(systemd) => {
+                        let reason = format!("systemd {} is PID 1", systemd.version());
+                        return Ok(Choice { executor: Executor::Systemd(systemd), reason });
+                    }
+                    Err(reason) if preference == Preference::Systemd => {
+                        return Err(io::Error::other(format!("executor = \"systemd\": {reason}")));
+                    }
+                    Err(reason) => reason,
+                }
+            }
         };
         let executor = Executor::Direct(direct::Direct::open(state, events)?);
         Ok(Choice { executor, reason })
@@ -79,6 +97,7 @@ impl Executor {
     /// `systemd` or `direct`.
     pub fn name(&self) -> &'static str {
         match self {
+            Executor::Systemd(_) => "systemd",
             Executor::Direct(_) => "direct",
         }
     }
@@ -86,6 +105,7 @@ impl Executor {
     /// The limits that hold for units here. Measured, not assumed.
     pub fn enforced(&self) -> Enforced {
         match self {
+            Executor::Systemd(systemd) => systemd.enforced(),
             Executor::Direct(direct) => direct.enforced(),
         }
     }
@@ -93,6 +113,7 @@ impl Executor {
     /// Starts a unit.
     pub async fn start(&self, launch: Launch) {
         match self {
+            Executor::Systemd(systemd) => systemd.start(launch).await,
             Executor::Direct(direct) => direct.start(launch).await,
         }
     }
@@ -100,6 +121,7 @@ impl Executor {
     /// Ends a unit: its stop signal to every process of it, and after its stop timeout, kill.
     pub async fn stop(&self, alloc: &AllocId, run: u32) {
         match self {
+            Executor::Systemd(systemd) => systemd.stop(alloc, run).await,
             Executor::Direct(direct) => direct.stop(alloc, run).await,
         }
     }
@@ -107,6 +129,7 @@ impl Executor {
     /// Moves a running unit to other CPUs. [`UnitEvent::Running`] comes again and says where it is.
     pub fn confine(&self, alloc: &AllocId, run: u32, cpus: CpuSet) {
         match self {
+            Executor::Systemd(systemd) => systemd.confine(alloc, run, cpus),
             Executor::Direct(direct) => direct.confine(alloc, run, cpus),
         }
     }
@@ -115,6 +138,7 @@ impl Executor {
     /// is started.
     pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
         match self {
+            Executor::Systemd(systemd) => systemd.adopt().await,
             Executor::Direct(direct) => direct.adopt().await,
         }
     }
@@ -133,6 +157,7 @@ impl Executor {
 
     fn store(&self) -> &record::Store {
         match self {
+            Executor::Systemd(systemd) => systemd.store(),
             Executor::Direct(direct) => direct.store(),
         }
     }

@@ -30,6 +30,7 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
+mod health;
 mod http;
 mod identity;
 mod join;

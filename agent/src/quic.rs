@@ -54,10 +54,10 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(30);
 /// Time for one message to be handed over, or to come in.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages that one peer may have under way.
-const MESSAGE_STREAMS_MAX: u32 = 64;
+/// Messages that one peer may have under way: each may grow to the size of the largest.
+const MESSAGE_STREAMS_MAX: u32 = 16;
 /// Requests that one peer may have under way: people who follow logs keep theirs for long.
-const REQUEST_STREAMS_MAX: u32 = 64;
+const REQUEST_STREAMS_MAX: u32 = 32;
 /// Bytes that a stranger can make us buffer.
 const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 /// Bytes in flight on one stream.

@@ -51,6 +51,18 @@ pub const LINK_QUIET_MAX: Duration = Duration::from_millis(600);
 /// How long the multicast daemon polls the interfaces itself after a change: it removes addresses
 /// that are gone only when it polls, which it does once a second at most.
 pub const POLL_AFTER_CHANGE: Duration = Duration::from_millis(2500);
+/// The link is searched a second time this long after a start or a change of the network: goodbyes
+/// that were on their way then are forgotten after a second.
+pub const SECOND_SEARCH: Duration = Duration::from_secs(2);
+/// Time between two searches of a quiet link. The multicast daemon's own grows to an hour.
+pub const SEARCH_AGAIN: Duration = Duration::from_secs(600);
+/// With more instances the link is not searched again: all of them would be reported at once, two
+/// events each, to a channel that holds a thousand, and that is closed when it is full.
+pub const SEARCH_AGAIN_INSTANCES_MAX: usize = 400;
+/// Everything is asked for anew this long after an instance came without its text.
+pub const TEXT_REQUEST: Duration = Duration::from_millis(1300);
+/// How often that is done for services that may have no text at all.
+pub const TEXT_REQUESTS_MAX: u32 = 3;
 /// The multicast daemon is started again this long after it failed.
 pub const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// The multicast daemon repeats its goodbye after 120 ms; it is not stopped before.

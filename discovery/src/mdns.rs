@@ -58,6 +58,12 @@ pub(crate) struct Mdns {
     events: Option<Receiver<ServiceEvent>>,
     /// The events of the search before this one, until the new one has begun.
     events_before: Option<Receiver<ServiceEvent>>,
+    /// Instances found since the last search, and so at least as many as there are.
+    found: usize,
+    /// An instance came without its text: ask for everything anew.
+    ask_anew: bool,
+    /// How often that was done since the network changed or the link was searched by the clock.
+    asked_anew: u32,
     metrics: Option<Receiver<Metrics>>,
     watcher: Option<LinkWatcher>,
     addresses: BTreeSet<(String, u32, IpAddr)>,
@@ -80,6 +86,8 @@ struct Timers {
     end_polling: Option<Instant>,
     /// Start the daemon again.
     restart: Option<Instant>,
+    /// Search again.
+    search: Instant,
     /// Measure the cache.
     check: Instant,
 }
@@ -101,6 +109,7 @@ impl Mdns {
             settle_latest: None,
             end_polling: None,
             restart: None,
+            search: now + limits::SECOND_SEARCH,
             check: now + limits::CACHE_CHECK,
         };
         let addresses = usable_addresses(&interfaces);
@@ -110,6 +119,9 @@ impl Mdns {
             daemon: None,
             events: None,
             events_before: None,
+            found: 0,
+            ask_anew: false,
+            asked_anew: 0,
             metrics: None,
             watcher,
             addresses,
@@ -185,8 +197,10 @@ impl Mdns {
         self.events = Some(daemon.browse(name::SERVICE_LOCAL)?);
         daemon.register(info)?;
         self.events_before = None;
+        self.found = 0;
         self.metrics = None;
         self.flipped = false;
+        self.ask_anew_soon();
         self.daemon = Some(daemon);
         Ok(())
     }
@@ -195,11 +209,18 @@ impl Mdns {
         match event {
             Some(ServiceEvent::SearchStarted(_)) => {
                 // Nothing more comes from the search before: takes what is left of it.
-                if let Some(before) = self.events_before.take() {
-                    let left = std::iter::from_fn(|| before.try_recv().ok());
-                    self.reports.extend(left.filter_map(report));
-                }
+                self.drain_the_search_before();
                 None
+            }
+            Some(ServiceEvent::ServiceFound(..)) => {
+                self.found += 1;
+                None
+            }
+            Some(ServiceEvent::ServiceResolved(service)) => {
+                if service.txt_properties.is_empty() {
+                    self.ask_for_text();
+                }
+                seen(&service).map(Report::Seen)
             }
             Some(event) => report(event),
             None => {
@@ -209,6 +230,23 @@ impl Mdns {
                 self.restart_later();
                 None
             }
+        }
+    }
+
+    /// A responder leaves out of an answer what it has sent within the last second (RFC 6762,
+    /// section 6), and mdns-sd does not ask for a text that was left out. Asks anew when that second
+    /// is over. A service may also have no text, so this is not done for ever.
+    fn ask_for_text(&mut self) {
+        if self.asked_anew < limits::TEXT_REQUESTS_MAX && !self.ask_anew {
+            self.ask_anew = true;
+            self.timers.search = self.timers.search.min(Instant::now() + limits::TEXT_REQUEST);
+        }
+    }
+
+    fn drain_the_search_before(&mut self) {
+        if let Some(before) = self.events_before.take() {
+            let left = std::iter::from_fn(|| before.try_recv().ok());
+            self.reports.extend(left.filter_map(report));
         }
     }
 
@@ -242,6 +280,13 @@ impl Mdns {
         if due(&mut self.timers.end_polling) && self.watcher.is_some() {
             self.command(|daemon| daemon.set_ip_check_interval(0));
         }
+        if self.timers.search <= now {
+            self.timers.search = now + limits::SEARCH_AGAIN;
+            if !self.ask_anew {
+                self.asked_anew = 0;
+            }
+            self.search_again();
+        }
         if self.timers.check <= now {
             self.timers.check = now + limits::CACHE_CHECK;
             self.check_the_cache();
@@ -264,6 +309,31 @@ impl Mdns {
         self.command(|daemon| daemon.set_ip_check_interval(1));
         self.timers.end_polling = Some(Instant::now() + limits::POLL_AFTER_CHANGE);
         self.announce();
+        self.ask_anew = false;
+        self.search_again();
+        self.ask_anew_soon();
+    }
+
+    /// The first answers may lack what the others sent just before we listened.
+    fn ask_anew_soon(&mut self) {
+        self.ask_anew = true;
+        self.asked_anew = 0;
+        self.timers.search = Instant::now() + limits::SECOND_SEARCH;
+    }
+
+    /// Asks the link again, and the daemon to report all that it has in its cache. It never reports
+    /// an instance whose goodbye it heard before it knew it, and which is back within a second.
+    fn search_again(&mut self) {
+        if self.found > limits::SEARCH_AGAIN_INSTANCES_MAX {
+            return;
+        }
+        self.found = 0;
+        self.drain_the_search_before();
+        if std::mem::take(&mut self.ask_anew) {
+            self.asked_anew += 1;
+            // The daemon forgets what it has, and so does not tell the others that it knows them.
+            self.command(|daemon| daemon.stop_browse(name::SERVICE_LOCAL));
+        }
         let Some(daemon) = &self.daemon else { return };
         match daemon.browse(name::SERVICE_LOCAL) {
             Ok(events) => self.events_before = self.events.replace(events),
@@ -360,7 +430,7 @@ impl Drop for Mdns {
 impl Timers {
     fn next(&self) -> Instant {
         let others = [self.settle, self.end_polling, self.restart];
-        others.into_iter().flatten().fold(self.check, Instant::min)
+        others.into_iter().flatten().fold(self.check.min(self.search), Instant::min)
     }
 }
 

@@ -133,34 +133,44 @@ pub enum Conflict {
     Port(u16),
 }
 
-/// What a placement needs to know of a node before it looks closely. Derived from a ledger in time
-/// that does not grow with the number of claims.
+/// What a placement needs to know of a node before it looks closely, in one cache line with what else
+/// it needs. Derived from a ledger in time that does not grow with the number of claims. Nothing here is
+/// less than what is really free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub pinning: bool,
     pub numa_binding: bool,
     pub full: bool,
     /// Free cores and hardware threads, in all and on the memory node with the most.
-    pub cores: u32,
-    pub cores_of_one_node: u32,
-    pub threads: u32,
-    pub threads_of_one_node: u32,
+    pub cores: u16,
+    pub cores_of_one_node: u16,
+    pub threads: u16,
+    pub threads_of_one_node: u16,
     /// CPUs that the shared pool can spare.
-    pub spare_cpus: u32,
+    pub spare_cpus: u16,
     /// Fewest hardware threads of a core.
-    pub core_threads: u32,
-    pub shared_cpus: u32,
-    pub shared_free: u64,
-    pub memory: u64,
-    pub memory_of_one_node: u64,
-    /// One bit for each name of each free device.
-    pub device_names: u128,
+    pub core_threads: u16,
+    pub shared_free_millis: u32,
+    /// One bit for each name of each free device: see [`name_bit`].
+    pub device_names: u64,
     /// One bit for each class of free devices.
-    pub device_classes: u64,
-    pub cpu_millis_used: u64,
-    pub cpu_millis_total: u64,
-    pub memory_used: u64,
-    pub memory_total: u64,
+    pub device_classes: u32,
+    pub cpu_millis_used: u32,
+    pub cpu_millis_total: u32,
+    /// Free memory, rounded up: see [`mib`].
+    pub memory_mib: u32,
+    pub memory_of_one_node_mib: u32,
+    pub memory_used_mib: u32,
+    pub memory_total_mib: u32,
+}
+
+/// Bytes as MiB, rounded up, at most 4 PiB: whoever asks for more bytes never asks for fewer MiB.
+pub(crate) fn mib(bytes: u64) -> u32 {
+    clamp(bytes.div_ceil(1 << 20))
+}
+
+fn clamp(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
 }
 
 impl Ledger {
@@ -267,36 +277,34 @@ impl Ledger {
 
     /// The numbers that decide most placements.
     pub(crate) fn summary(&self) -> Summary {
-        let most = |of: fn(&Count) -> u32| self.nodes.iter().map(of).max().unwrap_or(0);
-        let exclusive = u64::from(self.layout.cpu_count.saturating_sub(self.total.threads));
+        // A node has no more CPUs than `CPUS_MAX`, so none of these numbers is cut.
+        let most = |of: fn(&Count) -> u32| self.nodes.iter().map(of).max().unwrap_or(0) as u16;
+        let exclusive = u64::from(self.layout.cpu_count - self.total.threads);
+        let on_one_node = (0..self.nodes.len()).map(|node| self.memory_free_on(node)).max();
         Summary {
             pinning: self.layout.enforced.pinning,
             numa_binding: self.layout.enforced.numa,
             full: self.is_full(),
-            cores: self.total.whole,
+            cores: self.total.whole as u16,
             cores_of_one_node: most(|count| count.whole),
-            threads: self.total.threads,
+            threads: self.total.threads as u16,
             threads_of_one_node: most(|count| count.threads),
-            spare_cpus: self.spare_cpus(),
-            core_threads: u32::from(self.layout.core_threads.0),
-            shared_cpus: self.total.threads,
-            shared_free: self.shared_free(),
-            memory: self.memory_free(),
-            memory_of_one_node: (0..self.nodes.len())
-                .map(|node| self.memory_free_on(node))
-                .max()
-                .unwrap_or(0),
+            spare_cpus: self.spare_cpus() as u16,
+            core_threads: self.layout.core_threads.0,
+            shared_free_millis: clamp(self.shared_free()),
             device_names: self.free_devices().fold(0, |bits, device| bits | device.names),
             device_classes: self.free_devices().fold(0, |bits, device| bits | device.class_bit),
-            cpu_millis_used: exclusive * 1000 + self.shared_millis,
-            cpu_millis_total: u64::from(self.layout.cpu_count) * 1000,
-            memory_used: self.memory.try_into().unwrap_or(u64::MAX),
-            memory_total: self.layout.memory,
+            cpu_millis_used: clamp((exclusive * 1000).saturating_add(self.shared_millis)),
+            cpu_millis_total: self.layout.cpu_count * 1000,
+            memory_mib: mib(self.memory_free()),
+            memory_of_one_node_mib: mib(on_one_node.unwrap_or(0)),
+            memory_used_mib: mib(self.memory.try_into().unwrap_or(u64::MAX)),
+            memory_total_mib: mib(self.layout.memory),
         }
     }
 
     /// One bit for each class of devices that the node has, free or not.
-    pub(crate) fn device_classes(&self) -> u64 {
+    pub(crate) fn device_classes(&self) -> u32 {
         self.layout.devices.iter().fold(0, |bits, device| bits | device.class_bit)
     }
 

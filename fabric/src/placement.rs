@@ -86,7 +86,11 @@ pub type Avoid = (NodeId, Duration);
 pub struct Placer<'s> {
     spec: &'s JobSpec,
     needs: Needs,
+    /// Slots of the job on each node that has any; by id, and by place as long as the arrangement of
+    /// the fleet is the same.
     taken: BTreeMap<NodeId, u32>,
+    taken_at: BTreeMap<usize, u32>,
+    arrangement: u64,
     /// Values of the spread attribute; nodes without it have the empty value in common.
     values: BTreeMap<String, usize>,
     /// By index in `values`.
@@ -121,7 +125,7 @@ struct Ranked {
 #[derive(Clone, Copy, Debug, Default)]
 struct Memo {
     /// Of the row that this was found out from; 0 is none.
-    version: u64,
+    version: u32,
     constraints_hold: bool,
     affinities: u16,
     /// Index into `groups`.
@@ -136,6 +140,8 @@ impl<'s> Placer<'s> {
             spec,
             needs: Needs::new(spec),
             taken: BTreeMap::new(),
+            taken_at: BTreeMap::new(),
+            arrangement: fleet.arrangement(),
             values: BTreeMap::new(),
             groups: Vec::new(),
             values_known: false,
@@ -156,8 +162,11 @@ impl<'s> Placer<'s> {
         if slots == 0 {
             return;
         }
+        self.arrange(fleet);
         *self.taken.entry(*node).or_default() += slots;
-        if let (Some(index), true) = (fleet.index_of(node), self.spec.placement.spread.is_some()) {
+        let Some(index) = fleet.index_of(node) else { return };
+        *self.taken_at.entry(index).or_default() += slots;
+        if self.spec.placement.spread.is_some() {
             let group = self.memo(fleet, index).group;
             self.groups[group as usize].slots += slots;
         }
@@ -172,6 +181,7 @@ impl<'s> Placer<'s> {
         avoid: &[Avoid],
         random: &mut R,
     ) -> Option<Choice> {
+        self.arrange(fleet);
         let spreads = self.spec.placement.spread.is_some();
         let (sample, mut walk) = if fleet.len() <= SCAN_NODES {
             (usize::MAX, Walk::in_order(fleet.len()))
@@ -221,6 +231,7 @@ impl<'s> Placer<'s> {
     /// What each node says to one more slot: a score or a rejection. Best first, then the rejections,
     /// by name.
     pub fn verdicts(&mut self, fleet: &Fleet, avoid: &[Avoid]) -> Vec<Verdict> {
+        self.arrange(fleet);
         let scarce = fleet.scarce_classes();
         let mut verdicts: Vec<Verdict> = (0..fleet.len())
             .map(|index| {
@@ -251,7 +262,7 @@ impl<'s> Placer<'s> {
         &mut self,
         fleet: &Fleet,
         index: usize,
-        scarce: u64,
+        scarce: u32,
         avoid: &[Avoid],
     ) -> Option<Ranked> {
         if !self.needs.may_fit(&fleet.glances()[index]) {
@@ -275,10 +286,17 @@ impl<'s> Placer<'s> {
             standing.affinities = memo.affinities;
             standing.same_value = self.groups.get(memo.group as usize).map_or(0, |g| g.slots);
         }
-        if !self.taken.is_empty() {
-            standing.same_node = self.taken.get(&fleet.at(index).id()).copied().unwrap_or(0);
-        }
+        standing.same_node = self.taken_at.get(&index).copied().unwrap_or(0);
         standing
+    }
+
+    fn arrange(&mut self, fleet: &Fleet) {
+        if self.arrangement != fleet.arrangement() {
+            self.arrangement = fleet.arrangement();
+            let taken = self.taken.iter();
+            let at = |(node, slots): (&NodeId, &u32)| Some((fleet.index_of(node)?, *slots));
+            self.taken_at = taken.filter_map(at).collect();
+        }
     }
 
     /// Takes note that groups with fewer slots were searched through, and have no room.

@@ -22,20 +22,21 @@ pub(super) fn local() -> Local {
 }
 
 /// What to tell the others, best first: routable addresses, then those of one link (without a scope,
-/// which means nothing on another machine), loopback only when there is nothing else.
-pub(super) fn advertised(listen: &Listen, local: &Local) -> Vec<SocketAddr> {
+/// which means nothing on another machine), loopback only when there is nothing else. `port` is the
+/// one that the gossip socket is bound to.
+pub(super) fn advertised(listen: &Listen, port: u16, local: &Local) -> Vec<SocketAddr> {
     if !listen.advertise.is_empty() {
         return listen.advertise.iter().copied().take(ADVERTISED_MAX).collect();
     }
     if !listen.address.is_unspecified() {
-        return vec![SocketAddr::new(listen.address, listen.port)];
+        return vec![SocketAddr::new(listen.address, port)];
     }
     let takes_v6 = listen.address.is_ipv6();
     let all = local.iter().map(|(_, address)| *address).filter(|a| takes_v6 || a.is_ipv4());
     let (loopback, real): (BTreeSet<_>, BTreeSet<_>) =
         all.map(|address| (rank(address), address)).partition(|(_, a)| a.is_loopback());
     let best = if real.is_empty() { loopback } else { real };
-    let addresses = best.into_iter().map(|(_, address)| SocketAddr::new(address, listen.port));
+    let addresses = best.into_iter().map(|(_, address)| SocketAddr::new(address, port));
     addresses.take(ADVERTISED_MAX).collect()
 }
 

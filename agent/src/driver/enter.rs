@@ -169,13 +169,6 @@ impl Driver {
 
     /// Starts the core and the streams.
     fn enter(&mut self, fabric: Fabric, origin: Origin) -> Result<(), Problem> {
-        let socket = self.streams.take().ok_or_else(|| {
-            Problem::new(
-                ProblemKind::Unavailable,
-                "the socket for streams is gone",
-                "an earlier attempt failed half-way: restart the agent",
-            )
-        })?;
         let fabric = Arc::new(fabric);
         let config = Config {
             id: self.identity.id(),
@@ -187,13 +180,20 @@ impl Driver {
             canary: None,
         };
         let node = Node::new(self.clock.now(), config, origin);
+        let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
+        let socket = self.streams.take().ok_or_else(|| {
+            Problem::new(
+                ProblemKind::Unavailable,
+                "the socket for streams is gone",
+                "an earlier attempt failed half-way: restart the agent",
+            )
+        })?;
         let setup = Setup {
             identity: &self.identity,
             fabric: fabric.clone(),
             socket,
             roster: node.roster().into_iter().map(|(member, _)| member).collect(),
         };
-        let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
         self.sources.incoming = Some(incoming);
         self.member = Some(Member::new(node, fabric.clone(), seal, transport));
@@ -230,7 +230,7 @@ impl Driver {
         let (Some(entering), Some(member)) = (&mut self.entering, &self.member) else { return };
         let trouble = match &member.disk {
             Some(reason) => Some(reason.clone()),
-            None if self.persisted < entering.through => return,
+            None if member.persisted < entering.through => return,
             // Once in the life of a node, and before there is any work to look after: the loop may wait.
             None => member.fabric.save(&self.config.state).err().map(|error| format!("{error:#}")),
         };

@@ -5,7 +5,7 @@ use fabric::clock::{Instant, Now};
 use fabric::id::{AllocId, NodeId};
 use fabric::io::{Answer, Input, Output, Request, RequestId};
 use fabric::node::Node;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::{Local, routes};
 use super::answers;
+use super::checks::Checks;
 use super::units::UnitCommand;
 use crate::events::Events;
 use crate::http::Reply;
 use crate::identity::Fabric;
 use crate::quic::{ApiRequest, ApiResponse, Enrolled, RequestError, Transport, for_socket};
 use crate::seal::Seal;
-use crate::store::Writer;
+use crate::store::{Progress, Writer};
 
 /// Requests that may wait for the core at a time.
 const PENDING_MAX: usize = 1024;
@@ -75,6 +76,7 @@ pub(super) struct Hands<'a> {
     pub(super) local: &'a Local,
     pub(super) store: &'a Writer,
     pub(super) units: &'a mpsc::Sender<UnitCommand>,
+    pub(super) checks: &'a mut Checks,
     pub(super) events: &'a mut Events,
     pub(super) counts: &'a mut Counts,
 }
@@ -103,6 +105,10 @@ pub(super) struct Member {
     requests: RequestId,
     /// The last write that the core asked for.
     pub(super) persisting: u64,
+    /// Everything up to this write is on disk.
+    pub(super) persisted: u64,
+    /// Answers that wait until this write is on disk: what was said to be done outlives a crash.
+    held: VecDeque<(u64, Asker, Answer)>,
     /// Why the disk refused the last write, if it did.
     pub(super) disk: Option<String>,
 }
@@ -118,6 +124,8 @@ impl Member {
             pending: BTreeMap::new(),
             requests: 0,
             persisting: 0,
+            persisted: 0,
+            held: VecDeque::new(),
             disk: None,
         };
         member.trust();
@@ -183,6 +191,7 @@ impl Member {
     /// Carries out everything that the core has decided. True: roster or keyring changed.
     pub(super) fn carry_out(&mut self, hands: &mut Hands<'_>) -> bool {
         let mut trust_changed = false;
+        let mut answers = Vec::new();
         while let Some(output) = self.node.poll() {
             match output {
                 Output::Transmit { to, address, payload } => {
@@ -196,13 +205,19 @@ impl Member {
                     self.persisting = sequence;
                     hands.store.persist(sequence, changes);
                 }
-                Output::Start(launch) => hands.unit(UnitCommand::Start(launch)),
-                Output::Stop { alloc, run } => hands.unit(UnitCommand::Stop { alloc, run }),
+                Output::Start(launch) => {
+                    hands.checks.launched(&launch);
+                    hands.unit(UnitCommand::Start(launch));
+                }
+                Output::Stop { alloc, run } => {
+                    hands.checks.stopping(&alloc, run);
+                    hands.unit(UnitCommand::Stop { alloc, run });
+                }
                 Output::Confine { alloc, run, cpus } => {
                     hands.unit(UnitCommand::Confine { alloc, run, cpus });
                 }
                 Output::Answer { id, answer } => match self.pending.remove(&id) {
-                    Some((_, asker)) => asker.tell(answer),
+                    Some((_, asker)) => answers.push((asker, answer)),
                     None => tracing::debug!(id, "an answer to nobody"),
                 },
                 Output::Event(event) => hands.events.push(&event),
@@ -212,7 +227,40 @@ impl Member {
                 }
             }
         }
+        for (asker, answer) in answers {
+            // The core itself waits for the disks of those that hold a job.
+            let changed = matches!(answer, Answer::Done | Answer::Enrolled { .. });
+            if changed && self.persisted < self.persisting && self.disk.is_none() {
+                self.held.push_back((self.persisting, asker, answer));
+            } else {
+                asker.tell(answer);
+            }
+        }
         trust_changed
+    }
+
+    /// The disk is this far, or refuses.
+    pub(super) fn written(&mut self, progress: &Progress) {
+        let trouble = match progress {
+            Progress::Persisted { through } => {
+                self.persisted = *through;
+                None
+            }
+            Progress::Failed { reason, .. } => Some(reason.clone()),
+        };
+        match (&self.disk, &trouble) {
+            (None, Some(reason)) => tracing::warn!(reason, "the disk refuses: no new work here"),
+            (Some(_), None) => tracing::info!("the disk takes writes again"),
+            _ => {}
+        }
+        let refused = trouble.is_some();
+        self.disk = trouble;
+        while self.held.front().is_some_and(|(through, ..)| refused || *through <= self.persisted) {
+            if let Some((_, asker, answer)) = self.held.pop_front() {
+                // Refused: it is done all the same, in memory and at the others, and the status warns.
+                asker.tell(answer);
+            }
+        }
     }
 
     fn transmit(&mut self, to: NodeId, hint: SocketAddr, payload: &[u8], hands: &mut Hands<'_>) {
@@ -301,7 +349,11 @@ pub(super) fn log_source(
     query: &crate::http::LogQuery,
 ) -> Result<(NodeId, AllocId), Problem> {
     let allocs = node.allocs(Some(&query.job), true);
-    let of_slot = allocs.iter().filter(|view| view.id.slot.index == query.slot);
+    let wanted = query.node.as_deref().map(|name| node.find_node(name)).transpose()?;
+    let of_slot = allocs
+        .iter()
+        .filter(|view| view.id.slot.index == query.slot)
+        .filter(|view| wanted.is_none_or(|wanted| wanted == view.node));
     let newest = of_slot.max_by_key(|view| (view.row.phase.is_live(), view.id.epoch));
     if let Some(view) = newest {
         return Ok((view.node, view.id.clone()));

@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::enter::JoinOutcome;
-use super::units::Checked;
 use crate::http::Call;
 use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;
@@ -31,7 +30,7 @@ pub(super) enum Wake {
     /// A unit did something.
     Unit(AllocId, u32, UnitEvent),
     /// A health check was made.
-    Checked(Checked),
+    Checked(AllocId, u32, Result<(), String>),
     /// The disk answered.
     Written(Progress),
     /// An attempt to join is over.
@@ -58,7 +57,7 @@ pub(super) struct Sources {
     /// There once the node belongs to a fabric.
     pub(super) incoming: Option<mpsc::Receiver<Incoming>>,
     pub(super) units: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
-    pub(super) checked: mpsc::Receiver<Checked>,
+    pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
     pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
     /// Gone where it could not be started.
@@ -78,7 +77,7 @@ const BUFFER_BYTES: usize = SEALED_BYTES_MAX + 1;
 pub(super) struct Channels {
     pub(super) calls: mpsc::Receiver<Call>,
     pub(super) units: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
-    pub(super) checked: mpsc::Receiver<Checked>,
+    pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
     pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
 }
@@ -138,7 +137,7 @@ impl Sources {
                 Some(call) = self.calls.recv() => Wake::Call(call),
                 Some(incoming) = received(self.incoming.as_mut()) => Wake::Incoming(incoming),
                 Some((alloc, run, event)) = self.units.recv() => Wake::Unit(alloc, run, event),
-                Some(checked) = self.checked.recv() => Wake::Checked(checked),
+                Some((alloc, run, outcome)) = self.checked.recv() => Wake::Checked(alloc, run, outcome),
                 progress = self.written.next() => match progress {
                     Some(progress) => Wake::Written(progress),
                     None => Wake::Gone("the thread that writes to disk"),

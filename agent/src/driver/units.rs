@@ -34,23 +34,8 @@ pub(super) enum UnitCommand {
     },
 }
 
-/// A health check was made.
-#[derive(Debug)]
-pub(super) struct Checked {
-    /// Of which allocation.
-    pub(super) alloc: AllocId,
-    /// Of which run.
-    pub(super) run: u32,
-    /// `Err` says why it failed.
-    pub(super) outcome: Result<(), String>,
-}
-
 /// Carries out commands until the loop is gone.
-pub(super) async fn carry_out(
-    executor: Executor,
-    mut commands: mpsc::Receiver<UnitCommand>,
-    _checks: mpsc::Sender<Checked>,
-) {
+pub(super) async fn carry_out(executor: Executor, mut commands: mpsc::Receiver<UnitCommand>) {
     while let Some(command) = commands.recv().await {
         match command {
             UnitCommand::Start(launch) => executor.start(*launch).await,

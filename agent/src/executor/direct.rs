@@ -128,12 +128,20 @@ impl Direct {
         self.desk.command(alloc, run, Command::Confine(cpus));
     }
 
-    /// Finds the units of the agent before, and keeps those that still run.
+    /// Finds the units of the agent before, and keeps those that still run. Those that ended since this
+    /// machine came up are told with how they ended.
     pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
         let store = self.store.clone();
         let mut found = Vec::new();
         for record in blocking(move || Ok(store.all())).await? {
             let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
+            if record.boot != *self.boot {
+                // The machine went down under it: that is not an exit, there is simply no unit.
+                if record.ended.is_none() {
+                    self.write_end(record, super::gone()).await;
+                }
+                continue;
+            }
             let Some(seat) = self.desk.take(&alloc, run).await else { continue };
             let event = match record.ended.clone() {
                 Some(event) => {
@@ -149,11 +157,6 @@ impl Direct {
 
     async fn adopt_one(&self, mut record: Record, seat: Seat) -> UnitEvent {
         let unit = record.launch.alloc.unit();
-        if record.boot != *self.boot {
-            let event = exited("gone: the machine was restarted".into(), false, false);
-            self.finish(record, None, seat, &event, false).await;
-            return event;
-        }
         if record.process.is_none() {
             let run = record.launch.run;
             let name = unit.clone();

@@ -83,6 +83,31 @@ pub fn affinity(tid: i32) -> io::Result<CpuSet> {
     Ok((0..longs.len() * bits).filter(set).map(|number| number as u16).collect())
 }
 
+/// Takes all capabilities but these away for good, also from root and from what it executes.
+/// Async-signal-safe. Takes CAP_SETPCAP.
+pub fn bound_capabilities(kept: u64) -> Result<(), Errno> {
+    for capability in 0..64 {
+        if kept & (1 << capability) == 0 {
+            match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+                Ok(()) => {}
+                // Past the last capability that this kernel knows.
+                Err(Errno::EINVAL) => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The options of prctl(2) that take numbers only. Async-signal-safe.
+pub fn prctl(option: i32, first: u64, second: u64) -> Result<(), Errno> {
+    let (first, second) = (first as libc::c_ulong, second as libc::c_ulong);
+    // SAFETY: callers use options that take numbers only, so no memory is passed.
+    let done =
+        unsafe { libc::prctl(option, first, second, 0 as libc::c_ulong, 0 as libc::c_ulong) };
+    Errno::result(done).map(drop)
+}
+
 /// Whether affinity can be set here at all: sets the caller's own to what it is.
 pub fn affinity_works() -> bool {
     affinity(0).is_ok_and(|own| set_affinity(0, &own).is_ok())
@@ -229,6 +254,8 @@ pub struct Status {
     pub mems: CpuSet,
     /// Effective user and group.
     pub user: (u32, u32),
+    /// Capabilities that it may ever have, one bit each.
+    pub bounding: u64,
 }
 
 /// Reads `/proc/PID/status`; `None` when the process is gone.
@@ -243,6 +270,7 @@ pub fn status(pid: u32) -> Option<Status> {
             "Mems_allowed_list" => status.mems = value.parse().ok()?,
             "Uid" => status.user.0 = effective()?,
             "Gid" => status.user.1 = effective()?,
+            "CapBnd" => status.bounding = u64::from_str_radix(value.trim(), 16).ok()?,
             _ => {}
         }
     }

@@ -64,8 +64,8 @@ impl Store {
             .truncate(true)
             .mode(0o600)
             .open(&new)?;
+        // Not synced: a record is of use only within the boot that wrote it.
         file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_data()?;
         std::fs::rename(new, folder.join("unit.json"))
     }
 
@@ -105,7 +105,7 @@ impl Store {
         record.ended = Some(event);
         self.write(&record)?;
         // Looking at every record costs more than the few folders too many that gather meanwhile.
-        if self.ends.fetch_add(1, Ordering::Relaxed) % ENDS_PER_PRUNING == 0 {
+        if self.ends.fetch_add(1, Ordering::Relaxed).is_multiple_of(ENDS_PER_PRUNING) {
             self.prune();
         }
         Ok(())

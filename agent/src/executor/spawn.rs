@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::process::Mask;
+use super::process::{Mask, bound_capabilities, prctl};
 
 /// Whom a task runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +228,7 @@ impl Child {
             })?;
         }
         if self.confined {
-            self.step(Step::Capabilities, || self.bound_capabilities())?;
+            self.step(Step::Capabilities, || bound_capabilities(self.capabilities))?;
         }
         if let Some(identity) = &self.identity {
             self.step(Step::User, || self.become_user(identity))?;
@@ -273,20 +273,6 @@ impl Child {
         Ok(())
     }
 
-    fn bound_capabilities(&self) -> Result<(), Errno> {
-        for capability in 0..64 {
-            if self.capabilities & (1 << capability) == 0 {
-                match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
-                    Ok(()) => {}
-                    // Past the last capability that this kernel knows.
-                    Err(Errno::EINVAL) => break,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn become_user(&self, identity: &Identity) -> Result<(), Errno> {
         if self.capabilities != 0 {
             prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
@@ -325,20 +311,6 @@ impl Child {
         }
         Ok(())
     }
-}
-
-fn prctl(option: i32, first: u64, second: u64) -> Result<(), Errno> {
-    // SAFETY: the options used here take numbers only.
-    let done = unsafe {
-        libc::prctl(
-            option,
-            first as libc::c_ulong,
-            second as libc::c_ulong,
-            0 as libc::c_ulong,
-            0 as libc::c_ulong,
-        )
-    };
-    Errno::result(done).map(drop)
 }
 
 /// What services get everywhere: no core dumps, and the number of files that `select` can take,

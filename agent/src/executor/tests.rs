@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use super::direct::Direct;
 use super::output::{self, Channel, LogQuery};
 use super::process;
 use super::{Executor, Preference};
@@ -23,6 +22,17 @@ pub struct Agent {
     pub runtime: tokio::runtime::Runtime,
     pub executor: Executor,
     pub events: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+}
+
+impl Drop for Agent {
+    /// The agent's own cgroup, once it is empty; an agent leaves it to its successor.
+    fn drop(&mut self) {
+        if let Executor::Direct(direct) = &self.executor
+            && let Some(cgroup) = direct.cgroup_of(&AllocId::new(JobName::new("x").unwrap(), 0, 1))
+        {
+            let _ = std::fs::remove_dir(cgroup.parent().unwrap());
+        }
+    }
 }
 
 impl Agent {
@@ -138,11 +148,19 @@ pub fn shell(job: &str, script: &str) -> Launch {
     launch(job, &["/bin/sh", "-c", script])
 }
 
-fn alive(pid: u32) -> bool {
+/// Changes what the agent left on disk about a unit.
+fn edit_record(state: &Path, launch: &Launch, edit: impl FnOnce(&mut serde_json::Value)) {
+    let path = state.join("alloc").join(launch.alloc.unit()).join("unit.json");
+    let mut record = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    edit(&mut record);
+    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+}
+
+pub fn alive(pid: u32) -> bool {
     process::start_time(pid).is_some() && !process::is_zombie(pid)
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let waiting = async {
@@ -190,7 +208,8 @@ fn a_command_that_is_not_there_is_refused_with_the_reason() {
     let mut pinned = shell("pinned", "true");
     pinned.cpus = CpuSet::from_iter([4000]);
     agent.start(&pinned);
-    assert!(agent.refused(&pinned).contains("pin it"));
+    let reason = agent.refused(&pinned);
+    assert!(reason.contains("pin it") || reason.contains("cpuset.cpus = 4000"), "{reason}");
 }
 
 #[test]
@@ -257,34 +276,44 @@ fn stopping_what_is_not_there_says_that_it_is_gone() {
     assert_eq!(agent.exited(&never), ("gone".into(), false, false));
 }
 
+/// Not a test of its own: the program of [`threads_are_pinned`], when it finds itself in that job.
 #[test]
-fn every_thread_has_the_affinity_of_the_claim_and_follows_when_it_is_moved() {
-    let state = tempfile::tempdir().unwrap();
-    let mut agent = Agent::direct(state.path());
+#[allow(clippy::disallowed_methods, reason = "threads are what this program is for")]
+fn a_program_with_many_threads() {
+    if std::env::var("WEFT_JOB").is_ok_and(|job| job == "threads") {
+        let wait = || std::thread::sleep(Duration::from_secs(600));
+        let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(wait)).collect();
+        println!("ready");
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// Every thread has exactly the CPUs of the claim, and later exactly those it is moved to, under
+/// either executor.
+pub fn threads_are_pinned(agent: &mut Agent) {
     let own = process::affinity(0).unwrap();
     let first = CpuSet::from_iter(own.iter().take(1));
     let last = CpuSet::from_iter(own.iter().last());
-    let script = "import threading, time\n\
-        for _ in range(8): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n\
-        print('ready', flush=True)\n\
-        time.sleep(600)";
-    let mut threads = launch("threads", &["/usr/bin/python3", "-c", script]);
+    let program = std::env::current_exe().unwrap();
+    let test = "executor::tests::a_program_with_many_threads";
+    let mut threads =
+        launch("threads", &[program.to_str().unwrap(), "--exact", test, "--nocapture"]);
+    // The program may lie where a made-up user cannot go.
+    threads.task.sandbox.enabled = false;
     threads.cpus = first.clone();
+    threads.claim.mems = CpuSet::from_iter(process::online_nodes().iter().take(1));
     agent.start(&threads);
-    let (_, _, event) = agent.next();
+    let event = agent.event(&threads);
     let UnitEvent::Running { pid, cpus, mems } = event else { panic!("{event:?}") };
-    assert_eq!(cpus.as_ref(), Some(&first));
-    assert!(mems.is_some_and(|mems| !mems.is_empty()));
+    assert_eq!((cpus, mems), (Some(first.clone()), Some(threads.claim.mems.clone())));
     agent.wait_for_log(&threads, "ready");
     let of_all = || -> Vec<CpuSet> {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-        tasks
-            .map(|task| {
-                process::affinity(task.file_name().to_str().unwrap().parse().unwrap()).unwrap()
-            })
-            .collect()
+        let numbers = tasks.map(|task| task.file_name().to_str().unwrap().parse().unwrap());
+        numbers.map(|number| process::affinity(number).unwrap()).collect()
     };
-    assert_eq!(of_all(), vec![first; 9]);
+    let before = of_all();
+    assert!(before.len() > 8 && before.iter().all(|cpus| *cpus == first), "{before:?}");
     {
         let _inside = agent.runtime.enter();
         agent.executor.confine(&threads.alloc, threads.run, last.clone());
@@ -294,9 +323,16 @@ fn every_thread_has_the_affinity_of_the_claim_and_follows_when_it_is_moved() {
         matches!(&event, UnitEvent::Running { cpus, .. } if cpus.as_ref() == Some(&last)),
         "{event:?}"
     );
-    assert_eq!(of_all(), vec![last; 9]);
+    let after = of_all();
+    assert!(after.len() > 8 && after.iter().all(|cpus| *cpus == last), "{after:?}");
     agent.stop(&threads);
     agent.exited(&threads);
+}
+
+#[test]
+fn every_thread_has_the_affinity_of_the_claim_and_follows_when_it_is_moved() {
+    let state = tempfile::tempdir().unwrap();
+    threads_are_pinned(&mut Agent::direct(state.path()));
 }
 
 #[test]
@@ -318,6 +354,63 @@ fn memory_is_bound_to_the_claimed_nodes() {
     assert!(maps.lines().all(|line| line.contains(&format!("bind:{node}"))), "{maps}");
     agent.stop(&bound);
     agent.exited(&bound);
+}
+
+/// What bites where a cgroup has the controllers for it, under either executor.
+pub fn limits_bite(agent: &mut Agent) {
+    let enforced = agent.executor.enforced();
+    if enforced.memory {
+        let mut hungry = shell("hungry", "head -c 200m /dev/zero | tail | wc -c");
+        hungry.memory = 32 << 20;
+        hungry.task.command[2].push_str("; sleep 600");
+        agent.start(&hungry);
+        agent.running(&hungry);
+        assert_eq!(agent.exited(&hungry), ("out of memory".into(), false, false));
+    } else {
+        eprintln!("skipped: no memory controller");
+    }
+    let mut held = shell("held", "sleep 600");
+    let own = process::affinity(0).unwrap();
+    held.cpus = CpuSet::from_iter(own.iter().take(1));
+    held.claim.cpus = held.cpus.clone();
+    held.claim.mems = CpuSet::from_iter(process::online_nodes().iter().take(1));
+    held.task.sandbox.tasks_max = 7;
+    agent.start(&held);
+    let pid = agent.running(&held);
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own_path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let folder = super::cgroup::mount().zip(own_path).map(|(mount, path)| mount.join(path));
+    let value = |file: &str| {
+        let path = folder.as_ref().expect("a limit is enforced by a cgroup").join(file);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    };
+    if enforced.cpuset {
+        assert_eq!(value("cpuset.cpus.effective"), held.cpus.to_string());
+        assert_eq!(value("cpuset.mems.effective"), held.claim.mems.to_string());
+        assert_eq!(process::status(pid).unwrap().mems, held.claim.mems);
+        assert!(process::set_affinity(pid as i32, &own).is_ok());
+        assert_eq!(process::affinity(pid as i32).unwrap(), held.cpus, "nobody can widen it");
+    } else {
+        eprintln!("skipped: no cpuset controller");
+    }
+    if enforced.tasks {
+        assert_eq!(value("pids.max"), "7");
+    } else {
+        eprintln!("skipped: no pids controller");
+    }
+    if enforced.cpu {
+        assert_eq!(value("cpu.weight"), "100");
+    } else {
+        eprintln!("skipped: no cpu controller");
+    }
+    agent.stop(&held);
+    agent.exited(&held);
+}
+
+#[test]
+fn limits_that_are_advertised_bite() {
+    let state = tempfile::tempdir().unwrap();
+    limits_bite(&mut Agent::direct(state.path()));
 }
 
 #[test]
@@ -468,11 +561,7 @@ fn a_process_that_ended_meanwhile_is_not_mistaken_for_one_with_its_number() {
         agent.running(&one)
     };
     // As if the number had gone to another process: same number, another start time.
-    let path = state.path().join("alloc").join(one.alloc.unit()).join("unit.json");
-    let mut record: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    record["process"][0] = std::process::id().into();
-    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    edit_record(state.path(), &one, |record| record["process"][0] = std::process::id().into());
     let agent = Agent::direct(state.path());
     let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
     assert!(
@@ -487,6 +576,31 @@ fn a_process_that_ended_meanwhile_is_not_mistaken_for_one_with_its_number() {
 }
 
 #[test]
+fn a_unit_from_before_the_machine_restarted_is_not_found() {
+    let state = tempfile::tempdir().unwrap();
+    let one = shell("rebooted", "sleep 600");
+    let pid = {
+        let mut agent = Agent::direct(state.path());
+        agent.start(&one);
+        agent.running(&one)
+    };
+    // The same number and even the same start time, in another boot.
+    edit_record(state.path(), &one, |record| record["boot"] = "another".into());
+    let agent = Agent::direct(state.path());
+    let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+    assert_eq!(found, []);
+    assert!(alive(pid), "a process of this boot is not touched on the word of an old record");
+    edit_record(state.path(), &one, |record| {
+        record["boot"] = process::boot_id().into();
+        record["ended"] = serde_json::Value::Null;
+    });
+    let mut agent = Agent::direct(state.path());
+    assert_eq!(agent.runtime.block_on(agent.executor.adopt()).unwrap().len(), 1);
+    agent.stop(&one);
+    agent.exited(&one);
+}
+
+#[test]
 fn a_process_whose_start_was_not_written_down_is_found() {
     let state = tempfile::tempdir().unwrap();
     let one = shell("unwritten", "sleep 600");
@@ -495,11 +609,7 @@ fn a_process_whose_start_was_not_written_down_is_found() {
         agent.start(&one);
         agent.running(&one)
     };
-    let path = state.path().join("alloc").join(one.alloc.unit()).join("unit.json");
-    let mut record: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    record["process"] = serde_json::Value::Null;
-    std::fs::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+    edit_record(state.path(), &one, |record| record["process"] = serde_json::Value::Null);
     let mut agent = Agent::direct(state.path());
     let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
     assert!(
@@ -593,11 +703,7 @@ fn a_follower_sees_what_comes_and_survives_a_cut_file() {
 #[test]
 fn the_limits_that_are_advertised_were_measured() {
     let state = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let enforced = runtime.block_on(async {
-        let (events, _keep) = mpsc::channel(1);
-        Direct::open(state.path(), events).unwrap().enforced()
-    });
+    let enforced = Agent::direct(state.path()).executor.enforced();
     let top = super::cgroup::mount();
     let controllers =
         top.map(|top| super::cgroup::controllers(&top, "cgroup.controllers")).unwrap_or_default();

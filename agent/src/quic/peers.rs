@@ -21,11 +21,17 @@ use super::{
 const QUEUE_MESSAGES_MAX: usize = 1024;
 /// Bytes that may wait for one peer.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
+/// Bytes that may wait in all; beyond it new messages are dropped.
+const QUEUES_BYTES_MAX: usize = 32 << 20;
 /// Connections kept with one peer: both sides may have dialled at the same time.
 const CONNECTIONS_PER_PEER_MAX: usize = 2;
-/// Peers with connections; beyond it the one that was silent for longest is let go. At some 30 KiB a
-/// connection this bounds memory, and nothing stops a node from connecting again.
-const CONNECTED_PEERS_MAX: usize = 128;
+/// Peers with connections; beyond it those that were quiet for longest are let go. A connection was
+/// measured at 45 KiB, and 100 KiB once much went through; connecting again costs two round trips.
+const CONNECTED_PEERS_WANTED: usize = 64;
+/// Peers that are not quiet are let go beyond this only: what is on its way to them may be lost.
+const CONNECTED_PEERS_MAX: usize = 1024;
+/// A peer is quiet when nothing was said for this long.
+const QUIET: Duration = Duration::from_secs(3);
 /// Addresses of one peer that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// Each address gets this head start before the next is tried beside it (RFC 8305, section 5).
@@ -39,6 +45,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 pub(super) struct Peers {
     roster: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
+    /// The sum of all queues.
+    queued_bytes: usize,
     pub(super) counters: TransportCounters,
 }
 
@@ -69,7 +77,12 @@ pub(super) enum DialError {
 
 impl Peers {
     pub(super) fn new(roster: BTreeSet<NodeId>) -> Self {
-        Self { roster, peers: BTreeMap::new(), counters: TransportCounters::default() }
+        Self {
+            roster,
+            peers: BTreeMap::new(),
+            queued_bytes: 0,
+            counters: TransportCounters::default(),
+        }
     }
 
     pub(super) fn is_member(&self, node: &NodeId) -> bool {
@@ -84,11 +97,16 @@ impl Peers {
             if !self.roster.contains(node) {
                 gone.append(&mut peer.connections);
                 self.counters.undelivered += peer.queue.len() as u64;
-                peer.clear();
+                self.queued_bytes -= peer.clear();
             }
         }
         self.peers.retain(|_, peer| peer.is_of_use());
         gone
+    }
+
+    #[cfg(test)]
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Adds a message to its peer's queue. True: start a [`pump`].
@@ -97,6 +115,11 @@ impl Peers {
             self.counters.undelivered += 1;
             return false;
         }
+        if self.queued_bytes + bytes.len() > QUEUES_BYTES_MAX {
+            self.counters.overflowed += 1;
+            return false;
+        }
+        self.queued_bytes += bytes.len();
         let peer = self.peers.entry(to).or_default();
         if !addresses.is_empty() {
             peer.addresses = addresses.iter().copied().take(ADDRESSES_MAX).collect();
@@ -104,7 +127,7 @@ impl Peers {
         peer.queued_bytes += bytes.len();
         peer.queue.push_back(bytes);
         while peer.queue.len() > QUEUE_MESSAGES_MAX || peer.queued_bytes > QUEUE_BYTES_MAX {
-            peer.pop();
+            self.queued_bytes -= peer.pop().map_or(0, |dropped| dropped.len());
             self.counters.overflowed += 1;
         }
         !std::mem::replace(&mut peer.pumping, true)
@@ -114,10 +137,13 @@ impl Peers {
     fn next(&mut self, to: &NodeId) -> Option<Bytes> {
         let peer = self.peers.get_mut(to)?;
         let next = peer.pop();
-        if next.is_none() {
-            peer.pumping = false;
-            if !peer.is_of_use() {
-                self.peers.remove(to);
+        match &next {
+            Some(bytes) => self.queued_bytes -= bytes.len(),
+            None => {
+                peer.pumping = false;
+                if !peer.is_of_use() {
+                    self.peers.remove(to);
+                }
             }
         }
         next
@@ -156,14 +182,28 @@ impl Peers {
         if peer.connections.len() > CONNECTIONS_PER_PEER_MAX {
             surplus.push(peer.connections.remove(0));
         }
+        self.let_go(&mut surplus);
+        Ok(surplus)
+    }
+
+    /// Moves the connections of peers that were quiet for longest to `surplus`, if there are too many.
+    fn let_go(&mut self, surplus: &mut Vec<Connection>) {
         let connected = self.peers.iter().filter(|(_, peer)| !peer.connections.is_empty());
-        if connected.clone().count() > CONNECTED_PEERS_MAX {
-            let quietest = connected.min_by_key(|(_, peer)| peer.used).map(|(node, _)| *node);
-            if let Some(peer) = quietest.and_then(|node| self.peers.get_mut(&node)) {
+        let mut connected: Vec<_> = connected.map(|(node, peer)| (peer.used, *node)).collect();
+        if connected.len() <= CONNECTED_PEERS_WANTED {
+            return;
+        }
+        connected.sort_unstable();
+        let (wanted, most) = (CONNECTED_PEERS_WANTED, CONNECTED_PEERS_MAX);
+        for (let_go, (used, node)) in connected.iter().enumerate() {
+            let left = connected.len() - let_go;
+            if left <= wanted || (left <= most && used.is_some_and(|used| used.elapsed() < QUIET)) {
+                break;
+            }
+            if let Some(peer) = self.peers.get_mut(node) {
                 surplus.append(&mut peer.connections);
             }
         }
-        Ok(surplus)
     }
 
     /// Forgets a connection that has ended.
@@ -183,7 +223,7 @@ impl Peers {
             peer.failures += 1;
             peer.retry_at = Some(Instant::now() + pause);
             self.counters.undelivered += peer.queue.len() as u64;
-            peer.clear();
+            self.queued_bytes -= peer.clear();
         }
     }
 
@@ -202,9 +242,10 @@ impl Peer {
         Some(bytes)
     }
 
-    fn clear(&mut self) {
+    /// Empties the queue; returns how many bytes were in it.
+    fn clear(&mut self) -> usize {
         self.queue.clear();
-        self.queued_bytes = 0;
+        std::mem::take(&mut self.queued_bytes)
     }
 
     /// Whether there is anything to remember. A peer that fails is remembered until it was given up.

@@ -252,6 +252,70 @@ async fn a_dead_peer_holds_up_nobody_else() {
     timeout(PATIENCE, given_up).await.expect("dropped what waited");
 }
 
+#[tokio::test]
+async fn a_burst_to_more_peers_than_are_kept_connected_loses_nothing() {
+    let fabric = fabric();
+    let identities: Vec<_> = (0..80).map(|_| identity()).collect();
+    let roster: Vec<_> = identities.iter().map(Identity::id).collect();
+    let start = |identity| start(identity, &roster, fabric.clone());
+    let mut nodes: Vec<_> = identities.into_iter().map(start).collect();
+    let one = nodes.remove(0);
+    for node in &nodes {
+        for ticket in 0..3 {
+            one.transport.send(node.id(), &[node.address], &held(ticket));
+        }
+    }
+    for node in &mut nodes {
+        for _ in 0..3 {
+            node.message().await;
+        }
+    }
+    // Once they are quiet, one more connection lets the surplus go.
+    sleep(Duration::from_secs(4)).await;
+    let last = identity();
+    let mut roster: BTreeSet<_> = roster.iter().copied().collect();
+    roster.insert(last.id());
+    one.transport.trust(roster.clone());
+    let roster: Vec<_> = roster.into_iter().collect();
+    let mut last = self::start(last, &roster, fabric.clone());
+    one.transport.send(last.id(), &[last.address], &held(9));
+    last.message().await;
+    let fewer = async {
+        while one.transport.connections() > 64 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, fewer).await.expect("let go");
+    // Those are found again when they are wanted.
+    one.transport.send(nodes[0].id(), &[nodes[0].address], &held(10));
+    assert_eq!(nodes[0].message().await.2, held(10));
+}
+
+#[tokio::test]
+async fn what_waits_for_dead_peers_is_bounded_in_all() {
+    let (one, mut two) = pair();
+    let dead: Vec<_> = (0..40).map(|_| identity().id()).collect();
+    let roster = dead.iter().copied().chain([one.id(), two.id()]);
+    one.transport.trust(roster.collect());
+    let large = Message::Buckets(vec![u64::MAX; 100_000]);
+    for &peer in &dead {
+        for _ in 0..6 {
+            one.transport.send(peer, &[localhost(1)], &large);
+        }
+    }
+    let waiting = one.transport.shared.peers().queued_bytes();
+    assert!(waiting <= 32 << 20, "{waiting}");
+    assert!(one.transport.counters().overflowed > 0);
+    let given_up = async {
+        while one.transport.shared.peers().queued_bytes() > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, given_up).await.expect("given up");
+    one.transport.send(two.id(), &[two.address], &held(1));
+    assert_eq!(two.message().await.2, held(1));
+}
+
 /// Runs an agent on a runtime of its own until it has heard `messages` messages; then it is gone without
 /// a word, as by `kill -9`.
 fn run_until_heard(

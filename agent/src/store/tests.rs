@@ -365,10 +365,8 @@ async fn later_values_win_over_refused_ones() {
     let memory = Arc::new(Mutex::new(MemoryStore::default()));
     let store = Flaky { memory: memory.clone(), refusals: 1 };
     let (writer, mut written) = Writer::start(Box::new(store)).expect("started");
-    writer.persist(
-        5,
-        vec![(b"a".to_vec(), Some(b"old".to_vec())), (b"b".to_vec(), Some(b"b".to_vec()))],
-    );
+    let set = |key: &[u8], value: &[u8]| (key.to_vec(), Some(value.to_vec()));
+    writer.persist(5, vec![set(b"a", b"old"), set(b"b", b"b"), set(b"c", b"kept")]);
     writer.set_note("n", b"old".to_vec());
     let failed = written.next().await;
     assert!(matches!(failed, Some(Progress::Failed { sequence: 5, .. })), "{failed:?}");
@@ -379,7 +377,10 @@ async fn later_values_win_over_refused_ones() {
     writer.close();
     assert_eq!(written.next().await, None);
     let mut memory = memory.lock().expect("unpoisoned");
-    assert_eq!(memory.load().expect("read"), [(b"a".to_vec(), b"new".to_vec())]);
+    assert_eq!(
+        memory.load().expect("read"),
+        [(b"a".to_vec(), b"new".to_vec()), (b"c".to_vec(), b"kept".to_vec())]
+    );
     assert_eq!(memory.note("n").expect("read"), Some(b"new".to_vec()));
 }
 

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -99,6 +100,17 @@ impl Netns {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
+    }
+
+    /// Does `work` on a thread inside: sockets that it opens belong to the namespace.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            let namespace = std::fs::File::open(Path::new("/run/netns").join(&self.name));
+            setns(namespace.expect("the namespace"), CloneFlags::CLONE_NEWNET).expect("a way in");
+            work()
+        };
+        let done = std::thread::scope(|scope| scope.spawn(inside).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Runs a command inside, its words separated by spaces, and returns what it prints. Panics when
@@ -217,6 +229,13 @@ impl Process {
                     panic!("ended before {what}; it printed: {:#?}", self.seen)
                 }
             }
+        }
+    }
+
+    /// Waits for a line, which may have been printed and waited past already.
+    pub fn wait_until_seen(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        if !self.seen().iter().any(|line| wanted(line)) {
+            self.wait_for(what, wanted);
         }
     }
 

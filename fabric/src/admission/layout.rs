@@ -75,10 +75,10 @@ pub(super) struct Device {
     pub class: String,
     pub hardware: Option<String>,
     pub numa: Option<u16>,
-    /// One bit of 128 for each of its names: see [`name_bit`].
-    pub names: u128,
-    /// One bit of 64 for its class: see [`class_bit`].
-    pub class_bit: u64,
+    /// One bit of 64 for each of its names: see [`name_bit`].
+    pub names: u64,
+    /// One bit of 32 for its class.
+    pub class_bit: u32,
 }
 
 impl Device {
@@ -90,13 +90,13 @@ impl Device {
 
 /// The bit that stands for a device's name in a set of names. Different names may share a bit: a bit
 /// that is not set says that the name is not there, a bit that is set says nothing.
-pub(crate) fn name_bit(name: &str) -> u128 {
-    1 << (xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % 128)
+pub(crate) fn name_bit(name: &str) -> u64 {
+    1 << (xxhash_rust::xxh3::xxh3_64(name.as_bytes()) % 64)
 }
 
 /// The same for a class of devices.
-fn class_bit(class: &str) -> u64 {
-    1 << (xxhash_rust::xxh3::xxh3_64(class.as_bytes()) % 64)
+fn class_bit(class: &str) -> u32 {
+    1 << (xxhash_rust::xxh3::xxh3_64(class.as_bytes()) % 32)
 }
 
 impl Core {

@@ -24,15 +24,19 @@ pub struct Candidate {
     contested: BTreeMap<AllocId, Claim>,
 }
 
-/// What a placement looks at first, close together in memory.
+/// What a placement looks at first: one cache line for each node.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 pub(super) struct Glance {
     pub summary: Summary,
     /// Alive, known, and neither draining nor impaired.
     pub open: bool,
-    /// Differs for every [`NodeInfo`] that the fleet has ever seen.
-    pub version: u64,
+    /// Differs for every [`NodeInfo`] of the last four thousand million that the fleet has seen; never 0
+    /// for a node that is known.
+    pub version: u32,
 }
+
+const _: () = assert!(size_of::<Glance>() == 64);
 
 /// All nodes that a coordinator knows, with their ledgers.
 #[derive(Clone, Debug, Default)]
@@ -41,18 +45,11 @@ pub struct Fleet {
     candidates: Vec<Candidate>,
     /// One for each candidate, in the same order.
     glances: Vec<Glance>,
-    versions: u64,
+    versions: u32,
+    /// Grows whenever a node gets another place.
+    arrangement: u64,
     /// How many nodes have a class of devices, by the class's bit.
-    nodes_with_class: ClassCounts,
-}
-
-#[derive(Clone, Debug)]
-struct ClassCounts([u32; 64]);
-
-impl Default for ClassCounts {
-    fn default() -> Self {
-        Self([0; 64])
-    }
+    nodes_with_class: [u32; 32],
 }
 
 impl Candidate {
@@ -109,7 +106,7 @@ impl Candidate {
         self.contested.retain(|alloc, claim| ledger.adopt(alloc, claim.clone()).is_err());
     }
 
-    fn glance(&self, version: u64) -> Glance {
+    fn glance(&self, version: u32) -> Glance {
         let willing = |info: &Arc<NodeInfo>| !info.draining && info.impaired.is_none();
         Glance {
             summary: self.ledger.summary(),
@@ -155,7 +152,7 @@ impl Fleet {
             candidate.ledger.topology_changed(&info.topology);
         }
         candidate.info = Some(info);
-        self.versions += 1;
+        self.versions = self.versions.wrapping_add(1).max(1);
         self.glances[index] = candidate.glance(self.versions);
         self.count_classes(index, true);
     }
@@ -171,6 +168,7 @@ impl Fleet {
     pub fn remove(&mut self, node: &NodeId) {
         let Some(index) = self.index.remove(node) else { return };
         self.count_classes(index, false);
+        self.arrangement += 1;
         self.candidates.swap_remove(index);
         self.glances.swap_remove(index);
         if let Some(moved) = self.candidates.get(index) {
@@ -235,10 +233,15 @@ impl Fleet {
         self.index.get(node).copied()
     }
 
+    /// Differs when an index may mean another node than before.
+    pub(super) fn arrangement(&self) -> u64 {
+        self.arrangement
+    }
+
     /// Bits of the classes of devices that few nodes have: one, or at most a quarter of them.
-    pub(super) fn scarce_classes(&self) -> u64 {
+    pub(super) fn scarce_classes(&self) -> u32 {
         let few = (self.candidates.len() / 4).max(1) as u32;
-        let counts = self.nodes_with_class.0.iter().enumerate();
+        let counts = self.nodes_with_class.iter().enumerate();
         counts
             .filter(|(_, nodes)| (1..=few).contains(*nodes))
             .fold(0, |bits, (bit, _)| bits | 1 << bit)
@@ -248,6 +251,7 @@ impl Fleet {
         let next = self.candidates.len();
         let index = *self.index.entry(node).or_insert(next);
         if index == next {
+            self.arrangement += 1;
             self.candidates.push(Candidate {
                 id: node,
                 info: None,
@@ -267,8 +271,8 @@ impl Fleet {
 
     fn count_classes(&mut self, index: usize, add: bool) {
         let classes = self.candidates[index].ledger.device_classes();
-        for (bit, count) in self.nodes_with_class.0.iter_mut().enumerate() {
-            let one = (classes >> bit & 1) as u32;
+        for (bit, count) in self.nodes_with_class.iter_mut().enumerate() {
+            let one = classes >> bit & 1;
             *count = if add { *count + one } else { *count - one };
         }
     }

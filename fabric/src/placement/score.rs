@@ -1,7 +1,7 @@
 //! What a job asks for, reduced to numbers: a first look that says no quickly, and a score.
 
 use super::fleet::Glance;
-use crate::admission::{Summary, name_bit};
+use crate::admission::{Summary, mib, name_bit};
 use crate::job::{CpuRequest, JobSpec, NumaPolicy, Smt, Strategy};
 
 // The parts of a score. Each outweighs everything below it: how full a node is decides among nodes that
@@ -27,15 +27,16 @@ const _: () = assert!(
 );
 const _: () = assert!(crate::limits::COUNT_MAX as i64 <= i64::MAX / (-SAME_VALUE * 2));
 
-/// What a job needs, as numbers.
+/// What a job needs, as numbers in the units of [`Summary`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
-    shared_millis: Option<u64>,
+    is_exclusive: bool,
+    shared_millis: u32,
     cores: u32,
     threads: u32,
-    memory: u64,
+    memory_mib: u32,
     numa: NumaPolicy,
-    device_names: u128,
+    device_names: u64,
     strategy: Strategy,
 }
 
@@ -53,16 +54,17 @@ pub(super) struct Standing {
 impl Needs {
     pub fn new(spec: &JobSpec) -> Self {
         let resources = &spec.resources;
-        let (shared_millis, cores, threads) = match resources.cpu {
-            CpuRequest::Shared { millis, .. } => (Some(u64::from(millis)), 0, 0),
-            CpuRequest::Exclusive { cores, smt: Smt::Whole } => (None, u32::from(cores), 0),
-            CpuRequest::Exclusive { cores, smt: Smt::Share } => (None, 0, u32::from(cores)),
+        let (is_exclusive, shared_millis, cores, threads) = match resources.cpu {
+            CpuRequest::Shared { millis, .. } => (false, millis, 0, 0),
+            CpuRequest::Exclusive { cores, smt: Smt::Whole } => (true, 0, u32::from(cores), 0),
+            CpuRequest::Exclusive { cores, smt: Smt::Share } => (true, 0, 0, u32::from(cores)),
         };
         Self {
+            is_exclusive,
             shared_millis,
             cores,
             threads,
-            memory: resources.memory,
+            memory_mib: mib(resources.memory),
             numa: resources.numa,
             device_names: resources.devices.iter().fold(0, |bits, name| bits | name_bit(name)),
             strategy: spec.placement.strategy,
@@ -73,45 +75,46 @@ impl Needs {
     /// at more expense. True: it is worth asking.
     pub fn may_fit(&self, glance: &Glance) -> bool {
         let node = &glance.summary;
-        let exclusive = self.cores + self.threads > 0;
+        let cpu = if self.is_exclusive {
+            node.pinning
+                && self.cores <= u32::from(node.cores)
+                && self.threads <= u32::from(node.threads)
+                && self.cpus(node) <= u32::from(node.spare_cpus)
+        } else {
+            self.shared_millis <= node.shared_free_millis && node.threads > 0
+        };
         glance.open
             && !node.full
-            && self.memory <= node.memory
+            && cpu
+            && self.memory_mib <= node.memory_mib
             && self.device_names & !node.device_names == 0
-            && match self.shared_millis {
-                Some(millis) => millis <= node.shared_free && node.shared_cpus > 0,
-                None => {
-                    node.pinning
-                        && self.cores <= node.cores
-                        && self.threads <= node.threads
-                        && self.cores * node.core_threads + self.threads <= node.spare_cpus
-                }
-            }
             && (self.numa != NumaPolicy::Require
-                || node.numa_binding
-                    && (!exclusive || self.cores_on_one_node(node))
-                    && self.memory <= node.memory_of_one_node)
+                || node.numa_binding && self.fits_one_memory_node(node))
     }
 
-    fn cores_on_one_node(&self, node: &Summary) -> bool {
-        self.cores <= node.cores_of_one_node && self.threads <= node.threads_of_one_node
+    /// CPUs that an exclusive claim takes at least.
+    fn cpus(&self, node: &Summary) -> u32 {
+        self.cores * u32::from(node.core_threads) + self.threads
+    }
+
+    fn fits_one_memory_node(&self, node: &Summary) -> bool {
+        self.cores <= u32::from(node.cores_of_one_node)
+            && self.threads <= u32::from(node.threads_of_one_node)
+            && self.memory_mib <= node.memory_of_one_node_mib
     }
 
     /// How good a node is; more is better.
-    pub fn score(&self, node: &Summary, scarce_classes: u64, standing: Standing) -> i64 {
-        let millis = u64::from(self.cores * node.core_threads + self.threads) * 1000
-            + self.shared_millis.unwrap_or(0);
-        let cpu = share(node.cpu_millis_used.saturating_add(millis), node.cpu_millis_total);
-        let memory = share(node.memory_used.saturating_add(self.memory), node.memory_total);
+    pub fn score(&self, node: &Summary, scarce_classes: u32, standing: Standing) -> i64 {
+        let millis = u64::from(self.cpus(node)) * 1000 + u64::from(self.shared_millis);
+        let cpu = share(u64::from(node.cpu_millis_used) + millis, node.cpu_millis_total);
+        let memory = u64::from(node.memory_used_mib) + u64::from(self.memory_mib);
+        let memory = share(memory, node.memory_total_mib);
         let load = cpu.max(memory);
         let mut score = match self.strategy {
             Strategy::LeastLoaded => LOAD - load,
             Strategy::BestFit => load,
         };
-        if self.numa == NumaPolicy::Prefer
-            && self.cores_on_one_node(node)
-            && self.memory <= node.memory_of_one_node
-        {
+        if self.numa == NumaPolicy::Prefer && self.fits_one_memory_node(node) {
             score += ONE_MEMORY_NODE;
         }
         if self.device_names == 0 && node.device_classes & scarce_classes != 0 {
@@ -125,11 +128,7 @@ impl Needs {
 }
 
 /// Ten-thousandths of `total` that are used.
-fn share(used: u64, total: u64) -> i64 {
-    let (used, scale) = (u128::from(used.min(total)), LOAD as u128);
-    match u64::try_from(used * scale) {
-        // Nearly always: dividing 128 bits takes several times as long.
-        Ok(scaled) => scaled.checked_div(total).unwrap_or(0) as i64,
-        Err(_) => (used * scale / u128::from(total)) as i64,
-    }
+fn share(used: u64, total: u32) -> i64 {
+    let total = u64::from(total);
+    (used.min(total) * LOAD as u64).checked_div(total).unwrap_or(0) as i64
 }

@@ -18,13 +18,13 @@ fn the_best_address_is_told_first() {
         (2, "2001:db8::1"),
         (3, "10.0.0.1"),
     ]);
-    let told = shown(advertised(&Listen::default(), &mine));
+    let told = shown(advertised(&Listen::default(), 7400, &mine));
     assert_eq!(told, ["10.0.0.1:7400", "[2001:db8::1]:7400", "[fe80::1]:7400", "169.254.1.1:7400"]);
 }
 
 #[test]
 fn loopback_is_told_only_when_there_is_nothing_else() {
-    let told = shown(advertised(&Listen::default(), &local(&[(1, "127.0.0.1"), (1, "::1")])));
+    let told = shown(advertised(&Listen::default(), 7400, &local(&[(1, "127.0.0.1"), (1, "::1")])));
     assert_eq!(told, ["127.0.0.1:7400", "[::1]:7400"]);
 }
 
@@ -32,12 +32,12 @@ fn loopback_is_told_only_when_there_is_nothing_else() {
 fn what_the_owner_says_goes() {
     let mine = local(&[(3, "10.0.0.1")]);
     let told = Listen { advertise: vec!["192.0.2.1:9000".parse().unwrap()], ..Listen::default() };
-    assert_eq!(shown(advertised(&told, &mine)), ["192.0.2.1:9000"]);
-    let one = Listen { address: "127.0.0.1".parse().unwrap(), port: 7500, ..Listen::default() };
-    assert_eq!(shown(advertised(&one, &mine)), ["127.0.0.1:7500"]);
+    assert_eq!(shown(advertised(&told, 7400, &mine)), ["192.0.2.1:9000"]);
+    let one = Listen { address: "127.0.0.1".parse().unwrap(), ..Listen::default() };
+    assert_eq!(shown(advertised(&one, 7500, &mine)), ["127.0.0.1:7500"]);
     let v4 = Listen { address: "0.0.0.0".parse().unwrap(), ..Listen::default() };
     let both = local(&[(3, "10.0.0.1"), (3, "2001:db8::1")]);
-    assert_eq!(shown(advertised(&v4, &both)), ["10.0.0.1:7400"]);
+    assert_eq!(shown(advertised(&v4, 7400, &both)), ["10.0.0.1:7400"]);
 }
 
 #[test]

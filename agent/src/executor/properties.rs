@@ -1,0 +1,263 @@
+//! What systemd is asked to do with a unit: the properties of its transient service.
+
+use fabric::cpuset::CpuSet;
+use fabric::io::Launch;
+use fabric::topology::Enforced;
+use nix::libc;
+use std::path::{Path, PathBuf};
+use zbus::Variant;
+
+use super::output::Channel;
+use super::process;
+use super::sandbox;
+
+/// One property of a unit.
+#[derive(Debug)]
+pub struct Property {
+    /// As `systemctl show` writes it.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Variant<'static>,
+    /// A unit without it is not what was asked for. The others are refinements of the sandbox, left
+    /// out where this systemd is too old for them.
+    pub required: bool,
+}
+
+/// Everything about a unit that is not in its launch.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Where its output goes.
+    pub folder: PathBuf,
+    /// Files: where they are, where the task sees them.
+    pub files: Vec<(PathBuf, PathBuf)>,
+    /// Names the agent, so that another one on this machine does not adopt its units.
+    pub agent: String,
+    /// The limits that hold here.
+    pub enforced: Enforced,
+}
+
+/// All properties of a unit, in an order that reads well.
+pub fn of(launch: &Launch, around: &Surroundings) -> Result<Vec<Property>, String> {
+    let mut list = List(Vec::new());
+    command(&mut list, launch, around)?;
+    lifetime(&mut list, launch);
+    pins(&mut list, launch, around.enforced);
+    limits(&mut list, launch, around.enforced);
+    access(&mut list, launch, around)?;
+    if launch.task.sandbox.enabled {
+        closed(&mut list, launch)?;
+    }
+    Ok(list.0)
+}
+
+struct List(Vec<Property>);
+
+impl List {
+    fn must(&mut self, name: &'static str, value: impl Into<Variant<'static>>) {
+        self.0.push(Property { name, value: value.into(), required: true });
+    }
+
+    fn may(&mut self, name: &'static str, value: impl Into<Variant<'static>>) {
+        self.0.push(Property { name, value: value.into(), required: false });
+    }
+}
+
+fn text(path: &Path) -> Result<String, String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()))
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn command(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<(), String> {
+    let task = &launch.task;
+    let program = task.command.first().ok_or("the command is empty")?.clone();
+    list.must("Description", format!("weft allocation {}, run {}", launch.alloc, launch.run));
+    list.must("Slice", "weft.slice".to_owned());
+    list.must("Type", "exec".to_owned());
+    // Taken literally: the agent has replaced its own placeholders, `$` is not systemd's to expand.
+    let literal = words(&["no-env-expand"]);
+    list.must("ExecStartEx", vec![(program, task.command.clone(), literal)]);
+    let mut environment = super::environment(launch);
+    environment.insert("WEFT_AGENT".into(), around.agent.clone());
+    let environment: Vec<String> =
+        environment.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    list.must("Environment", environment);
+    if let Some(folder) = &task.working_dir {
+        list.must("WorkingDirectory", folder.clone());
+    }
+    list.must("StandardOutputFileToAppend", text(&Channel::Stdout.path(&around.folder))?);
+    list.must("StandardErrorFileToAppend", text(&Channel::Stderr.path(&around.folder))?);
+    list.may("UMask", 0o022u32);
+    Ok(())
+}
+
+fn lifetime(list: &mut List, launch: &Launch) {
+    // Restarts are the core's decision.
+    list.must("Restart", "no".to_owned());
+    // A unit that ended well would vanish with its result before an agent that is away reads it.
+    list.must("RemainAfterExit", true);
+    list.must("AddRef", true);
+    list.must("KillMode", "control-group".to_owned());
+    list.must("KillSignal", super::signal(&launch.task.stop_signal) as i32);
+    list.must(
+        "TimeoutStopUSec",
+        launch.task.stop_timeout.as_micros().min(u128::from(u64::MAX)) as u64,
+    );
+    list.must("TimeoutStartUSec", 30_000_000u64);
+}
+
+fn pins(list: &mut List, launch: &Launch, enforced: Enforced) {
+    if !launch.cpus.is_empty() {
+        list.must("CPUAffinity", bits(&launch.cpus));
+        if enforced.cpuset {
+            list.must("AllowedCPUs", bits(&launch.cpus));
+        }
+    }
+    if !launch.claim.mems.is_empty() {
+        if process::memory_policy_works() {
+            list.must("NUMAPolicy", process::MPOL_BIND);
+            list.must("NUMAMask", bits(&launch.claim.mems));
+        }
+        if enforced.cpuset {
+            list.must("AllowedMemoryNodes", bits(&launch.claim.mems));
+        }
+    }
+}
+
+/// Only limits that bite are set: what systemd would take and ignore is not asked for.
+fn limits(list: &mut List, launch: &Launch, enforced: Enforced) {
+    if enforced.cpu {
+        list.must("CPUWeight", super::cgroup::weight(launch));
+        if launch.cpu_hard && launch.claim.shared_millis > 0 {
+            list.must("CPUQuotaPerSecUSec", u64::from(launch.claim.shared_millis) * 1000);
+        }
+    }
+    if enforced.memory {
+        if launch.memory > 0 {
+            list.must("MemoryMax", launch.memory);
+        }
+        list.must("MemorySwapMax", launch.swap);
+        list.may("OOMPolicy", "kill".to_owned());
+    }
+    if enforced.tasks && launch.task.sandbox.tasks_max > 0 {
+        list.must("TasksMax", u64::from(launch.task.sandbox.tasks_max));
+    }
+}
+
+/// Who it is, and the files and devices that it was given.
+fn access(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<(), String> {
+    let task = &launch.task;
+    match &task.user {
+        Some(user) => list.must("User", user.clone()),
+        None if task.sandbox.enabled => list.must("DynamicUser", true),
+        None => {}
+    }
+    let groups = sandbox::device_groups(&launch.claim.devices);
+    if !groups.is_empty() {
+        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+        list.must("SupplementaryGroups", groups);
+    }
+    if !around.files.is_empty() {
+        let mounts =
+            around.files.iter().map(|(from, to)| Ok((text(from)?, text(to)?, false, 0u64)));
+        list.must("BindReadOnlyPaths", mounts.collect::<Result<Vec<_>, String>>()?);
+    }
+    Ok(())
+}
+
+/// The sandbox: everything closed but what the job file opens.
+fn closed(list: &mut List, launch: &Launch) -> Result<(), String> {
+    let sandbox = &launch.task.sandbox;
+    let devices = &launch.claim.devices;
+    list.must("ProtectSystem", "strict".to_owned());
+    list.must("ProtectHome", if sandbox.home { "no" } else { "yes" }.to_owned());
+    list.must("PrivateTmp", true);
+    list.must("NoNewPrivileges", !sandbox.new_privileges);
+    if !sandbox.writable.is_empty() {
+        list.must("ReadWritePaths", sandbox.writable.clone());
+    }
+    if !sandbox.devices {
+        // A `/dev` of its own, with the claimed devices in it: holds also where the kernel lets
+        // systemd attach no device filter.
+        list.must("PrivateDevices", true);
+        list.must("DevicePolicy", "closed".to_owned());
+        if !devices.is_empty() {
+            let allowed = |path: &String| (path.clone(), "rw".to_owned());
+            list.must("DeviceAllow", devices.iter().map(allowed).collect::<Vec<_>>());
+            let bound = |path: &String| (path.clone(), path.clone(), false, 0u64);
+            list.must("BindPaths", devices.iter().map(bound).collect::<Vec<_>>());
+        }
+    }
+    let kept = sandbox::capability_bits(&sandbox.capabilities)?;
+    list.must("CapabilityBoundingSet", kept);
+    list.must("AmbientCapabilities", kept);
+    if let Some(first) = sandbox.syscalls.first() {
+        // In systemd's words a list that begins with `~` forbids what it names.
+        let allow = !first.starts_with('~');
+        let names: Vec<String> =
+            sandbox.syscalls.iter().map(|name| name.trim_start_matches('~').to_owned()).collect();
+        list.must("SystemCallFilter", (allow, names));
+        list.must("SystemCallErrorNumber", libc::EPERM);
+        list.may("SystemCallArchitectures", words(&["native"]));
+    }
+    let mut families = words(&["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"]);
+    if sandbox.capabilities.iter().any(|name| name.eq_ignore_ascii_case("CAP_NET_RAW")) {
+        families.push("AF_PACKET".into());
+    }
+    list.may("RestrictAddressFamilies", (true, families));
+    // Of the kinds of namespaces, none.
+    list.may("RestrictNamespaces", 0u64);
+    for name in [
+        "RestrictSUIDSGID",
+        "RestrictRealtime",
+        "LockPersonality",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectClock",
+        "ProtectHostname",
+        "RemoveIPC",
+    ] {
+        list.may(name, true);
+    }
+    list.may("ProtectProc", "invisible".to_owned());
+    Ok(())
+}
+
+/// A set as systemd takes it: one bit a number, lowest byte first.
+pub fn bits(set: &CpuSet) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in set.iter() {
+        let (byte, bit) = (usize::from(number) / 8, number % 8);
+        bytes.resize(byte + 1, 0);
+        bytes[byte] |= 1 << bit;
+    }
+    bytes
+}
+
+/// What systemd's own exit statuses of a unit that could not be executed mean: systemd.exec(5).
+pub fn exec_failure(status: i32) -> Option<&'static str> {
+    Some(match status {
+        200 => "its working directory cannot be entered",
+        203 => "its command cannot be executed: is it there, and a program?",
+        205 => "its limits cannot be set",
+        206 => "its OOM score cannot be set",
+        208 | 209 | 222 => "its input or output cannot be set up",
+        214 => "its scheduling cannot be set",
+        215 => "its CPU affinity cannot be set",
+        216 => "its group is not there",
+        217 => "its user is not there",
+        218 => "its capabilities cannot be set",
+        219 => "its cgroup cannot be entered",
+        226 => "its file system cannot be set up: is a writable path or a device missing?",
+        227 => "new privileges cannot be given up",
+        228 => "its system call filter cannot be loaded",
+        233 => "its runtime directory cannot be made",
+        242 => "its memory policy cannot be set",
+        _ if (200..=245).contains(&status) => "systemd could not set it up",
+        _ => return None,
+    })
+}

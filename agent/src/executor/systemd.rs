@@ -1,0 +1,479 @@
+//! Runs units as transient services of systemd.
+//!
+//! A unit is `weft-<job>-<slot>-<epoch>.service` in `weft.slice`. systemd is the memory: the units and
+//! their environment say which allocation and which run they are, so that the next agent adopts them
+//! without files of its own (those hold the output, and the launch for health checks).
+//!
+//! A unit stays loaded until its result was read: `RemainAfterExit` keeps one that ended well, failed
+//! ones stay by themselves, and a reference holds one that was stopped.
+
+use fabric::cpuset::CpuSet;
+use fabric::id::AllocId;
+use fabric::io::{Launch, UnitEvent, UnitFound};
+use fabric::topology::Enforced;
+use futures_util::StreamExt;
+use nix::libc;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use zbus::MessageStream;
+
+use super::bus::{Bus, State};
+use super::desk::{Command, Desk, Events, Seat};
+use super::direct::{rotate_all, running_event};
+use super::output::{Channel, blocking};
+use super::process::{self, ExitStatus, Members};
+use super::properties::{self, Surroundings};
+use super::record::{self, Record, Store};
+use super::spawn;
+
+/// The oldest systemd that has every property that is required (`ExecStartEx`, `append:` over D-Bus).
+const VERSION_MIN: u32 = 246;
+/// A start that takes longer has failed. Longer than systemd's own timeout for it.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Wait before systemd is asked again after the bus was lost.
+const RECONNECT_PERIOD: Duration = Duration::from_secs(1);
+
+/// The executor for machines with systemd. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Systemd {
+    bus: Bus,
+    desk: Desk,
+    store: Store,
+    agent: Arc<str>,
+    boot: Arc<str>,
+    enforced: Enforced,
+    version: Arc<str>,
+}
+
+impl Systemd {
+    /// Connects to systemd. The error says in words why it cannot be used.
+    pub async fn open(state: &Path, events: Events) -> Result<Self, String> {
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Err("systemd is not PID 1".into());
+        }
+        if !nix::unistd::geteuid().is_root() {
+            return Err("systemd starts system units only for root".into());
+        }
+        let bus = Bus::default();
+        let version = bus
+            .version()
+            .await
+            .map_err(|error| format!("systemd does not answer on the system bus: {error}"))?;
+        let digits = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+        let major: u32 = digits.and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        if major < VERSION_MIN {
+            return Err(format!("systemd {version} is older than {VERSION_MIN}"));
+        }
+        let store = Store::open(state).map_err(|error| format!("{}: {error}", state.display()))?;
+        let state = std::path::absolute(state).map_err(|error| error.to_string())?;
+        let systemd = Self {
+            bus,
+            desk: Desk::new(events),
+            store,
+            agent: format!("{:016x}", super::hash(state.as_os_str().as_encoded_bytes())).into(),
+            boot: process::boot_id().into(),
+            enforced: enforced(),
+            version: version.into(),
+        };
+        tokio::spawn(rotate_all(systemd.desk.clone(), systemd.store.clone()));
+        Ok(systemd)
+    }
+
+    /// systemd's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The limits that hold for its units.
+    pub fn enforced(&self) -> Enforced {
+        self.enforced
+    }
+
+    /// Where records and output are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Starts a unit, unless this run of it is there.
+    pub async fn start(&self, launch: Launch) {
+        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run).await {
+            let systemd = self.clone();
+            tokio::spawn(async move {
+                seat.wait_for_earlier_run().await;
+                match systemd.launch(&launch).await {
+                    Ok((changes, state)) => systemd.keep(launch, changes, state, seat, true).await,
+                    Err(reason) => {
+                        let event = UnitEvent::Refused { reason };
+                        systemd.write_end(&launch, event.clone()).await;
+                        seat.end(event).await;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Ends a unit. One that nobody knows is reported as gone.
+    pub async fn stop(&self, alloc: &AllocId, run: u32) {
+        if !self.desk.command(alloc, run, Command::Stop) {
+            let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
+            self.desk.say(alloc, run, event).await;
+        }
+    }
+
+    /// Moves a unit to these CPUs, and reports where it then is.
+    pub fn confine(&self, alloc: &AllocId, run: u32, cpus: CpuSet) {
+        self.desk.command(alloc, run, Command::Confine(cpus));
+    }
+
+    /// Finds the units of the agent before, and keeps those that still run.
+    pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
+        let mut found = Vec::new();
+        for unit in self.bus.list("weft-*.service").await.map_err(io::Error::other)? {
+            let Some(alloc) = AllocId::from_unit(&unit) else { continue };
+            match self.adopt_one(&alloc, &unit).await {
+                Ok(Some(one)) => found.push(one),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(unit, %error, "a unit cannot be adopted"),
+            }
+        }
+        // Units that systemd does not have any more.
+        let store = self.store.clone();
+        for record in blocking(move || Ok(store.all())).await? {
+            let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
+            if found.iter().any(|one: &UnitFound| one.alloc == alloc) {
+                continue;
+            }
+            if record.boot != *self.boot {
+                // The machine went down under it: that is not an exit, there is simply no unit.
+                if record.ended.is_none() {
+                    self.write_end(&record.launch, super::gone()).await;
+                }
+                continue;
+            }
+            let Some(seat) = self.desk.take(&alloc, run).await else { continue };
+            let event = record.ended.clone().unwrap_or_else(|| {
+                let status = "exited while the agent was away".into();
+                UnitEvent::Exited { status, success: false, killed: false }
+            });
+            if record.ended.is_none() {
+                self.write_end(&record.launch, event.clone()).await;
+            }
+            seat.close(&event);
+            found.push(UnitFound { alloc, run, event });
+        }
+        Ok(found)
+    }
+
+    async fn adopt_one(&self, alloc: &AllocId, unit: &str) -> zbus::Result<Option<UnitFound>> {
+        let environment = self.bus.environment(unit).await?;
+        let variable = |name: &str| {
+            environment.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        };
+        let run = variable("WEFT_RUN").and_then(|run| run.parse::<u32>().ok());
+        let Some(run) = run.filter(|_| variable("WEFT_AGENT") == Some(&*self.agent)) else {
+            return Ok(None);
+        };
+        self.bus.hold(unit).await?;
+        let changes = self.bus.changes(unit).await?;
+        let state = self.bus.state(unit).await?;
+        let Some(seat) = self.desk.take(alloc, run).await else { return Ok(None) };
+        let store = self.store.clone();
+        let id = alloc.clone();
+        let record = blocking(move || store.read(&id)).await.ok();
+        let launch = record.map(|record| record.launch).filter(|launch| launch.run == run);
+        let event = if state.is_over() {
+            let event = ended(&state, false);
+            self.bus.forget(unit).await;
+            if let Some(launch) = &launch {
+                self.write_end(launch, event.clone()).await;
+            }
+            seat.close(&event);
+            event
+        } else {
+            let event = running_event(state.pid);
+            seat.note(&event);
+            let systemd = self.clone();
+            let launch = launch.unwrap_or_else(|| bare_launch(alloc, run));
+            tokio::spawn(async move { systemd.keep(launch, changes, state, seat, false).await });
+            event
+        };
+        Ok(Some(UnitFound { alloc: alloc.clone(), run, event }))
+    }
+
+    /// Starts the unit and waits until it was executed or refused.
+    async fn launch(&self, launch: &Launch) -> Result<(MessageStream, State), String> {
+        let unit = launch.alloc.unit();
+        let around = self.prepare(launch).await?;
+        let on_bus = |error: zbus::Error| format!("systemd: {error}");
+        let changes = self.bus.changes(&unit).await.map_err(on_bus)?;
+        let mut jobs = self.bus.jobs(&unit);
+        let job = match self.bus.start_transient(&unit, properties::of(launch, &around)?).await {
+            Err(error) if error.to_string().contains("already") || is_there(&error) => {
+                // From an earlier run, whose end this agent did not see.
+                self.clear(&unit).await.map_err(on_bus)?;
+                self.bus.start_transient(&unit, properties::of(launch, &around)?).await
+            }
+            started => started,
+        };
+        let job = job.map_err(on_bus)?;
+        let outcome = tokio::time::timeout(START_TIMEOUT, jobs.outcome(&job)).await;
+        let state = self.bus.state(&unit).await.map_err(on_bus)?;
+        match outcome {
+            Ok(Some(outcome)) if outcome == "done" => {}
+            // The bus was lost meanwhile: the state says what became of it.
+            Ok(None) if state.active == "active" => {}
+            // It was executed, and ended before systemd took note of that.
+            Ok(Some(_)) if state.code != 0 && properties::exec_failure(state.status).is_none() => {}
+            Ok(Some(outcome)) => {
+                self.bus.forget(&unit).await;
+                return Err(refusal(&outcome, &state));
+            }
+            Ok(None) | Err(_) => {
+                let _ = self.bus.kill(&unit, libc::SIGKILL).await;
+                let _ = self.bus.stop(&unit).await;
+                self.bus.forget(&unit).await;
+                return Err("systemd did not start it in time".into());
+            }
+        }
+        Ok((changes, state))
+    }
+
+    /// Writes what systemd and the next agent need on disk.
+    async fn prepare(&self, launch: &Launch) -> Result<Surroundings, String> {
+        let systemd = self.clone();
+        let launch = launch.clone();
+        let prepared = blocking(move || {
+            let folder = systemd.store.folder(&launch.alloc);
+            let record = Record {
+                boot: systemd.boot.to_string(),
+                process: None,
+                user: None,
+                ended: None,
+                launch,
+            };
+            systemd.store.write(&record)?;
+            let files = record::write_files(&folder.join("files"), &record.launch)?;
+            for channel in Channel::ALL {
+                spawn::open_append(&channel.path(&folder))?;
+            }
+            Ok(Surroundings {
+                folder,
+                files,
+                agent: systemd.agent.to_string(),
+                enforced: systemd.enforced,
+            })
+        });
+        prepared.await.map_err(|error| format!("its files cannot be written: {error}"))
+    }
+
+    /// Removes a unit of the same name.
+    async fn clear(&self, unit: &str) -> zbus::Result<()> {
+        let mut changes = self.bus.changes(unit).await?;
+        let _ = self.bus.stop(unit).await;
+        let gone = async {
+            while !self.bus.state(unit).await?.is_over() {
+                changes.next().await;
+            }
+            Ok(())
+        };
+        let waited = tokio::time::timeout(START_TIMEOUT, gone).await;
+        self.bus.forget(unit).await;
+        waited.unwrap_or_else(|_| Err(zbus::Error::Failure("an earlier run does not end".into())))
+    }
+
+    /// Looks after a unit until it is gone.
+    async fn keep(
+        &self,
+        launch: Launch,
+        mut changes: MessageStream,
+        mut state: State,
+        mut seat: Seat,
+        fresh: bool,
+    ) {
+        let unit = launch.alloc.unit();
+        let mut stopping = false;
+        let mut refused = None;
+        if fresh && state.pid > 0 && !state.is_over() {
+            let event = running_event(state.pid);
+            match super::check_pins(&launch, &event) {
+                // It may have ended between the two looks: then there is nothing to compare.
+                Err(reason) if process::start_time(state.pid).is_some() => {
+                    refused = Some(reason);
+                    let _ = self.bus.kill(&unit, libc::SIGKILL).await;
+                }
+                _ => seat.tell(event).await,
+            }
+        }
+        let mut cleaning = false;
+        while !state.is_over() {
+            // Ended well, and kept by `RemainAfterExit`: what it left behind goes too.
+            if state.active == "active" && state.sub == "exited" && !cleaning {
+                cleaning = true;
+                let _ = self.bus.stop(&unit).await;
+            }
+            tokio::select! {
+                change = changes.next() => {
+                    if !matches!(change, Some(Ok(_))) {
+                        changes = self.reconnect(&unit).await;
+                        if stopping || cleaning {
+                            let _ = self.bus.stop(&unit).await;
+                        }
+                    }
+                    match self.bus.state(&unit).await {
+                        Ok(now) => state = now,
+                        Err(error) => tracing::warn!(unit, %error, "a unit's state cannot be read"),
+                    }
+                }
+                Some(command) = seat.commands.recv() => match command {
+                    Command::Stop => {
+                        stopping = true;
+                        if let Err(error) = self.bus.stop(&unit).await {
+                            tracing::warn!(unit, %error, "a unit cannot be stopped");
+                            match self.bus.state(&unit).await {
+                                Ok(now) => state = now,
+                                Err(_) => changes = self.reconnect(&unit).await,
+                            }
+                        }
+                    }
+                    Command::Confine(cpus) => {
+                        if let Err(error) = self.confine_now(&unit, &cpus).await {
+                            tracing::warn!(unit, %error, "a unit could not be moved to other CPUs");
+                        }
+                        if state.pid > 0 {
+                            seat.tell(running_event(state.pid)).await;
+                        }
+                    }
+                },
+            }
+        }
+        let event = match refused {
+            Some(reason) => UnitEvent::Refused { reason },
+            None => ended(&state, stopping),
+        };
+        self.bus.forget(&unit).await;
+        self.write_end(&launch, event.clone()).await;
+        seat.end(event).await;
+    }
+
+    async fn reconnect(&self, unit: &str) -> MessageStream {
+        loop {
+            match self.bus.changes(unit).await {
+                Ok(changes) => {
+                    // The reference went with the connection.
+                    let _ = self.bus.hold(unit).await;
+                    return changes;
+                }
+                Err(error) => {
+                    tracing::warn!(unit, %error, "systemd does not answer");
+                    tokio::time::sleep(RECONNECT_PERIOD).await;
+                }
+            }
+        }
+    }
+
+    /// The affinity of every thread, and the cpuset where there is one (first: it cuts affinities).
+    async fn confine_now(&self, unit: &str, cpus: &CpuSet) -> io::Result<()> {
+        if self.enforced.cpuset {
+            let value = properties::bits(cpus).into();
+            self.bus.set(unit, "AllowedCPUs", value).await.map_err(io::Error::other)?;
+        }
+        let cgroup = self.bus.cgroup(unit).await.map_err(io::Error::other)?;
+        let (Some(mount), false) = (super::cgroup::mount(), cgroup.is_empty()) else {
+            return Err(io::Error::other("its cgroup is not to be found"));
+        };
+        let members = Members::Cgroup(mount.join(cgroup.trim_start_matches('/')));
+        let cpus = cpus.clone();
+        blocking(move || members.confine(&cpus)).await
+    }
+
+    async fn write_end(&self, launch: &Launch, event: UnitEvent) {
+        let store = self.store.clone();
+        let record = Record {
+            launch: launch.clone(),
+            boot: self.boot.to_string(),
+            process: None,
+            user: None,
+            ended: None,
+        };
+        if let Err(error) = blocking(move || store.end(record, event)).await {
+            tracing::warn!(unit = launch.alloc.unit(), %error, "the end of a unit cannot be written down");
+        }
+    }
+}
+
+/// Limits that bite: the controllers of version 2 that systemd can hand to units. What it can only
+/// accept and ignore is not in the list.
+fn enforced() -> Enforced {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let controllers = super::cgroup::controllers(&top, "cgroup.controllers");
+    let has = |name: &str| controllers.iter().any(|controller| controller == name);
+    let cpuset = has("cpuset");
+    Enforced {
+        pinning: process::affinity_works(),
+        cpuset,
+        numa: cpuset || process::memory_policy_works() || process::online_nodes().len() == 1,
+        cpu: has("cpu"),
+        memory: has("memory"),
+        tasks: has("pids"),
+        // A private /dev that holds only what was claimed.
+        devices: true,
+    }
+}
+
+fn is_there(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str().ends_with("UnitExists"))
+}
+
+/// Why a start failed, in words.
+fn refusal(outcome: &str, state: &State) -> String {
+    match properties::exec_failure(state.status) {
+        Some(reason) if state.code == 1 => reason.to_owned(),
+        _ if state.result != "success" && !state.result.is_empty() => {
+            format!("systemd says {outcome}: {}", state.result)
+        }
+        _ => format!("systemd says {outcome}"),
+    }
+}
+
+/// How a unit that is over ended.
+fn ended(state: &State, stopping: bool) -> UnitEvent {
+    let status = match state.code {
+        libc::CLD_EXITED => Some(ExitStatus::Code(state.status)),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Some(ExitStatus::Signal(state.status)),
+        _ => None,
+    };
+    let success = status.is_some_and(ExitStatus::success);
+    let text = match status {
+        _ if state.result == "oom-kill" => "out of memory".into(),
+        Some(status) => status.to_string(),
+        None => "exited (status unknown)".into(),
+    };
+    UnitEvent::Exited { status: text, success, killed: stopping && state.result == "timeout" }
+}
+
+/// Stands in for the launch of an adopted unit whose record is lost: names it, and wants nothing.
+fn bare_launch(alloc: &AllocId, run: u32) -> Launch {
+    Launch {
+        alloc: alloc.clone(),
+        run,
+        node: String::new(),
+        task: fabric::job::Task {
+            command: Vec::new(),
+            env: Default::default(),
+            user: None,
+            working_dir: None,
+            files: Vec::new(),
+            stop_signal: "SIGTERM".into(),
+            stop_timeout: Duration::ZERO,
+            sandbox: Default::default(),
+        },
+        memory: 0,
+        swap: 0,
+        cpu_hard: false,
+        claim: Default::default(),
+        cpus: CpuSet::new(),
+        health: None,
+    }
+}
