@@ -255,4 +255,11 @@ impl Book {
     ) -> bool {
         self.troubles.get(&(slot.clone(), node)).is_some_and(|at| time - *at < within)
     }
+
+    /// Whether a slot failed anywhere within the ten minutes before `time`.
+    pub fn failed_lately(&self, slot: &SlotId, time: Duration) -> bool {
+        let first = (slot.clone(), 0);
+        let mut troubles = self.troubles.range(first..).take_while(|((of, _), _)| of == slot);
+        troubles.any(|(_, at)| time - *at < Duration::from_secs(600))
+    }
 }

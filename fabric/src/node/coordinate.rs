@@ -30,6 +30,9 @@ pub(super) struct Coordinator {
     proposals: BTreeMap<SlotId, Proposal>,
     /// Nodes that said no a moment ago.
     rejected: BTreeMap<(SlotId, NodeId), Instant>,
+    /// Allocations that failed for good, by epoch, and when we heard of it. The hybrid clock alone cannot
+    /// say how long ago that was: it stands still while it is ahead of every wall clock.
+    failed: BTreeMap<(SlotId, NodeId), (u64, Instant)>,
     /// Since when an allocation is seen healthy, or is seen at all.
     seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
@@ -97,6 +100,7 @@ impl Node {
             !expired
         });
         self.coordinator.rejected.retain(|_, until| *until > now.at);
+        self.coordinator.failed.retain(|_, (_, heard)| *heard + limits::FAILED_FOR > now.at);
         self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
         if std::mem::take(&mut self.coordinator.all_dirty) {
             let jobs = self.table.jobs().map(|(name, ..)| name.clone());
@@ -420,6 +424,14 @@ impl Node {
 }
 
 impl Coordinator {
+    /// An allocation's row says that it failed for good.
+    pub fn hear_of_failure(&mut self, now: Instant, alloc: &AllocId, node: NodeId) {
+        let known = self.failed.entry((alloc.slot.clone(), node)).or_insert((alloc.epoch, now));
+        if known.0 != alloc.epoch {
+            *known = (alloc.epoch, now);
+        }
+    }
+
     fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {
         let fresh = Seen { epoch: row.epoch, first: now, healthy: None };
         let seen = self.seen.entry((slot.clone(), node)).or_insert(fresh);

@@ -228,6 +228,9 @@ impl Node {
         if node == self.config.id {
             self.supervisor.recall(now, slot, &row);
         }
+        if let Some(Ending::Failed { .. }) = row.ending {
+            self.coordinator.hear_of_failure(now.at, &alloc, node);
+        }
         let ours = self.supervisor.local(slot).is_some_and(|local| *local.id() == alloc);
         if node == self.config.id && row.phase != Phase::Ended && !ours {
             // An old row of ours came back from a node that was away, or the disk lost our record.

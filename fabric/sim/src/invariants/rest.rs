@@ -178,7 +178,8 @@ pub fn invariant_an_accepted_drain_empties_a_node(world: &World) -> Verdict {
     for node in world.running().into_iter().filter(|node| is_draining(world, *node)) {
         for (alloc, unit) in world.nodes[node].units.there() {
             let Some(view) = jobs.iter().find(|view| view.name == alloc.slot.job) else { continue };
-            let sound = Behaviour::of(&unit.launch.task).is_sound();
+            let sound = Behaviour::of(&unit.launch.task).is_sound()
+                && Behaviour::of(&view.spec.task).is_sound();
             let elsewhere = world
                 .running()
                 .into_iter()
