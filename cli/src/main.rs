@@ -1,2 +1,125 @@
-//! placeholder
-fn main() {}
+//! weft: what a person types. Reads the arguments, asks the agent on this machine, shows the answer.
+//!
+//! Everything that is shown comes from one API call or a few; the only thing decided here is how to
+//! show it and when to stop waiting. `docs/CLI.md` describes what each command promises.
+#![forbid(unsafe_code)]
+
+mod apply;
+mod arguments;
+mod client;
+mod clock;
+mod exit;
+mod job_file;
+mod jobs;
+mod membership;
+mod nodes;
+mod screen;
+mod status;
+mod streams;
+mod watch;
+
+use clap::{CommandFactory, Parser};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command, NodeAction, Shell, TokenCommand};
+use client::Client;
+use exit::{Exit, Failure};
+use screen::{Screen, Tone};
+
+/// What every command works with.
+struct Context {
+    client: Client,
+    screen: Screen,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return ExitCode::from(exit as u8);
+        }
+    };
+    let screen = Screen::new(arguments.output);
+    let socket = arguments
+        .socket
+        .or_else(|| {
+            std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)
+        })
+        .unwrap_or_else(|| "/run/weft/weft.sock".into());
+    let context = Context { client: Client::new(socket), screen };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            context.screen.say_toned(Tone::Bad, &format!("error: cannot start: {error}"));
+            return ExitCode::from(Exit::Failed as u8);
+        }
+    };
+    let exit = runtime.block_on(run(&context, arguments.command)).unwrap_or_else(|failure| {
+        if let Failure::Said(_, message) = &failure {
+            let message = screen::printable(message);
+            context.screen.say_toned(Tone::Bad, &format!("error: {message}"));
+        }
+        failure.exit()
+    });
+    ExitCode::from(exit as u8)
+}
+
+async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Init { name } => membership::init(context, name).await,
+        Command::Join { token, address } => membership::join(context, token, address).await,
+        Command::Token(TokenCommand::Create { lifetime, labels }) => {
+            membership::token_create(context, lifetime, labels).await
+        }
+        Command::Token(TokenCommand::List) => membership::token_list(context).await,
+        Command::Token(TokenCommand::Revoke { id }) => membership::token_revoke(context, &id).await,
+        Command::Status => status::status(context).await,
+        Command::Doctor => status::doctor(context).await,
+        Command::Nodes => nodes::list(context).await,
+        Command::Node { node, action: None } => nodes::show(context, &node).await,
+        Command::Node { node, action: Some(NodeAction::Remove { yes }) } => {
+            nodes::remove(context, &node, yes).await
+        }
+        Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,
+        Command::Undrain { node } => nodes::undrain(context, &node).await,
+        Command::Plan { file } => apply::plan(context, &job_file::read(&file)?).await,
+        Command::Apply { file, yes, watch } => {
+            apply::apply(context, &job_file::read(&file)?, yes, watch).await
+        }
+        Command::Run(run) => {
+            let watch = run.watch;
+            apply::run(context, &job_file::from_flags(*run, &context.screen)?, watch).await
+        }
+        Command::Ps { job, all } => jobs::ps(context, job, all).await,
+        Command::Jobs { job } => jobs::jobs(context, job).await,
+        Command::Explain { job } => jobs::explain(context, &job).await,
+        Command::Scale { job, count, watch } => jobs::scale(context, &job, count, watch).await,
+        Command::Restart { what, watch } => jobs::restart(context, &what, watch).await,
+        Command::Stop { job, yes, detach, timeout } => {
+            jobs::stop(context, &job, yes, detach, timeout).await
+        }
+        Command::Wait { job, healthy: _, gone, timeout } => {
+            jobs::wait(context, &job, gone, timeout).await
+        }
+        Command::Logs { what, follow, tail, stream, node } => {
+            streams::logs(context, streams::Wanted { what, follow, tail, stream, node }).await
+        }
+        Command::Events { follow } => streams::events(context, follow).await,
+        Command::Completion { shell } => completion(context, shell),
+    }
+}
+
+fn completion(context: &Context, shell: Shell) -> Result<Exit, Failure> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
+    context.screen.bytes(&script)?;
+    Ok(Exit::Ok)
+}

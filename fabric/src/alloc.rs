@@ -56,7 +56,7 @@ impl fmt::Display for Phase {
 
 /// Why an allocation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "why")]
+#[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// The job was stopped, scaled down, updated or drained away: as wanted.
     Retired {

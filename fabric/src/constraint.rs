@@ -76,6 +76,14 @@ pub enum ConstraintError {
         /// The nearest real one.
         suggestion: Option<&'static str>,
     },
+    /// A label's name that no node can have.
+    #[error("{0:?} is not the name of a label: use letters, digits, '-', '_', '.' and '/'")]
+    NotALabel(String),
+    /// A value that could be read in two ways.
+    #[error(
+        "{0:?} is not one value: put text with spaces in quotes, and write one condition for each item of the list"
+    )]
+    NotAValue(String),
     /// A number was expected.
     #[error("{attribute} is a number, {value:?} is not")]
     NotANumber {
@@ -125,14 +133,18 @@ impl FromStr for Attribute {
 
     fn from_str(text: &str) -> Result<Self, ConstraintError> {
         let text = text.trim();
-        if let Some(label) = text.strip_prefix("labels.").filter(|label| !label.is_empty()) {
-            return Ok(Attribute::Label(label.into()));
+        if let Some(label) = text.strip_prefix("labels.") {
+            return if is_label(label) {
+                Ok(Attribute::Label(label.into()))
+            } else {
+                Err(ConstraintError::NotALabel(shorten(label)))
+            };
         }
         if let Some((_, attribute)) = PLAIN.iter().find(|(name, _)| *name == text) {
             return Ok(attribute.clone());
         }
         let suggestion = crate::job::nearest(text, PLAIN.iter().map(|(name, _)| *name));
-        Err(ConstraintError::NoSuchAttribute { name: text.chars().take(80).collect(), suggestion })
+        Err(ConstraintError::NoSuchAttribute { name: shorten(text), suggestion })
     }
 }
 
@@ -214,20 +226,43 @@ impl FromStr for Constraint {
             Some((position, operator))
         });
         let Some((position, (sign, operator))) = found else {
-            return Err(ConstraintError::NoOperator(text.chars().take(80).collect()));
+            return Err(ConstraintError::NoOperator(shorten(text)));
         };
         let attribute: Attribute = text[..position].parse()?;
-        let value = text[position + sign.len()..].trim();
-        let value = value
-            .strip_prefix(['"', '\''])
-            .and_then(|inner| inner.strip_suffix(['"', '\'']))
-            .unwrap_or(value)
-            .to_owned();
+        let value = unquote(text[position + sign.len()..].trim())?.to_owned();
         if attribute.is_number() && parse_bytes(&value).is_none() {
             return Err(ConstraintError::NotANumber { attribute: attribute.to_string(), value });
         }
         Ok(Self { attribute, operator: *operator, value })
     }
+}
+
+/// What stands between quotes, or a single word without any. A value has no double quote inside, so
+/// that it can be written between them again.
+fn unquote(text: &str) -> Result<&str, ConstraintError> {
+    let refuse = || ConstraintError::NotAValue(shorten(text));
+    for quote in ['"', '\''] {
+        if let Some(rest) = text.strip_prefix(quote) {
+            let inner = rest.strip_suffix(quote).ok_or_else(refuse)?;
+            let fine = !inner.contains(quote) && !inner.contains('"');
+            return if fine && inner.len() <= VALUE_BYTES_MAX { Ok(inner) } else { Err(refuse()) };
+        }
+    }
+    let word =
+        !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || "\"'=<>!&|".contains(c));
+    if word && text.len() <= VALUE_BYTES_MAX { Ok(text) } else { Err(refuse()) }
+}
+
+/// Bytes of a value or of a label's name.
+const VALUE_BYTES_MAX: usize = 253;
+
+fn is_label(name: &str) -> bool {
+    (1..=VALUE_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 impl fmt::Display for Constraint {
@@ -255,3 +290,6 @@ macro_rules! as_text {
 }
 as_text!(Attribute);
 as_text!(Constraint);
+
+#[cfg(test)]
+mod tests;

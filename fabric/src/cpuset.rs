@@ -197,3 +197,6 @@ impl<'de> Deserialize<'de> for CpuSet {
         text.parse().map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

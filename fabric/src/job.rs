@@ -11,11 +11,14 @@ use std::time::Duration;
 use crate::constraint::{Attribute, Constraint};
 use crate::id::JobName;
 
+mod diff;
 pub mod duration;
+mod item;
 mod parse;
+pub mod placeholder;
 mod validate;
 
-pub use parse::{ParseError, nearest, parse, parse_bytes};
+pub use parse::{ParseError, nearest, parse, parse_bytes, parse_with};
 pub use validate::SpecError;
 
 /// A job as the user wrote it.
@@ -137,6 +140,20 @@ pub struct Resources {
     pub devices: Vec<String>,
 }
 
+impl Default for Resources {
+    /// A tenth of a shared CPU and 64 MiB: what a small service on a small board needs.
+    fn default() -> Self {
+        Self {
+            cpu: CpuRequest::Shared { millis: 100, hard: false },
+            memory: 64 << 20,
+            swap: 0,
+            numa: NumaPolicy::None,
+            hugepages: BTreeMap::new(),
+            devices: Vec::new(),
+        }
+    }
+}
+
 /// How much CPU, and of which sort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -206,6 +223,19 @@ pub struct Health {
     /// After a start, failures do not count for this long (or until the first success).
     #[serde(with = "duration")]
     pub grace: Duration,
+}
+
+impl Health {
+    /// `check` every 2 s, each given 2 s; three failures in a row count, none in the first 10 s.
+    pub fn new(check: Check) -> Self {
+        Self {
+            check,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(2),
+            failures: 3,
+            grace: Duration::from_secs(10),
+        }
+    }
 }
 
 /// One question to an allocation.
@@ -307,7 +337,40 @@ impl Default for Restart {
 )]
 pub struct SpecHash(pub u64);
 
+impl Task {
+    /// Runs `command`, sandboxed; it has 10 s to end after a SIGTERM.
+    pub fn new(command: Vec<String>) -> Self {
+        Self {
+            command,
+            env: BTreeMap::new(),
+            user: None,
+            working_dir: None,
+            files: Vec::new(),
+            stop_signal: "SIGTERM".into(),
+            stop_timeout: Duration::from_secs(10),
+            sandbox: Sandbox::default(),
+        }
+    }
+}
+
 impl JobSpec {
+    /// A service with one slot that runs `command`: everything else is what a job file gets that does
+    /// not mention it.
+    pub fn service(name: JobName, command: Vec<String>) -> Self {
+        Self {
+            name,
+            kind: JobKind::Service,
+            count: 1,
+            task: Task::new(command),
+            resources: Resources::default(),
+            ports: Vec::new(),
+            health: None,
+            placement: Placement::default(),
+            update: Update::default(),
+            restart: Restart::default(),
+        }
+    }
+
     /// What an allocation of this spec depends on. `count`, `update` and `restart` are left out:
     /// changing them restarts nothing. `generation` grows when a user asks for a restart.
     pub fn hash(&self, generation: u32) -> SpecHash {

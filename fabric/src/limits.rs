@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-/// Bytes of one gossip payload before sealing. A sealed datagram (48 bytes more) must fit an
-/// Ethernet frame over IPv6 without fragments.
+/// Bytes of one gossip payload before sealing. A sealed datagram must fit an Ethernet frame over IPv6
+/// without fragments.
 pub const DATAGRAM_BYTES_MAX: usize = 1350;
-/// What sealing adds to a payload: sender (32), key id (4), nonce (12), tag (16) and version (1).
-pub const SEAL_BYTES: usize = 65;
+/// What sealing adds to a payload: version (1), key id (4), sender (32), generation (8), salt (8),
+/// counter (8) and tag (16).
+pub const SEAL_BYTES: usize = 77;
 const _: () = assert!(DATAGRAM_BYTES_MAX + SEAL_BYTES + 8 + 40 <= 1500);
 
 /// Bytes of one encoded [`Message`](crate::message::Message): bounds what a peer can make us buffer.
@@ -27,15 +28,34 @@ pub const JOBS_MAX: usize = 65_536;
 pub const COUNT_MAX: u32 = 100_000;
 /// Bytes of a job's name: a DNS label.
 pub const JOB_NAME_BYTES_MAX: usize = 63;
-/// Bytes of a job file, with files inlined.
-pub const JOB_FILE_BYTES_MAX: usize = 128 << 10;
-const _: () = assert!(JOB_FILE_BYTES_MAX < ENTRY_BYTES_MAX);
+/// Bytes of a job file, with files inlined, and of the spec it becomes. A job's entry holds two
+/// specs: the one submitted last and the one to go back to.
+pub const JOB_FILE_BYTES_MAX: usize = 90 << 10;
+const _: () = assert!(2 * JOB_FILE_BYTES_MAX + (8 << 10) <= ENTRY_BYTES_MAX);
 /// Items in any list of a job file.
 pub const JOB_LIST_MAX: usize = 256;
+/// Bytes of memory or swap of one allocation: sums over all of them cannot overflow.
+pub const JOB_MEMORY_BYTES_MAX: u64 = 1 << 50;
+const _: () = assert!(JOB_MEMORY_BYTES_MAX.checked_mul(ALLOCS_PER_NODE_MAX as u64).is_some());
+/// Bytes of memory of one allocation: with less, the dynamic loader of a small program fails.
+pub const JOB_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Huge pages of one size of one allocation.
+pub const HUGEPAGES_MAX: u32 = 1 << 24;
+/// Threads of one allocation: the kernel has no more process ids.
+pub const TASKS_MAX: u32 = 1 << 22;
+/// Failed checks in a row, and restarts in place, that a job may ask to overlook.
+pub const FAILURES_MAX: u32 = 10_000;
+/// Seconds of any duration in a job: ten years, so that sums cannot overflow.
+pub const JOB_DURATION_SECONDS_MAX: u64 = 10 * 366 * 86_400;
 /// Logical CPUs of one node.
 pub const CPUS_MAX: usize = 4096;
+/// Characters of a node's name.
+pub const NODE_NAME_CHARS_MAX: usize = 64;
 /// Labels of one node.
 pub const LABELS_MAX: usize = 64;
+/// Devices of one node that can be claimed; further ones are not seen. Bounds the search for a set of
+/// devices that serves a job which wants several.
+pub const DEVICES_PER_NODE_MAX: usize = 512;
 
 /// Messages waiting for the agent to send them; the oldest is dropped, ticks derive it again.
 pub const OUTPUTS_MAX: usize = 65_536;
@@ -48,3 +68,77 @@ pub const ALLOCS_PER_NODE_MAX: usize = 4096;
 pub const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time between two ticks: everything lost is derived again within this.
 pub const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// How long the row of an ended allocation is remembered: long enough to read at breakfast why it ended.
+pub const ENDED_KEEP: Duration = Duration::from_secs(12 * 3600);
+
+/// Time between two probes of a healthy node. Detection of a dead node takes about two and a half of
+/// these plus the suspicion.
+pub const PROBE_PERIOD: Duration = Duration::from_millis(400);
+/// Time for a probe's direct answer before others are asked to probe.
+pub const PROBE_RTT: Duration = Duration::from_millis(150);
+const _: () = assert!(PROBE_RTT.as_millis() * 2 < PROBE_PERIOD.as_millis());
+/// Lifeguard's ceiling of the local health score: probes of a node in trouble are up to this many
+/// times slower and more patient.
+pub const LOCAL_HEALTH_MAX: u32 = 8;
+/// Suspicion lasts at least this, times `log10` of the fabric's size: a busy board gets that long to
+/// deny its death, even when many confirm it.
+pub const SUSPICION_MIN: Duration = Duration::from_millis(600);
+/// Suspicion that nobody confirms lasts this many times longer.
+pub const SUSPICION_FACTOR: u32 = 3;
+/// Confirmations by others that bring the suspicion down to its minimum.
+pub const CONFIRMATIONS: u32 = 3;
+/// Confirmations attached to one datagram.
+pub const CONFIRMS_PER_DATAGRAM_MAX: usize = 4;
+/// Bytes of one packet of foca's: what is left of a datagram beside the confirmations (75 bytes each).
+pub const SWIM_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 16 - CONFIRMS_PER_DATAGRAM_MAX * 75;
+/// Members that one push of fresh entries goes to.
+pub const PUSH_FANOUT: usize = 3;
+/// Shortest time between two pushes.
+pub const PUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// Datagrams of one push to one member.
+pub const PUSH_DATAGRAMS_MAX: usize = 8;
+/// Time between two comparisons with a random member.
+pub const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
+/// Rows described in one message of repair: about 120 bytes each.
+pub const REPAIR_ROWS_MAX: usize = 4096;
+/// Time between two attempts to reach members that are not alive.
+pub const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Members tried in one such attempt.
+pub const REJOIN_FANOUT: usize = 4;
+
+/// A coordinator that has just started waits this long for the others' rows before it places
+/// anything, unless somebody says sooner that the tables are equal.
+pub const BOOT_HOLD: Duration = Duration::from_secs(5);
+/// A proposal without an answer is forgotten after this, and made again.
+pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// After an accepted proposal, the row may take this long to arrive.
+pub const ACCEPTED_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node that rejected a slot is not asked again for it for this long.
+pub const REJECTED_FOR: Duration = Duration::from_secs(2);
+/// A node on which a slot failed for good is not asked again for it for this long.
+pub const FAILED_FOR: Duration = Duration::from_secs(60);
+/// Every job is looked at this often even when nothing seems to have changed.
+pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+/// A retirement is asked for again after this.
+pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
+/// A unit whose start or stop shows no effect is asked again after this, then twice as long, and so on.
+pub const UNIT_RETRY: Duration = Duration::from_secs(10);
+/// The longest wait between such repetitions, and between two restarts of a failing unit.
+pub const UNIT_RETRY_MAX: Duration = Duration::from_secs(300);
+/// A unit of ours that the agent does not report at its start is given up after this.
+pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The allocation of a job that this node has never heard of is ended after this.
+pub const ABSENT_GRACE: Duration = Duration::from_secs(60);
+/// A submit is answered at the latest after this, with as many holders as there are by then.
+pub const HOLD_TIMEOUT: Duration = Duration::from_millis(800);
+/// Members asked to hold a submitted job besides the one that took it.
+pub const HOLDERS: usize = 2;
+/// Submits that wait for holders at a time.
+pub const HOLDS_MAX: usize = 1024;
+/// After the disk refused, everything is written again this much later.
+pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
+/// Bytes of changes in one write to disk when everything is written again.
+pub const PERSIST_BYTES_MAX: usize = 1 << 20;
+/// After a rotation, datagrams sealed with the key before are still opened for this long.
+pub const KEY_OVERLAP: Duration = Duration::from_secs(30);

@@ -16,12 +16,30 @@ pub const WIRE_VERSION: u8 = 1;
 /// One gossip payload, before sealing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Datagram {
-    /// Membership: a packet of foca's.
-    Swim(Vec<u8>),
+    /// Membership: a packet of foca's, and who else suspects whom.
+    Swim {
+        /// For foca.
+        packet: Vec<u8>,
+        /// Shortens suspicions.
+        confirms: Vec<Confirm>,
+    },
     /// Fresh entries, pushed.
     Push(Vec<Entry>),
     /// 'This is my whole table in one number; tell me if yours differs.'
     Fingerprint(u64),
+    /// 'Mine is the same.'
+    InSync(u64),
+}
+
+/// 'I could not reach it either.'
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Confirm {
+    /// Who did not answer.
+    pub subject: NodeId,
+    /// In which life.
+    pub generation: u64,
+    /// Who probed it himself.
+    pub by: NodeId,
 }
 
 /// One message over a stream.
@@ -39,7 +57,12 @@ pub enum Message {
     /// 'Send me these.'
     Want(Vec<Key>),
     /// Entries to merge.
-    Entries(Vec<Entry>),
+    Entries {
+        /// What was wanted, or is newer here.
+        entries: Vec<Entry>,
+        /// There was more than fits; it comes in the next round.
+        more: bool,
+    },
     /// Entries to merge and to confirm once they are on disk.
     Hold {
         /// Named again in the answer.
@@ -129,6 +152,16 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result<T, Deco
     }
 }
 
+/// The bytes of a row on disk.
+pub(crate) fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
+    encode(row)
+}
+
+/// Reads a row from disk.
+pub(crate) fn decode_row<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    decode(bytes, limits::ENTRY_BYTES_MAX)
+}
+
 macro_rules! coded {
     ($type:ty, $max:expr) => {
         impl $type {
@@ -146,3 +179,6 @@ macro_rules! coded {
 coded!(Datagram, limits::DATAGRAM_BYTES_MAX);
 coded!(Message, limits::MESSAGE_BYTES_MAX);
 coded!(Entry, limits::ENTRY_BYTES_MAX);
+
+#[cfg(test)]
+mod tests;

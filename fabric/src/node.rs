@@ -4,13 +4,38 @@
 //! until [`Node::next_deadline`] or the next input, whichever comes first; at the deadline hand in
 //! [`Input::Tick`].
 
-use crate::api;
-use crate::clock::{Instant, Now};
-use crate::id::{FabricKey, JobName, NodeId};
-use crate::io::{Input, Output};
-use crate::job::JobSpec;
-use crate::table::{Entry, Keyring, RosterEntry};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::admission::Ledger;
+use crate::api::{self, NodeState};
+use crate::clock::{Instant, Now, WallTime};
+use crate::gossip::{self, Gossip, Parcel};
+use crate::id::{FabricKey, NodeId};
+use crate::io::{Answer, Input, Output, UnitEvent};
+use crate::limits;
+use crate::membership::{Change, Identity, Membership};
+use crate::message::{Datagram, Message};
+use crate::placement::Fleet;
+use crate::stamp::HybridClock;
+use crate::supervisor::Supervisor;
+use crate::table::{Entry, Key, Keyring, Merge, RosterEntry, Table, Value};
 use crate::topology::NodeInfo;
+
+mod coordinate;
+mod duties;
+mod persistence;
+mod requests;
+mod views;
+
+use coordinate::Coordinator;
+use persistence::Disk;
+use requests::Requests;
 
 /// What a node is told about itself when it starts.
 #[derive(Clone, Debug)]
@@ -76,108 +101,618 @@ pub struct Counters {
 }
 
 /// One node. See the module's words for the calling order.
-#[derive(Debug)]
+///
+/// Architecture invariant: `table` is changed only by `write` and `take_in`, which keep everything
+/// that is derived from it (`fleet`, `gossip`, `disk`, dirty jobs, events) in step.
 pub struct Node {
     config: Config,
+    info: NodeInfo,
+    clock: HybridClock,
+    rng: ChaCha8Rng,
+    table: Table,
+    membership: Membership,
+    gossip: Gossip,
+    fleet: Fleet,
+    supervisor: Supervisor,
+    coordinator: Coordinator,
+    requests: Requests,
+    disk: Disk,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+    timers: Timers,
+    /// The table is as good as the others': set once, some time after the start.
+    synced: bool,
+    /// Repair under way: from whom entries are expected.
+    repairing_from: Option<NodeId>,
+    dirty: bool,
+}
+
+/// What happens at times rather than on occasions.
+#[derive(Debug)]
+struct Timers {
+    started: Instant,
+    last_tick: Instant,
+    repair: Instant,
+    rejoin: Instant,
+    reconcile: Instant,
+    expire: Instant,
+    trim_keyring: Option<Instant>,
 }
 
 impl Node {
     /// A node at its start. Rows that cannot be read are left out, with a warning in the log: the
     /// others hold copies.
-    pub fn new(_now: Now, config: Config, _origin: Origin) -> Self {
-        Self { config }
+    pub fn new(now: Now, config: Config, origin: Origin) -> Self {
+        let seed = |salt: u64| config.seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let address = config.info.addresses.first().copied();
+        let identity = Identity {
+            node: config.id,
+            generation: config.generation,
+            address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        };
+        let ledger = Ledger::new(&config.info.topology);
+        let mut node = Self {
+            info: config.info.clone(),
+            clock: HybridClock::new(config.id, 0),
+            rng: ChaCha8Rng::seed_from_u64(seed(1)),
+            table: Table::default(),
+            membership: Membership::new(now.at, identity, seed(2)),
+            gossip: Gossip::default(),
+            fleet: Fleet::default(),
+            supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger),
+            coordinator: Coordinator::default(),
+            requests: Requests::default(),
+            disk: Disk::default(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            timers: Timers {
+                started: now.at,
+                last_tick: now.at,
+                repair: now.at + limits::REPAIR_INTERVAL,
+                rejoin: now.at,
+                reconcile: now.at + limits::RECONCILE_INTERVAL,
+                expire: now.at + limits::TICK_MAX * 60,
+                trim_keyring: None,
+            },
+            synced: false,
+            repairing_from: None,
+            dirty: true,
+            config,
+        };
+        node.take_origin(now, origin);
+        node.fleet.set_alive(node.config.id, true);
+        node.outputs.push_back(Output::TrustChanged);
+        node
+    }
+
+    fn take_origin(&mut self, now: Now, origin: Origin) {
+        match origin {
+            Origin::Founded { gossip_key } => {
+                let me = RosterEntry {
+                    name: self.info.name.clone(),
+                    vouched_by: self.config.id,
+                    joined: now.wall,
+                };
+                let keyring = Keyring { keys: BTreeMap::from([(1, gossip_key)]) };
+                self.write(now, Key::Keyring, Value::Keyring(keyring));
+                self.write(now, Key::Roster(self.config.id), Value::Roster(me));
+                self.synced = true;
+            }
+            Origin::Joined { entries } => {
+                for entry in entries {
+                    self.take_in(now, entry, true);
+                }
+            }
+            Origin::Restored { rows } => self.restore(now, rows),
+        }
+        let info = Box::new(self.info.clone());
+        self.write(now, Key::Node(self.config.id), Value::Node(info));
     }
 
     /// Takes in what happened. The consequences come out of [`Node::poll`].
-    pub fn handle(&mut self, _now: Now, _input: Input) {}
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Tick => {}
+            Input::Datagram { from, payload } => {
+                if from == self.config.id {
+                    // Sent to a former self at our own address.
+                } else if self.table.is_member(&from) {
+                    self.handle_datagram(now, from, &payload);
+                } else {
+                    self.counters.malformed += 1;
+                }
+            }
+            Input::Message { from, message } => {
+                if from == self.config.id {
+                    // Sent to a former self at our own address.
+                } else if self.table.is_member(&from) {
+                    self.handle_message(now, from, message);
+                } else {
+                    self.counters.malformed += 1;
+                }
+            }
+            Input::Found { node, address } => self.handle_found(now, node, address),
+            Input::Request { id, request } => self.handle_request(now, id, request),
+            Input::Unit { alloc, run, event } => {
+                if let UnitEvent::Refused { reason } = &event {
+                    tracing::warn!(%alloc, reason, "unit refused");
+                }
+                self.supervisor.unit(now, &alloc, run, event);
+                self.dirty = true;
+            }
+            Input::Units(units) => {
+                self.supervisor.units_found(now, units);
+                self.dirty = true;
+            }
+            Input::Checked { alloc, run, outcome } => {
+                self.supervisor.checked(now, &alloc, run, outcome);
+                self.dirty = true;
+            }
+            Input::Persisted { through } => self.handle_persisted(now, through),
+            Input::PersistFailed { sequence, reason } => {
+                self.handle_persist_failed(now, sequence, reason);
+            }
+            Input::Changed { topology, addresses } => {
+                self.supervisor.topology_changed(&topology);
+                self.info.topology = *topology;
+                self.info.addresses = addresses;
+                if let Some(address) = self.info.addresses.first() {
+                    self.membership.relocate(now.at, *address);
+                }
+                self.publish_info(now);
+            }
+        }
+        if self.next_deadline().is_some_and(|deadline| deadline <= now.at) {
+            self.tick(now);
+        }
+        self.flush_supervisor(now);
+        self.deliver_to_self(now);
+        self.flush_membership(now);
+        self.flush_disk();
+        while self.outputs.len() > limits::OUTPUTS_MAX {
+            self.outputs.pop_front();
+            self.counters.outputs_dropped += 1;
+        }
+    }
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When to hand in [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        let tick = if self.dirty { limits::TICK_MIN } else { limits::TICK_MAX };
+        let after_tick = self.timers.last_tick + limits::TICK_MIN;
+        [
+            Some(self.timers.last_tick + tick),
+            self.supervisor.next_deadline().map(|at| at.max(after_tick)),
+            self.gossip.next_deadline().map(|at| at.max(after_tick)),
+            self.requests.next_deadline().map(|at| at.max(after_tick)),
+            self.membership.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
-    /// This node's key.
-    pub fn id(&self) -> NodeId {
-        self.config.id
+    /// The one place where decisions are made: from state, not from what has just happened.
+    fn tick(&mut self, now: Now) {
+        self.counters.ticks += 1;
+        self.timers.last_tick = now.at;
+        self.dirty = false;
+        self.membership.handle_timeout(now.at);
+        self.flush_membership(now);
+        if self.timers.expire <= now.at {
+            self.timers.expire = now.at + limits::TICK_MAX * 60;
+            self.expire(now);
+        }
+        self.retry_disk(now);
+        let settled = self.is_settled(now);
+        self.do_duties(now, settled);
+        self.supervisor.tick(now, settled);
+        if settled {
+            self.coordinate(now);
+        }
+        self.flush_supervisor(now);
+        self.expire_requests(now);
+        self.do_gossip(now);
     }
 
-    /// Whether `node` belongs to the fabric. Nobody else is listened to.
-    pub fn is_member(&self, _node: &NodeId) -> bool {
-        false
+    /// Whether this node knows enough of what the others do to decide anything new.
+    fn is_settled(&mut self, now: Now) -> bool {
+        let alone = self.table.roster().take(2).count() < 2;
+        let waited = now.at.since(self.timers.started) >= limits::BOOT_HOLD;
+        if !self.synced && (alone || waited) {
+            self.synced = true;
+            self.coordinator.all_dirty = true;
+        }
+        self.synced
     }
 
-    /// The nodes that belong to the fabric.
-    pub fn roster(&self) -> Vec<(NodeId, RosterEntry)> {
-        Vec::new()
+    /// Writes an entry of this node's.
+    fn write(&mut self, now: Now, key: Key, value: Value) {
+        let stamp = self.clock.tick(now.wall);
+        self.take_in(now, Entry { key, stamp, value }, true);
     }
 
-    /// The gossip keys.
-    pub fn keyring(&self) -> Keyring {
-        Keyring::default()
+    /// Merges an entry and, if it is news, keeps all that follows from it in step. `push`: tell others.
+    fn take_in(&mut self, now: Now, entry: Entry, push: bool) -> Merge {
+        self.clock.observe(entry.stamp);
+        let key = entry.key.clone();
+        let before = match &key {
+            Key::Alloc(..) | Key::Job(_) => self.table.entry(&key).cloned(),
+            _ => None,
+        };
+        let horizon = self.horizon(now);
+        let merge = self.table.merge(entry, horizon);
+        if merge == Merge::Taken {
+            if push {
+                let members = self.membership.others().count() + 1;
+                self.gossip.enqueue(key.clone(), members);
+            }
+            self.dirty = true;
+            self.remember(&key);
+            self.follow(now, &key, before);
+        }
+        merge
     }
 
-    /// Where a member said it can be reached, best first.
-    pub fn addresses(&self, _node: &NodeId) -> Vec<std::net::SocketAddr> {
-        Vec::new()
+    /// The fabric's idea of what time it is: nobody's clock alone decides what is old.
+    fn horizon(&self, now: Now) -> WallTime {
+        now.wall.max(WallTime(self.clock.last() >> 16))
     }
 
-    /// The fabric at a glance.
-    pub fn status(&self) -> api::FabricStatus {
-        api::FabricStatus {
-            name: self.config.fabric_name.clone(),
-            key: self.config.fabric,
-            nodes: Default::default(),
-            jobs: 0,
-            wanted: 0,
-            healthy: 0,
-            unplaceable: 0,
-            fingerprint: String::new(),
-            local_health: 0,
+    /// Brings everything that is derived from an entry up to date.
+    fn follow(&mut self, now: Now, key: &Key, before: Option<Entry>) {
+        match key {
+            Key::Roster(node) => {
+                if self.table.is_removed(node) {
+                    self.fleet.remove(node);
+                    self.coordinator.all_dirty = true;
+                } else {
+                    self.refresh_fleet(*node);
+                }
+                let member = self.table.is_member(node);
+                let message = if member { "joined" } else { "removed" }.to_owned();
+                let name = self.name_of(node);
+                self.event(now, api::EventKind::Roster { subject: *node, name, message });
+                self.outputs.push_back(Output::TrustChanged);
+            }
+            Key::Node(node) => {
+                self.refresh_fleet(*node);
+                if *node == self.config.id && self.table.node(node) != Some(&self.info) {
+                    // A former life of ours, with a clock that was ahead of this one.
+                    self.publish_info(now);
+                }
+            }
+            Key::Keyring => {
+                if self.table.keyring().keys.len() > 1 {
+                    self.timers.trim_keyring = Some(now.at + limits::KEY_OVERLAP);
+                }
+                self.outputs.push_back(Output::TrustChanged);
+            }
+            Key::Token(_) => {}
+            Key::Job(name) => {
+                self.coordinator.dirty.insert(name.clone());
+                let message = match self.table.job(name) {
+                    Some(job) if job.reverted => "reverted",
+                    Some(_) => "submitted",
+                    None => "stopped",
+                };
+                let version = self.table.job(name).map_or(0, |job| job.version);
+                let known = before.as_ref().map(|entry| &entry.value);
+                let moved = known != self.table.entry(key).map(|entry| &entry.value);
+                if moved {
+                    let message = message.to_owned();
+                    self.event(now, api::EventKind::Job { job: name.clone(), version, message });
+                }
+            }
+            Key::Alloc(slot, node) => {
+                self.coordinator.dirty.insert(slot.job.clone());
+                self.follow_alloc(now, slot, *node, before);
+            }
         }
     }
 
-    /// Every node, by name.
-    pub fn nodes(&self) -> Vec<api::NodeView> {
-        Vec::new()
+    /// A node became known or says something new of itself.
+    fn refresh_fleet(&mut self, node: NodeId) {
+        self.coordinator.all_dirty = true;
+        if !self.table.is_member(&node) {
+            return;
+        }
+        if let Some(info) = self.table.node(&node) {
+            self.fleet.upsert(node, Arc::new(info.clone()));
+            let alive = self.is_up(&node);
+            self.fleet.set_alive(node, alive);
+        }
     }
 
-    /// Finds a node by name, key, or the first digits of its key.
-    pub fn find_node(&self, name: &str) -> Result<NodeId, api::Problem> {
-        Err(api::Problem::new(api::ProblemKind::NotFound, "no such node", name))
+    /// Whether a node belongs to the fabric and answers.
+    fn is_up(&self, node: &NodeId) -> bool {
+        self.table.is_member(node)
+            && matches!(self.membership.state(node), NodeState::Alive | NodeState::Suspect)
     }
 
-    /// Every job, by name.
-    pub fn jobs(&self) -> Vec<api::JobView> {
-        Vec::new()
+    /// Members that are up, without this node.
+    fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.membership.others().filter(|node| self.table.is_member(node))
     }
 
-    /// Allocations: those that hold a claim, or with `ended` all that are still remembered.
-    pub fn allocs(&self, _job: Option<&JobName>, _ended: bool) -> Vec<api::AllocView> {
-        Vec::new()
+    fn event(&mut self, now: Now, what: api::EventKind) {
+        let event = api::Event { at: now.wall, node: self.config.id, what };
+        self.outputs.push_back(Output::Event(event));
     }
 
-    /// What a submit of `spec` would do. Changes nothing.
-    pub fn plan(&self, _now: Now, spec: &JobSpec) -> Result<api::Plan, api::Problem> {
-        Err(api::Problem::new(api::ProblemKind::Invalid, "no plan", spec.name.as_str()))
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.outputs.push_back(Output::Send { to, address: None, message });
     }
 
-    /// Why each slot of `job` is where it is.
-    pub fn explain(&self, _now: Now, job: &JobName) -> Result<api::Explanation, api::Problem> {
-        Err(api::Problem::new(api::ProblemKind::NotFound, "no such job", job.as_str()))
+    /// What this node says to itself takes no detour.
+    fn deliver_to_self(&mut self, now: Now) {
+        let me = self.config.id;
+        let to_self = |output: &Output| matches!(output, Output::Send { to, .. } if *to == me);
+        while self.outputs.iter().any(to_self) {
+            let (mine, others): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.outputs).into_iter().partition(to_self);
+            self.outputs = others.into();
+            for output in mine {
+                if let Output::Send { message, .. } = output {
+                    self.handle_message(now, me, message);
+                }
+            }
+            self.flush_supervisor(now);
+        }
     }
 
-    /// Tokens that still work.
-    pub fn tokens(&self, _now: Now) -> Vec<api::TokenView> {
-        Vec::new()
+    fn handle_datagram(&mut self, now: Now, from: NodeId, payload: &[u8]) {
+        match Datagram::decode(payload) {
+            Ok(Datagram::Swim { packet, confirms }) => {
+                if !self.membership.handle_packet(now.at, &packet, &confirms) {
+                    self.counters.malformed += 1;
+                }
+            }
+            Ok(Datagram::Push(entries)) => {
+                for entry in entries {
+                    if entry.key.may_gossip() {
+                        self.take_in(now, entry, true);
+                    } else {
+                        self.counters.malformed += 1;
+                    }
+                }
+            }
+            Ok(Datagram::Fingerprint(theirs)) => {
+                if theirs == self.table.fingerprint() {
+                    self.transmit(from, Datagram::InSync(theirs));
+                } else {
+                    self.send(from, Message::Buckets(self.table.buckets().to_vec()));
+                }
+            }
+            Ok(Datagram::InSync(theirs)) => {
+                if theirs == self.table.fingerprint() && !self.synced {
+                    self.synced = true;
+                    self.coordinator.all_dirty = true;
+                    self.dirty = true;
+                }
+            }
+            Err(error) => {
+                self.counters.malformed += 1;
+                tracing::debug!(?from, %error, "datagram refused");
+            }
+        }
     }
 
-    /// Counts since the start.
-    pub fn counters(&self) -> Counters {
-        Counters::default()
+    fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
+        match message {
+            Message::Buckets(theirs) => {
+                if let Some(rows) = gossip::describe(&self.table, &theirs) {
+                    self.repairing_from = Some(from);
+                    self.send(from, rows);
+                }
+            }
+            Message::Rows { buckets, rows } => {
+                let (entries, want) = gossip::compare(&self.table, &buckets, &rows);
+                self.send(from, entries);
+                if !want.is_empty() {
+                    self.send(from, Message::Want(want));
+                }
+            }
+            Message::Want(keys) => {
+                let (entries, more) = gossip::collect(&self.table, keys.iter());
+                self.send(from, Message::Entries { entries, more });
+            }
+            Message::Entries { entries, more } => {
+                // What repair brings is old news to most: pushing it on would flood a newcomer's peers.
+                let repairing = self.repairing_from == Some(from);
+                for entry in entries {
+                    self.take_in(now, entry, !repairing);
+                }
+                if repairing {
+                    self.repairing_from = None;
+                    if more {
+                        self.timers.repair = now.at;
+                    } else if !self.synced {
+                        self.synced = true;
+                        self.coordinator.all_dirty = true;
+                    }
+                    self.dirty = true;
+                }
+            }
+            Message::Hold { ticket, entries } => {
+                for entry in entries {
+                    self.take_in(now, entry, true);
+                }
+                self.owe_held(from, ticket);
+            }
+            Message::Held { ticket } => self.handle_held(from, ticket),
+            Message::Propose { alloc, job } => self.handle_propose(now, from, alloc, *job),
+            Message::Accept { alloc } => self.handle_accept(now, from, &alloc),
+            Message::Reject { alloc, reason } => self.handle_reject(now, from, &alloc, reason),
+            Message::Retire { alloc, reason } => self.handle_retire(now, &alloc, reason),
+            Message::Drain { on, by } => {
+                tracing::info!(on, ?by, "drain asked for");
+                self.set_draining(now, on);
+            }
+            Message::Restart { alloc } => {
+                if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
+                    self.supervisor.restart(now, &alloc.slot);
+                    self.dirty = true;
+                }
+            }
+        }
+    }
+
+    fn handle_found(&mut self, now: Now, node: NodeId, address: SocketAddr) {
+        if node == self.config.id || !self.table.is_member(&node) || self.is_up(&node) {
+            return;
+        }
+        self.membership.announce(now.at, Identity { node, generation: 0, address });
+        // Our gossip key may be an old one; a stream needs none.
+        let message = Message::Buckets(self.table.buckets().to_vec());
+        self.outputs.push_back(Output::Send { to: node, address: Some(address), message });
+    }
+
+    fn publish_info(&mut self, now: Now) {
+        let info = Box::new(self.info.clone());
+        self.write(now, Key::Node(self.config.id), Value::Node(info));
+    }
+
+    fn set_draining(&mut self, now: Now, on: bool) {
+        if self.info.draining != on {
+            self.info.draining = on;
+            self.publish_info(now);
+        }
+    }
+
+    /// Carries membership's wishes out and takes note of who came and went.
+    fn flush_membership(&mut self, now: Now) {
+        while let Some((to, address, datagram)) = self.membership.poll_datagram() {
+            let payload = datagram.encode();
+            self.outputs.push_back(Output::Transmit { to, address, payload });
+        }
+        while let Some(change) = self.membership.poll_change() {
+            let (node, state) = match change {
+                Change::Up(node) => (node, NodeState::Alive),
+                Change::Down(node) => (node, NodeState::Dead),
+            };
+            tracing::info!(?node, %state, "member");
+            let alive = state == NodeState::Alive && self.table.is_member(&node);
+            self.fleet.set_alive(node, alive);
+            self.coordinator.all_dirty = true;
+            self.dirty = true;
+            let name = self.name_of(&node);
+            self.event(now, api::EventKind::Node { subject: node, name, state });
+            if state == NodeState::Alive {
+                self.transmit(node, Datagram::Fingerprint(self.table.fingerprint()));
+            }
+        }
+    }
+
+    fn transmit(&mut self, to: NodeId, datagram: Datagram) {
+        let known = self.table.node(&to).and_then(|info| info.addresses.first().copied());
+        let address = known.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        self.outputs.push_back(Output::Transmit { to, address, payload: datagram.encode() });
+    }
+
+    /// Pushes what is fresh, repairs what was lost, looks for who is missing.
+    fn do_gossip(&mut self, now: Now) {
+        if self.gossip.next_deadline().is_some_and(|at| at <= now.at) {
+            let mut peers: Vec<NodeId> = self.peers().collect();
+            let (targets, _) = peers.partial_shuffle(&mut self.rng, limits::PUSH_FANOUT);
+            for parcel in self.gossip.push(now.at, &self.table, targets) {
+                match parcel {
+                    Parcel::Datagram(to, datagram) => self.transmit(to, datagram),
+                    Parcel::Stream(to, message) => self.send(to, message),
+                }
+            }
+        }
+        if self.timers.repair <= now.at {
+            let jitter = self.rng.random_range(0.5..1.5);
+            self.timers.repair = now.at + limits::REPAIR_INTERVAL.mul_f64(jitter);
+            let peers: Vec<NodeId> = self.peers().collect();
+            if let Some(peer) = peers.choose(&mut self.rng).copied() {
+                self.transmit(peer, Datagram::Fingerprint(self.table.fingerprint()));
+            }
+        }
+        if self.timers.rejoin <= now.at {
+            let jitter = self.rng.random_range(0.5..1.5);
+            self.timers.rejoin = now.at + limits::REJOIN_INTERVAL.mul_f64(jitter);
+            self.rejoin(now);
+        }
+        if self.timers.trim_keyring.is_some_and(|at| at <= now.at) {
+            self.timers.trim_keyring = None;
+            self.trim_keyring(now);
+        }
+    }
+
+    fn rejoin(&mut self, now: Now) {
+        let mut missing: Vec<(NodeId, SocketAddr)> = self
+            .table
+            .roster()
+            .map(|(node, _)| node)
+            .filter(|node| *node != self.config.id && !self.is_up(node))
+            .filter_map(|node| Some((node, *self.table.node(&node)?.addresses.first()?)))
+            .collect();
+        let (chosen, _) = missing.partial_shuffle(&mut self.rng, limits::REJOIN_FANOUT);
+        for (index, (node, address)) in chosen.iter().copied().enumerate() {
+            self.membership.announce(now.at, Identity { node, generation: 0, address });
+            if index == 0 {
+                // Our gossip key may be an old one; a stream needs none.
+                self.send(node, Message::Buckets(self.table.buckets().to_vec()));
+            }
+        }
+    }
+
+    /// A rotation is over: the key that a removed node knows goes. The lowest member that is up does it.
+    fn trim_keyring(&mut self, now: Now) {
+        let mut keyring = self.table.keyring();
+        let lowest = self.peers().all(|peer| peer > self.config.id);
+        if keyring.keys.len() > 1 {
+            if lowest {
+                let newest = keyring.keys.last_key_value().map(|(id, _)| *id).unwrap_or(0);
+                keyring.keys.retain(|id, _| *id == newest);
+                self.write(now, Key::Keyring, Value::Keyring(keyring));
+            } else {
+                self.timers.trim_keyring = Some(now.at + limits::KEY_OVERLAP);
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Now) {
+        let horizon = self.horizon(now);
+        for key in self.table.expire(horizon) {
+            if let Key::Alloc(slot, node) = &key
+                && *node == self.config.id
+            {
+                self.supervisor.forget(slot);
+            }
+            self.remember(&key);
+        }
+        let tokens: Vec<Key> = self
+            .table
+            .entries()
+            .filter(|entry| matches!(&entry.value, Value::Token(token) if token.expires < now.wall))
+            .map(|entry| entry.key.clone())
+            .collect();
+        for token in tokens {
+            self.write(now, token, Value::Tombstone { rank: 0 });
+        }
+    }
+
+    fn answer(&mut self, id: crate::io::RequestId, answer: Answer) {
+        self.outputs.push_back(Output::Answer { id, answer });
     }
 }
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.config.id)
+            .field("entries", &self.table.len())
+            .field("membership", &self.membership)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

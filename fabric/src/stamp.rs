@@ -57,3 +57,6 @@ impl HybridClock {
         self.last
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,8 +51,11 @@ pub fn parse(text: &str) -> Result<Duration, NotADuration> {
             .ok_or_else(refuse)?;
         rest = &rest[letters..];
     }
-    const TEN_YEARS_MS: u64 = 10 * 366 * 86_400_000;
-    if millis > TEN_YEARS_MS { Err(refuse()) } else { Ok(Duration::from_millis(millis)) }
+    if millis > crate::limits::JOB_DURATION_SECONDS_MAX * 1000 {
+        Err(refuse())
+    } else {
+        Ok(Duration::from_millis(millis))
+    }
 }
 
 /// Writes `1m30s`; zero is `0s`.
@@ -70,3 +73,6 @@ pub fn display(duration: Duration) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

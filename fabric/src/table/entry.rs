@@ -92,8 +92,8 @@ pub struct JobEntry {
     pub generation: u32,
     /// The last version that was healthy on all slots, to go back to.
     pub previous: Option<Box<Previous>>,
-    /// The spec failed, and `previous` is in force again, for this reason.
-    pub reverted: Option<String>,
+    /// The spec failed, and `previous` is in force again. Whoever marks it writes the same.
+    pub reverted: bool,
     /// Who submitted: a user's name at a node's name.
     pub by: String,
 }
@@ -112,8 +112,8 @@ pub struct Previous {
 impl JobEntry {
     /// The spec in force, its version and its generation.
     pub fn effective(&self) -> (&JobSpec, u64, u32) {
-        match (&self.reverted, &self.previous) {
-            (Some(_), Some(previous)) => (&previous.spec, previous.version, previous.generation),
+        match (self.reverted, &self.previous) {
+            (true, Some(previous)) => (&previous.spec, previous.version, previous.generation),
             _ => (&self.spec, self.version, self.generation),
         }
     }
@@ -179,7 +179,7 @@ impl Entry {
         let (rank, mark) = match (&self.key, &self.value) {
             (Key::Alloc(..), Value::Alloc(row)) => (row.epoch << 4 | row.phase as u64, 0),
             (Key::Alloc(..), Value::Tombstone { rank: epoch }) => (epoch << 4 | 0xf, 0),
-            (_, Value::Job(job)) => (0, u8::from(job.reverted.is_some())),
+            (_, Value::Job(job)) => (0, u8::from(job.reverted)),
             _ => (0, 0),
         };
         Order { rank, stamp: self.stamp, mark }

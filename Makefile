@@ -1,0 +1,50 @@
+# make setup        install what is missing on this machine (Debian or Ubuntu), and say so
+# make test         every test; those that need root or a program say so when they are skipped
+# make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=10
+# make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
+# make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
+# make lint         formatting, clippy, documentation: warnings are errors
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SEEDS ?= 500
+NODES ?= 20
+MINUTES ?= 10
+
+.PHONY: all setup build test test-swarm demo bench lint
+.DEFAULT_GOAL := all
+
+all: build
+
+setup:
+	@demo/setup.sh
+
+# The tests and the demo use the same programs.
+build:
+	$(CARGO) build --workspace --bins
+
+test:
+	@[ "$$(id -u)" = 0 ] || echo "make test: not root: the tests in network namespaces and on systemd will be skipped"
+	$(CARGO) test --workspace
+
+# One binary, optimized: a seed is minutes of a fabric's life.
+test-swarm:
+	$(CARGO) build --profile swarm -p weft-sim
+	$(TARGET)/swarm/weft-sim swarm --seeds $(SEEDS) --nodes $(NODES) --minutes $(MINUTES)
+	@echo "make test-swarm: a planted bug must be caught:"
+	@if $(TARGET)/swarm/weft-sim swarm --seeds 20 --nodes $(NODES) --minutes $(MINUTES) --canary forgets-a-claim; \
+	then echo "make test-swarm: the planted bug was not caught"; exit 1; \
+	else echo "make test-swarm: caught"; fi
+
+demo: build
+	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft
+
+bench:
+	$(CARGO) build --release -p weft-agent -p weft-cli --bins
+	$(CARGO) bench -p weft-agent --bench fabric -- $(if $(SMALL),--small)
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items

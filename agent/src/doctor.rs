@@ -1,0 +1,316 @@
+//! What is well on this node and what is not, with advice: the answer to `weft doctor`.
+//!
+//! [`look`] gathers facts from the machine, [`examine`] judges them. Each finding comes from something
+//! that was tried or read just now, none from configuration alone.
+
+use fabric::api::{Finding, FindingLevel, NodeState};
+use fabric::clock::{Now, WallTime};
+use fabric::resources;
+use fabric::topology::Enforced;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+/// Less free space than this and the table may soon not fit.
+const SPACE_BYTES_MIN: u64 = 64 << 20;
+/// The wall clock and the monotonic one may drift apart by this much before it is worth a word.
+const DRIFT_MAX: Duration = Duration::from_secs(5);
+/// 2026-01-01: no agent was built before, so an earlier wall clock is wrong.
+const NOT_BEFORE: WallTime = WallTime(1_767_225_600_000);
+
+/// What the machine says when asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Whether a file could be written in the state directory and brought to the disk.
+    pub written: Result<(), String>,
+    /// Bytes free there.
+    pub space: Option<u64>,
+    /// The kernel's own range of ports for outgoing connections.
+    pub ephemeral_ports: Option<(u16, u16)>,
+}
+
+/// What the agent knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Both clocks when it started.
+    pub started: Now,
+    /// Both clocks now.
+    pub now: Now,
+    /// Why the store refused the last write, if it did.
+    pub store: Option<String>,
+    /// `systemd` or `direct`, and why.
+    pub executor: (String, String),
+    /// Which limits bite.
+    pub enforced: Enforced,
+    /// Range of dynamic ports.
+    pub ports: (u16, u16),
+    /// Multicast discovery: `None`: switched off; `Err`: why it does not work; `Ok`: nodes seen.
+    pub mdns: Option<Result<usize, String>>,
+    /// Other ways to find nodes: domains and seeds.
+    pub other_sources: usize,
+    /// The fabric; `None`: none yet.
+    pub fabric: Option<Membership>,
+}
+
+/// What the agent knows of its fabric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// Whether the roster has this node.
+    pub in_roster: bool,
+    /// Nodes in the roster.
+    pub roster: usize,
+    /// Nodes by state.
+    pub nodes: BTreeMap<NodeState, u32>,
+    /// Local health multiplier.
+    pub local_health: u32,
+    /// How far the newest row of another node lies ahead of our clock.
+    pub ahead: Duration,
+    /// Datagrams that nobody with our keys sealed, and datagrams that were fine.
+    pub datagrams: (u64, u64),
+}
+
+/// Asks the machine. Blocks on its disk.
+pub fn look(state: &Path) -> Machine {
+    Machine {
+        written: write_probe(state).map_err(|error| error.to_string()),
+        space: nix::sys::statvfs::statvfs(state)
+            .ok()
+            .map(|found| found.blocks_available() as u64 * found.fragment_size() as u64),
+        ephemeral_ports: std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+            .ok()
+            .and_then(|text| {
+                let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
+                Some((numbers.next()??, numbers.next()??))
+            }),
+    }
+}
+
+fn write_probe(state: &Path) -> std::io::Result<()> {
+    let path = state.join("probe");
+    let mut file = std::fs::File::create(&path)?;
+    let written = file.write_all(&[0; 4096]).and_then(|()| file.sync_all());
+    std::fs::remove_file(&path)?;
+    written
+}
+
+/// Judges the facts.
+pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
+    let mut findings = vec![
+        disk(machine, agent),
+        clock(agent),
+        executor(agent),
+        limits(agent),
+        ports(machine, agent),
+        discovery(agent),
+    ];
+    match &agent.fabric {
+        None => findings.push(finding(
+            "fabric",
+            FindingLevel::Warning,
+            "this node belongs to no fabric yet",
+            "run `weft init` here, or `weft join TOKEN` with a token from a member",
+        )),
+        Some(membership) => {
+            findings.extend([roster(membership), peers(membership), gossip(membership)]);
+        }
+    }
+    findings
+}
+
+fn finding(
+    check: &str,
+    level: FindingLevel,
+    message: impl Into<String>,
+    advice: impl Into<String>,
+) -> Finding {
+    Finding { check: check.into(), level, message: message.into(), advice: advice.into() }
+}
+
+fn disk(machine: &Machine, agent: &Agent) -> Finding {
+    let refused = machine.written.as_ref().err().or(agent.store.as_ref());
+    match (refused, machine.space) {
+        (Some(reason), _) => finding(
+            "disk",
+            FindingLevel::Error,
+            format!("the state directory cannot be written: {reason}"),
+            "make room, or make it writable; until then this node takes no new work",
+        ),
+        (None, Some(space)) if space < SPACE_BYTES_MIN => finding(
+            "disk",
+            FindingLevel::Warning,
+            format!("{} are free in the state directory", resources::bytes(space)),
+            format!("make room: below {} it may fill up", resources::bytes(SPACE_BYTES_MIN)),
+        ),
+        (None, space) => finding(
+            "disk",
+            FindingLevel::Ok,
+            match space {
+                Some(space) => format!("writable, {} free", resources::bytes(space)),
+                None => "writable".into(),
+            },
+            "",
+        ),
+    }
+}
+
+fn clock(agent: &Agent) -> Finding {
+    let advice = "set the clock and keep it set (timesyncd, chrony): it dates what people read";
+    if agent.now.wall < NOT_BEFORE {
+        let message = "the clock is set to a time before this agent was built";
+        return finding("clock", FindingLevel::Error, message, advice);
+    }
+    let monotonic = agent.now.at.since(agent.started.at);
+    let wall = agent.now.wall.since(agent.started.wall);
+    let backwards = agent.started.wall.since(agent.now.wall);
+    let drift = monotonic.abs_diff(wall).max(backwards);
+    if drift > DRIFT_MAX {
+        let message = format!("the clock was moved by about {} s since the start", drift.as_secs());
+        return finding("clock", FindingLevel::Warning, message, advice);
+    }
+    match &agent.fabric {
+        Some(membership) if membership.ahead > DRIFT_MAX => finding(
+            "clock",
+            FindingLevel::Warning,
+            format!("another node's clock is {} s ahead of ours", membership.ahead.as_secs()),
+            "one of the two is wrong: compare `date` on both",
+        ),
+        _ => finding("clock", FindingLevel::Ok, "goes evenly", ""),
+    }
+}
+
+fn executor(agent: &Agent) -> Finding {
+    let (kind, reason) = &agent.executor;
+    finding("executor", FindingLevel::Ok, format!("{kind}: {reason}"), "")
+}
+
+fn limits(agent: &Agent) -> Finding {
+    let enforced = agent.enforced;
+    let missing: Vec<&str> = [
+        (enforced.pinning, "pinning to cores"),
+        (enforced.cpuset, "cpusets that a task cannot widen"),
+        (enforced.numa, "binding to memory nodes"),
+        (enforced.cpu, "CPU quota"),
+        (enforced.memory, "memory limits"),
+        (enforced.tasks, "task limits"),
+        (enforced.devices, "device access"),
+    ]
+    .into_iter()
+    .filter_map(|(bites, name)| (!bites).then_some(name))
+    .collect();
+    if missing.is_empty() {
+        return finding("cgroup", FindingLevel::Ok, "every limit is enforced", "");
+    }
+    finding(
+        "cgroup",
+        FindingLevel::Warning,
+        format!("not enforced here: {}", missing.join(", ")),
+        "jobs that need one of these are placed elsewhere; cgroup v2 with its controllers enables them",
+    )
+}
+
+fn ports(machine: &Machine, agent: &Agent) -> Finding {
+    let (first, last) = agent.ports;
+    match machine.ephemeral_ports {
+        Some((low, high)) if first <= high && low <= last => finding(
+            "ports",
+            FindingLevel::Warning,
+            format!("jobs get ports {first}-{last}, outgoing connections {low}-{high}"),
+            "set resources.ports in weftd.toml to a range outside, or a job may find its port taken",
+        ),
+        _ => finding("ports", FindingLevel::Ok, format!("jobs get ports {first}-{last}"), ""),
+    }
+}
+
+fn discovery(agent: &Agent) -> Finding {
+    match &agent.mdns {
+        Some(Ok(seen)) => finding(
+            "discovery",
+            FindingLevel::Ok,
+            format!("multicast works, {seen} nodes seen"),
+            "",
+        ),
+        Some(Err(reason)) => finding(
+            "discovery",
+            FindingLevel::Error,
+            format!("multicast does not work: {reason}"),
+            "open UDP port 5353 and a multicast route, or set discovery.seeds in weftd.toml",
+        ),
+        None if agent.other_sources > 0 => finding(
+            "discovery",
+            FindingLevel::Ok,
+            format!("multicast is off, {} domains and seeds", agent.other_sources),
+            "",
+        ),
+        None => finding(
+            "discovery",
+            FindingLevel::Warning,
+            "multicast is off, and there is no domain and no seed",
+            "others can still find this node if they know its address",
+        ),
+    }
+}
+
+fn roster(membership: &Membership) -> Finding {
+    if membership.in_roster {
+        let message = format!("{} nodes belong to the fabric", membership.roster);
+        return finding("roster", FindingLevel::Ok, message, "");
+    }
+    finding(
+        "roster",
+        FindingLevel::Error,
+        "this node was removed from the fabric: nobody listens to it",
+        "stop the agent, empty its state directory, start it and join again with a new token",
+    )
+}
+
+fn peers(membership: &Membership) -> Finding {
+    let count = |state| membership.nodes.get(&state).copied().unwrap_or(0);
+    let (alive, suspect, dead) =
+        (count(NodeState::Alive), count(NodeState::Suspect), count(NodeState::Dead));
+    let unknown = count(NodeState::Unknown);
+    let message =
+        format!("{alive} alive, {suspect} suspect, {dead} dead, {unknown} never seen from here");
+    let others = membership.roster.saturating_sub(1);
+    if others > 0 && alive <= 1 {
+        return finding(
+            "peers",
+            FindingLevel::Error,
+            format!("nobody else answers: {message}"),
+            "check the network, and that UDP ports 7400 and 7401 (or listen.port) are open",
+        );
+    }
+    if membership.local_health > 0 {
+        return finding(
+            "peers",
+            FindingLevel::Warning,
+            format!("this node is slow to react: {message}"),
+            "give the agent CPU: keep a housekeeping core (resources.housekeeping)",
+        );
+    }
+    if suspect + dead + unknown > 0 {
+        return finding(
+            "peers",
+            FindingLevel::Warning,
+            message,
+            "start the dead ones, or take them out with `weft node remove`",
+        );
+    }
+    finding("peers", FindingLevel::Ok, message, "")
+}
+
+fn gossip(membership: &Membership) -> Finding {
+    let (refused, opened) = membership.datagrams;
+    if refused > opened && refused > 10 {
+        return finding(
+            "gossip",
+            FindingLevel::Warning,
+            format!("{refused} datagrams were refused, {opened} were good"),
+            "somebody without our keys sends here: a removed node, or another fabric on this port",
+        );
+    }
+    finding("gossip", FindingLevel::Ok, format!("{opened} datagrams, {refused} refused"), "")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use super::*;
+use fabric::clock::Instant;
+
+fn machine() -> Machine {
+    Machine { written: Ok(()), space: Some(1 << 30), ephemeral_ports: Some((32768, 60999)) }
+}
+
+fn agent() -> Agent {
+    let at = |seconds: u64| Now {
+        at: Instant::at(Duration::from_secs(seconds)),
+        wall: WallTime(NOT_BEFORE.0 + seconds * 1000),
+    };
+    let bites = true;
+    Agent {
+        started: at(0),
+        now: at(100),
+        store: None,
+        executor: ("systemd".into(), "it is the service manager".into()),
+        enforced: Enforced {
+            pinning: bites,
+            cpuset: bites,
+            numa: bites,
+            cpu: bites,
+            memory: bites,
+            tasks: bites,
+            devices: bites,
+        },
+        ports: (20000, 29999),
+        mdns: Some(Ok(2)),
+        other_sources: 0,
+        fabric: Some(Membership {
+            in_roster: true,
+            roster: 3,
+            nodes: BTreeMap::from([(NodeState::Alive, 3)]),
+            local_health: 0,
+            ahead: Duration::ZERO,
+            datagrams: (0, 100),
+        }),
+    }
+}
+
+#[test]
+fn a_healthy_node_gets_no_advice() {
+    for finding in examine(&machine(), &agent()) {
+        assert_eq!(finding.level, FindingLevel::Ok, "{finding:?}");
+        assert_eq!(finding.advice, "", "{finding:?}");
+    }
+}
+
+/// What is wrong, which check notices it and how bad it says it is.
+#[test]
+fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
+    type Break = fn(&mut Machine, &mut Agent);
+    fn membership(agent: &mut Agent) -> &mut Membership {
+        agent.fabric.as_mut().expect("set above")
+    }
+    use FindingLevel::{Error, Warning};
+    let rows: &[(&str, FindingLevel, Break)] = &[
+        ("disk", Error, |machine, _| machine.written = Err("read-only".into())),
+        ("disk", Error, |_, agent| agent.store = Some("no space".into())),
+        ("disk", Warning, |machine, _| machine.space = Some(1 << 20)),
+        ("clock", Error, |_, agent| {
+            agent.started.wall = WallTime(0);
+            agent.now.wall = WallTime(100_000);
+        }),
+        ("clock", Warning, |_, agent| agent.now.wall.0 += 86_400_000),
+        ("clock", Warning, |_, agent| {
+            agent.started.wall.0 += 86_400_000;
+        }),
+        ("clock", Warning, |_, agent| membership(agent).ahead = Duration::from_secs(60)),
+        ("cgroup", Warning, |_, agent| agent.enforced.memory = false),
+        ("ports", Warning, |machine, _| machine.ephemeral_ports = Some((1024, 60999))),
+        ("discovery", Error, |_, agent| agent.mdns = Some(Err("address in use".into()))),
+        ("discovery", Warning, |_, agent| agent.mdns = None),
+        ("roster", Error, |_, agent| membership(agent).in_roster = false),
+        ("peers", Error, |_, agent| {
+            membership(agent).nodes = BTreeMap::from([(NodeState::Alive, 1), (NodeState::Dead, 2)]);
+        }),
+        ("peers", Warning, |_, agent| {
+            membership(agent).nodes =
+                BTreeMap::from([(NodeState::Alive, 2), (NodeState::Suspect, 1)]);
+        }),
+        ("peers", Warning, |_, agent| membership(agent).local_health = 3),
+        ("gossip", Warning, |_, agent| membership(agent).datagrams = (1000, 5)),
+        ("fabric", Warning, |_, agent| agent.fabric = None),
+    ];
+    for (check, level, break_it) in rows {
+        let (mut machine, mut agent) = (machine(), agent());
+        break_it(&mut machine, &mut agent);
+        let found: Vec<Finding> = examine(&machine, &agent)
+            .into_iter()
+            .filter(|finding| finding.level != FindingLevel::Ok)
+            .collect();
+        let [only] = found.as_slice() else { panic!("{check}: {found:?}") };
+        assert_eq!((only.check.as_str(), only.level), (*check, *level));
+        assert!(!only.message.is_empty() && !only.advice.is_empty(), "{only:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let machine = look(directory.path());
+    assert_eq!(machine.written, Ok(()));
+    assert!(machine.space.is_some());
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert!(look(&directory.path().join("missing")).written.is_err());
+}

@@ -1,0 +1,585 @@
+//! The agent's loop: wait for something to happen, tell the core, carry out what the core decides.
+//!
+//! The driver owns everything; the tasks beside it (see `main.rs`) hold only their end of a channel.
+//! Without a fabric there is no core: then only `status`, `doctor`, `init` and `join` have an answer.
+
+use anyhow::Context;
+use discovery::{Discovery, Interfaces, Settings};
+use fabric::api::{Problem, ProblemKind};
+use fabric::clock::{Instant, Now};
+use fabric::id::NodeId;
+use fabric::io::{Input, Request, UnitEvent, UnitFound};
+use fabric::table::TokenId;
+use fabric::topology::{NodeInfo, Topology};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::events::Events;
+use crate::executor::Executor;
+use crate::health::Checker;
+use crate::http::{self, Call, Operation, Reply};
+use crate::identity::{self, Fabric, Identity};
+use crate::quic::{Incoming, Sockets};
+use crate::store::{self, Progress, Writer};
+use crate::token::Token;
+use addresses::Local;
+use answers::Step;
+use checks::Checks;
+use enter::{Entering, JoinOutcome, Joining};
+use member::{Asker, Counts, Hands, Member};
+use sources::{Channels, Sources, Wake};
+use units::UnitCommand;
+
+mod addresses;
+mod answers;
+mod checks;
+mod enter;
+mod local;
+mod member;
+mod sources;
+mod units;
+
+/// Calls of the API that wait for the loop; callers wait for a place.
+const CALLS_MAX: usize = 64;
+/// Events of units that wait for the loop; the executor waits for a place.
+const UNIT_EVENTS_MAX: usize = 512;
+/// Attempts to join that are over and wait for the loop: there is one at a time.
+const OUTCOMES_MAX: usize = 1;
+/// Nodes remembered from discovery.
+const FOUND_MAX: usize = 4096;
+/// Time between two rounds of the agent's own chores.
+const CHORES: Duration = Duration::from_secs(1);
+/// Time between two looks at the hardware.
+const TOPOLOGY_PERIOD: Duration = Duration::from_secs(60);
+
+/// The agent.
+pub struct Driver {
+    clock: Clock,
+    started: Now,
+    config: Config,
+    name: String,
+    identity: Arc<Identity>,
+    /// Of this start; see [`identity::next_generation`].
+    generation: u64,
+    /// Where the gossip socket is bound.
+    bound: SocketAddr,
+    /// Goes to the transport when the node becomes a member.
+    streams: Option<std::net::UdpSocket>,
+    sources: Sources,
+    /// The machine's addresses.
+    local: Local,
+    topology: Topology,
+    topology_looked: Instant,
+    executor: Executor,
+    executor_reason: String,
+    units: mpsc::Sender<UnitCommand>,
+    checks: Checks,
+    /// Units of the agent before, until a core takes them.
+    adopted: Option<Vec<UnitFound>>,
+    store: Writer,
+    /// What people should know about the start.
+    warnings: Vec<String>,
+    events: Events,
+    counts: Counts,
+    /// Why multicast discovery does not work, if it does not.
+    discovery_trouble: Option<String>,
+    /// Who was found, by source and name.
+    found: BTreeMap<(discovery::Source, String), discovery::Found>,
+    token_labels: BTreeMap<String, String>,
+    joining: Option<Joining>,
+    entering: Option<Entering>,
+    outcomes: mpsc::Sender<JoinOutcome>,
+    member: Option<Member>,
+    next_chores: Instant,
+    told_status: String,
+}
+
+impl Driver {
+    /// Opens everything: state directory, sockets, executor, discovery and the API.
+    ///
+    /// # Errors
+    /// When the agent cannot work at all: the state directory, a socket or the executor fails.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let started = clock.now();
+        let identity = Arc::new(Identity::load_or_create(&config.state)?);
+        let generation = identity::next_generation(&config.state, started.wall.0);
+        let opened = store::open(&config.state)?;
+        let fabric = Fabric::load(&config.state)?;
+        let mut disk = opened.store;
+        let token_labels = match disk.note(enter::LABELS_NOTE) {
+            Ok(Some(note)) => serde_json::from_slice(&note).unwrap_or_default(),
+            _ => BTreeMap::new(),
+        };
+        let (store, written) = Writer::start(disk)?;
+
+        let sockets = Sockets::bind(config.gossip_address())?;
+        let gossip = UdpSocket::from_std(sockets.gossip).context("the gossip socket")?;
+        let listener = http::bind(&config.api.socket, &config.api.group)
+            .await
+            .with_context(|| format!("the API's socket {}", config.api.socket.display()))?;
+        let (calls, calls_received) = mpsc::channel(CALLS_MAX);
+        tokio::spawn(http::serve(listener, calls));
+
+        let (unit_events, units_received) = mpsc::channel(UNIT_EVENTS_MAX);
+        let choice = Executor::choose(config.executor.kind, &config.state, unit_events)
+            .await
+            .context("no executor works here")?;
+        let adopted = choice.executor.adopt().await.context("cannot look for units that run")?;
+        let (units, commands) = mpsc::channel(units::COMMANDS_MAX);
+        let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
+        let mut checks = Checks::new(Checker::new(outcomes));
+        for found in &adopted {
+            if matches!(found.event, UnitEvent::Running { .. })
+                && let Some(launch) = choice.executor.launch_of(&found.alloc).await
+            {
+                checks.launched(&launch);
+                checks.event(&found.alloc, found.run, &found.event);
+            }
+        }
+        tokio::spawn(units::carry_out(choice.executor.clone(), commands));
+
+        let name = config.name();
+        let (discovery, discovery_trouble) =
+            start_discovery(&config, &name, &identity, fabric.as_ref(), sockets.address.port());
+        let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);
+        let channels =
+            Channels { calls: calls_received, units: units_received, checked, written, joined };
+        let mut driver = Self {
+            clock,
+            started,
+            name,
+            generation,
+            bound: gossip.local_addr()?,
+            streams: Some(sockets.streams),
+            sources: Sources::new(gossip, channels, discovery)?,
+            local: addresses::local(),
+            topology: local::topology(&config, &choice.executor)?,
+            topology_looked: started.at,
+            executor: choice.executor,
+            executor_reason: choice.reason,
+            units,
+            checks,
+            adopted: Some(adopted),
+            store,
+            warnings: opened.warnings,
+            events: Events::default(),
+            counts: Counts::default(),
+            discovery_trouble,
+            found: BTreeMap::new(),
+            token_labels,
+            joining: None,
+            entering: None,
+            outcomes,
+            member: None,
+            next_chores: started.at,
+            told_status: String::new(),
+            identity,
+            config,
+        };
+        tracing::info!(
+            node = %driver.identity.id(), name = driver.name, address = %driver.bound,
+            executor = driver.executor.name(), reason = driver.executor_reason,
+            socket = %driver.config.api.socket.display(), "weftd {}", env!("CARGO_PKG_VERSION")
+        );
+        match fabric {
+            Some(fabric) => driver.restore(fabric, opened.rows)?,
+            None => driver.forget(opened.rows),
+        }
+        Ok(driver)
+    }
+
+    /// Turns until somebody wants the agent to end. Units run on.
+    ///
+    /// # Errors
+    /// When a part of the agent is gone without which it cannot work.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        // A service manager that is not there needs no word.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let why = loop {
+            self.chores();
+            let wake = self.sources.next(self.clock.deadline(self.deadline())).await;
+            match wake {
+                Wake::Stop(why) => break why,
+                Wake::Gone(what) => {
+                    anyhow::bail!("{what} is gone: the agent cannot work without it")
+                }
+                wake => self.handle(wake),
+            }
+            self.carry_out();
+        };
+        tracing::info!(why, "stopping; units run on");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.close().await;
+        Ok(())
+    }
+
+    fn handle(&mut self, wake: Wake) {
+        let now = self.clock.now();
+        match wake {
+            Wake::Datagram(from) => {
+                let bytes = self.sources.datagram();
+                self.counts.datagrams_received += 1;
+                self.counts.datagram_bytes_received += bytes.len() as u64;
+                if let Some(member) = &mut self.member {
+                    member.datagram(now, bytes, from);
+                }
+            }
+            Wake::Call(call) => self.call(now, call),
+            Wake::Incoming(incoming) => self.incoming(now, incoming),
+            Wake::Unit(alloc, run, event) => {
+                tracing::debug!(%alloc, run, ?event, "unit");
+                self.checks.event(&alloc, run, &event);
+                self.input(Input::Unit { alloc, run, event });
+            }
+            Wake::Checked(alloc, run, outcome) => {
+                self.input(Input::Checked { alloc, run, outcome });
+            }
+            Wake::Written(progress) => self.written(progress),
+            Wake::Joined(outcome) => self.join_ended(*outcome),
+            Wake::Discovered(event) => self.discovered(event),
+            Wake::Links => self.look_at_addresses(),
+            Wake::Deadline => {
+                if let Some(member) = &mut self.member
+                    && member.node.next_deadline().is_some_and(|deadline| deadline <= now.at)
+                {
+                    member.node.handle(now, Input::Tick);
+                }
+            }
+            Wake::Watchdog => {
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+            Wake::Stop(_) | Wake::Gone(_) => {}
+        }
+    }
+
+    /// Hands something to the core, if there is one.
+    fn input(&mut self, input: Input) {
+        let now = self.clock.now();
+        if let Some(member) = &mut self.member {
+            member.node.handle(now, input);
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let Some(member) = &mut self.member else { return };
+        let trust_changed = member.carry_out(&mut Hands {
+            gossip: &self.sources.gossip,
+            bound: self.bound,
+            local: &self.local,
+            store: &self.store,
+            units: &self.units,
+            checks: &mut self.checks,
+            events: &mut self.events,
+            counts: &mut self.counts,
+        });
+        if trust_changed {
+            // Whoever was found before the roster knew it is of interest now.
+            for found in self.found.values().cloned().collect::<Vec<_>>() {
+                self.found(&found);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let core = self.member.as_ref().and_then(|member| member.node.next_deadline());
+        core.map_or(self.next_chores, |core| core.min(self.next_chores))
+    }
+
+    /// What the agent does for itself once a second.
+    fn chores(&mut self) {
+        let now = self.clock.now();
+        if now.at < self.next_chores {
+            return;
+        }
+        self.next_chores = now.at + CHORES;
+        if let Some(member) = &mut self.member {
+            member.expire(now);
+        }
+        self.try_to_enter();
+        if now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD {
+            self.topology_looked = now.at;
+            self.look_at_hardware();
+        }
+        self.tell_status();
+    }
+
+    fn call(&mut self, now: Now, call: Call) {
+        self.counts.calls += 1;
+        let Call { operation, by, answer } = call;
+        let operation = match (&mut self.member, operation) {
+            (_, Operation::Init(init)) => return self.init(&init, answer),
+            (_, Operation::Join(join)) => return self.join(&join, answer),
+            (Some(member), operation) => match answers::step(&member.node, now, operation, &by) {
+                Step::Answered(reply) => return drop(answer.send(reply)),
+                Step::Ask(_) if self.entering.is_some() => {
+                    return drop(answer.send(Err(Problem::new(
+                        ProblemKind::Unavailable,
+                        "this node is entering its fabric",
+                        "it waits for its disk: try again in a moment",
+                    ))));
+                }
+                Step::Ask(request) => return member.ask(now, request, Asker::Caller(answer)),
+                Step::Other(operation) => operation,
+            },
+            (None, operation) => operation,
+        };
+        match operation {
+            Operation::Status => drop(answer.send(Reply::json(&self.status()))),
+            Operation::Doctor => self.doctor(answer),
+            Operation::Metrics => {
+                let text = self.metrics().into();
+                drop(answer.send(Ok(Reply::Text(crate::metrics::MEDIA, text))));
+            }
+            Operation::Healthz => drop(answer.send(Ok(http::plain("ok\n")))),
+            Operation::Events { follow } => {
+                let events = self.events.stream(follow);
+                drop(answer.send(Ok(Reply::Stream("text/event-stream", events))));
+            }
+            _ if self.member.is_none() => drop(answer.send(Err(Problem::new(
+                ProblemKind::Unavailable,
+                "no fabric yet",
+                "run `weft init` here, or `weft join TOKEN` with a token from a member",
+            )))),
+            Operation::Readyz => drop(answer.send(Ok(http::plain("ready\n")))),
+            Operation::Logs(query) => self.logs(query, answer),
+            Operation::RemoveNode(name) => self.remove_node(now, &name, answer),
+            Operation::CreateToken { lifetime, labels } => {
+                self.create_token(now, lifetime, labels, answer);
+            }
+            other => {
+                tracing::error!(?other, "an operation without an answer");
+                drop(answer.send(Err(Problem::new(
+                    ProblemKind::Internal,
+                    "this agent has no answer to that",
+                    "this is a bug of the agent",
+                ))));
+            }
+        }
+    }
+
+    fn remove_node(&mut self, now: Now, name: &str, answer: CallAnswer) {
+        let new_key = self.random();
+        let Some(member) = &mut self.member else { return };
+        let request = member
+            .node
+            .find_node(name)
+            .and_then(|node| Ok(Request::Remove { node, new_key: new_key? }));
+        match request {
+            Ok(request) => member.ask(now, request, Asker::Caller(answer)),
+            Err(problem) => drop(answer.send(Err(problem))),
+        }
+    }
+
+    fn create_token(
+        &mut self,
+        now: Now,
+        lifetime: Duration,
+        labels: BTreeMap<String, String>,
+        answer: CallAnswer,
+    ) {
+        let Some(member) = &mut self.member else { return };
+        let token = match Token::generate(&member.fabric.key()) {
+            Ok(token) => token,
+            Err(error) => return drop(answer.send(Err(random_failed(&error)))),
+        };
+        let id: TokenId = token.id().clone();
+        let expires = fabric::clock::WallTime(now.wall.0 + lifetime.as_millis() as u64);
+        let created =
+            fabric::api::TokenCreated { token: token.to_string(), id: id.clone(), expires };
+        let request = Request::AddToken { id, secret_hash: token.secret_hash(), lifetime, labels };
+        member.ask(now, request, Asker::Promised(answer, Reply::json(&created)));
+    }
+
+    fn incoming(&mut self, now: Now, incoming: Incoming) {
+        match incoming {
+            Incoming::Message { from, address, message } => {
+                let Some(member) = &mut self.member else { return };
+                member.heard(from, address);
+                member.node.handle(now, Input::Message { from, message });
+            }
+            Incoming::Enrol { node, name, token, secret_hash, answer } => {
+                let Some(member) = &mut self.member else { return };
+                let request = Request::Enrol { node, name, token, secret_hash };
+                member.ask(now, request, Asker::Newcomer(answer));
+            }
+            Incoming::Request { from, request, answer } => {
+                self.peer_request(from, &request, answer);
+            }
+        }
+    }
+
+    fn written(&mut self, progress: Progress) {
+        if let Some(member) = &mut self.member {
+            member.written(&progress);
+        }
+        self.input(match progress {
+            Progress::Persisted { through } => Input::Persisted { through },
+            Progress::Failed { sequence, reason } => Input::PersistFailed { sequence, reason },
+        });
+        self.try_to_enter();
+    }
+
+    fn discovered(&mut self, event: discovery::Event) {
+        match event {
+            discovery::Event::Found(found) => {
+                self.offer(&found);
+                self.found(&found);
+                let key = (found.source, found.name.clone());
+                if self.found.len() < FOUND_MAX || self.found.contains_key(&key) {
+                    self.found.insert(key, found);
+                }
+            }
+            discovery::Event::Lost(lost) => {
+                self.found.remove(&(lost.source, lost.name));
+            }
+        }
+    }
+
+    /// Tells the core about a member that was found. Others are ignored there.
+    fn found(&mut self, found: &discovery::Found) {
+        let now = self.clock.now();
+        let Some(member) = &mut self.member else { return };
+        let Some(node) = found.node.as_deref().and_then(|text| text.parse::<NodeId>().ok()) else {
+            return;
+        };
+        for address in &found.addresses {
+            member.found(now, node, *address);
+        }
+    }
+
+    fn announce_fabric(&mut self, fabric: &Fabric) {
+        let hint = crate::token::fabric_hint(&fabric.key());
+        if let Some(discovery) = &mut self.sources.discovery
+            && let Err(error) = discovery.set_fabric(Some(hint))
+        {
+            tracing::error!(%error, "cannot announce the fabric");
+        }
+    }
+
+    fn look_at_addresses(&mut self) {
+        let local = addresses::local();
+        if local == self.local {
+            return;
+        }
+        let before = self.advertised();
+        self.local = local;
+        let after = self.advertised();
+        if before != after {
+            tracing::info!(?after, "addresses changed");
+            self.changed();
+        }
+    }
+
+    fn look_at_hardware(&mut self) {
+        match local::topology(&self.config, &self.executor) {
+            Ok(topology) if topology == self.topology => {}
+            Ok(topology) => {
+                tracing::info!("the hardware changed");
+                self.topology = topology;
+                self.changed();
+            }
+            Err(error) => tracing::warn!(%error, "cannot look at the hardware"),
+        }
+    }
+
+    fn changed(&mut self) {
+        let input = Input::Changed {
+            topology: Box::new(self.topology.clone()),
+            addresses: self.advertised(),
+        };
+        self.input(input);
+    }
+
+    fn advertised(&self) -> Vec<SocketAddr> {
+        addresses::advertised(&self.config.listen, self.bound.port(), &self.local)
+    }
+
+    /// Clears away what an interrupted `init` or `join` has left.
+    fn forget(&mut self, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+        if rows.is_empty() {
+            return;
+        }
+        tracing::info!(
+            rows = rows.len(),
+            "this node belongs to no fabric: old rows are cleared away"
+        );
+        self.store.persist(0, rows.into_iter().map(|(key, _)| (key, None)).collect());
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], Problem> {
+        let mut bytes = [0; N];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+            .map_err(|_| random_failed(&anyhow::anyhow!("the kernel gave no random numbers")))?;
+        Ok(bytes)
+    }
+
+    async fn close(self) {
+        if let Some(discovery) = self.sources.discovery {
+            discovery.shutdown().await;
+        }
+        if let Some(member) = &self.member {
+            member.transport.close().await;
+        }
+        // Waits for the disk: there is nothing left to do beside it.
+        self.store.close();
+        if let Err(error) = std::fs::remove_file(&self.config.api.socket) {
+            tracing::debug!(%error, "the API's socket stays");
+        }
+    }
+}
+
+/// Where the answer to a call goes.
+type CallAnswer = tokio::sync::oneshot::Sender<Result<Reply, Problem>>;
+
+fn random_failed(error: &anyhow::Error) -> Problem {
+    Problem::new(ProblemKind::Internal, "no random numbers", format!("{error:#}"))
+}
+
+/// What a node tells the others about itself.
+fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
+    NodeInfo {
+        name: driver.name.clone(),
+        labels,
+        topology: driver.topology.clone(),
+        addresses: driver.advertised(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        executor: driver.executor.name().into(),
+        draining: false,
+        impaired: None,
+        started: driver.started.wall,
+    }
+}
+
+fn start_discovery(
+    config: &Config,
+    name: &str,
+    identity: &Identity,
+    fabric: Option<&Fabric>,
+    port: u16,
+) -> (Option<Discovery>, Option<String>) {
+    let settings = Settings {
+        machine: name.to_owned(),
+        node: identity.id().to_string(),
+        fabric: fabric.map(|fabric| crate::token::fabric_hint(&fabric.key())),
+        port,
+        mdns: config.discovery.mdns,
+        interfaces: Interfaces { only: config.discovery.interfaces.clone(), except: Vec::new() },
+        domains: config.discovery.domains.clone(),
+        seeds: config.discovery.seeds.clone(),
+    };
+    let error = match Discovery::start(settings.clone()) {
+        Ok(discovery) => return (Some(discovery), None),
+        Err(error) => error,
+    };
+    tracing::warn!(%error, "discovery does not work as configured");
+    // Without multicast the other ways may still work.
+    let rest = Discovery::start(Settings { mdns: false, ..settings });
+    (rest.ok(), Some(error.to_string()))
+}

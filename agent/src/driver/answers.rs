@@ -1,0 +1,108 @@
+//! What callers get from a member: answers read from the core's state, and wishes handed to the core.
+
+use fabric::api::{Problem, ProblemKind};
+use fabric::clock::Now;
+use fabric::id::JobName;
+use fabric::io::{Answer, Request};
+use fabric::node::Node;
+
+use crate::http::{Operation, Reply};
+
+/// What is to be done about an operation.
+pub(super) enum Step {
+    /// It is answered.
+    Answered(Result<Reply, Problem>),
+    /// The core decides.
+    Ask(Request),
+    /// It is about the agent itself.
+    Other(Operation),
+}
+
+/// Answers what can be read from the core's state, and turns wishes into the core's words.
+pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Step {
+    let by = || format!("{by}@{}", node.id().short());
+    let request = match operation {
+        Operation::Nodes => return Step::Answered(Reply::json(&node.nodes())),
+        Operation::Node(name) => return Step::Answered(one_node(node, &name)),
+        Operation::Jobs => return Step::Answered(Reply::json(&node.jobs())),
+        Operation::Job(job) => return Step::Answered(one_job(node, &job)),
+        Operation::Allocs { job, all } => {
+            return Step::Answered(Reply::json(&node.allocs(job.as_ref(), all)));
+        }
+        Operation::Plan(spec) => {
+            return Step::Answered(node.plan(now, &spec).and_then(|plan| Reply::json(&plan)));
+        }
+        Operation::Explain(job) => {
+            let explained = node.explain(now, &job);
+            return Step::Answered(explained.and_then(|explained| Reply::json(&explained)));
+        }
+        Operation::Tokens => return Step::Answered(Reply::json(&node.tokens(now))),
+        Operation::Submit { spec, expected_version } => {
+            Request::Submit { spec, by: by(), expected_version }
+        }
+        Operation::StopJob(job) => Request::Stop { job },
+        Operation::Scale { job, count } => Request::Scale { job, count, by: by() },
+        Operation::Restart { job, slot: None } => Request::RestartJob { job, by: by() },
+        Operation::Restart { job, slot: Some(index) } => Request::RestartSlot { job, index },
+        Operation::Drain { node: name, on } => match node.find_node(&name) {
+            Ok(node) => Request::Drain { node, on },
+            Err(problem) => return Step::Answered(Err(problem)),
+        },
+        Operation::RevokeToken(id) => Request::RevokeToken { id },
+        Operation::Init(_) | Operation::Join(_) => {
+            return Step::Answered(Err(Problem::new(
+                ProblemKind::Conflict,
+                "this node belongs to a fabric already",
+                format!(
+                    "it belongs to {}; to move it, stop the agent and empty its state directory",
+                    node.status().name
+                ),
+            )));
+        }
+        other => return Step::Other(other),
+    };
+    Step::Ask(request)
+}
+
+/// What an HTTP caller gets of the core's answer.
+pub(super) fn reply(answer: Answer) -> Result<Reply, Problem> {
+    match answer {
+        Answer::Submitted(submitted) => Reply::json(&submitted),
+        Answer::Done => Ok(Reply::Done),
+        Answer::Refused(problem) => Err(problem),
+        Answer::Enrolled { .. } => Err(Problem::new(
+            ProblemKind::Internal,
+            "an enrolment answered a caller of the API",
+            "this is a bug of the agent",
+        )),
+    }
+}
+
+fn one_node(node: &Node, name: &str) -> Result<Reply, Problem> {
+    let id = node.find_node(name)?;
+    match node.nodes().into_iter().find(|view| view.id == id) {
+        Some(view) => Reply::json(&view),
+        None => Err(Problem::new(
+            ProblemKind::NotFound,
+            "no such node",
+            format!("{name}: it was removed just now"),
+        )),
+    }
+}
+
+fn one_job(node: &Node, name: &JobName) -> Result<Reply, Problem> {
+    let jobs = node.jobs();
+    match jobs.iter().find(|view| view.name == *name) {
+        Some(view) => Reply::json(view),
+        None => Err(no_such_job(name, jobs.iter().map(|view| view.name.as_str()))),
+    }
+}
+
+/// Says which job may have been meant.
+pub(super) fn no_such_job<'a>(name: &JobName, jobs: impl Iterator<Item = &'a str>) -> Problem {
+    let detail = match fabric::job::nearest(name.as_str(), jobs) {
+        Some(near) => format!("{name}: did you mean {near}?"),
+        None => format!("{name}: `weft ps` lists the jobs there are"),
+    };
+    Problem::new(ProblemKind::NotFound, "no such job", detail)
+}

@@ -1,0 +1,318 @@
+//! How a node comes to belong to a fabric: it founds one, is let into one, or was there before.
+//!
+//! The order on disk matters: first the table's first rows (roster and keyring), then the fabric's key,
+//! which says that there is a fabric. An agent that dies in between starts without a fabric again, and
+//! clears the rows away.
+
+use fabric::api::{self, Problem, ProblemKind};
+use fabric::id::NodeId;
+use fabric::node::{Config, Node, Origin};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::addresses::routes;
+use super::member::Member;
+use super::{Driver, describe};
+use crate::http::Reply;
+use crate::identity::{Fabric, Identity};
+use crate::join::{Admission, JoinError, join};
+use crate::quic::{Setup, Transport};
+use crate::seal::Seal;
+use crate::token::Token;
+
+/// How long a joiner waits for discovery to find a member.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Batches of addresses that wait to be tried.
+const BATCHES_MAX: usize = 64;
+/// Fabric's name unless the founder says otherwise.
+const FABRIC_NAME: &str = "weft";
+/// The note that keeps labels which came with a token.
+pub(super) const LABELS_NOTE: &str = "labels";
+
+type Answer = oneshot::Sender<Result<Reply, Problem>>;
+
+/// The end of an attempt to join.
+#[derive(Debug)]
+pub(super) struct JoinOutcome {
+    result: Result<Admission, JoinError>,
+}
+
+/// An attempt to join that is under way.
+pub(super) struct Joining {
+    answer: Answer,
+    token: Token,
+    /// Addresses that discovery finds; `None` when the address was given.
+    candidates: Option<mpsc::Sender<Vec<SocketAddr>>>,
+}
+
+/// A node that is a member in memory and not yet on disk.
+pub(super) struct Entering {
+    /// The write that must be on disk first.
+    through: u64,
+    joined: api::Joined,
+    /// Goes once there was an answer, good or bad.
+    answer: Option<Answer>,
+}
+
+impl Driver {
+    /// Founds a fabric. The answer comes when it is on disk.
+    pub(super) fn init(&mut self, init: &api::Init, answer: Answer) {
+        let founded = self.may_enter().and_then(|()| {
+            let fabric =
+                Fabric::found(init.name.as_deref().unwrap_or(FABRIC_NAME)).map_err(internal)?;
+            let gossip_key = self.random()?;
+            self.enter(fabric, Origin::Founded { gossip_key })
+        });
+        match founded {
+            Ok(()) => self.entering(None, answer),
+            Err(problem) => drop(answer.send(Err(problem))),
+        }
+    }
+
+    /// Starts to join. The answer comes when a member let us in and that is on disk.
+    pub(super) fn join(&mut self, wanted: &api::Join, answer: Answer) {
+        let token = self.may_enter().and_then(|()| {
+            wanted.token.parse::<Token>().map_err(|error| {
+                Problem::new(ProblemKind::Invalid, "not a token", error.to_string())
+            })
+        });
+        let token = match token {
+            Ok(token) => token,
+            Err(problem) => return drop(answer.send(Err(problem))),
+        };
+        let (candidates, receiver) = mpsc::channel(BATCHES_MAX);
+        let given = wanted.address.map(|address| routes(address, &self.local));
+        let attempt = Attempt {
+            identity: self.identity.clone(),
+            token: token.clone(),
+            name: self.name.clone(),
+            given: given.clone(),
+        };
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            let result = attempt.run(receiver).await;
+            // Nobody listens: the agent ends.
+            let _ = outcomes.send(JoinOutcome { result }).await;
+        });
+        let candidates = given.is_none().then_some(candidates);
+        self.joining = Some(Joining { answer, token, candidates });
+        let known: Vec<discovery::Found> = self.found.values().cloned().collect();
+        known.iter().for_each(|found| self.offer(found));
+    }
+
+    /// Tells an attempt to join about a node that was found.
+    pub(super) fn offer(&self, found: &discovery::Found) {
+        let Some(Joining { token, candidates: Some(candidates), .. }) = &self.joining else {
+            return;
+        };
+        // A seed does not say whose it is: it is asked, and has to prove it.
+        if found.fabric.as_ref().is_none_or(|hint| *hint == token.fabric_hint())
+            && (found.fabric.is_some() || found.node.is_none())
+        {
+            // When full there is more than enough to try.
+            let _ = candidates.try_send(found.addresses.clone());
+        }
+    }
+
+    /// An attempt to join is over.
+    pub(super) fn join_ended(&mut self, outcome: JoinOutcome) {
+        let Some(Joining { answer, .. }) = self.joining.take() else { return };
+        let admission = match outcome.result {
+            Ok(admission) => admission,
+            Err(error) => return drop(answer.send(Err(refused(&error)))),
+        };
+        let Admission { fabric, entries, labels, by, address } = admission;
+        self.token_labels = labels;
+        match serde_json::to_vec(&self.token_labels) {
+            Ok(note) => self.store.set_note(LABELS_NOTE, note),
+            Err(error) => tracing::error!(%error, "labels have no JSON form"),
+        }
+        match self.enter(fabric, Origin::Joined { entries }) {
+            Ok(()) => {
+                let now = self.clock.now();
+                if let Some(member) = &mut self.member {
+                    member.found(now, by, address);
+                }
+                self.entering(Some(by), answer);
+            }
+            Err(problem) => drop(answer.send(Err(problem))),
+        }
+    }
+
+    /// Takes up the membership of an earlier start.
+    pub(super) fn restore(
+        &mut self,
+        fabric: Fabric,
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), Problem> {
+        self.enter(fabric, Origin::Restored { rows })
+    }
+
+    fn may_enter(&self) -> Result<(), Problem> {
+        let conflict =
+            |title: &str, detail: &str| Err(Problem::new(ProblemKind::Conflict, title, detail));
+        if self.joining.is_some() {
+            return conflict("this node is joining already", "wait until that has ended");
+        }
+        if self.member.is_some() {
+            return conflict(
+                "this node belongs to a fabric already",
+                "to move it, stop the agent, empty its state directory, and start it again",
+            );
+        }
+        Ok(())
+    }
+
+    /// Starts the core and the streams.
+    fn enter(&mut self, fabric: Fabric, origin: Origin) -> Result<(), Problem> {
+        let fabric = Arc::new(fabric);
+        let config = Config {
+            id: self.identity.id(),
+            info: self.info(),
+            fabric: fabric.key(),
+            fabric_name: fabric.name().to_owned(),
+            generation: self.generation,
+            seed: u64::from_le_bytes(self.random()?),
+            canary: None,
+        };
+        let node = Node::new(self.clock.now(), config, origin);
+        let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
+        let socket = self.streams.take().ok_or_else(|| {
+            Problem::new(
+                ProblemKind::Unavailable,
+                "the socket for streams is gone",
+                "an earlier attempt failed half-way: restart the agent",
+            )
+        })?;
+        let setup = Setup {
+            identity: &self.identity,
+            fabric: fabric.clone(),
+            socket,
+            roster: node.roster().into_iter().map(|(member, _)| member).collect(),
+        };
+        let (transport, incoming) = Transport::start(setup).map_err(internal)?;
+        self.sources.incoming = Some(incoming);
+        self.member = Some(Member::new(node, fabric.clone(), seal, transport));
+        self.announce_fabric(&fabric);
+        if let Some(units) = self.adopted.take() {
+            self.input(fabric::io::Input::Units(units));
+        }
+        self.carry_out();
+        for found in self.found.values().cloned().collect::<Vec<_>>() {
+            self.found(&found);
+        }
+        Ok(())
+    }
+
+    fn entering(&mut self, by: Option<NodeId>, answer: Answer) {
+        let Some(member) = &self.member else { return };
+        let by = by.map(|by| {
+            let roster = member.node.roster();
+            let entry = roster.iter().find(|(node, _)| *node == by);
+            entry.map_or_else(|| by.short(), |(_, entry)| entry.name.clone())
+        });
+        let joined = api::Joined {
+            fabric: member.fabric.name().to_owned(),
+            key: member.fabric.key(),
+            node: self.identity.id(),
+            by,
+        };
+        self.entering = Some(Entering { through: member.persisting, joined, answer: Some(answer) });
+        self.try_to_enter();
+    }
+
+    /// Once the first rows are on disk, notes that this node belongs to the fabric.
+    pub(super) fn try_to_enter(&mut self) {
+        let (Some(entering), Some(member)) = (&mut self.entering, &self.member) else { return };
+        let trouble = match &member.disk {
+            Some(reason) => Some(reason.clone()),
+            None if member.persisted < entering.through => return,
+            // Once in the life of a node, and before there is any work to look after: the loop may wait.
+            None => member.fabric.save(&self.config.state).err().map(|error| format!("{error:#}")),
+        };
+        match trouble {
+            None => {
+                tracing::info!(
+                    fabric = entering.joined.fabric,
+                    key = entering.joined.key.short(),
+                    by = entering.joined.by.as_deref().unwrap_or("itself"),
+                    "joined"
+                );
+                if let Some(answer) = entering.answer.take() {
+                    let _ = answer.send(Reply::json(&entering.joined));
+                }
+                self.entering = None;
+            }
+            Some(reason) => {
+                if let Some(answer) = entering.answer.take() {
+                    let _ = answer.send(Err(Problem::new(
+                        ProblemKind::Unavailable,
+                        "the disk refuses",
+                        format!("{reason}; make room, and the node goes on by itself"),
+                    )));
+                }
+            }
+        }
+    }
+
+    /// What this node tells the others about itself.
+    fn info(&self) -> fabric::topology::NodeInfo {
+        let mut labels: BTreeMap<String, String> = self.token_labels.clone();
+        labels.extend(self.config.node.labels.clone());
+        describe(self, labels)
+    }
+}
+
+/// One attempt to join, beside the loop.
+struct Attempt {
+    identity: Arc<Identity>,
+    token: Token,
+    name: String,
+    given: Option<Vec<SocketAddr>>,
+}
+
+impl Attempt {
+    async fn run(
+        self,
+        mut candidates: mpsc::Receiver<Vec<SocketAddr>>,
+    ) -> Result<Admission, JoinError> {
+        let Self { identity, token, name, given } = self;
+        if let Some(addresses) = given {
+            return join(&identity, &token, &name, &addresses).await;
+        }
+        let until = Instant::now() + SEEK_TIMEOUT;
+        let mut tried = BTreeSet::new();
+        let mut last = JoinError::NobodyFound;
+        while let Ok(Some(mut addresses)) = timeout_at(until, candidates.recv()).await {
+            addresses.retain(|address| tried.insert(*address));
+            if addresses.is_empty() {
+                continue;
+            }
+            match join(&identity, &token, &name, &addresses).await {
+                Ok(admission) => return Ok(admission),
+                // A member of the right fabric said no: so would the others.
+                Err(error @ JoinError::Refused { .. }) => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn internal(error: anyhow::Error) -> Problem {
+    Problem::new(ProblemKind::Internal, "the agent cannot", format!("{error:#}"))
+}
+
+fn refused(error: &JoinError) -> Problem {
+    let (kind, title) = match error {
+        JoinError::NobodyFound => (ProblemKind::Unreachable, "nobody found"),
+        JoinError::Unreachable(_) => (ProblemKind::Unreachable, "nobody reached"),
+        JoinError::WrongFabric(_) => (ProblemKind::Forbidden, "another fabric"),
+        JoinError::Refused { .. } => (ProblemKind::Forbidden, "refused"),
+    };
+    Problem::new(kind, title, error.to_string())
+}

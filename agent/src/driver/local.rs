@@ -1,0 +1,501 @@
+//! What callers get to know about this agent itself: status, doctor, counters, logs.
+
+use anyhow::Context;
+use bytes::Bytes;
+use fabric::api::{self, NodeState, Problem, ProblemKind};
+use fabric::id::{AllocId, NodeId};
+use fabric::topology::Topology;
+use std::fmt::Write;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{CallAnswer, Driver, member};
+use crate::config::Config;
+use crate::doctor;
+use crate::executor::{self, Executor};
+use crate::http::operation;
+use crate::http::router::{Found, find};
+use crate::http::{LogQuery, LogStream, Operation, Reply};
+use crate::metrics::{Exposition, Kind};
+use crate::quic::{ApiRequest, ApiResponse};
+use crate::topology::{Sysfs, narrow};
+
+/// Media type of logs.
+const TEXT: &str = "text/plain; charset=utf-8";
+/// Chunks of a log that wait for a slow reader.
+const CHUNKS_MAX: usize = 4;
+/// Bytes of another agent's problem that are read.
+const PROBLEM_BYTES_MAX: usize = 64 << 10;
+
+/// The share of the machine that work may use.
+pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<Topology> {
+    let machine = Sysfs::default().read().context("cannot read what this machine is made of")?;
+    let mut topology = narrow(machine, &config.share()?)?;
+    topology.enforced = executor.enforced();
+    Ok(topology)
+}
+
+impl Driver {
+    /// This node and its fabric at a glance.
+    pub(super) fn status(&self) -> api::Status {
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.identity.id(),
+            name: self.name.clone(),
+            fabric: self.member.as_ref().map(|member| member.node.status()),
+            executor: self.executor.name().into(),
+            executor_reason: self.executor_reason.clone(),
+            addresses: self.advertised(),
+            warnings: self.current_warnings(),
+        }
+    }
+
+    fn current_warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        if let Some(trouble) = &self.discovery_trouble {
+            warnings.push(format!("discovery: {trouble}"));
+        }
+        let Some(member) = &self.member else { return warnings };
+        if let Some(reason) = &member.disk {
+            warnings.push(format!("no new work is taken, the disk refuses: {reason}"));
+        }
+        if !member.node.is_member(&self.identity.id()) {
+            warnings.push("this node was removed from the fabric: nobody listens to it".into());
+        }
+        if self.entering.is_some() {
+            warnings.push("entering the fabric: waiting for the disk".into());
+        }
+        warnings
+    }
+
+    /// Tells the service manager how it stands, when that changed.
+    pub(super) fn tell_status(&mut self) {
+        let text = match &self.member {
+            None => "no fabric yet: weft init or weft join".to_owned(),
+            Some(member) => {
+                let status = member.node.status();
+                let alive = status.nodes.get(&NodeState::Alive).copied().unwrap_or(0);
+                format!(
+                    "{}: {alive} nodes alive, {} of {} slots healthy",
+                    status.name, status.healthy, status.wanted
+                )
+            }
+        };
+        if text != self.told_status {
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
+            self.told_status = text;
+        }
+    }
+
+    /// Looks at the machine beside the loop, and judges.
+    pub(super) fn doctor(&self, answer: CallAnswer) {
+        let agent = self.facts();
+        let state = self.config.state.clone();
+        tokio::spawn(async move {
+            let looked = tokio::task::spawn_blocking(move || doctor::look(&state)).await;
+            let reply = match looked {
+                Ok(machine) => Reply::json(&doctor::examine(&machine, &agent)),
+                Err(error) => Err(Problem::new(
+                    ProblemKind::Internal,
+                    "the machine could not be looked at",
+                    error.to_string(),
+                )),
+            };
+            let _ = answer.send(reply);
+        });
+    }
+
+    fn facts(&self) -> doctor::Agent {
+        let now = self.clock.now();
+        let seen = |source| self.found.keys().filter(|(seen, _)| *seen == source).count();
+        let mdns = self.config.discovery.mdns.then(|| match &self.discovery_trouble {
+            Some(trouble) => Err(trouble.clone()),
+            None => Ok(seen(discovery::Source::Mdns)),
+        });
+        doctor::Agent {
+            started: self.started,
+            now,
+            store: self.member.as_ref().and_then(|member| member.disk.clone()),
+            executor: (self.executor.name().into(), self.executor_reason.clone()),
+            enforced: self.topology.enforced,
+            ports: self.topology.ports,
+            mdns,
+            other_sources: self.config.discovery.domains.len() + self.config.discovery.seeds.len(),
+            fabric: self.member.as_ref().map(|member| {
+                let status = member.node.status();
+                let seal = member.seal.counters();
+                let rows = member.node.allocs(None, false);
+                let newest = rows
+                    .iter()
+                    .filter(|view| view.node != self.identity.id())
+                    .map(|view| view.row.since)
+                    .max();
+                doctor::Membership {
+                    in_roster: member.node.is_member(&self.identity.id()),
+                    roster: member.node.roster().len(),
+                    nodes: status.nodes,
+                    local_health: status.local_health,
+                    ahead: newest.map_or(Duration::ZERO, |newest| newest.since(now.wall)),
+                    datagrams: (
+                        seal.malformed + seal.unknown_key + seal.forged + seal.not_member,
+                        seal.opened,
+                    ),
+                }
+            }),
+        }
+    }
+
+    /// The agent's own counters.
+    pub(super) fn metrics(&self) -> String {
+        use Kind::{Counter, Gauge};
+        let mut text = Exposition::default();
+        text.family(
+            Gauge,
+            "weft_agent_info",
+            "Version and executor of the agent.",
+            &[(&[("version", env!("CARGO_PKG_VERSION")), ("executor", self.executor.name())], 1)],
+        );
+        let counts = self.counts;
+        text.single(Counter, "weft_api_calls_total", "Requests to the API.", counts.calls);
+        text.single(Counter, "weft_events_total", "Events seen.", self.events.count());
+        text.family(
+            Counter,
+            "weft_gossip_datagrams_total",
+            "Gossip datagrams.",
+            &[
+                (&[("direction", "out")], counts.datagrams_sent),
+                (&[("direction", "in")], counts.datagrams_received),
+            ],
+        );
+        text.family(
+            Counter,
+            "weft_gossip_bytes_total",
+            "Bytes of gossip, sealed.",
+            &[
+                (&[("direction", "out")], counts.datagram_bytes_sent),
+                (&[("direction", "in")], counts.datagram_bytes_received),
+            ],
+        );
+        text.single(
+            Counter,
+            "weft_gossip_unsent_total",
+            "Datagrams that the kernel did not take.",
+            counts.datagrams_unsent,
+        );
+        text.single(
+            Counter,
+            "weft_unit_commands_dropped_total",
+            "Commands to the executor dropped because it was behind.",
+            counts.unit_commands_dropped,
+        );
+        let Some(member) = &self.member else { return text.finish() };
+        let seal = member.seal.counters();
+        text.family(
+            Counter,
+            "weft_gossip_refused_total",
+            "Datagrams refused, by reason.",
+            &[
+                (&[("reason", "malformed")], seal.malformed),
+                (&[("reason", "unknown-key")], seal.unknown_key),
+                (&[("reason", "forged")], seal.forged),
+                (&[("reason", "replayed")], seal.replayed),
+                (&[("reason", "not-member")], seal.not_member),
+            ],
+        );
+        let streams = member.transport.counters();
+        text.family(
+            Counter,
+            "weft_messages_total",
+            "Messages over streams.",
+            &[(&[("direction", "out")], streams.sent), (&[("direction", "in")], streams.received)],
+        );
+        text.family(
+            Counter,
+            "weft_messages_lost_total",
+            "Messages not delivered, by reason.",
+            &[
+                (&[("reason", "unreachable")], streams.undelivered),
+                (&[("reason", "overflow")], streams.overflowed),
+            ],
+        );
+        text.family(
+            Counter,
+            "weft_streams_refused_total",
+            "Refused on the stream port.",
+            &[
+                (&[("reason", "malformed")], streams.malformed),
+                (&[("reason", "stranger")], streams.refused),
+            ],
+        );
+        text.family(
+            Counter,
+            "weft_dials_total",
+            "Connections to others.",
+            &[
+                (&[("outcome", "made")], streams.dialled),
+                (&[("outcome", "failed")], streams.dial_failures),
+            ],
+        );
+        let core = member.node.counters();
+        text.single(Counter, "weft_core_ticks_total", "Decisions of the core.", core.ticks);
+        text.single(
+            Counter,
+            "weft_core_malformed_total",
+            "Authentic datagrams and messages that made no sense.",
+            core.malformed,
+        );
+        text.family(
+            Counter,
+            "weft_proposals_total",
+            "Placements proposed or judged.",
+            &[
+                (&[("what", "proposed")], core.proposed),
+                (&[("what", "accepted")], core.accepted),
+                (&[("what", "rejected")], core.rejected),
+            ],
+        );
+        text.single(
+            Counter,
+            "weft_core_outputs_dropped_total",
+            "Outputs dropped because nobody took them.",
+            core.outputs_dropped,
+        );
+        let status = member.node.status();
+        let states: Vec<(String, u64)> = status
+            .nodes
+            .iter()
+            .map(|(state, count)| (state.to_string(), u64::from(*count)))
+            .collect();
+        let labels: Vec<[(&str, &str); 1]> =
+            states.iter().map(|(state, _)| [("state", state.as_str())]).collect();
+        let samples: Vec<(&[(&str, &str)], u64)> = labels
+            .iter()
+            .zip(&states)
+            .map(|(labels, (_, count))| (labels.as_slice(), *count))
+            .collect();
+        text.family(Gauge, "weft_nodes", "Nodes by state, as this node sees them.", &samples);
+        text.single(Gauge, "weft_jobs", "Jobs.", status.jobs.into());
+        text.family(
+            Gauge,
+            "weft_slots",
+            "Slots of all jobs.",
+            &[
+                (&[("state", "wanted")], status.wanted.into()),
+                (&[("state", "healthy")], status.healthy.into()),
+                (&[("state", "unplaceable")], status.unplaceable.into()),
+            ],
+        );
+        text.single(
+            Gauge,
+            "weft_local_health",
+            "Local health multiplier: 0 is well.",
+            status.local_health.into(),
+        );
+        let refuses = member.disk.is_some();
+        text.single(Gauge, "weft_disk_refuses", "1: no new work is taken.", refuses.into());
+        text.finish()
+    }
+
+    /// Streams what a slot's allocation prints, from this node or from the one it runs on.
+    pub(super) fn logs(&self, query: LogQuery, answer: CallAnswer) {
+        let Some(member) = &self.member else { return };
+        let (node, alloc) = match member::log_source(&member.node, &query) {
+            Ok(source) => source,
+            Err(problem) => return drop(answer.send(Err(problem))),
+        };
+        if node == self.identity.id() {
+            let executor = self.executor.clone();
+            tokio::spawn(async move {
+                let _ = answer.send(read_log(&executor, &alloc, &query).await);
+            });
+            return;
+        }
+        let request =
+            ApiRequest { method: "GET".into(), path: log_path(&query, node), body: Vec::new() };
+        let asked = member.pass_on(node, &self.local, request);
+        tokio::spawn(async move {
+            let reply = match asked.await {
+                Ok(response) => translate(response).await,
+                Err(error) => Err(error.into()),
+            };
+            let _ = answer.send(reply);
+        });
+    }
+
+    /// Answers another member's agent. Peers read logs of what runs here, and nothing else: everything
+    /// else they know from the table.
+    pub(super) fn peer_request(
+        &self,
+        from: NodeId,
+        request: &ApiRequest,
+        answer: oneshot::Sender<ApiResponse>,
+    ) {
+        let Some(member) = &self.member else { return };
+        let (path, parameters) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let operation = match find(&request.method, path) {
+            Found::Route(route, name) => operation::read(route, name, parameters, &request.body),
+            _ => Err(Problem::new(ProblemKind::NotFound, "no such path", "peers ask for logs")),
+        };
+        let source = operation.and_then(|operation| match operation {
+            Operation::Logs(query) => {
+                let (node, alloc) = member::log_source(&member.node, &query)?;
+                if node == self.identity.id() {
+                    return Ok((alloc, query));
+                }
+                // Never passed on twice: two nodes that each believe in the other would do so for ever.
+                Err(Problem::new(
+                    ProblemKind::NotFound,
+                    "it runs elsewhere",
+                    format!("{alloc} is on {} as seen from {}: try again", node.short(), self.name),
+                ))
+            }
+            _ => Err(Problem::new(
+                ProblemKind::Forbidden,
+                "not for peers",
+                "ask this node's own API",
+            )),
+        });
+        match source {
+            Ok((alloc, query)) => {
+                tracing::debug!(?from, %alloc, "a peer reads a log");
+                let executor = self.executor.clone();
+                tokio::spawn(async move {
+                    let response = match read_log(&executor, &alloc, &query).await {
+                        Ok(reply) => stream_response(reply),
+                        Err(problem) => problem_response(&problem),
+                    };
+                    let _ = answer.send(response);
+                });
+            }
+            Err(problem) => drop(answer.send(problem_response(&problem))),
+        }
+    }
+}
+
+async fn read_log(
+    executor: &Executor,
+    alloc: &AllocId,
+    query: &LogQuery,
+) -> Result<Reply, Problem> {
+    let wanted = executor::LogQuery {
+        tail: Some(query.tail),
+        follow: query.follow,
+        channel: match query.stream {
+            LogStream::Stdout => Some(executor::Channel::Stdout),
+            LogStream::Stderr => Some(executor::Channel::Stderr),
+            LogStream::Both => None,
+        },
+    };
+    let mut log = executor.logs(alloc, wanted).await.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            Problem::new(
+                ProblemKind::NotFound,
+                "no log",
+                format!("{alloc} never ran, or so long ago that its log is gone"),
+            )
+        } else {
+            Problem::new(ProblemKind::Internal, "the log cannot be read", error.to_string())
+        }
+    })?;
+    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+    tokio::spawn(async move {
+        loop {
+            let chunk = tokio::select! {
+                chunk = log.next() => chunk,
+                () = chunks.closed() => return,
+            };
+            match chunk {
+                Some(Ok(chunk)) => {
+                    if chunks.send(chunk.bytes).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    let note = format!("\nweft: the log broke off: {error}\n");
+                    let _ = chunks.send(Bytes::from(note)).await;
+                    return;
+                }
+                None => return,
+            }
+        }
+    });
+    Ok(Reply::Stream(TEXT, receiver))
+}
+
+/// The question that `node` is asked. It is told that itself is meant, since it may see things otherwise.
+fn log_path(query: &LogQuery, node: NodeId) -> String {
+    let stream = match query.stream {
+        LogStream::Stdout => "stdout",
+        LogStream::Stderr => "stderr",
+        LogStream::Both => "both",
+    };
+    let mut path = format!("/v1/jobs/{}/logs?slot={}&node={node}", query.job, query.slot);
+    // Writing to a String cannot fail.
+    let _ = write!(path, "&tail={}&follow={}&stream={stream}", query.tail, query.follow);
+    path
+}
+
+/// Another agent's answer as ours.
+async fn translate(response: ApiResponse) -> Result<Reply, Problem> {
+    if response.status == 200 {
+        let mut body = response.body;
+        let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+        tokio::spawn(async move {
+            loop {
+                let chunk = tokio::select! {
+                    chunk = body.recv() => chunk,
+                    () = chunks.closed() => return,
+                };
+                let bytes = match chunk {
+                    Some(Ok(bytes)) => bytes,
+                    Some(Err(error)) => {
+                        let note = format!("\nweft: the log broke off: {error}\n");
+                        let _ = chunks.send(Bytes::from(note)).await;
+                        return;
+                    }
+                    None => return,
+                };
+                if chunks.send(bytes).await.is_err() {
+                    return;
+                }
+            }
+        });
+        return Ok(Reply::Stream(TEXT, receiver));
+    }
+    let status = response.status;
+    let body = response.collect(PROBLEM_BYTES_MAX).await.unwrap_or_default();
+    Err(serde_json::from_slice(&body).unwrap_or_else(|_| {
+        Problem::new(
+            ProblemKind::Unreachable,
+            "another node answered with nonsense",
+            format!("status {status}: is its agent of another version?"),
+        )
+    }))
+}
+
+fn stream_response(reply: Reply) -> ApiResponse {
+    let Reply::Stream(media, mut chunks) = reply else {
+        let problem =
+            Problem::new(ProblemKind::Internal, "no stream", "this is a bug of the agent");
+        return problem_response(&problem);
+    };
+    let (sender, body) = mpsc::channel(CHUNKS_MAX);
+    tokio::spawn(async move {
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                () = sender.closed() => return,
+            };
+            let Some(chunk) = chunk else { return };
+            if sender.send(Ok(chunk)).await.is_err() {
+                return;
+            }
+        }
+    });
+    ApiResponse { status: 200, content_type: media.into(), body }
+}
+
+fn problem_response(problem: &Problem) -> ApiResponse {
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    ApiResponse::whole(problem.status, "application/problem+json", body)
+}

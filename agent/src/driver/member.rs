@@ -1,0 +1,373 @@
+//! A node that belongs to a fabric: the core, and the carrying out of what the core decides.
+
+use fabric::api::{Problem, ProblemKind};
+use fabric::clock::{Instant, Now};
+use fabric::id::{AllocId, NodeId};
+use fabric::io::{Answer, Input, Output, Request, RequestId};
+use fabric::node::Node;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+
+use super::addresses::{Local, routes};
+use super::answers;
+use super::checks::Checks;
+use super::units::UnitCommand;
+use crate::events::Events;
+use crate::http::Reply;
+use crate::identity::Fabric;
+use crate::quic::{ApiRequest, ApiResponse, Enrolled, RequestError, Transport, for_socket};
+use crate::seal::Seal;
+use crate::store::{Progress, Writer};
+
+/// Requests that may wait for the core at a time.
+const PENDING_MAX: usize = 1024;
+/// The core answers sooner than that, even when nobody holds what was submitted.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Addresses that a message is tried at.
+const TARGETS_MAX: usize = 8;
+
+/// Where a request's answer goes.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// A caller of the API, who gets the core's answer.
+    Caller(oneshot::Sender<Result<Reply, Problem>>),
+    /// A caller of the API, who gets this once the core agrees.
+    Promised(oneshot::Sender<Result<Reply, Problem>>, Result<Reply, Problem>),
+    /// A stranger with a token.
+    Newcomer(oneshot::Sender<Result<Enrolled, String>>),
+}
+
+impl Asker {
+    fn tell(self, answer: Answer) {
+        // Whoever went away in the meantime does not want the answer any more.
+        match (self, answer) {
+            (Asker::Caller(asker), answer) => {
+                let _ = asker.send(answers::reply(answer));
+            }
+            (Asker::Promised(asker, promised), Answer::Done) => {
+                let _ = asker.send(promised);
+            }
+            (Asker::Promised(asker, _), answer) => {
+                let _ = asker.send(answers::reply(answer));
+            }
+            (Asker::Newcomer(asker), Answer::Enrolled { labels, entries }) => {
+                let _ = asker.send(Ok(Enrolled { entries, labels }));
+            }
+            (Asker::Newcomer(asker), Answer::Refused(problem)) => {
+                let _ = asker.send(Err(problem.to_string()));
+            }
+            (Asker::Newcomer(asker), other) => {
+                tracing::error!(?other, "the core answered an enrolment with something else");
+                let _ = asker.send(Err("this member made a mistake: ask another".into()));
+            }
+        }
+    }
+}
+
+/// What the loop lends for carrying out outputs.
+pub(super) struct Hands<'a> {
+    pub(super) gossip: &'a UdpSocket,
+    /// Where the gossip socket is bound.
+    pub(super) bound: SocketAddr,
+    pub(super) local: &'a Local,
+    pub(super) store: &'a Writer,
+    pub(super) units: &'a mpsc::Sender<UnitCommand>,
+    pub(super) checks: &'a mut Checks,
+    pub(super) events: &'a mut Events,
+    pub(super) counts: &'a mut Counts,
+}
+
+/// What the loop counts itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) datagrams_sent: u64,
+    pub(super) datagram_bytes_sent: u64,
+    pub(super) datagrams_unsent: u64,
+    pub(super) datagrams_received: u64,
+    pub(super) datagram_bytes_received: u64,
+    pub(super) calls: u64,
+    pub(super) unit_commands_dropped: u64,
+}
+
+/// The node and its fabric.
+pub(super) struct Member {
+    pub(super) node: Node,
+    pub(super) fabric: Arc<Fabric>,
+    pub(super) seal: Seal,
+    pub(super) transport: Transport,
+    /// Where the last authentic word of each peer came from: it works, whatever the table says.
+    learned: BTreeMap<NodeId, SocketAddr>,
+    pending: BTreeMap<RequestId, (Instant, Asker)>,
+    requests: RequestId,
+    /// The last write that the core asked for.
+    pub(super) persisting: u64,
+    /// Everything up to this write is on disk.
+    pub(super) persisted: u64,
+    /// Answers that wait until this write is on disk: what was said to be done outlives a crash.
+    held: VecDeque<(u64, Asker, Answer)>,
+    /// Why the disk refused the last write, if it did.
+    pub(super) disk: Option<String>,
+}
+
+impl Member {
+    pub(super) fn new(node: Node, fabric: Arc<Fabric>, seal: Seal, transport: Transport) -> Self {
+        let mut member = Self {
+            node,
+            fabric,
+            seal,
+            transport,
+            learned: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            requests: 0,
+            persisting: 0,
+            persisted: 0,
+            held: VecDeque::new(),
+            disk: None,
+        };
+        member.trust();
+        member
+    }
+
+    /// Opens a datagram and hands it in. What is not from a member is counted by the seal, and dropped.
+    pub(super) fn datagram(&mut self, now: Now, bytes: &[u8], from: SocketAddr) {
+        let node = &self.node;
+        match self.seal.open(bytes, |sender| node.is_member(sender)) {
+            Ok((sender, payload)) => {
+                self.heard(sender, from);
+                self.node.handle(now, Input::Datagram { from: sender, payload });
+            }
+            Err(refusal) => tracing::trace!(%from, %refusal, "a datagram was dropped"),
+        }
+    }
+
+    /// A member was heard from this address, by something that only it can have sent.
+    pub(super) fn heard(&mut self, node: NodeId, address: SocketAddr) {
+        self.learned.insert(node, address);
+    }
+
+    /// A member may be there: discovery says so.
+    pub(super) fn found(&mut self, now: Now, node: NodeId, address: SocketAddr) {
+        if node != self.node.id() && self.node.is_member(&node) {
+            self.node.handle(now, Input::Found { node, address });
+        }
+    }
+
+    /// Hands a request to the core. The asker gets exactly one answer.
+    pub(super) fn ask(&mut self, now: Now, request: Request, asker: Asker) {
+        if self.pending.len() >= PENDING_MAX {
+            asker.tell(Answer::Refused(Problem::new(
+                ProblemKind::Unavailable,
+                "too many requests at once",
+                format!("{PENDING_MAX} wait already: try again in a moment"),
+            )));
+            return;
+        }
+        self.requests += 1;
+        let id = self.requests;
+        self.pending.insert(id, (now.at + ANSWER_TIMEOUT, asker));
+        self.node.handle(now, Input::Request { id, request });
+    }
+
+    /// Answers requests that the core has left open for too long.
+    pub(super) fn expire(&mut self, now: Now) {
+        let late = self.pending.extract_if(.., |_, (until, _)| *until <= now.at);
+        for (id, (_, asker)) in late.collect::<Vec<_>>() {
+            tracing::warn!(id, "the core left a request open");
+            asker.tell(Answer::Refused(Problem::new(
+                ProblemKind::Unavailable,
+                "no answer in time",
+                format!(
+                    "after {} s; it may still happen, so look before asking again",
+                    ANSWER_TIMEOUT.as_secs()
+                ),
+            )));
+        }
+    }
+
+    /// Carries out everything that the core has decided. True: roster or keyring changed.
+    pub(super) fn carry_out(&mut self, hands: &mut Hands<'_>) -> bool {
+        let mut trust_changed = false;
+        let mut answers = Vec::new();
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Transmit { to, address, payload } => {
+                    self.transmit(to, address, &payload, hands);
+                }
+                Output::Send { to, address, message } => {
+                    let targets = self.targets(&to, address, hands.local);
+                    self.transport.send(to, &targets, &message);
+                }
+                Output::Persist { sequence, changes } => {
+                    self.persisting = sequence;
+                    hands.store.persist(sequence, changes);
+                }
+                Output::Start(launch) => {
+                    hands.checks.launched(&launch);
+                    hands.unit(UnitCommand::Start(launch));
+                }
+                Output::Stop { alloc, run } => {
+                    hands.checks.stopping(&alloc, run);
+                    hands.unit(UnitCommand::Stop { alloc, run });
+                }
+                Output::Confine { alloc, run, cpus } => {
+                    hands.unit(UnitCommand::Confine { alloc, run, cpus });
+                }
+                Output::Answer { id, answer } => match self.pending.remove(&id) {
+                    Some((_, asker)) => answers.push((asker, answer)),
+                    None => tracing::debug!(id, "an answer to nobody"),
+                },
+                Output::Event(event) => hands.events.push(&event),
+                Output::TrustChanged => {
+                    self.trust();
+                    trust_changed = true;
+                }
+            }
+        }
+        for (asker, answer) in answers {
+            // The core itself waits for the disks of those that hold a job.
+            let changed = matches!(answer, Answer::Done | Answer::Enrolled { .. });
+            if changed && self.persisted < self.persisting && self.disk.is_none() {
+                self.held.push_back((self.persisting, asker, answer));
+            } else {
+                asker.tell(answer);
+            }
+        }
+        trust_changed
+    }
+
+    /// The disk is this far, or refuses.
+    pub(super) fn written(&mut self, progress: &Progress) {
+        let trouble = match progress {
+            Progress::Persisted { through } => {
+                self.persisted = *through;
+                None
+            }
+            Progress::Failed { reason, .. } => Some(reason.clone()),
+        };
+        match (&self.disk, &trouble) {
+            (None, Some(reason)) => tracing::warn!(reason, "the disk refuses: no new work here"),
+            (Some(_), None) => tracing::info!("the disk takes writes again"),
+            _ => {}
+        }
+        let refused = trouble.is_some();
+        self.disk = trouble;
+        while self.held.front().is_some_and(|(through, ..)| refused || *through <= self.persisted) {
+            if let Some((_, asker, answer)) = self.held.pop_front() {
+                // Refused: it is done all the same, in memory and at the others, and the status warns.
+                asker.tell(answer);
+            }
+        }
+    }
+
+    fn transmit(&mut self, to: NodeId, hint: SocketAddr, payload: &[u8], hands: &mut Hands<'_>) {
+        let sealed = match self.seal.seal(payload) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::warn!(?to, %error, "a datagram cannot be sealed");
+                return;
+            }
+        };
+        let target = self.learned.get(&to).copied().unwrap_or(hint);
+        let mut sent = send(hands, &sealed, target);
+        if !sent && target != hint {
+            // The route is gone: what the peer says of itself may be better.
+            self.learned.remove(&to);
+            sent = send(hands, &sealed, hint);
+        }
+        if !sent {
+            hands.counts.datagrams_unsent += 1;
+        }
+    }
+
+    /// Where a message to `node` may be delivered, best first.
+    fn targets(&self, node: &NodeId, hint: Option<SocketAddr>, local: &Local) -> Vec<SocketAddr> {
+        let told = self.node.addresses(node);
+        let mut targets: Vec<SocketAddr> = Vec::new();
+        for address in self.learned.get(node).copied().into_iter().chain(hint).chain(told) {
+            for route in routes(address, local) {
+                if !targets.contains(&route) && targets.len() < TARGETS_MAX {
+                    targets.push(route);
+                }
+            }
+        }
+        targets
+    }
+
+    /// Passes a request on to another member's API.
+    pub(super) fn pass_on(
+        &self,
+        to: NodeId,
+        local: &Local,
+        request: ApiRequest,
+    ) -> impl Future<Output = Result<ApiResponse, RequestError>> + Send + use<> {
+        let targets = self.targets(&to, None, local);
+        let transport = self.transport.clone();
+        async move { transport.request(to, &targets, request).await }
+    }
+
+    /// Takes over the roster and the keyring.
+    fn trust(&mut self) {
+        let node = &self.node;
+        self.seal.trust(&node.keyring(), |sender| node.is_member(sender));
+        self.transport.trust(node.roster().into_iter().map(|(member, _)| member).collect());
+        self.learned.retain(|member, _| node.is_member(member));
+    }
+}
+
+impl Hands<'_> {
+    fn unit(&mut self, command: UnitCommand) {
+        if let Err(error) = self.units.try_send(command) {
+            self.counts.unit_commands_dropped += 1;
+            tracing::warn!(%error, "the executor is behind: the core will ask again");
+        }
+    }
+}
+
+/// Sends to an address, on every link that it may mean. Datagrams may be lost, also here.
+fn send(hands: &mut Hands<'_>, sealed: &[u8], address: SocketAddr) -> bool {
+    let mut sent = false;
+    for route in routes(address, hands.local) {
+        match hands.gossip.try_send_to(sealed, for_socket(route, hands.bound)) {
+            Ok(_) => {
+                sent = true;
+                hands.counts.datagrams_sent += 1;
+                hands.counts.datagram_bytes_sent += sealed.len() as u64;
+            }
+            Err(error) => tracing::trace!(%route, %error, "a datagram was not sent"),
+        }
+    }
+    sent
+}
+
+/// The allocation to read a slot's log from: the newest one that runs, else the newest one.
+pub(super) fn log_source(
+    node: &Node,
+    query: &crate::http::LogQuery,
+) -> Result<(NodeId, AllocId), Problem> {
+    let allocs = node.allocs(Some(&query.job), true);
+    let wanted = query.node.as_deref().map(|name| node.find_node(name)).transpose()?;
+    let of_slot = allocs
+        .iter()
+        .filter(|view| view.id.slot.index == query.slot)
+        .filter(|view| wanted.is_none_or(|wanted| wanted == view.node));
+    let newest = of_slot.max_by_key(|view| (view.row.phase.is_live(), view.id.epoch));
+    if let Some(view) = newest {
+        return Ok((view.node, view.id.clone()));
+    }
+    let jobs = node.jobs();
+    match jobs.iter().find(|view| view.name == query.job) {
+        None => Err(answers::no_such_job(&query.job, jobs.iter().map(|view| view.name.as_str()))),
+        Some(view) => Err(Problem::new(
+            ProblemKind::NotFound,
+            "nothing runs there yet",
+            format!(
+                "slot {} of {} has no allocation; the job has {} slots: `weft explain {}` says more",
+                query.slot, query.job, view.wanted, query.job
+            ),
+        )),
+    }
+}

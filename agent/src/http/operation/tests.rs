@@ -1,0 +1,138 @@
+use super::*;
+use crate::http::router::{Found, find};
+
+fn read_from(method: &str, target: &str, body: &str) -> Result<Operation, Problem> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    match find(method, path) {
+        Found::Route(route, name) => read(route, name, query, body.as_bytes()),
+        other => panic!("{method} {target} leads to {other:?}"),
+    }
+}
+
+#[test]
+fn requests_become_operations() {
+    let job = || JobName::new("web").unwrap();
+    let rows = [
+        ("GET", "/v1/status", "", Operation::Status),
+        ("GET", "/v1/nodes/a", "", Operation::Node("a".into())),
+        (
+            "POST",
+            "/v1/nodes/a/drain",
+            r#"{"on": true}"#,
+            Operation::Drain { node: "a".into(), on: true },
+        ),
+        (
+            "POST",
+            "/v1/jobs/web/scale",
+            r#"{"count": 3}"#,
+            Operation::Scale { job: job(), count: 3 },
+        ),
+        ("POST", "/v1/jobs/web/restart", "", Operation::Restart { job: job(), slot: None }),
+        (
+            "POST",
+            "/v1/jobs/web/restart",
+            r#"{"slot": 2}"#,
+            Operation::Restart { job: job(), slot: Some(2) },
+        ),
+        (
+            "GET",
+            "/v1/allocs?job=web&all=true",
+            "",
+            Operation::Allocs { job: Some(job()), all: true },
+        ),
+        ("GET", "/v1/allocs", "", Operation::Allocs { job: None, all: false }),
+        (
+            "GET",
+            "/v1/jobs/web/logs?slot=1&node=rack%201&follow=true&tail=7&stream=stderr",
+            "",
+            Operation::Logs(LogQuery {
+                job: job(),
+                slot: 1,
+                node: Some("rack 1".into()),
+                stream: LogStream::Stderr,
+                tail: 7,
+                follow: true,
+            }),
+        ),
+        (
+            "GET",
+            "/v1/jobs/web/logs",
+            "",
+            Operation::Logs(LogQuery {
+                job: job(),
+                slot: 0,
+                node: None,
+                stream: LogStream::Both,
+                tail: TAIL_LINES,
+                follow: false,
+            }),
+        ),
+        ("POST", "/v1/fabric/init", "", Operation::Init(api::Init { name: None })),
+        (
+            "POST",
+            "/v1/fabric/join",
+            r#"{"token": "weft1.a.b.c", "address": "[fe80::1%2]:7401"}"#,
+            Operation::Join(api::Join {
+                token: "weft1.a.b.c".into(),
+                address: Some("[fe80::1%2]:7401".parse().unwrap()),
+            }),
+        ),
+        (
+            "POST",
+            "/v1/tokens",
+            r#"{"lifetime": "30m", "labels": {"rack": "r1"}}"#,
+            Operation::CreateToken {
+                lifetime: Duration::from_secs(1800),
+                labels: BTreeMap::from([("rack".into(), "r1".into())]),
+            },
+        ),
+        (
+            "POST",
+            "/v1/tokens",
+            "",
+            Operation::CreateToken { lifetime: TOKEN_LIFETIME, labels: BTreeMap::new() },
+        ),
+        ("DELETE", "/v1/tokens/abc", "", Operation::RevokeToken(TokenId("abc".into()))),
+    ];
+    for (method, target, body, wanted) in rows {
+        assert_eq!(read_from(method, target, body).unwrap(), wanted, "{method} {target} {body}");
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_its_name() {
+    let rows = [
+        ("GET", "/v1/jobs/UPPER", "", "not a job name"),
+        ("GET", "/v1/jobs/web?a=1", "", "unknown parameter"),
+        ("POST", "/v1/jobs/web/scale", "", "EOF"),
+        ("POST", "/v1/jobs/web/scale", r#"{"count": -1}"#, "u32"),
+        ("POST", "/v1/jobs/web/scale", r#"{"cuont": 1}"#, "cuont"),
+        ("POST", "/v1/jobs/web/scale", r#"{"count": 4000000000}"#, "allowed"),
+        ("POST", "/v1/nodes/a/drain", r#"{"on": 1}"#, "boolean"),
+        ("GET", "/v1/jobs/web/logs?slot=x", "", "slot=x"),
+        ("GET", "/v1/jobs/web/logs?tail=99999999", "", "tail"),
+        ("GET", "/v1/jobs/web/logs?stream=all", "", "stdout, stderr or both"),
+        ("GET", "/v1/events?follow=maybe", "", "true or false"),
+        ("POST", "/v1/fabric/init", r#"{"name": "Not A Name"}"#, "a-z"),
+        ("POST", "/v1/fabric/join", "{}", "token"),
+        ("POST", "/v1/fabric/join", r#"{"token": "x", "address": "nowhere"}"#, "address"),
+        ("POST", "/v1/tokens", r#"{"lifetime": "0s"}"#, "30m, 1h or 7d"),
+        ("POST", "/v1/tokens", r#"{"lifetime": "31d"}"#, "30m, 1h or 7d"),
+        ("POST", "/v1/tokens", r#"{"lifetime": "soon"}"#, "30m, 1h or 7d"),
+        ("PUT", "/v1/jobs/web", "{", "EOF"),
+        ("PUT", "/v1/jobs/web", "\u{0}", "expected value"),
+        ("POST", "/v1/plan", "[]", "JobSpec"),
+    ];
+    for (method, target, body, wanted) in rows {
+        let problem = read_from(method, target, body).unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Invalid, "{method} {target} {body}");
+        let text = problem.to_string();
+        assert!(text.contains(wanted), "{method} {target} {body}: {text}");
+    }
+}
+
+#[test]
+fn a_deep_body_is_refused_and_not_descended_into() {
+    let deep = "[".repeat(super::super::BODY_BYTES_MAX);
+    assert_eq!(read_from("POST", "/v1/plan", &deep).unwrap_err().kind, ProblemKind::Invalid);
+}

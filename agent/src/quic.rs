@@ -1,0 +1,363 @@
+//! Streams between agents: QUIC, where each side is its Ed25519 key and the roster says who may speak.
+//!
+//! A node has two UDP ports: gossip on `P`, streams on `P + 1`. Everybody speaks of a node's address as
+//! that of its gossip; this module adds the one. (One socket for both would need a demultiplexer in
+//! front of quinn, which a fixed offset does not.)
+//!
+//! A connection begins with a greeting on its first stream. The server answers `Welcome` to members and
+//! a reason to everybody else; until then the client sends nothing more, and the server takes no more
+//! than one stream. After the welcome both sides use the connection alike: a unidirectional stream
+//! carries one [`Message`], a bidirectional one a request to the other agent's API. Connections that
+//! nobody uses for a while end by themselves; nothing keeps them alive.
+//!
+//! Tasks: one accepts connections; one a connection takes its streams; one a stream; and one for each
+//! peer that has messages waiting, so that a dead peer holds up nobody else. Messages may be lost: when a
+//! peer cannot be reached those that wait for it are dropped, and whoever sent them derives them again.
+
+mod peers;
+mod request;
+mod serve;
+mod sockets;
+mod tls;
+pub(crate) mod wire;
+
+use anyhow::Context;
+use bytes::Bytes;
+use fabric::id::NodeId;
+use fabric::limits::MESSAGE_BYTES_MAX;
+use fabric::message::Message;
+use fabric::table::{Entry, TokenId};
+use quinn::{Connection, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use ring::digest::{SHA256, digest};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::identity::{Fabric, Identity};
+use crate::join::Attempts;
+use peers::Peers;
+
+pub use request::{ApiRequest, ApiResponse, RequestError};
+pub(crate) use serve::refuse;
+pub use sockets::{Sockets, for_socket, node_address, stream_address};
+
+/// Connections that were not welcomed yet. More are refused: strangers cost a bounded amount.
+const STRANGERS_MAX: usize = 64;
+/// With this many under way a stranger must first show that its address is its own.
+const STRANGERS_TRUSTED: usize = 16;
+/// Time for a handshake, and again for the greeting.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection without traffic ends. Long enough for repair to reuse one, short enough that
+/// a large fabric does not hold thousands.
+const IDLE: Duration = Duration::from_secs(30);
+/// Time for one message to be handed over, or to come in.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that one peer may have under way: each may grow to the size of the largest.
+const MESSAGE_STREAMS_MAX: u32 = 16;
+/// Requests that one peer may have under way: people who follow logs keep theirs for long.
+const REQUEST_STREAMS_MAX: u32 = 32;
+/// Bytes that a stranger can make us buffer.
+const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
+/// Bytes in flight on one stream.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// Bytes in flight on one connection, each way.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// What came in and was not yet taken by the agent's loop. When full, peers wait.
+const INCOMING_MAX: usize = 256;
+
+/// What a [`Transport`] starts from.
+pub struct Setup<'a> {
+    /// This node.
+    pub identity: &'a Identity,
+    /// The fabric it belongs to.
+    pub fabric: Arc<Fabric>,
+    /// From [`Sockets::bind`].
+    pub socket: std::net::UdpSocket,
+    /// Who may speak; replaced by [`Transport::trust`].
+    pub roster: BTreeSet<NodeId>,
+}
+
+/// Something came over a stream.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A message from a member.
+    Message {
+        /// Its key, proved.
+        from: NodeId,
+        /// Its node's address, unless a translator lies between.
+        address: SocketAddr,
+        /// What it said.
+        message: Message,
+    },
+    /// A member passes on somebody's request to our API. Dropping `answer` answers with an error.
+    Request {
+        /// Its key, proved.
+        from: NodeId,
+        /// What is asked.
+        request: ApiRequest,
+        /// Where the answer goes. Status and type are due within seconds, the body may take for ever.
+        answer: oneshot::Sender<ApiResponse>,
+    },
+    /// A stranger shows a token: ask the core ([`Enrol`](fabric::io::Request::Enrol)).
+    Enrol {
+        /// Its key, proved.
+        node: NodeId,
+        /// Its host name, as it says.
+        name: String,
+        /// The token.
+        token: TokenId,
+        /// SHA-256 of the secret it showed.
+        secret_hash: [u8; 32],
+        /// Where the answer goes; `Err` says why not.
+        answer: oneshot::Sender<Result<Enrolled, String>>,
+    },
+}
+
+/// What a newcomer gets, from [`Answer::Enrolled`](fabric::io::Answer::Enrolled).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Roster and keyring.
+    pub entries: Vec<Entry>,
+    /// Labels that come with the token.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportCounters {
+    /// Messages handed to a connection.
+    pub sent: u64,
+    /// Messages dropped because their peer could not be reached.
+    pub undelivered: u64,
+    /// Messages dropped because too many waited for their peer.
+    pub overflowed: u64,
+    /// Messages that came in.
+    pub received: u64,
+    /// Streams that could not be read.
+    pub malformed: u64,
+    /// Connections refused: no member, no valid token, or too many at once.
+    pub refused: u64,
+    /// Connections made to others.
+    pub dialled: u64,
+    /// Attempts to connect that failed.
+    pub dial_failures: u64,
+}
+
+/// The node's end of all streams. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+/// Shared by the tasks. The lock is held for a few instructions at a time, never across an await.
+struct Shared {
+    id: NodeId,
+    endpoint: Endpoint,
+    client: quinn::ClientConfig,
+    fabric: Arc<Fabric>,
+    incoming: mpsc::Sender<Incoming>,
+    strangers: Arc<Semaphore>,
+    attempts: Mutex<Attempts>,
+    peers: Mutex<Peers>,
+}
+
+impl Transport {
+    /// Starts to accept connections. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub fn start(setup: Setup<'_>) -> anyhow::Result<(Self, mpsc::Receiver<Incoming>)> {
+        let (incoming, received) = mpsc::channel(INCOMING_MAX);
+        let mut server = quinn::ServerConfig::with_crypto(tls::server(setup.identity)?);
+        server.transport_config(transport_config());
+        server.max_incoming(STRANGERS_MAX);
+        let endpoint = Endpoint::new(
+            endpoint_config(setup.identity),
+            Some(server),
+            setup.socket,
+            Arc::new(quinn::TokioRuntime),
+        )
+        .context("cannot use the socket for streams")?;
+        let shared = Arc::new(Shared {
+            id: setup.identity.id(),
+            endpoint,
+            client: client_config(setup.identity)?,
+            fabric: setup.fabric,
+            incoming,
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            attempts: Mutex::default(),
+            peers: Mutex::new(Peers::new(setup.roster)),
+        });
+        tokio::spawn(serve::accept(shared.clone()));
+        Ok((Self { shared }, received))
+    }
+
+    /// Queues a message. It goes out over a connection that is there, or over a new one to the first of
+    /// the addresses (best first) that answers with the right key. It may be lost.
+    pub fn send(&self, to: NodeId, addresses: &[SocketAddr], message: &Message) {
+        let bytes = message.encode();
+        let mut peers = self.shared.peers();
+        if bytes.len() > MESSAGE_BYTES_MAX {
+            tracing::warn!(?to, bytes = bytes.len(), "a message is too long to be sent: dropped");
+            peers.counters.undelivered += 1;
+        } else if peers.enqueue(to, addresses, Bytes::from(bytes)) {
+            tokio::spawn(peers::pump(self.shared.clone(), to));
+        }
+    }
+
+    /// Passes a request on to another member's API.
+    ///
+    /// # Errors
+    /// When the member cannot be reached, or does not answer in time.
+    pub async fn request(
+        &self,
+        to: NodeId,
+        addresses: &[SocketAddr],
+        request: ApiRequest,
+    ) -> Result<ApiResponse, RequestError> {
+        request::ask(&self.shared, to, addresses, request).await
+    }
+
+    /// Replaces the roster. Connections of those who are no longer in it end at once.
+    pub fn trust(&self, roster: BTreeSet<NodeId>) {
+        let strangers = self.shared.peers().trust(roster);
+        for connection in strangers {
+            connection.close(Close::NotMember.code(), b"not a member any more");
+        }
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> TransportCounters {
+        self.shared.peers().counters
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.shared.endpoint.open_connections()
+    }
+
+    /// Tells the peers that this agent stops, so that they need not find out.
+    pub async fn close(&self) {
+        self.shared.endpoint.close(Close::Stopping.code(), b"the agent stops");
+        let _ =
+            tokio::time::timeout(Duration::from_secs(1), self.shared.endpoint.wait_idle()).await;
+    }
+}
+
+impl Shared {
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why we end a connection, for the other side's log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Close {
+    Done = 0,
+    Stopping = 1,
+    NotMember = 2,
+    Superseded = 3,
+    Stalled = 4,
+}
+
+impl Close {
+    pub(crate) fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+}
+
+/// Connects to a server with any key, says why, and returns the connection with its first stream.
+/// For joiners, who have no [`Transport`] yet.
+pub(crate) async fn dial_anybody(
+    endpoint: &Endpoint,
+    client: &quinn::ClientConfig,
+    address: SocketAddr,
+    greeting: wire::Greeting,
+) -> anyhow::Result<(Connection, quinn::SendStream, quinn::RecvStream)> {
+    let address = stream_address(address).context("port 65535 leaves no room for the streams")?;
+    let name = tls::server_name(None);
+    let connection = endpoint.connect_with(client.clone(), address, &name)?.await?;
+    let (mut send, receive) = connection.open_bi().await?;
+    wire::write_frame(&mut send, &greeting).await?;
+    Ok((connection, send, receive))
+}
+
+/// An endpoint that only connects, for a joiner; `local` has port 0.
+pub(crate) fn client_endpoint(
+    identity: &Identity,
+    local: SocketAddr,
+) -> anyhow::Result<(Endpoint, quinn::ClientConfig)> {
+    let socket = sockets::bind_one(local)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let endpoint = Endpoint::new(endpoint_config(identity), None, socket, runtime)
+        .context("cannot use the socket for streams")?;
+    Ok((endpoint, client_config(identity)?))
+}
+
+/// The key that the peer has proved to hold.
+pub(crate) fn peer_key(connection: &Connection) -> Option<NodeId> {
+    tls::peer_key(connection.peer_identity())
+}
+
+fn client_config(identity: &Identity) -> anyhow::Result<quinn::ClientConfig> {
+    let mut client = quinn::ClientConfig::new(tls::client(identity)?);
+    client.transport_config(transport_config());
+    Ok(client)
+}
+
+/// What holds before the welcome; [`welcomed`] opens it up.
+fn transport_config() -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .send_window(CONNECTION_WINDOW_BYTES.into())
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE).expect("half a minute is in range")));
+    Arc::new(config)
+}
+
+fn welcomed(connection: &Connection) {
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(MESSAGE_STREAMS_MAX));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(REQUEST_STREAMS_MAX));
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+}
+
+/// The key for stateless resets comes from the node's key: after a crash and a restart the agent can
+/// tell peers that it knows nothing of their connections, and they need not wait for a timeout.
+fn endpoint_config(identity: &Identity) -> quinn::EndpointConfig {
+    let mut secret = b"weft stateless reset 1".to_vec();
+    secret.extend_from_slice(identity.pkcs8());
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, digest(&SHA256, &secret).as_ref());
+    let mut config = quinn::EndpointConfig::new(Arc::new(key));
+    config.cid_generator(|| Box::new(ConnectionIds(ring::rand::SystemRandom::new())));
+    config
+}
+
+/// Connection ids that carry no meaning: those of an earlier start look like any other, and are answered
+/// with a reset.
+struct ConnectionIds(ring::rand::SystemRandom);
+
+impl quinn::ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> quinn::ConnectionId {
+        let mut id = [0; 8];
+        ring::rand::SecureRandom::fill(&self.0, &mut id)
+            .expect("the kernel gave random numbers before");
+        quinn::ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,341 @@
+//! Sealed gossip: a datagram that did not come from a holder of the fabric's gossip key is dropped.
+//!
+//! ```text
+//! version 1 | key id 4 | sender 32 | generation 8 | salt 8 | counter 8 | payload ... | tag 16
+//! ```
+//! Numbers are big-endian. Everything before the payload is authenticated with it
+//! (ChaCha20-Poly1305, RFC 8439). The first byte is never that of a QUIC packet.
+//!
+//! **Keys and nonces.** All nodes share the gossip key, and a nonce used twice under one key gives away
+//! both datagrams. So no node seals with the gossip key itself: each start of each agent derives its own
+//! key, HMAC-SHA256(gossip key, context, sender, generation, salt), with a fresh random salt, and
+//! under that key the nonce is a counter. Random 96-bit nonces under the shared key would collide in a
+//! large fabric sooner than one likes, and could not tell a replay.
+//!
+//! **Replays.** Counters of one start are remembered in a sliding window. The generation grows with each
+//! start of the sender, so that datagrams of earlier starts are refused once a later one was heard.
+//! What is left: a node that has just started itself can be told old datagrams of a sender until it hears
+//! the sender once. The core takes no harm from old gossip: entries carry stamps, membership carries
+//! incarnations.
+//!
+//! **What a seal proves:** that some holder of the gossip key made it, not which one. Members trust each
+//! other that far; whatever must come from a certain node goes over [QUIC](crate::quic). Datagrams are
+//! taken from members only, so a key that leaked is worth nothing to strangers who do not also name a
+//! member, and nothing to anybody after the rotation that comes with every removal.
+
+use fabric::id::NodeId;
+use fabric::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX, SEAL_BYTES};
+use fabric::table::Keyring;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::BTreeMap;
+
+/// First byte of every sealed datagram. QUIC's first byte has bit 0x40 set.
+pub const SEAL_VERSION: u8 = 1;
+const KEY_ID: usize = 1;
+const SENDER: usize = KEY_ID + 4;
+const GENERATION: usize = SENDER + 32;
+const SALT: usize = GENERATION + 8;
+const COUNTER: usize = SALT + 8;
+const HEADER_BYTES: usize = COUNTER + 8;
+const TAG_BYTES: usize = 16;
+const _: () = assert!(HEADER_BYTES + TAG_BYTES == SEAL_BYTES);
+
+/// Longest sealed datagram. A receive buffer of this size and one byte more tells longer ones apart.
+pub const SEALED_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + SEAL_BYTES;
+
+/// Datagrams of one sender may overtake each other by this many.
+pub const REPLAY_WINDOW: u64 = 256;
+
+/// Seals and opens the gossip of one agent, from its start to its end.
+///
+/// Invariants:
+/// - a counter is used at most once under a derived key;
+/// - every counter below a window, and every marked one inside it, was accepted before or is too old;
+/// - senders are members: at most [`MEMBERS_MAX`].
+pub struct Seal {
+    id: NodeId,
+    generation: u64,
+    salt: [u8; 8],
+    counter: u64,
+    keyring: Keyring,
+    sealing: Option<(u32, [u8; 32])>,
+    senders: BTreeMap<NodeId, Sender>,
+    counters: SealCounters,
+}
+
+/// What became of datagrams since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SealCounters {
+    /// Opened, and handed on.
+    pub opened: u64,
+    /// Not a sealed datagram at all.
+    pub malformed: u64,
+    /// Sealed with a key that this node does not have.
+    pub unknown_key: u64,
+    /// The tag does not fit.
+    pub forged: u64,
+    /// Seen before, or too old to tell.
+    pub replayed: u64,
+    /// From somebody who does not belong to the fabric.
+    pub not_member: u64,
+}
+
+/// Why a datagram was not opened. It changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Too short, too long, or of another version.
+    #[error("not a sealed datagram")]
+    Malformed,
+    /// The keyring has no key of this number.
+    #[error("sealed with key {0}, which this node does not have")]
+    UnknownKey(u32),
+    /// The tag does not fit.
+    #[error("forged or damaged")]
+    Forged,
+    /// Seen before, or too old to tell.
+    #[error("seen before, or too old to tell")]
+    Replayed,
+    /// The sender does not belong to the fabric.
+    #[error("from {0:?}, which is not a member")]
+    NotMember(NodeId),
+}
+
+/// Why a payload was not sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The keyring is empty: the node is in no fabric yet.
+    #[error("there is no gossip key yet")]
+    NoKey,
+    /// Longer than the core may make it.
+    #[error("{0} bytes are more than the {DATAGRAM_BYTES_MAX} that fit a datagram")]
+    TooLong(usize),
+}
+
+#[derive(Clone)]
+struct Sender {
+    generation: u64,
+    salt: [u8; 8],
+    /// The key that opened the last datagram, so that it is not derived for each.
+    key: (u32, [u8; 32]),
+    window: Window,
+}
+
+impl Seal {
+    /// For the node `id` in its start number `generation`
+    /// (see [`next_generation`](crate::identity::next_generation)).
+    ///
+    /// # Errors
+    /// Only when the kernel has no random numbers.
+    pub fn new(id: NodeId, generation: u64) -> anyhow::Result<Self> {
+        let mut salt = [0; 8];
+        SystemRandom::new()
+            .fill(&mut salt)
+            .map_err(|_| anyhow::anyhow!("the kernel gave no random numbers for gossip"))?;
+        Ok(Self {
+            id,
+            generation,
+            salt,
+            counter: 0,
+            keyring: Keyring::default(),
+            sealing: None,
+            senders: BTreeMap::new(),
+            counters: SealCounters::default(),
+        })
+    }
+
+    /// Takes over the gossip keys and forgets senders that are no members any more.
+    /// The newest key seals from now on, all of them open.
+    pub fn trust(&mut self, keyring: &Keyring, is_member: impl Fn(&NodeId) -> bool) {
+        self.keyring = keyring.clone();
+        self.sealing = self
+            .keyring
+            .keys
+            .last_key_value()
+            .map(|(&id, key)| (id, derive(key, &self.id, self.generation, &self.salt)));
+        self.senders.retain(|sender, _| is_member(sender));
+    }
+
+    /// The datagram that carries `payload`.
+    ///
+    /// # Errors
+    /// Without a key, or when the payload is too long.
+    pub fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, SealError> {
+        let (key_id, key) = self.sealing.ok_or(SealError::NoKey)?;
+        if payload.len() > DATAGRAM_BYTES_MAX {
+            return Err(SealError::TooLong(payload.len()));
+        }
+        self.counter += 1;
+        let mut datagram = Vec::with_capacity(SEAL_BYTES + payload.len());
+        datagram.push(SEAL_VERSION);
+        datagram.extend_from_slice(&key_id.to_be_bytes());
+        datagram.extend_from_slice(&self.id.0);
+        datagram.extend_from_slice(&self.generation.to_be_bytes());
+        datagram.extend_from_slice(&self.salt);
+        datagram.extend_from_slice(&self.counter.to_be_bytes());
+        datagram.extend_from_slice(payload);
+        let (header, body) = datagram.split_at_mut(HEADER_BYTES);
+        let tag = cipher(&key)
+            .seal_in_place_separate_tag(nonce(self.counter), Aad::from(&*header), body)
+            .expect("a datagram is far shorter than the cipher's limit");
+        datagram.extend_from_slice(tag.as_ref());
+        Ok(datagram)
+    }
+
+    /// The sender and the payload of a datagram. Reads untrusted bytes.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the datagram; it is counted.
+    pub fn open(
+        &mut self,
+        datagram: &[u8],
+        is_member: impl Fn(&NodeId) -> bool,
+    ) -> Result<(NodeId, Vec<u8>), Refusal> {
+        let result = self.try_open(datagram, is_member);
+        let counters = &mut self.counters;
+        let counter = match &result {
+            Ok(_) => &mut counters.opened,
+            Err(Refusal::Malformed) => &mut counters.malformed,
+            Err(Refusal::UnknownKey(_)) => &mut counters.unknown_key,
+            Err(Refusal::Forged) => &mut counters.forged,
+            Err(Refusal::Replayed) => &mut counters.replayed,
+            Err(Refusal::NotMember(_)) => &mut counters.not_member,
+        };
+        *counter += 1;
+        result
+    }
+
+    /// What became of datagrams since the start.
+    pub fn counters(&self) -> SealCounters {
+        self.counters
+    }
+
+    fn try_open(
+        &mut self,
+        datagram: &[u8],
+        is_member: impl Fn(&NodeId) -> bool,
+    ) -> Result<(NodeId, Vec<u8>), Refusal> {
+        if datagram.len() < SEAL_BYTES
+            || datagram.len() > SEALED_BYTES_MAX
+            || datagram[0] != SEAL_VERSION
+        {
+            return Err(Refusal::Malformed);
+        }
+        let (header, sealed) = datagram.split_at(HEADER_BYTES);
+        let key_id = u32::from_be_bytes(array(&header[KEY_ID..SENDER]));
+        let sender = NodeId(array(&header[SENDER..GENERATION]));
+        let generation = u64::from_be_bytes(array(&header[GENERATION..SALT]));
+        let salt: [u8; 8] = array(&header[SALT..COUNTER]);
+        let counter = u64::from_be_bytes(array(&header[COUNTER..]));
+
+        let gossip_key = self.keyring.keys.get(&key_id).ok_or(Refusal::UnknownKey(key_id))?;
+        if !is_member(&sender) {
+            return Err(Refusal::NotMember(sender));
+        }
+        // Our own datagrams can only come back by somebody's doing.
+        if sender == self.id {
+            return Err(Refusal::Replayed);
+        }
+        let known = self.senders.get(&sender);
+        let same_start = match known {
+            Some(known) if known.generation == generation && known.salt == salt => Some(known),
+            Some(known) if known.generation >= generation => return Err(Refusal::Replayed),
+            _ => None,
+        };
+        if same_start.is_some_and(|known| !known.window.is_fresh(counter)) {
+            return Err(Refusal::Replayed);
+        }
+        let key = match same_start {
+            Some(known) if known.key.0 == key_id => known.key.1,
+            _ => derive(gossip_key, &sender, generation, &salt),
+        };
+        let mut payload = sealed.to_vec();
+        let length = cipher(&key)
+            .open_in_place(nonce(counter), Aad::from(header), &mut payload)
+            .map_err(|_| Refusal::Forged)?
+            .len();
+        payload.truncate(length);
+
+        // Only now may it change anything.
+        if known.is_none() && self.senders.len() >= MEMBERS_MAX {
+            return Err(Refusal::NotMember(sender));
+        }
+        let mut window = same_start.map(|known| known.window.clone()).unwrap_or_default();
+        window.mark(counter);
+        self.senders.insert(sender, Sender { generation, salt, key: (key_id, key), window });
+        Ok((sender, payload))
+    }
+}
+
+/// The last counters of one sender, as in RFC 4303, appendix A2: a bit each.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    highest: u64,
+    /// Bit `n % REPLAY_WINDOW` tells whether `n` was seen, for the last [`REPLAY_WINDOW`] numbers.
+    seen: [u64; (REPLAY_WINDOW / 64) as usize],
+}
+
+impl Window {
+    /// Whether the counter was not accepted yet. Zero is never used.
+    fn is_fresh(&self, counter: u64) -> bool {
+        if counter > self.highest {
+            return true;
+        }
+        counter != 0 && self.highest - counter < REPLAY_WINDOW && {
+            let (word, bit) = Self::place(counter);
+            self.seen[word] & bit == 0
+        }
+    }
+
+    fn mark(&mut self, counter: u64) {
+        if counter > self.highest {
+            if counter - self.highest >= REPLAY_WINDOW {
+                self.seen = Default::default();
+            } else {
+                for skipped in self.highest + 1..counter {
+                    let (word, bit) = Self::place(skipped);
+                    self.seen[word] &= !bit;
+                }
+            }
+            self.highest = counter;
+        }
+        let (word, bit) = Self::place(counter);
+        self.seen[word] |= bit;
+    }
+
+    fn place(counter: u64) -> (usize, u64) {
+        let bit = counter % REPLAY_WINDOW;
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
+}
+
+/// The key of one start of one sender.
+fn derive(gossip_key: &[u8; 32], sender: &NodeId, generation: u64, salt: &[u8; 8]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, gossip_key));
+    context.update(b"weft gossip seal 1");
+    context.update(&sender.0);
+    context.update(&generation.to_be_bytes());
+    context.update(salt);
+    array(context.sign().as_ref())
+}
+
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("32 bytes are a key");
+    LessSafeKey::new(key)
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(bytes);
+    array
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! One real agent on a machine without systemd: a job's life, and the agent's own death in the middle.
+#![allow(clippy::disallowed_methods, reason = "tests wait in real time")]
+
+mod agent;
+
+use agent::{Agent, PATIENCE, job};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+fn web() -> Value {
+    let mut web = job(
+        "web",
+        &["/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "${port.http}"],
+    );
+    web["ports"] = json!([{"name": "http", "fixed": null}]);
+    web["resources"]["cpu"] = json!({"exclusive": {"cores": 1, "smt": "whole"}});
+    web
+}
+
+fn only_alloc(agent: &Agent) -> Value {
+    let allocs = agent.get("/v1/allocs?job=web");
+    let [only] = allocs.as_array().unwrap().as_slice() else { panic!("{allocs:#}") };
+    only.clone()
+}
+
+fn fetch(port: u64) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port as u16))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+fn wait_for_page(port: u64) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match fetch(port) {
+            Ok(page) if page.contains("200 OK") => return page,
+            other => assert!(Instant::now() < until, "no page: {other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_job_outlives_the_agent_and_is_found_again() {
+    let mut agent = Agent::found("one");
+    agent.run(&web());
+    let before = only_alloc(&agent);
+    let pid = before["row"]["pid"].as_u64().unwrap();
+    let port = before["row"]["claim"]["ports"]["http"].as_u64().unwrap();
+    assert!(wait_for_page(port).contains("Directory listing"));
+    let claimed = before["row"]["claim"]["cpus"].as_str().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    assert_eq!(allowed.map(str::trim), Some(claimed), "pinned to what was claimed");
+
+    agent.kill();
+    assert!(wait_for_page(port).contains("200 OK"), "the work goes on without the agent");
+    agent.restart();
+    let after = only_alloc(&agent);
+    assert_eq!(after["row"]["pid"], pid, "the same process");
+    assert_eq!(after["row"]["restarts"], 0);
+    assert_eq!(after["id"], before["id"]);
+    assert_eq!(agent.get("/v1/jobs/web")["state"], "healthy");
+
+    // The agent looks after it again: a stop reaches it.
+    agent.stop_job("web");
+    assert!(fetch(port).is_err(), "nothing answers any more");
+    let ended = agent.get("/v1/allocs?job=web&all=true");
+    assert_eq!(ended[0]["row"]["phase"], "ended", "{ended:#}");
+}
+
+#[test]
+fn a_signal_ends_the_agent_cleanly_and_leaves_the_work_running() {
+    let mut agent = Agent::found("one");
+    agent.run(&job("sleeper", &["/usr/bin/sleep", "1000"]));
+    let pid = agent.get("/v1/allocs")[0]["row"]["pid"].as_u64().unwrap();
+    assert!(agent.stop(), "{}", agent.log());
+    assert!(!agent.socket().exists(), "the socket is taken away");
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(command.starts_with("/usr/bin/sleep"), "{command}");
+    agent.restart();
+    assert_eq!(agent.get("/v1/allocs")[0]["row"]["pid"], pid);
+    agent.stop_job("sleeper");
+}
+
+#[test]
+fn a_task_that_died_while_the_agent_was_away_is_started_again() {
+    let mut agent = Agent::found("one");
+    agent.run(&job("sleeper", &["/usr/bin/sleep", "1000"]));
+    let pid = agent.get("/v1/allocs")[0]["row"]["pid"].as_u64().unwrap();
+    agent.kill();
+    let process = nix::unistd::Pid::from_raw(pid as i32);
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
+    agent.restart();
+    agent.wait("/v1/allocs?job=sleeper", "running again", |allocs| {
+        let row = &allocs[0]["row"];
+        row["phase"] == "running" && row["pid"].as_u64().is_some_and(|other| other != pid)
+    });
+    agent.stop_job("sleeper");
+}
+
+#[test]
+fn a_restart_of_the_agent_keeps_the_fabric_its_jobs_and_its_tokens() {
+    let mut agent = Agent::found("one");
+    let key = agent.get("/v1/status")["fabric"]["key"].clone();
+    agent.run(&job("sleeper", &["/usr/bin/sleep", "1000"]));
+    agent.call("POST", "/v1/jobs/sleeper/scale", Some(&json!({"count": 0}))).expect(200);
+    agent.call("POST", "/v1/tokens", None).expect(200);
+    agent.kill();
+    agent.restart();
+    let status = agent.get("/v1/status");
+    assert_eq!(status["fabric"]["key"], key);
+    assert_eq!(status["fabric"]["nodes"], json!({"alive": 1}));
+    let job = agent.get("/v1/jobs/sleeper");
+    assert_eq!((&job["version"], &job["wanted"]), (&json!(2), &json!(0)));
+    assert_eq!(agent.get("/v1/tokens").as_array().unwrap().len(), 1);
+    agent.call("POST", "/v1/fabric/init", None).expect(409);
+    agent.stop_job("sleeper");
+}
+
+#[test]
+fn two_agents_cannot_share_a_state_directory_or_a_socket() {
+    let agent = Agent::start("one");
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_weftd"))
+        .arg("--config")
+        .arg(agent.state().parent().unwrap().join("weftd.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another agent uses this state directory"), "{said}");
+    assert_eq!(agent.get("/v1/status")["name"], "one", "the first is not disturbed");
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_is_exit_2_and_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weftd.toml");
+    std::fs::write(&path, "[listen]\nprot = 1\n").unwrap();
+    let weftd = |arguments: &[&std::ffi::OsStr]| {
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_weftd"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let (code, said) = weftd(&["--config".as_ref(), path.as_os_str()]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("2:1") && said.contains("did you mean \"port\"?"), "{said}");
+    let (code, said) = weftd(&["--confg".as_ref()]);
+    assert_eq!((code, said.contains("--config")), (Some(2), true), "{said}");
+}

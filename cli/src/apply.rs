@@ -1,0 +1,219 @@
+//! `weft plan`, `weft apply` and `weft run`: from a spec to a job that runs.
+
+use fabric::api::{JobView, Plan, SlotAction, SpecChange, Submitted};
+use fabric::job::JobSpec;
+use hyper::Method;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use crate::Context;
+use crate::arguments::Watch;
+use crate::exit::{Exit, Failure};
+use crate::screen::{Cell, Table, Tone};
+use crate::watch::{self, Goal};
+
+/// Slots that a plan lists one by one; the rest is counted.
+const SLOTS_SHOWN_MAX: usize = 24;
+/// Characters of a value that a plan shows.
+const VALUE_CHARS_MAX: usize = 72;
+
+/// What `apply`, `run`, `scale` and `restart` answer to programs.
+#[derive(Serialize)]
+struct Applied {
+    submitted: Submitted,
+    /// As it was seen last; `null` with `--detach`.
+    job: Option<JobView>,
+}
+
+/// Shows what an apply would do.
+pub async fn plan(context: &Context, spec: &JobSpec) -> Result<Exit, Failure> {
+    let plan = ask(context, spec).await?;
+    if context.screen.is_json() {
+        context.screen.json(&plan)?;
+    } else {
+        for part in render(&plan, spec) {
+            context.screen.table(&part)?;
+        }
+    }
+    Ok(if plan.unplaceable.is_empty() { Exit::Ok } else { Exit::Unplaceable })
+}
+
+/// Brings a job to what its file says.
+pub async fn apply(
+    context: &Context,
+    spec: &JobSpec,
+    yes: bool,
+    watch: Watch,
+) -> Result<Exit, Failure> {
+    let plan = ask(context, spec).await?;
+    for part in render(&plan, spec) {
+        context.screen.say_table(&part);
+    }
+    let counts = count(&plan);
+    let touched: Vec<_> = [(SlotAction::Replace, "replaced"), (SlotAction::Stop, "stopped")]
+        .into_iter()
+        .filter_map(|(action, word)| Some(format!("{} {word}", counts.get(word_of(action))?)))
+        .collect();
+    if !touched.is_empty() {
+        let question = format!("slots of {}: {}. Go on?", spec.name, touched.join(", "));
+        if !context.screen.confirm(&question, yes)? {
+            return Err(Failure::failed("nothing was changed"));
+        }
+    }
+    submit(context, spec, plan.version, watch).await
+}
+
+/// Runs a new job.
+pub async fn run(context: &Context, spec: &JobSpec, watch: Watch) -> Result<Exit, Failure> {
+    let plan = ask(context, spec).await?;
+    if plan.version > 0 {
+        return Err(Failure::failed(format!(
+            "there is a job {0} already: choose another --name, or weft stop {0}",
+            spec.name
+        )));
+    }
+    submit(context, spec, 0, watch).await
+}
+
+async fn ask(context: &Context, spec: &JobSpec) -> Result<Plan, Failure> {
+    context.client.send(Method::POST, "/v1/plan", spec).await
+}
+
+async fn submit(
+    context: &Context,
+    spec: &JobSpec,
+    expected_version: u64,
+    watch: Watch,
+) -> Result<Exit, Failure> {
+    let path = format!("/v1/jobs/{}?expected_version={expected_version}", spec.name);
+    let submitted: Submitted = context.client.send(Method::PUT, &path, spec).await?;
+    finish(context, submitted, expected_version > 0, watch).await
+}
+
+/// Says where the spec is, then waits for it to come true. `may_revert`: there was a version before.
+pub async fn finish(
+    context: &Context,
+    submitted: Submitted,
+    may_revert: bool,
+    watch: Watch,
+) -> Result<Exit, Failure> {
+    let Submitted { job, version, changed, held_by, members } = &submitted;
+    context.screen.say(&if *changed {
+        format!("{job} version {version} is on the disk of {held_by} of {members} nodes")
+    } else {
+        format!("{job} version {version} says the same already")
+    });
+    let (exit, job) = if watch.detach {
+        (Exit::Ok, None)
+    } else {
+        let goal = Goal {
+            version: *version,
+            settle: Some(watch.settle),
+            may_revert,
+            timeout: watch.timeout,
+        };
+        let outcome = watch::until_healthy(context, job, goal).await?;
+        (outcome.exit, outcome.job)
+    };
+    if context.screen.is_json() {
+        context.screen.json(&Applied { submitted, job })?;
+    }
+    Ok(exit)
+}
+
+fn word_of(action: SlotAction) -> &'static str {
+    match action {
+        SlotAction::Keep => "keep",
+        SlotAction::Start => "start",
+        SlotAction::Replace => "replace",
+        SlotAction::Stop => "stop",
+    }
+}
+
+fn count(plan: &Plan) -> BTreeMap<&'static str, usize> {
+    plan.slots.iter().fold(BTreeMap::new(), |mut counts, slot| {
+        *counts.entry(word_of(slot.action)).or_default() += 1;
+        counts
+    })
+}
+
+/// A plan in words: what changes in the spec, what happens to the slots, why some have no place.
+fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
+    let mut head = Table::new(&[]);
+    let mut changes = Table::new(&[]);
+    if plan.version == 0 {
+        head.row([format!("{} is new", plan.job).into()]);
+        // Against an empty job of the same command: the defaults are no news.
+        let empty = JobSpec::service(spec.name.clone(), Vec::new());
+        for change in JobSpec::changes(Some(&empty), spec) {
+            change_row(&mut changes, &SpecChange { before: None, ..change });
+        }
+    } else if plan.changes.is_empty() {
+        head.row([
+            format!("{} version {}: the spec does not change", plan.job, plan.version).into()
+        ]);
+    } else {
+        head.row([format!("{} version {} changes", plan.job, plan.version).into()]);
+        plan.changes.iter().for_each(|change| change_row(&mut changes, change));
+    }
+    let counts: Vec<_> =
+        count(plan).iter().map(|(word, count)| format!("{word} {count}")).collect();
+    let mut summary = Table::new(&[]);
+    summary.row([format!(
+        "slots: {}",
+        if counts.is_empty() { "none".into() } else { counts.join(", ") }
+    )
+    .into()]);
+    let mut slots = Table::new(&[]);
+    let moving = || plan.slots.iter().filter(|slot| slot.action != SlotAction::Keep);
+    for slot in moving().take(SLOTS_SHOWN_MAX) {
+        let tone = match slot.action {
+            SlotAction::Keep => Tone::Faint,
+            SlotAction::Start => Tone::Good,
+            SlotAction::Replace => Tone::Busy,
+            SlotAction::Stop => Tone::Bad,
+        };
+        let place = match (&slot.node, slot.action) {
+            (Some(node), _) => format!("on {node}").into(),
+            (None, SlotAction::Stop) => Cell::default(),
+            (None, _) => Cell::new("nowhere: no node can take it", Tone::Bad),
+        };
+        slots.row([
+            format!("  {}/{}", plan.job, slot.index).into(),
+            Cell::new(word_of(slot.action), tone),
+            place,
+        ]);
+    }
+    let more = moving().count().saturating_sub(SLOTS_SHOWN_MAX);
+    if more > 0 {
+        slots.row([format!("  and {more} more").into()]);
+    }
+    let mut unplaceable = Table::new(&[]);
+    for verdict in &plan.unplaceable {
+        if let Some(rejection) = &verdict.rejection {
+            unplaceable.row([
+                format!("  not on {}:", verdict.name).into(),
+                Cell::new(rejection.to_string(), Tone::Bad),
+            ]);
+        }
+    }
+    vec![head, changes, summary, slots, unplaceable]
+}
+
+fn change_row(table: &mut Table, change: &SpecChange) {
+    let shorten = |value: &String| {
+        let mut shown: String = value.chars().take(VALUE_CHARS_MAX).collect();
+        if shown.len() < value.len() {
+            shown.push('…');
+        }
+        shown
+    };
+    let (sign, tone, value) = match (&change.before, &change.after) {
+        (Some(before), Some(after)) => {
+            ("  ~", Tone::Busy, format!("{} -> {}", shorten(before), shorten(after)))
+        }
+        (Some(before), None) => ("  -", Tone::Bad, shorten(before)),
+        (None, after) => ("  +", Tone::Good, after.as_ref().map(shorten).unwrap_or_default()),
+    };
+    table.row([Cell::new(sign, tone), change.path.clone().into(), value.into()]);
+}

@@ -1,0 +1,117 @@
+//! Where a spec comes from: a job file, or the flags of `weft run`.
+
+use fabric::id::JobName;
+use fabric::job::{Check, CpuRequest, Health, JobKind, JobSpec, NumaPolicy, Port, Smt, parse_with};
+use fabric::limits;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::arguments::{Numa, Run};
+use crate::exit::Failure;
+use crate::screen::Screen;
+
+/// Reads a job file; `-` is stdin. A `source = "./x"` is read relative to the file.
+pub fn read(path: &Path) -> Result<JobSpec, Failure> {
+    let stdin = path == Path::new("-");
+    let shown = if stdin { "stdin".into() } else { path.display().to_string() };
+    let text = if stdin { text_of(std::io::stdin()) } else { file(path) };
+    let text = text.map_err(|reason| Failure::usage(format!("{shown}: {reason}")))?;
+    let directory = if stdin { None } else { path.parent() };
+    let mut read_file = |source: &str| file(&directory.unwrap_or(Path::new("")).join(source));
+    parse_with(&text, &mut read_file).map_err(|error| Failure::usage(format!("{shown}:{error}")))
+}
+
+fn file(path: &Path) -> Result<String, String> {
+    text_of(File::open(path).map_err(|error| error.to_string())?)
+}
+
+/// All of `from`, which must be text, and not longer than a job may be.
+fn text_of(from: impl Read) -> Result<String, String> {
+    let most = limits::JOB_FILE_BYTES_MAX;
+    let mut bytes = Vec::new();
+    from.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > most {
+        return Err(format!("is longer than the {most} bytes that a job may have"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        format!("is not UTF-8 text, in line {}", line + 1)
+    })
+}
+
+/// The job that `weft run` describes.
+pub fn from_flags(run: Run, screen: &Screen) -> Result<JobSpec, Failure> {
+    let mut command = run.command;
+    let program = program(&command[0], screen)?;
+    let name = match run.name {
+        Some(name) => name,
+        None => {
+            let stem = Path::new(&program).file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
+            JobName::new(stem)
+                .map_err(|error| Failure::usage(format!("{error}; choose one with --name")))?
+        }
+    };
+    command[0] = program;
+    let mut spec = JobSpec::service(name, command);
+    spec.kind = if run.system { JobKind::System } else { JobKind::Service };
+    spec.count = run.count;
+    spec.task.env = run.env.into_iter().collect();
+    spec.task.user = run.user;
+    if let Some(cores) = run.cores {
+        spec.resources.cpu = CpuRequest::Exclusive { cores, smt: Smt::Whole };
+    } else if let Some(cpus) = run.cpu {
+        if !(0.001..=limits::CPUS_MAX as f64).contains(&cpus) {
+            return Err(Failure::usage(format!("--cpu {cpus}: out of range")));
+        }
+        let millis = (cpus * 1000.0).round() as u32;
+        spec.resources.cpu = CpuRequest::Shared { millis, hard: false };
+    }
+    if let Some(memory) = run.memory {
+        spec.resources.memory = memory;
+    }
+    spec.resources.numa = match run.numa {
+        None | Some(Numa::None) => NumaPolicy::None,
+        Some(Numa::Prefer) => NumaPolicy::Prefer,
+        Some(Numa::Require) => NumaPolicy::Require,
+    };
+    spec.resources.devices = run.devices;
+    spec.ports = run.ports.into_iter().map(|(name, fixed)| Port { name, fixed }).collect();
+    spec.placement.constraints = run.constraints;
+    let first_port = || match spec.ports.first() {
+        Some(port) => Ok(port.name.clone()),
+        None => Err(Failure::usage("--http and --tcp check a port: add --port NAME")),
+    };
+    spec.health = match run.http {
+        Some(path) => Some(Health::new(Check::Http { path, port: first_port()? })),
+        None if run.tcp => Some(Health::new(Check::Tcp { port: first_port()? })),
+        None => None,
+    };
+    spec.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(spec)
+}
+
+/// The absolute path of `program`: nodes look nothing up. A bare name is looked up here, which says
+/// nothing about other machines, so it is said aloud.
+fn program(program: &str, screen: &Screen) -> Result<String, Failure> {
+    if program.contains('/') {
+        return Ok(program.into());
+    }
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let found: Option<PathBuf> = std::env::split_paths(&directories)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_absolute() && path.is_file());
+    match found.as_deref().and_then(Path::to_str) {
+        Some(path) => {
+            screen
+                .say(&format!("{program} is {path} on this machine, and is expected there on all"));
+            Ok(path.into())
+        }
+        None => Err(Failure::usage(format!(
+            "{program:?} is not on this machine's PATH: write the absolute path that the nodes have"
+        ))),
+    }
+}

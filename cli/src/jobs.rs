@@ -1,0 +1,237 @@
+//! `weft jobs`, `ps`, `explain`, `scale`, `restart`, `stop` and `wait`.
+
+use fabric::alloc::Phase;
+use fabric::api::{AllocView, Explanation, JobState, JobView, RestartBody, Scale, Submitted};
+use fabric::id::JobName;
+use fabric::job::JobKind;
+use fabric::resources::bytes;
+use hyper::Method;
+use std::time::Duration;
+
+use crate::arguments::{JobOrSlot, Watch};
+use crate::exit::{Exit, Failure};
+use crate::screen::{Cell, Table, Tone};
+use crate::watch::{self, Goal};
+use crate::{Context, apply, clock};
+
+/// Every job in a line.
+pub async fn jobs(context: &Context, job: Option<JobName>) -> Result<Exit, Failure> {
+    let jobs: Vec<JobView> = match &job {
+        Some(job) => vec![context.client.get(&format!("/v1/jobs/{job}")).await?],
+        None => context.client.get("/v1/jobs").await?,
+    };
+    if context.screen.is_json() {
+        match &jobs[..] {
+            [one] if job.is_some() => context.screen.json(one)?,
+            all => context.screen.json(&all)?,
+        }
+        return Ok(Exit::Ok);
+    }
+    let now = clock::now();
+    let mut table =
+        Table::new(&["NAME", "TYPE", "STATE", "HEALTHY", "VERSION", "BY", "AGE", "WHY"]);
+    for job in &jobs {
+        table.row([
+            job.name.to_string().into(),
+            match job.kind {
+                JobKind::Service => "service".into(),
+                JobKind::System => "system".into(),
+            },
+            state(job.state),
+            format!("{} of {}", job.healthy, job.wanted).into(),
+            job.version.to_string().into(),
+            job.by.clone().into(),
+            clock::age(now, job.submitted).into(),
+            job.reason.clone().unwrap_or_default().into(),
+        ]);
+    }
+    context.screen.table(&table)?;
+    Ok(Exit::Ok)
+}
+
+fn state(state: JobState) -> Cell {
+    let tone = match state {
+        JobState::Healthy => Tone::Good,
+        JobState::Progressing => Tone::Busy,
+        JobState::Unplaceable | JobState::Failing | JobState::Reverted => Tone::Bad,
+    };
+    Cell::new(state.to_string(), tone)
+}
+
+/// Every allocation in a line.
+pub async fn ps(context: &Context, job: Option<JobName>, all: bool) -> Result<Exit, Failure> {
+    let mut path = format!("/v1/allocs?all={all}");
+    if let Some(job) = &job {
+        path.push_str(&format!("&job={job}"));
+    }
+    let allocs: Vec<AllocView> = context.client.get(&path).await?;
+    if let (Some(job), true) = (&job, allocs.is_empty()) {
+        // Nothing runs: is there such a job at all?
+        context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await?;
+    }
+    if context.screen.is_json() {
+        context.screen.json(&allocs)?;
+    } else {
+        context.screen.table(&alloc_table(&allocs))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Allocations, one a line.
+pub fn alloc_table(allocs: &[AllocView]) -> Table {
+    let now = clock::now();
+    let mut table = Table::new(&[
+        "SLOT", "EPOCH", "NODE", "PHASE", "HEALTH", "CPUS", "MEMORY", "PORTS", "RESTARTS", "AGE",
+        "NOTE",
+    ]);
+    for alloc in allocs {
+        let row = &alloc.row;
+        let cpus = if row.claim.cpus.is_empty() {
+            format!("{} shared", f64::from(row.claim.shared_millis) / 1000.0)
+        } else {
+            row.claim.cpus.to_string()
+        };
+        let ports: Vec<_> =
+            row.claim.ports.iter().map(|(name, number)| format!("{name}={number}")).collect();
+        let note = match (&row.ending, &row.trouble) {
+            (Some(ending), _) => ending.to_string(),
+            (None, Some(trouble)) => trouble.clone(),
+            (None, None) if !alloc.current => "old version".into(),
+            (None, None) => String::new(),
+        };
+        table.row([
+            alloc.id.slot.to_string().into(),
+            alloc.id.epoch.to_string().into(),
+            alloc.node_name.clone().into(),
+            phase(row.phase),
+            match (row.phase, row.healthy) {
+                (_, true) => Cell::new("healthy", Tone::Good),
+                (Phase::Running, false) => Cell::new("unhealthy", Tone::Bad),
+                (_, false) => "-".into(),
+            },
+            cpus.into(),
+            bytes(row.claim.memory).into(),
+            if ports.is_empty() { "-".into() } else { ports.join(",").into() },
+            row.restarts.to_string().into(),
+            clock::age(now, row.since).into(),
+            note.into(),
+        ]);
+    }
+    table
+}
+
+fn phase(phase: Phase) -> Cell {
+    let tone = match phase {
+        Phase::Running => Tone::Good,
+        Phase::Ended => Tone::Faint,
+        Phase::Pending | Phase::Reserved | Phase::Starting | Phase::Stopping => Tone::Busy,
+    };
+    Cell::new(phase.to_string(), tone)
+}
+
+/// Why each slot is where it is, and each node's answer to one more.
+pub async fn explain(context: &Context, job: &JobName) -> Result<Exit, Failure> {
+    let explanation: Explanation = context.client.get(&format!("/v1/jobs/{job}/explain")).await?;
+    if context.screen.is_json() {
+        context.screen.json(&explanation)?;
+        return Ok(Exit::Ok);
+    }
+    let coordinator = explanation.coordinator.map(|node| {
+        let known = explanation.nodes.iter().find(|verdict| verdict.node == node);
+        known.map_or_else(|| node.short(), |verdict| verdict.name.clone())
+    });
+    context.screen.fields(&[(
+        "coordinator",
+        coordinator.unwrap_or_else(|| "none: no node is alive".into()).into(),
+    )])?;
+    let mut slots = Table::new(&["SLOT", "NODE", "PHASE", "NOW"]);
+    for slot in &explanation.slots {
+        let live = slot.allocs.iter().find(|alloc| alloc.row.phase.holds_claim());
+        slots.row([
+            format!("{job}/{}", slot.index).into(),
+            live.map_or("-".into(), |alloc| alloc.node_name.clone().into()),
+            live.map_or("-".into(), |alloc| phase(alloc.row.phase)),
+            slot.doing.clone().into(),
+        ]);
+    }
+    let mut nodes = Table::new(&["NODE", "ONE MORE", "SCORE", "WHY NOT"]);
+    for verdict in &explanation.nodes {
+        let (answer, why) = match &verdict.rejection {
+            None => (Cell::new("yes", Tone::Good), String::new()),
+            Some(rejection) => (Cell::new("no", Tone::Bad), rejection.to_string()),
+        };
+        let score = verdict.score.map_or_else(|| "-".into(), |score| score.to_string());
+        nodes.row([verdict.name.clone().into(), answer, score.into(), why.into()]);
+    }
+    for table in [slots, nodes] {
+        context.screen.data("")?;
+        context.screen.table(&table)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Changes the number of slots.
+pub async fn scale(
+    context: &Context,
+    job: &JobName,
+    count: u32,
+    watch: Watch,
+) -> Result<Exit, Failure> {
+    let path = format!("/v1/jobs/{job}/scale");
+    let submitted: Submitted = context.client.send(Method::POST, &path, &Scale { count }).await?;
+    apply::finish(context, submitted, true, watch).await
+}
+
+/// Restarts a job as an update would, or one slot in place.
+pub async fn restart(context: &Context, what: &JobOrSlot, watch: Watch) -> Result<Exit, Failure> {
+    let JobOrSlot { job, slot } = what;
+    let path = format!("/v1/jobs/{job}/restart");
+    match slot {
+        Some(index) => {
+            context.client.post(&path, &RestartBody { slot: Some(*index) }).await?;
+            context.screen.say(&format!("{job}/{index} is restarted in place"));
+            Ok(Exit::Ok)
+        }
+        None => {
+            let body = RestartBody { slot: None };
+            let submitted: Submitted = context.client.send(Method::POST, &path, &body).await?;
+            apply::finish(context, submitted, true, watch).await
+        }
+    }
+}
+
+/// Stops a job and forgets it.
+pub async fn stop(
+    context: &Context,
+    job: &JobName,
+    yes: bool,
+    detach: bool,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
+    let question = format!("stop {job} with its {} running slots, and forget it?", view.running);
+    if !context.screen.confirm(&question, yes)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    context.client.delete(&format!("/v1/jobs/{job}")).await?;
+    context.screen.say(&format!("{job} is being stopped"));
+    if detach { Ok(Exit::Ok) } else { watch::until_gone(context, job, timeout).await }
+}
+
+/// Waits until a job is healthy, or gone.
+pub async fn wait(
+    context: &Context,
+    job: &JobName,
+    gone: bool,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    if gone {
+        return watch::until_gone(context, job, timeout).await;
+    }
+    let goal = Goal { version: 0, settle: None, may_revert: false, timeout };
+    let outcome = watch::until_healthy(context, job, goal).await?;
+    if let (true, Some(job)) = (context.screen.is_json(), &outcome.job) {
+        context.screen.json(job)?;
+    }
+    Ok(outcome.exit)
+}

@@ -1,0 +1,249 @@
+//! `weft nodes`, `weft node`, `weft drain` and `weft undrain`.
+
+use fabric::api::{DrainBody, NodeState, NodeView};
+use fabric::job::nearest;
+use fabric::resources::bytes;
+use std::time::Duration;
+
+use crate::exit::{Exit, Failure};
+use crate::screen::{Cell, Table, Tone};
+use crate::watch::{self, Ended};
+use crate::{Context, clock, jobs};
+
+/// Hex digits of an id that are enough to name a node by.
+const ID_PREFIX_MIN: usize = 4;
+
+/// Every node in a line.
+pub async fn list(context: &Context) -> Result<Exit, Failure> {
+    let nodes: Vec<NodeView> = context.client.get("/v1/nodes").await?;
+    if context.screen.is_json() {
+        context.screen.json(&nodes)?;
+        return Ok(Exit::Ok);
+    }
+    let mut table =
+        Table::new(&["NAME", "ID", "STATE", "CORES FREE", "MEMORY FREE", "ALLOCS", "LABELS"]);
+    for node in &nodes {
+        let (cores, memory) = match &node.info {
+            Some(info) => (
+                format!("{} of {}", node.free.cores, info.topology.cores.len()),
+                format!("{} of {}", bytes(node.free.memory), bytes(info.topology.memory)),
+            ),
+            None => ("?".into(), "?".into()),
+        };
+        let name = if node.local { format!("{} (here)", node.name) } else { node.name.clone() };
+        table.row([
+            name.into(),
+            node.id.short().into(),
+            state(node),
+            cores.into(),
+            memory.into(),
+            node.allocs.len().to_string().into(),
+            labels(node).into(),
+        ]);
+    }
+    context.screen.table(&table)?;
+    Ok(Exit::Ok)
+}
+
+fn labels(node: &NodeView) -> String {
+    let labels = node.info.iter().flat_map(|info| &info.labels);
+    let labels: Vec<_> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+    labels.join(",")
+}
+
+/// How a node is doing, with whatever keeps it from taking work.
+fn state(node: &NodeView) -> Cell {
+    let mut text = node.state.to_string();
+    let mut tone = match node.state {
+        NodeState::Alive => Tone::Good,
+        NodeState::Suspect | NodeState::Unknown => Tone::Busy,
+        NodeState::Dead => Tone::Bad,
+        NodeState::Left => Tone::Faint,
+    };
+    if let Some(info) = &node.info {
+        if info.draining {
+            text.push_str(", draining");
+            tone = Tone::Busy;
+        }
+        if info.impaired.is_some() {
+            text.push_str(", impaired");
+            tone = Tone::Bad;
+        }
+    }
+    Cell::new(text, tone)
+}
+
+/// One node, and what runs there.
+pub async fn show(context: &Context, wanted: &str) -> Result<Exit, Failure> {
+    let node = find(context, wanted).await?;
+    let node: NodeView = context.client.get(&format!("/v1/nodes/{}", node.id)).await?;
+    if context.screen.is_json() {
+        context.screen.json(&node)?;
+        return Ok(Exit::Ok);
+    }
+    let mut fields = vec![
+        ("name", Cell::from(node.name.clone())),
+        ("id", node.id.to_string().into()),
+        ("state", state(&node)),
+    ];
+    if let Some(info) = &node.info {
+        let topology = &info.topology;
+        let addresses: Vec<_> = info.addresses.iter().map(ToString::to_string).collect();
+        fields.extend([
+            ("labels", labels(&node).into()),
+            (
+                "machine",
+                format!("{}, {}, kernel {}", topology.arch, topology.os, topology.kernel).into(),
+            ),
+            ("agent", format!("weftd {}, executor {}", info.version, info.executor).into()),
+            ("up for", clock::age(clock::now(), info.started).into()),
+            ("reached at", addresses.join(" ").into()),
+            (
+                "cores",
+                format!(
+                    "{} of {} free (CPUs {}), {} memory nodes",
+                    node.free.cores,
+                    topology.cores.len(),
+                    if node.free.cpus.is_empty() { "-".into() } else { node.free.cpus.to_string() },
+                    topology.numa.len()
+                )
+                .into(),
+            ),
+            (
+                "shared cpu",
+                format!("{} CPUs free", f64::from(node.free.shared_millis) / 1000.0).into(),
+            ),
+            (
+                "memory",
+                format!("{} of {} free", bytes(node.free.memory), bytes(topology.memory)).into(),
+            ),
+        ]);
+        for device in &topology.devices {
+            let free = if node.free.devices.contains(&device.path) { "free" } else { "taken" };
+            let hardware = device.hardware.as_deref().unwrap_or("-");
+            fields.push((
+                "device",
+                format!("{} {} {hardware} {free}", device.path, device.class).into(),
+            ));
+        }
+        if let Some(reason) = &info.impaired {
+            fields.push(("impaired", Cell::new(reason, Tone::Bad)));
+        }
+    }
+    context.screen.fields(&fields)?;
+    if !node.allocs.is_empty() {
+        context.screen.data("")?;
+        context.screen.table(&jobs::alloc_table(&node.allocs))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Locks a node out.
+pub async fn remove(context: &Context, wanted: &str, yes: bool) -> Result<Exit, Failure> {
+    let node = find(context, wanted).await?;
+    let question = format!(
+        "remove {} ({}) from the fabric? Its {} allocations are placed elsewhere, and it needs a new token to come back.",
+        node.name,
+        node.id.short(),
+        node.allocs.len()
+    );
+    if !context.screen.confirm(&question, yes)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    context.client.delete(&format!("/v1/nodes/{}", node.id)).await?;
+    context.screen.say(&format!("{} is no longer a member", node.name));
+    Ok(Exit::Ok)
+}
+
+/// Lets a node hand over its work.
+pub async fn drain(
+    context: &Context,
+    wanted: &str,
+    wait: bool,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let node = find(context, wanted).await?;
+    let path = format!("/v1/nodes/{}", node.id);
+    context.client.post(&format!("{path}/drain"), &DrainBody { on: true }).await?;
+    context.screen.say(&format!("{} hands over its work and takes no more", node.name));
+    if !wait {
+        return Ok(Exit::Ok);
+    }
+    let emptied = async {
+        let mut last = None;
+        loop {
+            let view: NodeView = context.client.get(&path).await?;
+            if view.allocs.is_empty() {
+                return Ok(());
+            }
+            if last.replace(view.allocs.len()) != Some(view.allocs.len()) {
+                context.screen.say(&format!("{} allocations are left", view.allocs.len()));
+            }
+            tokio::time::sleep(watch::POLL).await;
+        }
+    };
+    match watch::bounded(emptied, timeout).await {
+        Ended::Itself(result) => result.map(|()| {
+            context.screen.say_toned(Tone::Good, &format!("nothing is left on {}", node.name));
+            Exit::Ok
+        }),
+        Ended::TimedOut => Err(Failure::Said(
+            Exit::TimedOut,
+            format!("{} is not empty yet; it goes on handing over", node.name),
+        )),
+        Ended::Interrupted => {
+            context.screen.say("stopped watching; it goes on handing over");
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+/// Lets a node take work again.
+pub async fn undrain(context: &Context, wanted: &str) -> Result<Exit, Failure> {
+    let node = find(context, wanted).await?;
+    context.client.post(&format!("/v1/nodes/{}/drain", node.id), &DrainBody { on: false }).await?;
+    context.screen.say(&format!("{} takes work again", node.name));
+    Ok(Exit::Ok)
+}
+
+/// The one node that `wanted` means: a name, an id, or the first digits of an id.
+pub async fn find(context: &Context, wanted: &str) -> Result<NodeView, Failure> {
+    let mut nodes: Vec<NodeView> = context.client.get("/v1/nodes").await?;
+    let position = position(&nodes, wanted)?;
+    Ok(nodes.swap_remove(position))
+}
+
+fn position(nodes: &[NodeView], wanted: &str) -> Result<usize, Failure> {
+    if let Some(position) = nodes.iter().position(|node| node.name == wanted) {
+        return Ok(position);
+    }
+    let digits = wanted.to_ascii_lowercase();
+    let means = |node: &NodeView| {
+        node.info.as_ref().is_some_and(|info| info.name == wanted)
+            || (digits.len() >= ID_PREFIX_MIN && node.id.to_string().starts_with(&digits))
+    };
+    let fitting: Vec<usize> = (0..nodes.len()).filter(|index| means(&nodes[*index])).collect();
+    match fitting[..] {
+        [only] => Ok(only),
+        [] => {
+            let hint = match nearest(wanted, nodes.iter().map(|node| node.name.as_str())) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "weft nodes lists them".into(),
+            };
+            Err(Failure::not_found(format!("there is no node {wanted:?}: {hint}")))
+        }
+        _ => {
+            let names: Vec<_> = fitting
+                .iter()
+                .map(|index| format!("{} ({})", nodes[*index].name, nodes[*index].id.short()))
+                .collect();
+            Err(Failure::usage(format!(
+                "{wanted:?} may be {}: use the first digits of an id",
+                names.join(" or ")
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! What people and programs see: data on stdout, chatter on stderr, colour only beside words.
+
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+
+use crate::exit::Failure;
+
+/// What kind of answer is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned text for people.
+    Table,
+    /// JSON for programs: one document, or one a line where the answer is a stream.
+    Json,
+}
+
+/// What a word means; shown as colour where there is any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing special.
+    #[default]
+    Plain,
+    /// As it should be.
+    Good,
+    /// On its way.
+    Busy,
+    /// Look at this.
+    Bad,
+    /// Beside the point.
+    Faint,
+}
+
+/// Text and what it means.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// Text that means something.
+    pub fn new(text: impl Into<String>, tone: Tone) -> Self {
+        Self { text: printable(&text.into()), tone }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Cell::new(text, Tone::Plain)
+    }
+}
+
+/// The two streams and what they can show.
+pub struct Screen {
+    /// What kind of answer is wanted.
+    pub format: Format,
+    stdout_colour: bool,
+    stderr_colour: bool,
+    /// Somebody sits there and can be asked.
+    pub interactive: bool,
+    /// Stderr can show a line that changes.
+    pub live: bool,
+}
+
+impl Screen {
+    /// Looks at the streams and at `NO_COLOR` and `TERM`.
+    pub fn new(format: Format) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let stderr = io::stderr().is_terminal();
+        Self {
+            format,
+            stdout_colour: io::stdout().is_terminal() && !plain && !dumb,
+            stderr_colour: stderr && !plain && !dumb,
+            interactive: stderr && io::stdin().is_terminal(),
+            live: stderr && !dumb,
+        }
+    }
+
+    /// Whether a program reads the answer.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Data: a line on stdout.
+    pub fn data(&self, line: &str) -> Result<(), Failure> {
+        self.bytes(format!("{line}\n").as_bytes())
+    }
+
+    /// Data: bytes on stdout, as they are.
+    pub fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+            _ => Failure::failed(format!("cannot write to stdout: {error}")),
+        })
+    }
+
+    /// Data: a JSON document on stdout.
+    pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value);
+        self.data(&text.map_err(|error| Failure::failed(error.to_string()))?)
+    }
+
+    /// Data: a JSON document in one line on stdout.
+    pub fn json_line(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value);
+        self.data(&text.map_err(|error| Failure::failed(error.to_string()))?)
+    }
+
+    /// Data: a table on stdout.
+    pub fn table(&self, table: &Table) -> Result<(), Failure> {
+        self.bytes(table.render(self.stdout_colour).as_bytes())
+    }
+
+    /// Chatter: a table on stderr.
+    pub fn say_table(&self, table: &Table) {
+        self.say_raw(&table.render(self.stderr_colour));
+    }
+
+    /// Chatter: a line on stderr. Nobody has to read it.
+    pub fn say(&self, line: &str) {
+        self.say_raw(&format!("{line}\n"));
+    }
+
+    /// Chatter: a line on stderr with a meaning.
+    pub fn say_toned(&self, tone: Tone, line: &str) {
+        self.say_raw(&format!("{}\n", paint(line, tone, self.stderr_colour)));
+    }
+
+    fn say_raw(&self, text: &str) {
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
+    /// Data: `name  value` lines on stdout.
+    pub fn fields(&self, fields: &[(&str, Cell)]) -> Result<(), Failure> {
+        let mut table = Table::new(&[]);
+        for (name, value) in fields {
+            table.row([Cell::new(*name, Tone::Faint), value.clone()]);
+        }
+        self.table(&table)
+    }
+
+    /// Shows `line` in place of the last one that this showed.
+    pub fn replace_line(&self, line: &str) {
+        if self.live {
+            // Without automatic wrapping, so that a long line stays one line.
+            self.say_raw(&format!("\r\x1b[K\x1b[?7l{line}\x1b[?7h"));
+        }
+    }
+
+    /// Takes away what [`Screen::replace_line`] showed.
+    pub fn clear_line(&self) {
+        if self.live {
+            self.say_raw("\r\x1b[K");
+        }
+    }
+
+    /// Asks, if somebody is there to answer; otherwise, or with `yes`, takes it as said.
+    pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Failure> {
+        if yes || !self.interactive {
+            return Ok(true);
+        }
+        self.say_raw(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer);
+        read.map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// Rows of cells in aligned columns.
+pub struct Table {
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table with a head, or none.
+    pub fn new(head: &[&str]) -> Self {
+        let head: Vec<Cell> = head.iter().map(|name| Cell::new(*name, Tone::Faint)).collect();
+        Self { rows: if head.is_empty() { Vec::new() } else { vec![head] } }
+    }
+
+    /// Adds a row.
+    pub fn row<const N: usize>(&mut self, cells: [Cell; N]) {
+        self.rows.push(cells.into());
+    }
+
+    fn render(&self, colour: bool) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| {
+                let cells = self.rows.iter().filter_map(|row| row.get(column));
+                cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
+            })
+            .collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                if index > 0 {
+                    line.push_str("  ");
+                }
+                line.push_str(&paint(&cell.text, cell.tone, colour));
+                if row[index + 1..].iter().any(|cell| !cell.text.is_empty()) {
+                    line.extend(std::iter::repeat_n(' ', width - cell.text.chars().count()));
+                }
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn paint(text: &str, tone: Tone, colour: bool) -> String {
+    let code = match tone {
+        Tone::Good => "32",
+        Tone::Busy => "33",
+        Tone::Bad => "31",
+        Tone::Faint => "2",
+        Tone::Plain => "",
+    };
+    if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+}
+
+/// `text` without anything that could move a terminal's cursor: names and reasons come from afar.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+use super::*;
+
+fn table() -> Table {
+    let mut table = Table::new(&["NAME", "STATE", "WHY"]);
+    table.row(["a".into(), Cell::new("alive", Tone::Good), "".into()]);
+    table.row(["größer".into(), Cell::new("dead", Tone::Bad), "gone".into()]);
+    table
+}
+
+#[test]
+fn columns_are_aligned_and_nothing_trails() {
+    assert_eq!(table().render(false), "NAME    STATE  WHY\na       alive\ngrößer  dead   gone\n");
+}
+
+#[test]
+fn colour_adds_to_the_words_and_changes_no_width() {
+    let plain: String = table()
+        .render(true)
+        .split('\x1b')
+        .map(|part| {
+            part.split_once('m')
+                .filter(|(code, _)| code.starts_with('['))
+                .map_or(part, |(_, rest)| rest)
+        })
+        .collect();
+    assert_eq!(plain, table().render(false));
+    assert!(table().render(true).contains("\x1b[31mdead\x1b[0m"));
+}
+
+#[test]
+fn names_from_afar_cannot_drive_the_terminal() {
+    let mut table = Table::new(&[]);
+    table.row(["a\x1b[2Jb\nc".into()]);
+    assert_eq!(table.render(false), "a [2Jb c\n");
+}

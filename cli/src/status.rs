@@ -1,0 +1,110 @@
+//! `weft status` and `weft doctor`: is all well?
+
+use fabric::api::{FabricStatus, Finding, FindingLevel, NodeState, Status};
+
+use crate::Context;
+use crate::exit::{Exit, Failure};
+use crate::screen::{Cell, Table, Tone};
+
+/// This node and its fabric. Degraded when something is not as it should be.
+pub async fn status(context: &Context) -> Result<Exit, Failure> {
+    let status: Status = context.client.get("/v1/status").await?;
+    let troubles = troubles(&status);
+    let exit = if troubles.is_empty() { Exit::Ok } else { Exit::Degraded };
+    if context.screen.is_json() {
+        context.screen.json(&status)?;
+        return Ok(exit);
+    }
+    let verdict = match exit {
+        Exit::Ok => Cell::new("all is well", Tone::Good),
+        _ => Cell::new(format!("degraded: {}", troubles.join("; ")), Tone::Bad),
+    };
+    let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
+    let mut fields = vec![
+        ("state", verdict),
+        ("node", format!("{} ({})", status.name, status.node.short()).into()),
+        ("agent", format!("weftd {}", status.version).into()),
+        ("executor", format!("{}: {}", status.executor, status.executor_reason).into()),
+        ("listens on", addresses.join(" ").into()),
+    ];
+    if let Some(fabric) = &status.fabric {
+        fields.extend(of_fabric(fabric));
+    }
+    fields.extend(status.warnings.iter().map(|text| ("warning", Cell::new(text, Tone::Bad))));
+    context.screen.fields(&fields)?;
+    Ok(exit)
+}
+
+fn of_fabric(fabric: &FabricStatus) -> Vec<(&'static str, Cell)> {
+    let states: Vec<_> =
+        fabric.nodes.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let mut fields = vec![
+        ("fabric", Cell::from(format!("{} (key {})", fabric.name, fabric.key.short()))),
+        ("nodes", states.join(", ").into()),
+        ("jobs", fabric.jobs.to_string().into()),
+        ("slots", format!("{} of {} healthy", fabric.healthy, fabric.wanted).into()),
+        ("view", fabric.fingerprint.clone().into()),
+    ];
+    if fabric.local_health > 0 {
+        let text = format!("this node is slow to react (local health {})", fabric.local_health);
+        fields.push(("health", Cell::new(text, Tone::Busy)));
+    }
+    fields
+}
+
+/// What keeps all from being well, in words.
+fn troubles(status: &Status) -> Vec<String> {
+    let Some(fabric) = &status.fabric else {
+        return vec!["in no fabric yet: weft init, or weft join TOKEN".into()];
+    };
+    let mut troubles: Vec<String> = [NodeState::Suspect, NodeState::Dead, NodeState::Unknown]
+        .into_iter()
+        .filter_map(|state| Some((state, *fabric.nodes.get(&state)?)))
+        .filter(|(_, count)| *count > 0)
+        .map(|(state, count)| {
+            format!("{count} {} {state}", if count == 1 { "node is" } else { "nodes are" })
+        })
+        .collect();
+    if fabric.unplaceable > 0 {
+        troubles.push(format!("{} slots are unplaceable", fabric.unplaceable));
+    }
+    let missing = fabric.wanted.saturating_sub(fabric.healthy);
+    if missing > 0 {
+        troubles.push(format!("{missing} slots are not healthy"));
+    }
+    if !status.warnings.is_empty() {
+        troubles.push("see the warnings".into());
+    }
+    troubles
+}
+
+/// What this node finds when it looks at itself.
+pub async fn doctor(context: &Context) -> Result<Exit, Failure> {
+    let findings: Vec<Finding> = context.client.get("/v1/doctor").await?;
+    let has = |level| findings.iter().any(|finding| finding.level == level);
+    let exit = if has(FindingLevel::Error) {
+        Exit::Failed
+    } else if has(FindingLevel::Warning) {
+        Exit::Degraded
+    } else {
+        Exit::Ok
+    };
+    if context.screen.is_json() {
+        context.screen.json(&findings)?;
+        return Ok(exit);
+    }
+    let mut table = Table::new(&["CHECK", "LEVEL", "FOUND"]);
+    for finding in &findings {
+        let level = match finding.level {
+            FindingLevel::Ok => Cell::new("ok", Tone::Good),
+            FindingLevel::Warning => Cell::new("warning", Tone::Busy),
+            FindingLevel::Error => Cell::new("error", Tone::Bad),
+        };
+        table.row([finding.check.clone().into(), level, finding.message.clone().into()]);
+        if !finding.advice.is_empty() {
+            table.row(["".into(), "".into(), format!("do: {}", finding.advice).into()]);
+        }
+    }
+    context.screen.table(&table)?;
+    Ok(exit)
+}

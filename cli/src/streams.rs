@@ -1,0 +1,305 @@
+//! `weft logs` and `weft events`: answers that come piece by piece.
+
+use fabric::alloc::Phase;
+use fabric::api::{AllocView, Event, EventKind, JobView};
+use fabric::id::{JobName, NodeId};
+use fabric::job::JobKind;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+use crate::arguments::{JobOrSlot, LogStream};
+use crate::client::{Client, escape};
+use crate::exit::{Exit, Failure};
+use crate::screen::{Screen, Tone, printable};
+use crate::{Context, clock, nodes};
+
+/// Slots whose logs are shown together.
+const SOURCES_MAX: usize = 64;
+/// Bytes of one line; a longer one is cut into several.
+const LINE_BYTES_MAX: usize = 64 << 10;
+/// Bytes of one event.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+/// Between two looks for the next allocation of a slot.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Which logs, and how much of them.
+pub struct Wanted {
+    /// A job, or one of its slots.
+    pub what: JobOrSlot,
+    /// Go on as more is written.
+    pub follow: bool,
+    /// Begin with the last lines only.
+    pub tail: Option<u32>,
+    /// Stdout, stderr or both.
+    pub stream: LogStream,
+    /// On this node.
+    pub node: Option<String>,
+}
+
+/// One slot's logs.
+#[derive(Clone)]
+struct Source {
+    client: Client,
+    job: JobName,
+    slot: u32,
+    /// Says which of the allocations of a system job is meant.
+    node: Option<NodeId>,
+    /// Stands before its lines when there are several sources: `web/0`, `web@rack1`.
+    label: String,
+    follow: bool,
+    tail: Option<u32>,
+    stream: &'static str,
+}
+
+/// Shows the logs of a slot as they are, or of several slots with a label before each line.
+pub async fn logs(context: &Context, wanted: Wanted) -> Result<Exit, Failure> {
+    let sources = sources(context, &wanted).await?;
+    let alone = sources.len() == 1;
+    if sources.is_empty() {
+        context.screen.say("nothing of it runs");
+        return Ok(Exit::Ok);
+    }
+    let (sender, mut lines) = mpsc::channel(16);
+    let mut tasks = tokio::task::JoinSet::new();
+    for source in sources {
+        tasks.spawn(pump(source, sender.clone()));
+    }
+    drop(sender);
+    let screen = &context.screen;
+    while let Some((label, line)) = lines.recv().await {
+        show_line(screen, &label, &line, alone)?;
+    }
+    let mut outcome = Err(Failure::failed("no logs"));
+    while let Some(ended) = tasks.join_next().await {
+        match ended.unwrap_or_else(|error| Err(Failure::failed(error.to_string()))) {
+            Ok(()) => outcome = Ok(Exit::Ok),
+            Err(failure) if alone => outcome = Err(failure),
+            Err(failure) => {
+                if let Failure::Said(_, message) = &failure {
+                    screen.say_toned(Tone::Bad, &printable(message));
+                }
+                if outcome.is_err() {
+                    outcome = Err(failure);
+                }
+            }
+        }
+    }
+    outcome
+}
+
+fn show_line(screen: &Screen, label: &str, line: &[u8], alone: bool) -> Result<(), Failure> {
+    if screen.is_json() {
+        let text = String::from_utf8_lossy(line);
+        return screen.json_line(&serde_json::json!({ "from": label, "line": text }));
+    }
+    let mut shown = Vec::with_capacity(label.len() + line.len() + 4);
+    if !alone {
+        shown.extend_from_slice(format!("{label} | ").as_bytes());
+    }
+    shown.extend_from_slice(line);
+    shown.push(b'\n');
+    screen.bytes(&shown)
+}
+
+/// What `wanted` means: one slot, each slot of a service, or each node of a system job.
+async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Failure> {
+    let JobOrSlot { job, slot } = &wanted.what;
+    let node = match &wanted.node {
+        Some(name) => Some(nodes::find(context, name).await?),
+        None => None,
+    };
+    let id = node.as_ref().map(|node| node.id);
+    let source = |slot: u32, node: Option<NodeId>, label: String| Source {
+        client: context.client.clone(),
+        job: job.clone(),
+        slot,
+        node,
+        label,
+        follow: wanted.follow,
+        tail: wanted.tail,
+        stream: wanted.stream.name(),
+    };
+    if let Some(slot) = *slot {
+        // The agent may still have the log of a slot that is no more.
+        return Ok(vec![source(slot, id, format!("{job}/{slot}"))]);
+    }
+    let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
+    let sources: Vec<Source> = if view.kind == JobKind::Service {
+        let slots = (0..view.wanted).take(SOURCES_MAX + 1);
+        slots.map(|slot| source(slot, id, format!("{job}/{slot}"))).collect()
+    } else {
+        let allocs: Vec<AllocView> = context.client.get(&format!("/v1/allocs?job={job}")).await?;
+        allocs
+            .iter()
+            .filter(|alloc| id.is_none_or(|id| id == alloc.node))
+            .take(SOURCES_MAX + 1)
+            .map(|alloc| source(0, Some(alloc.node), format!("{job}@{}", alloc.node_name)))
+            .collect()
+    };
+    if sources.len() > SOURCES_MAX {
+        return Err(Failure::usage(format!(
+            "{job} has more than {SOURCES_MAX} slots: choose one with JOB/SLOT or --node"
+        )));
+    }
+    Ok(sources)
+}
+
+/// Reads one slot's logs into `lines`; when following, also those of the allocations after it.
+async fn pump(mut source: Source, lines: mpsc::Sender<(String, Vec<u8>)>) -> Result<(), Failure> {
+    loop {
+        let before = source.alloc().await?;
+        let mut path =
+            format!("/v1/jobs/{}/logs?slot={}&stream={}", source.job, source.slot, source.stream);
+        if source.follow {
+            path.push_str("&follow=true");
+        }
+        if let Some(tail) = source.tail {
+            path.push_str(&format!("&tail={tail}"));
+        }
+        if let Some(node) = source.node {
+            path.push_str(&format!("&node={}", escape(&node.to_string())));
+        }
+        let mut stream = source.client.stream(&path).await?;
+        let mut cutter = Lines::new(LINE_BYTES_MAX);
+        loop {
+            let piece = match stream.next().await {
+                Ok(piece) => piece,
+                // The allocation or the agent went away: look for what comes after it.
+                Err(_) if source.follow => None,
+                Err(failure) => return Err(failure),
+            };
+            let finished = match &piece {
+                Some(bytes) => cutter.push(bytes),
+                None => cutter.finish(),
+            };
+            for line in finished {
+                if lines.send((source.label.clone(), line)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if piece.is_none() {
+                break;
+            }
+        }
+        if !source.follow {
+            return Ok(());
+        }
+        source.tail = loop {
+            tokio::time::sleep(LOOK).await;
+            match source.alloc().await {
+                // The same one, after its agent came back: all up to now was shown.
+                Ok(Some(now)) if before.as_ref() == Some(&now) => break Some(0),
+                Ok(Some(_)) => break None,
+                Ok(None) if source.is_gone().await? => return Ok(()),
+                Ok(None) => {}
+                Err(Failure::Said(Exit::NotFound, _)) => return Ok(()),
+                Err(failure) => return Err(failure),
+            }
+        };
+    }
+}
+
+impl Source {
+    /// The allocation that fills the slot: its node, epoch and restarts.
+    async fn alloc(&self) -> Result<Option<(NodeId, u64, u32)>, Failure> {
+        let path = format!("/v1/allocs?job={}", self.job);
+        let allocs: Vec<AllocView> = self.client.get(&path).await?;
+        Ok(allocs
+            .iter()
+            .filter(|alloc| alloc.id.slot.index == self.slot && alloc.row.phase == Phase::Running)
+            .filter(|alloc| self.node.is_none_or(|node| node == alloc.node))
+            .map(|alloc| (alloc.node, alloc.id.epoch, alloc.row.restarts))
+            .max_by_key(|(_, epoch, _)| *epoch))
+    }
+
+    /// Whether nothing can come any more: the job was stopped or scaled below this slot.
+    async fn is_gone(&self) -> Result<bool, Failure> {
+        match self.client.get::<JobView>(&format!("/v1/jobs/{}", self.job)).await {
+            Ok(job) => Ok(job.kind == JobKind::Service && job.wanted <= self.slot),
+            Err(Failure::Said(Exit::NotFound, _)) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// Cuts a stream of bytes into lines, and lines that are too long into pieces.
+struct Lines {
+    rest: Vec<u8>,
+    most: usize,
+}
+
+impl Lines {
+    fn new(most: usize) -> Self {
+        Self { rest: Vec::new(), most }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut lines = Vec::new();
+        for byte in bytes {
+            if *byte == b'\n' {
+                lines.push(std::mem::take(&mut self.rest));
+            } else {
+                self.rest.push(*byte);
+                if self.rest.len() == self.most {
+                    lines.push(std::mem::take(&mut self.rest));
+                }
+            }
+        }
+        lines
+    }
+
+    fn finish(&mut self) -> Vec<Vec<u8>> {
+        if self.rest.is_empty() { Vec::new() } else { vec![std::mem::take(&mut self.rest)] }
+    }
+}
+
+/// Shows what happened, and with `follow` what happens.
+pub async fn events(context: &Context, follow: bool) -> Result<Exit, Failure> {
+    let path = if follow { "/v1/events?follow=true" } else { "/v1/events" };
+    let mut stream = context.client.stream(path).await?;
+    let mut lines = Lines::new(EVENT_BYTES_MAX);
+    while let Some(bytes) = stream.next().await? {
+        for line in lines.push(&bytes) {
+            show_event(context, &line)?;
+        }
+    }
+    for line in lines.finish() {
+        show_event(context, &line)?;
+    }
+    if follow {
+        return Err(Failure::Said(
+            Exit::Unreachable,
+            "the agent ended the stream of events".into(),
+        ));
+    }
+    Ok(Exit::Ok)
+}
+
+/// One line of a stream of server-sent events; only `data:` says anything to us.
+fn show_event(context: &Context, line: &[u8]) -> Result<(), Failure> {
+    let Some(data) = line.strip_prefix(b"data:") else { return Ok(()) };
+    let event: Event = serde_json::from_slice(data).map_err(|error| {
+        Failure::failed(format!(
+            "an event makes no sense ({error}): weft and weftd must have the same version"
+        ))
+    })?;
+    if context.screen.is_json() {
+        return context.screen.json_line(&event);
+    }
+    let what = match &event.what {
+        EventKind::Node { name, state, .. } => format!("node    {name} is {state}"),
+        EventKind::Job { job, version, message } => {
+            format!("job     {job} version {version}: {message}")
+        }
+        EventKind::Alloc { alloc, on, phase, healthy, message } => {
+            let healthy = if *healthy { ", healthy" } else { "" };
+            let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+            format!("alloc   {alloc} on {} is {phase}{healthy}{message}", on.short())
+        }
+        EventKind::Roster { name, message, .. } => format!("roster  {name}: {message}"),
+    };
+    context.screen.data(&printable(&format!("{}  {what}", clock::display(event.at))))
+}
+
+#[cfg(test)]
+mod tests;

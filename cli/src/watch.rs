@@ -1,0 +1,286 @@
+//! Waits for a job to get where it should be, and shows how it gets there.
+//!
+//! Watching changes nothing: whoever stops watching leaves the job as it is.
+
+use fabric::api::{AllocView, Explanation, JobState, JobView};
+use fabric::id::JobName;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+use crate::Context;
+use crate::exit::{Exit, Failure};
+use crate::screen::{Cell, Table, Tone, printable};
+
+/// Between two looks.
+pub const POLL: Duration = Duration::from_millis(250);
+/// An agent that is restarted while somebody watches is back by then.
+const AGENT_BACK_WITHIN: Duration = Duration::from_secs(15);
+
+/// How a wait came to its end.
+pub enum Ended<T> {
+    /// What was waited for has happened.
+    Itself(T),
+    /// `--timeout` has passed.
+    TimedOut,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Waits for `work`, but not past `timeout` and not past Ctrl-C.
+pub async fn bounded<T>(work: impl Future<Output = T>, timeout: Option<Duration>) -> Ended<T> {
+    let timed_out = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        result = work => Ended::Itself(result),
+        () = timed_out => Ended::TimedOut,
+        Ok(()) = tokio::signal::ctrl_c() => Ended::Interrupted,
+    }
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// The job's version, or a later one.
+    pub version: u64,
+    /// Give up when slots are failing or unplaceable for this long; `None`: never.
+    pub settle: Option<Duration>,
+    /// There was a version before: when this one fails, the fabric may go back to it.
+    pub may_revert: bool,
+    /// Wait no longer than this.
+    pub timeout: Option<Duration>,
+}
+
+/// How a job was when the wait was over.
+pub struct Outcome {
+    /// The exit code that says it.
+    pub exit: Exit,
+    /// The job, as it was seen last.
+    pub job: Option<JobView>,
+}
+
+/// Waits until every slot of `job` is healthy. Says what happens, and why it gives up if it does.
+pub async fn until_healthy(
+    context: &Context,
+    job: &JobName,
+    goal: Goal,
+) -> Result<Outcome, Failure> {
+    let mut progress = Progress::new(context, job);
+    let ended = bounded(progress.follow(goal), goal.timeout).await;
+    context.screen.clear_line();
+    let exit = match ended {
+        Ended::Itself(exit) => exit?,
+        Ended::TimedOut => {
+            let last = progress.summary();
+            context.screen.say_toned(Tone::Bad, &format!("not healthy in time: {last}"));
+            if progress.job.as_ref().is_some_and(|job| job.state == JobState::Unplaceable) {
+                explain(context, job).await?;
+            }
+            Exit::TimedOut
+        }
+        Ended::Interrupted => {
+            context.screen.say(&format!(
+                "stopped watching, nothing else: {job} goes on. To watch again: weft wait {job}"
+            ));
+            Exit::Interrupted
+        }
+    };
+    Ok(Outcome { exit, job: progress.job })
+}
+
+/// Waits until a job is stopped and nothing of it runs any more.
+pub async fn until_gone(
+    context: &Context,
+    job: &JobName,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let gone = async {
+        let mut last = None;
+        loop {
+            let stopped = match context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await {
+                Ok(_) => false,
+                Err(Failure::Said(Exit::NotFound, _)) => true,
+                Err(failure) => return Err(failure),
+            };
+            let left = allocs(context, job).await?.len();
+            if stopped && left == 0 {
+                return Ok(());
+            }
+            if last.replace(left) != Some(left) && left > 0 {
+                context.screen.say(&format!("{left} allocations of {job} are left"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    match bounded(gone, timeout).await {
+        Ended::Itself(result) => result.map(|()| {
+            context.screen.say_toned(Tone::Good, &format!("{job} is gone"));
+            Exit::Ok
+        }),
+        Ended::TimedOut => Err(Failure::Said(Exit::TimedOut, format!("{job} is not gone yet"))),
+        Ended::Interrupted => {
+            context.screen.say("stopped watching, nothing else");
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+/// Live allocations of a job.
+async fn allocs(context: &Context, job: &JobName) -> Result<Vec<AllocView>, Failure> {
+    context.client.get(&format!("/v1/allocs?job={job}")).await
+}
+
+/// Says on stderr which node refuses the job for which reason.
+pub async fn explain(context: &Context, job: &JobName) -> Result<(), Failure> {
+    let explanation: Explanation = context.client.get(&format!("/v1/jobs/{job}/explain")).await?;
+    let mut table = Table::new(&["NODE", "WHY NOT"]);
+    for verdict in &explanation.nodes {
+        if let Some(rejection) = &verdict.rejection {
+            table.row([verdict.name.clone().into(), Cell::new(rejection.to_string(), Tone::Plain)]);
+        }
+    }
+    context.screen.say_table(&table);
+    Ok(())
+}
+
+/// What was seen so far.
+struct Progress<'a> {
+    context: &'a Context,
+    name: &'a JobName,
+    started: Instant,
+    job: Option<JobView>,
+    /// Each slot's last line, by slot and node.
+    slots: BTreeMap<(u32, String), String>,
+    /// Since when slots are failing or unplaceable.
+    trouble: Option<(JobState, Instant)>,
+}
+
+impl<'a> Progress<'a> {
+    fn new(context: &'a Context, name: &'a JobName) -> Self {
+        let started = Instant::now();
+        Self { context, name, started, job: None, slots: BTreeMap::new(), trouble: None }
+    }
+
+    async fn follow(&mut self, goal: Goal) -> Result<Exit, Failure> {
+        let mut answered = Instant::now();
+        loop {
+            match self.look().await {
+                Ok(()) => answered = Instant::now(),
+                Err(Failure::Said(Exit::Unreachable, message)) => {
+                    if answered.elapsed() > AGENT_BACK_WITHIN || self.job.is_none() {
+                        return Err(Failure::Said(Exit::Unreachable, message));
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+            if let Some(exit) = self.decide(goal).await? {
+                return Ok(exit);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Asks once, and says what is new.
+    async fn look(&mut self) -> Result<(), Failure> {
+        let job: JobView = self.context.client.get(&format!("/v1/jobs/{}", self.name)).await?;
+        let allocs = allocs(self.context, self.name).await?;
+        for alloc in allocs.iter().filter(|alloc| alloc.current) {
+            let line = slot_line(alloc);
+            let key = (alloc.id.slot.index, alloc.node.to_string());
+            if self.slots.get(&key) != Some(&line) {
+                self.context.screen.clear_line();
+                self.context.screen.say(&printable(&line));
+                self.slots.insert(key, line);
+            }
+        }
+        let before = self.job.as_ref().map(|job| (job.state, job.version));
+        if before != Some((job.state, job.version)) {
+            self.trouble = None;
+        }
+        if matches!(job.state, JobState::Failing | JobState::Unplaceable) {
+            self.trouble.get_or_insert((job.state, Instant::now()));
+        }
+        self.job = Some(job);
+        let seconds = self.started.elapsed().as_secs();
+        self.context.screen.replace_line(&format!("{} ({seconds}s)", self.summary()));
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let Some(job) = &self.job else { return format!("{} was not seen", self.name) };
+        let reason = job.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        printable(&format!(
+            "{} version {} is {}, {} of {} slots healthy{reason}",
+            job.name, job.version, job.state, job.healthy, job.wanted
+        ))
+    }
+
+    /// Whether it is over, and how. Says so.
+    async fn decide(&self, goal: Goal) -> Result<Option<Exit>, Failure> {
+        let Some(job) = &self.job else { return Ok(None) };
+        let screen = &self.context.screen;
+        match job.state {
+            JobState::Healthy if job.version >= goal.version => {
+                screen.clear_line();
+                screen.say_toned(Tone::Good, &self.summary());
+                return Ok(Some(Exit::Ok));
+            }
+            JobState::Reverted if goal.settle.is_some() => {
+                screen.clear_line();
+                let reason = job.reason.as_deref().unwrap_or("it did not become healthy");
+                screen.say_toned(Tone::Bad, &printable(&format!(
+                    "version {} of {} failed and was reverted, version {} is in force: {reason}",
+                    goal.version, job.name, job.version
+                )));
+                return Ok(Some(Exit::Failed));
+            }
+            _ => {}
+        }
+        let (Some(settle), Some((state, since))) = (goal.settle, self.trouble) else {
+            return Ok(None);
+        };
+        let grace = job.spec.health.as_ref().map_or(Duration::ZERO, |health| health.grace);
+        let patience = match state {
+            JobState::Unplaceable => settle,
+            // A version that fails is taken back, if there is one to go back to: worth waiting for.
+            _ if goal.may_revert && job.spec.update.auto_revert => {
+                settle + job.spec.update.deadline
+            }
+            _ => settle + grace,
+        };
+        if since.elapsed() < patience {
+            return Ok(None);
+        }
+        screen.clear_line();
+        screen.say_toned(Tone::Bad, &self.summary());
+        if state == JobState::Failing {
+            screen.say(&format!(
+                "it goes on trying; see weft logs {0} and weft explain {0}",
+                job.name
+            ));
+            return Ok(Some(Exit::Failed));
+        }
+        explain(self.context, self.name).await?;
+        screen.say("it stays pending, and starts when a node can take it");
+        Ok(Some(Exit::Unplaceable))
+    }
+}
+
+/// `web/0 on rack1: running, healthy`
+fn slot_line(alloc: &AllocView) -> String {
+    let healthy = if alloc.row.healthy { ", healthy" } else { "" };
+    let trouble = alloc.row.trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+    let restarts = match alloc.row.restarts {
+        0 => String::new(),
+        count => format!(", restarts: {count}"),
+    };
+    format!(
+        "{} on {}: {}{healthy}{restarts}{trouble}",
+        alloc.id.slot, alloc.node_name, alloc.row.phase
+    )
+}

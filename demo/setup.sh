@@ -1,0 +1,50 @@
+#!/bin/bash
+# Installs what building, testing and showing weft needs and this machine does not have: nothing when
+# all is there. Says what it installs, and why. `setup.sh bench` adds what the benchmarks measure beside.
+set -euo pipefail
+
+# Program, Debian package, what for.
+needed='
+cc               gcc                build: the linker
+ip               iproute2           demo, tests: network namespaces
+nft              nftables           tests: a network that loses packets
+nsenter          util-linux         demo, tests: machines out of namespaces
+mount            mount              demo, tests: machines out of namespaces
+hostname         hostname           demo, tests: machines out of namespaces
+/usr/bin/python3 python3-minimal    demo, tests: the service they run
+systemd-nspawn   systemd-container  tests: machines with systemd
+mmdebstrap       mmdebstrap         tests: machines with systemd
+dbus-daemon      dbus               tests: machines with systemd
+avahi-daemon     avahi-daemon       tests: discovery beside Avahi
+avahi-browse     avahi-utils        tests: discovery beside Avahi
+'
+[ "${1:-}" != bench ] || needed+='
+serf             serf               bench: the same measured beside it
+'
+
+missing=() why=()
+while read -r program package reason; do
+    [ -n "$program" ] || continue
+    PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null && continue
+    missing+=("$package")
+    why+=("  $package  ($program; $reason)")
+done <<<"$needed"
+# Beyond programs: the service of the demo is in the standard library, which the minimal package lacks.
+/usr/bin/python3 -c 'import http.server' 2>/dev/null || { missing+=(python3); why+=("  python3  (http.server; demo, tests: the service they run)"); }
+
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: to install:"
+    printf '%s\n' "${why[@]}"
+    command -v apt-get >/dev/null || { echo "setup: there is no apt-get here: install these yourself" >&2; exit 1; }
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    # Services of these packages are for tests that start their own; here none should begin to run.
+    install() {
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends "${missing[@]}"
+    }
+    install || { echo "setup: the package lists may be old: fetching them"; "${as_root[@]}" apt-get update; install; }
+else
+    echo "setup: every program is there"
+fi
+
+command -v cargo >/dev/null || { echo "setup: Rust is missing: see https://rustup.rs" >&2; exit 1; }

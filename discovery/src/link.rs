@@ -1,0 +1,130 @@
+//! Tells when the machine's network changes.
+//!
+//! The kernel announces changes of links and addresses to anyone who listens (rtnetlink(7)). What it
+//! says is not read: a look at the addresses tells what is there now, whatever was missed.
+
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::interfaces::Interfaces;
+
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+
+/// Flags of an IPv6 address that cannot be used: `IFA_F_DADFAILED`, `IFA_F_TENTATIVE`.
+const UNUSABLE: u8 = 0x08 | 0x40;
+
+/// A socket that hears of every change of a link or an address.
+#[derive(Debug)]
+pub struct LinkWatcher {
+    socket: AsyncFd<OwnedFd>,
+}
+
+impl LinkWatcher {
+    /// Starts listening. Needs a runtime with I/O. Fails where the agent may not open netlink sockets.
+    #[allow(unsafe_code)]
+    pub fn open() -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        // SAFETY: the `OwnedFd` keeps its descriptor open, and the same, until the `AsyncFd` drops it.
+        let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        Ok(Self { socket: registered? })
+    }
+
+    /// Waits for a change. Several that arrived together count as one. Can be cancelled.
+    pub async fn changed(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            let mut heard = false;
+            let mut message = [0; 64];
+            loop {
+                match recv(self.socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+                    // A longer message is cut: that there was one is all we want to know.
+                    Ok(_) | Err(Errno::ENOBUFS) => heard = true,
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ready.clear_ready();
+            if heard {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The usable addresses of the interfaces that take part: name, index and address of each.
+pub fn usable_addresses(interfaces: &Interfaces) -> BTreeSet<(String, u32, IpAddr)> {
+    let unusable = unusable_addresses();
+    let mut usable = BTreeSet::new();
+    let Ok(all) = getifaddrs() else {
+        return usable;
+    };
+    for entry in all {
+        let running = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        let loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+        if !entry.flags.contains(running) || !interfaces.allows(&entry.interface_name, loopback) {
+            continue;
+        }
+        let Some(storage) = entry.address else { continue };
+        let address = if let Some(v4) = storage.as_sockaddr_in() {
+            IpAddr::V4(v4.ip())
+        } else if let Some(v6) = storage.as_sockaddr_in6() {
+            IpAddr::V6(v6.ip())
+        } else {
+            continue;
+        };
+        if !unusable.contains(&(entry.interface_name.clone(), address)) {
+            let index = nix::net::if_::if_nametoindex(entry.interface_name.as_str()).unwrap_or(0);
+            usable.insert((entry.interface_name, index, address));
+        }
+    }
+    usable
+}
+
+/// IPv6 addresses that the kernel has not checked for duplicates yet, or found to be one: nothing
+/// can be sent from them.
+fn unusable_addresses() -> BTreeSet<(String, IpAddr)> {
+    let table = std::fs::read_to_string("/proc/self/net/if_inet6").unwrap_or_default();
+    table.lines().filter_map(unusable_address).collect()
+}
+
+/// Reads a line: address, index, prefix, scope and flags in hex, then the interface's name.
+fn unusable_address(line: &str) -> Option<(String, IpAddr)> {
+    let mut fields = line.split_ascii_whitespace();
+    let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let flags = u8::from_str_radix(fields.nth(3)?, 16).ok()?;
+    let name = fields.next()?;
+    (flags & UNUSABLE != 0).then(|| (name.to_owned(), IpAddr::V6(Ipv6Addr::from_bits(address))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tentative_addresses_are_recognised() {
+        let line = "fe800000000000000000000000000001 02 40 20 c0     eth0";
+        let tentative = ("eth0".to_owned(), "fe80::1".parse().expect("an address"));
+        assert_eq!(unusable_address(line), Some(tentative));
+        assert_eq!(unusable_address(&line.replace("c0", "80")), None);
+        assert_eq!(unusable_address("fe80 02"), None);
+        assert_eq!(unusable_address(""), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! What the invariants need to remember of the past: promises, commands, deaths, submits.
+
+use fabric::api::NodeState;
+use fabric::id::{AllocId, JobName, NodeId, SlotId};
+use fabric::io::{Answer, Request, UnitEvent};
+use fabric::job::JobSpec;
+use fabric::message::Message;
+use fabric::table::{Key, Order};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::node::SimNode;
+
+/// An invariant was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant's name: a sentence.
+    pub invariant: &'static str,
+    /// When it was noticed, in world time.
+    pub at: Duration,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sentence = self.invariant.trim_start_matches("invariant_").replace('_', " ");
+        write!(f, "broken at {:.3} s: {sentence}: {}", self.at.as_secs_f64(), self.detail)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// What a node wants done that can be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Command {
+    /// Start a unit.
+    Start,
+    /// Stop a unit.
+    Stop,
+    /// Ask another node to run a slot.
+    Propose,
+    /// Ask another node to end an allocation.
+    Retire,
+}
+
+/// A job that a user was told is kept.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The row that was kept; later ones may have replaced it.
+    pub order: Order,
+    /// Identities that had it, or a later one, on disk when the user was told.
+    pub holders: BTreeSet<NodeId>,
+    /// When.
+    pub at: Duration,
+}
+
+/// What a failing unit leaves behind.
+const TROUBLES_MAX: usize = 100_000;
+
+/// What happened so far, as far as an invariant asks for it.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// The first broken invariant.
+    pub violation: Option<Violation>,
+    /// Commands about one allocation since anything changed for it, and when the first of them was given.
+    repeats: BTreeMap<(usize, Command, AllocId, u32), VecDeque<Duration>>,
+    /// Commands of all nodes since [`Book::watch_quiet`]: when, about what, and in words.
+    pub moves: Option<Vec<(Duration, AllocId, String)>>,
+    /// What nodes were asked to hold: by holder's index, asker and ticket.
+    holds: BTreeMap<(usize, NodeId, u64), Vec<(Key, Order)>>,
+    /// Allocations whose end or restart somebody asked for, by node.
+    asked_to_end: BTreeSet<(usize, AllocId)>,
+    /// When a user last asked something of a node that changes what runs.
+    pub user_asked: Vec<Option<Duration>>,
+    /// Since when a node has been without any peer.
+    pub alone_since: Vec<Option<Duration>>,
+    /// When an agent last started.
+    pub started: Vec<Duration>,
+    /// What a node last said of another one, and when.
+    pub views: BTreeMap<(usize, NodeId), (NodeState, Duration)>,
+    /// What users were told is kept.
+    pub commits: BTreeMap<JobName, Commit>,
+    /// Every spec that was ever submitted, by job: its hash without a generation.
+    pub submitted: BTreeMap<JobName, Vec<JobSpec>>,
+    /// When a unit of a slot last failed on a node.
+    pub troubles: BTreeMap<(SlotId, usize), Duration>,
+    /// When a unit of an allocation became active, by node.
+    pub active: BTreeMap<(usize, AllocId), Duration>,
+    /// When a disk was lost the last time.
+    pub wiped: Option<Duration>,
+    /// Identities that machines lost with their disks.
+    pub former: BTreeMap<usize, Vec<NodeId>>,
+}
+
+impl Book {
+    /// A book about this many nodes.
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            user_asked: vec![None; nodes],
+            alone_since: vec![None; nodes],
+            started: vec![Duration::ZERO; nodes],
+            ..Self::default()
+        }
+    }
+
+    /// Writes a broken invariant down; only the first one counts.
+    pub fn violate(&mut self, at: Duration, invariant: &'static str, detail: String) {
+        self.violation.get_or_insert(Violation { invariant, at, detail });
+    }
+
+    /// From now on no node should want anything any more.
+    pub fn watch_quiet(&mut self, watch: bool) {
+        self.moves = watch.then(Vec::new);
+    }
+
+    /// A node gave a command about an allocation. Returns how often within the last minute, without
+    /// anything having changed for that allocation.
+    pub fn commanded(
+        &mut self,
+        time: Duration,
+        node: usize,
+        command: Command,
+        alloc: &AllocId,
+        run: u32,
+    ) -> usize {
+        if let Some(moves) = &mut self.moves {
+            moves.push((time, alloc.clone(), format!("{command:?} by node {node}")));
+        }
+        let times = self.repeats.entry((node, command, alloc.clone(), run)).or_default();
+        while times.front().is_some_and(|first| time - *first > Duration::from_secs(60)) {
+            times.pop_front();
+        }
+        times.push_back(time);
+        times.len()
+    }
+
+    /// Something changed for an allocation on a node.
+    pub fn progress(&mut self, node: usize, alloc: &AllocId) {
+        self.repeats.retain(|(by, _, about, _), _| *by != node || about != alloc);
+    }
+
+    /// A message arrives.
+    pub fn delivered(&mut self, to: usize, from: NodeId, message: &Message) {
+        match message {
+            Message::Hold { ticket, entries } => {
+                let held = entries.iter().map(|entry| (entry.key.clone(), entry.order()));
+                self.holds.insert((to, from, *ticket), held.collect());
+            }
+            Message::Retire { alloc, .. } | Message::Restart { alloc } => {
+                self.asked_to_end.insert((to, alloc.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// What a node was asked to hold under a ticket.
+    pub fn hold(&self, node: usize, asker: NodeId, ticket: u64) -> &[(Key, Order)] {
+        self.holds.get(&(node, asker, ticket)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a peer asked a node to end or restart an allocation.
+    pub fn was_asked_to_end(&self, node: usize, alloc: &AllocId) -> bool {
+        self.asked_to_end.contains(&(node, alloc.clone()))
+    }
+
+    /// A user asks something.
+    pub fn asked(&mut self, time: Duration, node: usize, request: &Request) {
+        self.user_asked[node] = Some(time);
+        if let Request::Submit { spec, .. } = request {
+            self.submitted.entry(spec.name.clone()).or_default().push((**spec).clone());
+        }
+    }
+
+    /// A user is told something. A submit that counts holders has to have them.
+    pub fn answered(
+        &mut self,
+        time: Duration,
+        node: usize,
+        nodes: &[SimNode],
+        request: &Request,
+        answer: &Answer,
+    ) {
+        let Answer::Submitted(submitted) = answer else { return };
+        let key = Key::Job(submitted.job.clone());
+        let Some(order) = nodes[node].disk.entry_under_way(&key).map(|entry| entry.order()) else {
+            return;
+        };
+        let holders: BTreeSet<NodeId> = nodes
+            .iter()
+            .filter(|node| node.disk.entry(&key).is_some_and(|entry| entry.order() >= order))
+            .map(|node| node.identity)
+            .collect();
+        let wiped = self.wiped.is_some_and(|at| time - at < Duration::from_secs(2));
+        if (submitted.held_by as usize) > holders.len() && !wiped {
+            let detail = format!(
+                "{} says that {} nodes hold {} at version {}, but {} do ({request:?})",
+                nodes[node].name,
+                submitted.held_by,
+                submitted.job,
+                submitted.version,
+                holders.len(),
+            );
+            self.violate(time, "invariant_an_answer_counts_only_real_holders", detail);
+        }
+        let commit = Commit { order, holders, at: time };
+        match self.commits.get_mut(&submitted.job) {
+            Some(before) if before.order >= order => {}
+            _ => {
+                self.commits.insert(submitted.job.clone(), commit);
+            }
+        }
+    }
+
+    /// An agent starts.
+    pub fn started(&mut self, time: Duration, node: usize) {
+        self.started[node] = time;
+        self.repeats.retain(|(by, ..), _| *by != node);
+        self.views.retain(|(by, _), _| *by != node);
+        self.holds.retain(|(by, ..), _| *by != node);
+    }
+
+    /// A node says how another one is doing.
+    pub fn saw(&mut self, time: Duration, node: usize, subject: NodeId, state: NodeState) {
+        self.views.insert((node, subject), (state, time));
+    }
+
+    /// The unit manager says something of a unit.
+    pub fn unit(&mut self, time: Duration, node: usize, alloc: &AllocId, event: &UnitEvent) {
+        match event {
+            UnitEvent::Running { .. } => {
+                self.active.entry((node, alloc.clone())).or_insert(time);
+            }
+            UnitEvent::Exited { success, .. } => {
+                self.active.remove(&(node, alloc.clone()));
+                if !success && self.troubles.len() < TROUBLES_MAX {
+                    self.troubles.insert((alloc.slot.clone(), node), time);
+                }
+            }
+            UnitEvent::Refused { .. } => {
+                if self.troubles.len() < TROUBLES_MAX {
+                    self.troubles.insert((alloc.slot.clone(), node), time);
+                }
+            }
+        }
+    }
+
+    /// Whether a slot failed on a node within `within` before `time`.
+    pub fn had_trouble(
+        &self,
+        slot: &SlotId,
+        node: usize,
+        time: Duration,
+        within: Duration,
+    ) -> bool {
+        self.troubles.get(&(slot.clone(), node)).is_some_and(|at| time - *at < within)
+    }
+}

@@ -1,0 +1,214 @@
+//! What goes wrong, and when: a schedule drawn from the seed. Every fault ends.
+
+use fabric::id::NodeId;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::time::Duration;
+
+use crate::clock::TRUE_RATE_PPM;
+use crate::disk::DiskMode;
+use crate::network::Quality;
+use crate::units::Temper;
+use crate::world::World;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Something that goes wrong for a while. Nodes are indices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent is killed; units live on.
+    AgentCrash(usize),
+    /// The power fails.
+    PowerCut(usize),
+    /// The power fails, and the disk is replaced by an empty one: the node joins anew.
+    DiskLoss(usize),
+    /// Nothing passes between the two sides.
+    Split(Vec<usize>, Vec<usize>),
+    /// Nothing passes from the first side to the second.
+    OneWaySplit(Vec<usize>, Vec<usize>),
+    /// Packets get lost and repeated, and take long.
+    BadNetwork(Quality),
+    /// Writes take seconds.
+    SlowDisk(usize),
+    /// Writes fail.
+    FullDisk(usize),
+    /// The agent gets no processor.
+    Stall(usize),
+    /// The wall clock jumps by milliseconds, and stays there.
+    ClockJump(usize, i64),
+    /// The monotonic clock runs at this many parts per million from now on.
+    ClockDrift(usize, u32),
+    /// The unit manager misbehaves.
+    Units(usize, Temper),
+    /// Some commands to the unit manager get lost.
+    LostCommands(usize, u32),
+    /// Something outside kills a unit.
+    UnitKill(usize),
+}
+
+/// A fault and its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// When it begins, from the beginning of the schedule.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasting: Duration,
+    /// What it is.
+    pub fault: Fault,
+}
+
+/// Draws a schedule for `nodes` nodes over `span`. Everything begins and ends within it.
+pub fn schedule(random: &mut ChaCha8Rng, nodes: usize, span: Duration) -> Vec<Scheduled> {
+    let mut schedule = Vec::new();
+    let mut at = Duration::ZERO;
+    // Some worlds are quiet, some are not.
+    let mean_ms = random.random_range(4_000..40_000u64);
+    let mut losses = nodes / 4;
+    loop {
+        at += Duration::from_millis(random.random_range(0..2 * mean_ms));
+        let lasting = Duration::from_millis(match random.random_range(0..4u8) {
+            0 => random.random_range(100..2_000),
+            1 | 2 => random.random_range(2_000..30_000),
+            _ => random.random_range(30_000..120_000),
+        });
+        if at + lasting >= span {
+            return schedule;
+        }
+        let fault = draw(random, nodes, &mut losses);
+        schedule.push(Scheduled { at, lasting, fault });
+    }
+}
+
+fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
+    let node = random.random_range(0..nodes);
+    match random.random_range(0..100u8) {
+        0..14 => Fault::AgentCrash(node),
+        14..28 => Fault::PowerCut(node),
+        28..32 if *losses > 0 => {
+            *losses -= 1;
+            Fault::DiskLoss(node)
+        }
+        28..42 => {
+            let (one, other) = sides(random, nodes);
+            Fault::Split(one, other)
+        }
+        42..50 => {
+            let (one, other) = sides(random, nodes);
+            Fault::OneWaySplit(one, other)
+        }
+        50..58 => Fault::BadNetwork(Quality {
+            latency: Duration::from_micros(random.random_range(200..20_000)),
+            tail: Duration::from_millis(random.random_range(5..500)),
+            loss_permille: random.random_range(0..150),
+            repeat_permille: random.random_range(0..100),
+        }),
+        58..63 => Fault::SlowDisk(node),
+        63..68 => Fault::FullDisk(node),
+        68..76 => Fault::Stall(node),
+        76..80 => {
+            let jumps = [DAY_MS, -DAY_MS, 5_000, -5_000];
+            Fault::ClockJump(node, jumps[random.random_range(0..jumps.len())])
+        }
+        80..84 => {
+            let drift = random.random_range(0..100_000);
+            Fault::ClockDrift(node, TRUE_RATE_PPM - 50_000 + drift)
+        }
+        84..90 => {
+            let tempers = [Temper::Slow, Temper::Refusing, Temper::CrashLooping];
+            Fault::Units(node, tempers[random.random_range(0..tempers.len())])
+        }
+        90..95 => Fault::LostCommands(node, random.random_range(10..300)),
+        _ => Fault::UnitKill(node),
+    }
+}
+
+/// Two sides, the first not empty; often a single node is cut off.
+fn sides(random: &mut ChaCha8Rng, nodes: usize) -> (Vec<usize>, Vec<usize>) {
+    let mut all: Vec<usize> = (0..nodes).collect();
+    all.shuffle(random);
+    let one = if random.random() { 1 } else { random.random_range(1..=nodes.div_ceil(2)) };
+    let other = all.split_off(one);
+    (all, other)
+}
+
+impl Fault {
+    /// It begins. What is returned goes to [`Fault::end`].
+    pub fn begin(&self, world: &mut World, lasting: Duration) -> Option<NodeId> {
+        match self {
+            Fault::AgentCrash(node) => world.crash_agent(*node),
+            Fault::PowerCut(node) => world.power_off(*node),
+            Fault::DiskLoss(node) => {
+                let lost = world.nodes[*node].identity;
+                world.wipe(*node);
+                return Some(lost);
+            }
+            Fault::Split(one, other) => {
+                world.split(one, other);
+                world.split(other, one);
+            }
+            Fault::OneWaySplit(from, to) => world.split(from, to),
+            Fault::BadNetwork(quality) => {
+                world.tell(|_| format!("the network is bad: {quality:?}"));
+                world.network.quality = *quality;
+            }
+            Fault::SlowDisk(node) => world.set_disk(*node, DiskMode::Slow),
+            Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Refusing),
+            Fault::Stall(node) => {
+                let lasting = lasting.min(Duration::from_secs(10));
+                world.tell(|world| format!("{} stalls for {lasting:?}", world.nodes[*node].name));
+                world.pause(*node, world.time + lasting);
+            }
+            Fault::ClockJump(node, by_ms) => world.set_clock(*node, None, *by_ms),
+            Fault::ClockDrift(node, rate_ppm) => world.set_clock(*node, Some(*rate_ppm), 0),
+            Fault::Units(node, temper) => world.set_temper(*node, *temper),
+            Fault::LostCommands(node, permille) => {
+                world.nodes[*node].lost_commands_permille = *permille;
+            }
+            Fault::UnitKill(node) => {
+                let units: Vec<_> =
+                    world.nodes[*node].units.there().map(|(alloc, _)| alloc.clone()).collect();
+                if let Some(alloc) = units.get(lasting.as_millis() as usize % units.len().max(1)) {
+                    world.kill_unit(*node, alloc);
+                }
+            }
+        }
+        None
+    }
+
+    /// It ends. Clocks stay where they are.
+    pub fn end(&self, world: &mut World) {
+        match self {
+            Fault::AgentCrash(node) | Fault::PowerCut(node) | Fault::DiskLoss(node) => {
+                world.restart(*node);
+            }
+            Fault::Split(one, other) => {
+                world.unsplit(one, other);
+                world.unsplit(other, one);
+            }
+            Fault::OneWaySplit(from, to) => world.unsplit(from, to),
+            Fault::BadNetwork(_) => world.network.quality = world.settings.quality,
+            Fault::SlowDisk(node) | Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Well),
+            Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
+            Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
+            Fault::Stall(_) | Fault::ClockJump(..) | Fault::ClockDrift(..) | Fault::UnitKill(_) => {
+            }
+        }
+    }
+}
+
+/// All is well again: every fault ends, whatever the schedule says, and every machine is on.
+pub fn heal(world: &mut World) {
+    world.heal_network();
+    for node in 0..world.nodes.len() {
+        world.nodes[node].disk.mode = DiskMode::Well;
+        world.nodes[node].units.temper = Temper::Well;
+        world.nodes[node].lost_commands_permille = 0;
+        if world.nodes[node].agent.is_none() {
+            world.restart(node);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! Runs thousands of weft cores in virtual time under faults.
+//!
+//! Everything comes from one seed: machines, network, faults and what users want. A run that breaks an
+//! invariant is repeated, event by event, by giving the seed again. See `docs/TESTING.md`.
+#![forbid(unsafe_code)]
+
+pub mod book;
+pub mod clock;
+pub mod disk;
+pub mod faults;
+pub mod invariants;
+pub mod machines;
+pub mod network;
+pub mod node;
+pub mod run;
+pub mod swarm;
+pub mod trace;
+pub mod units;
+pub mod workload;
+pub mod world;

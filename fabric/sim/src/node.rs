@@ -1,0 +1,135 @@
+//! One node of the simulated fabric: a machine with its clocks, disk and unit manager, and an agent that
+//! may be running or not.
+
+use fabric::id::{AllocId, NodeId};
+use fabric::table::Keyring;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::clock::VirtualClock;
+use crate::disk::Disk;
+use crate::machines::Hardware;
+use crate::units::UnitManager;
+
+/// The agent's port on every machine.
+const PORT: u16 = 7474;
+
+/// A machine and its agent. What is not in `agent` survives the agent; `disk` and what stands above it
+/// survive the machine's power.
+pub struct SimNode {
+    /// Host name.
+    pub name: String,
+    /// What it is made of.
+    pub hardware: Hardware,
+    /// Where its agent listens, whatever its identity.
+    pub address: SocketAddr,
+    /// Its key. A machine that loses its disk gets another one.
+    pub identity: NodeId,
+    /// It was let into the fabric under this identity.
+    pub joined: bool,
+    /// Starts of its agent, over all identities.
+    pub generation: u64,
+    /// Both clocks.
+    pub clock: VirtualClock,
+    /// What it wrote.
+    pub disk: Disk,
+    /// Gone when the power goes.
+    pub units: UnitManager,
+    /// Whether the machine is on.
+    pub powered: bool,
+    /// Gone when the agent dies.
+    pub agent: Option<Agent>,
+    /// The agent does nothing before this: the machine is too busy to run it.
+    pub paused_until: Duration,
+    /// Commands to the unit manager that get lost, in thousandths.
+    pub lost_commands_permille: u32,
+}
+
+/// A running agent: the core, and what the real agent keeps beside it.
+pub struct Agent {
+    /// The real thing.
+    pub core: fabric::node::Node,
+    /// Whom it listens to, as of the last [`TrustChanged`](fabric::io::Output::TrustChanged).
+    pub roster: BTreeSet<NodeId>,
+    /// Which keys it seals and opens with, likewise.
+    pub keyring: Keyring,
+    /// When it will be woken, and which wake-up that is: later ones make earlier ones void.
+    pub wake: Option<(Duration, u64)>,
+    /// When it started.
+    pub started: Duration,
+    /// Last sequence number of a write.
+    pub sequence: Option<u64>,
+    /// Units that it checks: the run that the last start command was about.
+    pub checks: BTreeMap<AllocId, u32>,
+}
+
+impl Agent {
+    /// Around a core that has just started.
+    pub fn new(core: fabric::node::Node, started: Duration) -> Self {
+        let (roster, keyring) = (BTreeSet::new(), Keyring::default());
+        let mut agent = Self {
+            core,
+            roster,
+            keyring,
+            wake: None,
+            started,
+            sequence: None,
+            checks: BTreeMap::new(),
+        };
+        agent.trust_changed();
+        agent
+    }
+
+    /// Asks the core again whom to trust.
+    pub fn trust_changed(&mut self) {
+        self.roster = self.core.roster().into_iter().map(|(node, _)| node).collect();
+        self.keyring = self.core.keyring();
+    }
+
+    /// The id of the key that seals.
+    pub fn sealing_key(&self) -> Option<u32> {
+        self.keyring.keys.keys().next_back().copied()
+    }
+}
+
+impl SimNode {
+    /// The machine with this index, switched off, with an empty disk.
+    pub fn new(index: usize, name: String, hardware: Hardware, random: &mut ChaCha8Rng) -> Self {
+        let ip = Ipv4Addr::from(0x0a00_0001 + index as u32);
+        Self {
+            name,
+            hardware,
+            address: SocketAddr::from((ip, PORT)),
+            identity: fresh_identity(random),
+            joined: false,
+            generation: 0,
+            clock: VirtualClock::new(Duration::from_secs(100 * (1 + index as u64))),
+            disk: Disk::default(),
+            units: UnitManager::new(ChaCha8Rng::from_rng(random)),
+            powered: true,
+            agent: None,
+            paused_until: Duration::ZERO,
+            lost_commands_permille: 0,
+        }
+    }
+
+    /// The core, while the agent runs.
+    pub fn core(&self) -> Option<&fabric::node::Node> {
+        self.agent.as_ref().map(|agent| &agent.core)
+    }
+
+    /// Whether its agent runs and gets to do something.
+    pub fn is_awake(&self, time: Duration) -> bool {
+        self.agent.is_some() && self.paused_until <= time
+    }
+}
+
+/// A key that nobody had before.
+pub fn fresh_identity(random: &mut ChaCha8Rng) -> NodeId {
+    let mut key = [0; 32];
+    rand::Rng::fill_bytes(random, &mut key);
+    NodeId(key)
+}

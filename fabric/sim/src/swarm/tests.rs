@@ -1,0 +1,47 @@
+use super::*;
+use crate::trace::Detail;
+use fabric::node::Canary;
+
+const THREADS: usize = 2;
+
+fn plan(seed: u64, canary: Option<Canary>) -> Plan {
+    Plan {
+        seed,
+        nodes: 8,
+        turmoil: Duration::from_secs(600),
+        canary,
+        detail: Detail::Nothing,
+        print: false,
+    }
+}
+
+#[test]
+fn a_small_swarm_breaks_nothing() {
+    let summary = swarm(&plan(1000, None), 10, THREADS, |_, result| result.is_ok());
+    let told: Vec<String> = summary
+        .failures
+        .iter()
+        .map(|failure| format!("{}: {}", failure.seed, failure.why))
+        .collect();
+    assert!(told.is_empty(), "{told:#?}");
+    assert_eq!(summary.outcomes.len(), 10);
+}
+
+/// The planted bug gives a core away twice; the same seeds without it are clean.
+#[test]
+fn the_canary_is_caught_within_twenty_seeds() {
+    let claimed_twice = |failure: &Failure| match &failure.why {
+        Why::Broken(violation) => {
+            violation.invariant
+                == "invariant_a_core_byte_device_or_port_is_never_claimed_twice_on_a_node"
+        }
+        Why::Panicked(_) => false,
+    };
+    let plan = plan(1, Some(Canary::ForgetsAClaim));
+    let caught = swarm(&plan, 20, THREADS, |_, result| !result.is_err_and(claimed_twice));
+    let Some(failure) = caught.failures.iter().find(|failure| claimed_twice(failure)) else {
+        panic!("20 seeds, and nobody noticed: {:?}", caught.failures);
+    };
+    let clean = Plan { seed: failure.seed, canary: None, ..plan };
+    assert!(run_one(&clean).is_ok());
+}

@@ -1,0 +1,359 @@
+//! A unit manager that behaves: it starts slowly, crash-loops, refuses, ignores stop until it kills,
+//! and keeps its units when the agent dies.
+//!
+//! How a unit behaves is written in its job, in the environment variable [`BEHAVES`], so that the spec
+//! carries its behaviour through the fabric and a new version can behave differently.
+
+use fabric::cpuset::CpuSet;
+use fabric::id::AllocId;
+use fabric::io::{Launch, UnitEvent, UnitFound};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The environment variable that says how a unit behaves, for example `starts=2s,exits=10s`.
+pub const BEHAVES: &str = "BEHAVES";
+
+/// How a unit of a job behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behaviour {
+    /// From the command to `active`; without one, up to half a second.
+    pub starts: Option<Duration>,
+    /// It exits with a failure after running this long.
+    pub exits: Option<Duration>,
+    /// The unit manager refuses to start it.
+    pub refuses: bool,
+    /// It outlives its stop timeout and is killed.
+    pub ignores_stop: bool,
+    /// Its health check fails.
+    pub unhealthy: bool,
+    /// It gets other CPUs than it was promised.
+    pub misplaced: bool,
+}
+
+/// A text that says nothing about how a unit behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotABehaviour(pub String);
+
+impl std::fmt::Display for NotABehaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:?} is not a behaviour: write well, starts=2s, exits=10s, refuses, ignores-stop, unhealthy or misplaced",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for NotABehaviour {}
+
+impl Behaviour {
+    /// A unit that starts, runs until it is stopped, and then ends.
+    pub const WELL: Behaviour = Behaviour {
+        starts: None,
+        exits: None,
+        refuses: false,
+        ignores_stop: false,
+        unhealthy: false,
+        misplaced: false,
+    };
+
+    /// Reads the comma-separated list in [`BEHAVES`].
+    pub fn parse(text: &str) -> Result<Self, NotABehaviour> {
+        let mut behaviour = Self::WELL;
+        for word in text.split(',').map(str::trim) {
+            let refuse = || NotABehaviour(word.into());
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let duration = || fabric::job::duration::parse(value).map_err(|_| refuse()).map(Some);
+            match name {
+                "" | "well" => {}
+                "starts" => behaviour.starts = duration()?,
+                "exits" => behaviour.exits = duration()?,
+                "refuses" => behaviour.refuses = true,
+                "ignores-stop" => behaviour.ignores_stop = true,
+                "unhealthy" => behaviour.unhealthy = true,
+                "misplaced" => behaviour.misplaced = true,
+                _ => return Err(refuse()),
+            }
+        }
+        Ok(behaviour)
+    }
+
+    /// How units of this task behave.
+    pub fn of(task: &fabric::job::Task) -> Self {
+        task.env.get(BEHAVES).and_then(|text| Self::parse(text).ok()).unwrap_or(Self::WELL)
+    }
+
+    /// Whether a unit gets to run and keeps running.
+    pub fn is_sound(&self) -> bool {
+        self.exits.is_none() && !self.refuses && !self.unhealthy && !self.misplaced
+    }
+}
+
+/// How one machine's unit manager does right now, whatever the units are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Temper {
+    /// As it should.
+    #[default]
+    Well,
+    /// Starting takes ten seconds and more.
+    Slow,
+    /// It refuses every start.
+    Refusing,
+    /// Everything it starts dies after a moment.
+    CrashLooping,
+}
+
+/// How far a unit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitState {
+    /// The command came.
+    Starting,
+    /// It is active.
+    Running,
+    /// It was asked to end.
+    Stopping,
+    /// It ended while no agent was there to hear it.
+    Ended,
+}
+
+/// A unit that the unit manager has.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// The command that made it.
+    pub launch: Launch,
+    /// How far it has come.
+    pub state: UnitState,
+    /// Main process.
+    pub pid: u32,
+    /// Where it runs now.
+    pub cpus: CpuSet,
+    /// When its state last changed, in world time.
+    pub since: Duration,
+    /// Tells this life from an earlier one of the same allocation.
+    life: u64,
+    /// How it ended, once it did.
+    ending: Option<UnitEvent>,
+}
+
+impl Unit {
+    /// Whether it holds its cores, memory, devices and ports.
+    pub fn is_there(&self) -> bool {
+        self.state != UnitState::Ended
+    }
+}
+
+/// What a unit does next, if nobody intervenes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It becomes active.
+    Active,
+    /// It exits by itself.
+    Exit,
+    /// It has ended as asked.
+    End,
+    /// It is killed because it outlived its stop timeout.
+    Kill,
+}
+
+/// A step that is due after a while.
+#[derive(Clone, Debug)]
+pub struct NextStep {
+    /// From now.
+    pub after: Duration,
+    /// Which unit.
+    pub alloc: AllocId,
+    /// Which of its lives.
+    pub life: u64,
+    /// What happens.
+    pub step: Step,
+}
+
+/// One machine's unit manager. It survives the agent; [`UnitManager::power_off`] ends it.
+#[derive(Debug)]
+pub struct UnitManager {
+    /// How it does.
+    pub temper: Temper,
+    /// By allocation; the unit's name is made from nothing else.
+    pub units: BTreeMap<AllocId, Unit>,
+    random: ChaCha8Rng,
+    lives: u64,
+}
+
+impl UnitManager {
+    /// A unit manager without units.
+    pub fn new(random: ChaCha8Rng) -> Self {
+        Self { temper: Temper::Well, units: BTreeMap::new(), random, lives: 0 }
+    }
+
+    /// Starts a unit. One that is there already stays as it is.
+    pub fn start(&mut self, launch: Launch, time: Duration) -> Start {
+        if self.units.get(&launch.alloc).is_some_and(Unit::is_there) {
+            return Start::Nothing;
+        }
+        let behaviour = Behaviour::of(&launch.task);
+        if behaviour.refuses || self.temper == Temper::Refusing {
+            return Start::Refused { reason: "unit manager: operation refused".into() };
+        }
+        let usual = Duration::from_millis(self.random.random_range(20..500));
+        let after = match self.temper {
+            Temper::Slow => Duration::from_millis(self.random.random_range(8_000..15_000)),
+            _ => behaviour.starts.unwrap_or(usual),
+        };
+        self.lives += 1;
+        let (alloc, life, cpus) = (launch.alloc.clone(), self.lives, launch.cpus.clone());
+        let cpus = if behaviour.misplaced { [0].into_iter().collect() } else { cpus };
+        let (pid, state) = (1000 + life as u32, UnitState::Starting);
+        let unit = Unit { launch, state, pid, cpus, since: time, life, ending: None };
+        self.units.insert(alloc.clone(), unit);
+        Start::Begun(NextStep { after, alloc, life, step: Step::Active })
+    }
+
+    /// Asks a unit to end.
+    pub fn stop(&mut self, alloc: &AllocId, run: u32, time: Duration) -> Stop {
+        let Some(unit) = self.units.get_mut(alloc).filter(|unit| unit.is_there()) else {
+            return Stop::NotThere;
+        };
+        if unit.launch.run != run || unit.state == UnitState::Stopping {
+            return Stop::Nothing;
+        }
+        unit.state = UnitState::Stopping;
+        unit.since = time;
+        let (after, step) = if Behaviour::of(&unit.launch.task).ignores_stop {
+            (unit.launch.task.stop_timeout, Step::Kill)
+        } else {
+            (Duration::from_millis(self.random.random_range(5..800)), Step::End)
+        };
+        Stop::Begun(NextStep { after, alloc: alloc.clone(), life: unit.life, step })
+    }
+
+    /// Moves a unit to other CPUs. Unknown units and runs change nothing.
+    pub fn confine(&mut self, alloc: &AllocId, run: u32, cpus: CpuSet) {
+        if let Some(unit) = self.units.get_mut(alloc)
+            && unit.launch.run == run
+        {
+            unit.cpus = cpus;
+        }
+    }
+
+    /// A step is due: what the unit manager says of it, and the next step. `heard`: an agent is there.
+    pub fn step(
+        &mut self,
+        due: &NextStep,
+        time: Duration,
+        heard: bool,
+    ) -> Option<(u32, UnitEvent, Option<NextStep>)> {
+        let unit = self.units.get_mut(&due.alloc).filter(|unit| unit.life == due.life)?;
+        let run = unit.launch.run;
+        match (due.step, unit.state) {
+            (Step::Active, UnitState::Starting) => {
+                unit.state = UnitState::Running;
+                unit.since = time;
+                let event = running(unit);
+                let exits = match self.temper {
+                    Temper::CrashLooping => {
+                        Some(Duration::from_millis(self.random.random_range(50..1500)))
+                    }
+                    _ => Behaviour::of(&unit.launch.task).exits,
+                };
+                let next = exits.map(|after| NextStep { after, step: Step::Exit, ..due.clone() });
+                Some((run, event, next))
+            }
+            (Step::Exit, UnitState::Running) => {
+                Some((run, self.end(&due.alloc, "exit status 1", false, heard), None))
+            }
+            (Step::End, UnitState::Stopping) => {
+                Some((run, self.end(&due.alloc, "exit status 0", false, heard), None))
+            }
+            (Step::Kill, UnitState::Stopping) => {
+                Some((run, self.end(&due.alloc, "killed by SIGKILL", true, heard), None))
+            }
+            _ => None,
+        }
+    }
+
+    /// Something outside kills a unit: out of memory, for example. Returns its run.
+    pub fn kill(&mut self, alloc: &AllocId, heard: bool) -> Option<(u32, UnitEvent)> {
+        let run = self.units.get(alloc).filter(|unit| unit.is_there())?.launch.run;
+        Some((run, self.end(alloc, "out of memory", false, heard)))
+    }
+
+    /// What an agent that starts finds. Ended units are forgotten once they were listed.
+    pub fn list(&mut self) -> Vec<UnitFound> {
+        let found = self
+            .units
+            .iter()
+            .filter_map(|(alloc, unit)| {
+                let event = match unit.state {
+                    // Its process is there; when it is active it says so once more.
+                    UnitState::Starting | UnitState::Running | UnitState::Stopping => running(unit),
+                    UnitState::Ended => unit.ending.clone()?,
+                };
+                Some(UnitFound { alloc: alloc.clone(), run: unit.launch.run, event })
+            })
+            .collect();
+        self.units.retain(|_, unit| unit.is_there());
+        found
+    }
+
+    /// The machine loses its power: all units are gone.
+    pub fn power_off(&mut self) {
+        self.units.clear();
+    }
+
+    /// Units that hold something.
+    pub fn there(&self) -> impl Iterator<Item = (&AllocId, &Unit)> {
+        self.units.iter().filter(|(_, unit)| unit.is_there())
+    }
+
+    fn end(&mut self, alloc: &AllocId, status: &str, killed: bool, heard: bool) -> UnitEvent {
+        let success = status == "exit status 0";
+        let event = UnitEvent::Exited { status: status.into(), success, killed };
+        // Half of the unit managers keep an ended unit until somebody asked for it.
+        if heard || self.random.random_bool(0.5) {
+            self.units.remove(alloc);
+        } else if let Some(unit) = self.units.get_mut(alloc) {
+            unit.state = UnitState::Ended;
+            unit.ending = Some(event.clone());
+        }
+        event
+    }
+}
+
+/// What became of a start command.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The unit was there already.
+    Nothing,
+    /// It is starting.
+    Begun(NextStep),
+    /// The unit manager will not.
+    Refused {
+        /// In words.
+        reason: String,
+    },
+}
+
+/// What became of a stop command.
+#[derive(Clone, Debug)]
+pub enum Stop {
+    /// It is ending already, or the command was about another run.
+    Nothing,
+    /// There is no such unit.
+    NotThere,
+    /// It is ending.
+    Begun(NextStep),
+}
+
+fn running(unit: &Unit) -> UnitEvent {
+    let mems = &unit.launch.claim.mems;
+    UnitEvent::Running {
+        pid: unit.pid,
+        cpus: Some(unit.cpus.clone()),
+        mems: (!mems.is_empty()).then(|| mems.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+use super::*;
+use fabric::claim::Claim;
+use fabric::id::JobName;
+use fabric::job::{Sandbox, Task};
+use rand::SeedableRng;
+
+fn manager() -> UnitManager {
+    UnitManager::new(ChaCha8Rng::seed_from_u64(1))
+}
+
+fn launch(behaves: &str) -> Launch {
+    let task = Task {
+        command: vec!["task".into()],
+        env: [(BEHAVES.to_owned(), behaves.to_owned())].into(),
+        user: None,
+        working_dir: None,
+        files: Vec::new(),
+        stop_signal: "SIGTERM".into(),
+        stop_timeout: Duration::from_secs(7),
+        sandbox: Sandbox::default(),
+    };
+    Launch {
+        alloc: AllocId::new(JobName::new("web").unwrap(), 0, 1),
+        run: 1,
+        node: "a".into(),
+        task,
+        memory: 1,
+        swap: 0,
+        cpu_hard: false,
+        claim: Claim::default(),
+        cpus: [3].into_iter().collect(),
+        health: None,
+    }
+}
+
+fn begun(start: Start) -> NextStep {
+    match start {
+        Start::Begun(next) => next,
+        other => panic!("{other:?}"),
+    }
+}
+
+const AT: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_unit_starts_runs_and_ends_when_asked() {
+    let mut manager = manager();
+    let active = begun(manager.start(launch("starts=2s"), AT));
+    assert_eq!(active.after, Duration::from_secs(2));
+    assert!(matches!(manager.start(launch(""), AT), Start::Nothing));
+    let (run, event, next) = manager.step(&active, AT, true).unwrap();
+    assert_eq!(run, 1);
+    assert!(matches!(event, UnitEvent::Running { cpus: Some(cpus), .. } if cpus.contains(3)));
+    assert!(next.is_none());
+    assert!(matches!(manager.stop(&active.alloc, 2, AT), Stop::Nothing));
+    let Stop::Begun(end) = manager.stop(&active.alloc, 1, AT) else { panic!() };
+    let (_, event, _) = manager.step(&end, AT, true).unwrap();
+    assert!(matches!(event, UnitEvent::Exited { success: true, killed: false, .. }));
+    assert!(matches!(manager.stop(&active.alloc, 1, AT), Stop::NotThere));
+}
+
+#[test]
+fn a_unit_that_ignores_stop_is_killed_after_its_timeout() {
+    let mut manager = manager();
+    let active = begun(manager.start(launch("ignores-stop"), AT));
+    manager.step(&active, AT, true);
+    let Stop::Begun(kill) = manager.stop(&active.alloc, 1, AT) else { panic!() };
+    assert_eq!((kill.after, kill.step), (Duration::from_secs(7), Step::Kill));
+    let (_, event, _) = manager.step(&kill, AT, true).unwrap();
+    assert!(matches!(event, UnitEvent::Exited { success: false, killed: true, .. }));
+}
+
+#[test]
+fn a_stale_step_of_an_earlier_life_changes_nothing() {
+    let mut manager = manager();
+    let active = begun(manager.start(launch("exits=1s"), AT));
+    let (_, _, exit) = manager.step(&active, AT, true).unwrap();
+    manager.kill(&active.alloc, true).unwrap();
+    begun(manager.start(launch(""), AT));
+    assert!(manager.step(&exit.unwrap(), AT, true).is_none());
+    assert_eq!(manager.there().count(), 1);
+}
+
+#[test]
+fn a_refusing_manager_and_a_refused_unit_start_nothing() {
+    let mut manager = manager();
+    assert!(matches!(manager.start(launch("refuses"), AT), Start::Refused { .. }));
+    manager.temper = Temper::Refusing;
+    assert!(matches!(manager.start(launch(""), AT), Start::Refused { .. }));
+    assert_eq!(manager.there().count(), 0);
+}
+
+#[test]
+fn units_outlive_the_agent_and_not_the_machine() {
+    let mut manager = manager();
+    let active = begun(manager.start(launch(""), AT));
+    manager.step(&active, AT, true);
+    assert_eq!(manager.list().len(), 1);
+    manager.power_off();
+    assert!(manager.list().is_empty());
+}
+
+#[test]
+fn behaviours_are_read_and_nonsense_is_refused() {
+    let behaviour = Behaviour::parse("starts=2s, exits=10s,ignores-stop").unwrap();
+    assert_eq!(behaviour.starts, Some(Duration::from_secs(2)));
+    assert!(!behaviour.is_sound());
+    assert!(Behaviour::parse("well").unwrap().is_sound());
+    assert_eq!(Behaviour::parse("explodes"), Err(NotABehaviour("explodes".into())));
+    assert!(Behaviour::parse("starts=soon").is_err());
+}

@@ -1,0 +1,735 @@
+//! The world: machines, the network between them, and a queue of everything that is going to happen.
+//!
+//! One thread, one queue ordered by time and then by insertion, one seed: the same seed makes the same
+//! world, event by event. The file `outputs.rs` carries out what cores want; this one makes things
+//! happen to them.
+
+use fabric::clock::Instant;
+use fabric::id::{AllocId, FabricKey, NodeId};
+use fabric::io::{Answer, Input, Request, UnitEvent};
+use fabric::message::Message;
+use fabric::node::{Canary, Config, Node, Origin};
+use fabric::table::{Entry, TokenId};
+use fabric::topology::NodeInfo;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::book::{Book, Violation};
+use crate::disk::Written;
+use crate::invariants;
+use crate::machines::Hardware;
+use crate::network::{Network, Quality};
+use crate::node::{Agent, SimNode, fresh_identity};
+use crate::trace::{Detail, Trace};
+use crate::units::{Behaviour, NextStep, UnitState};
+
+mod outputs;
+
+/// How long a joining node waits before it asks again.
+const JOIN_RETRY: Duration = Duration::from_secs(3);
+/// Wake-ups at one and the same moment that make no progress any more.
+const WAKES_AT_ONCE_MAX: u32 = 1000;
+
+/// What a world is made from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Everything random comes from it.
+    pub seed: u64,
+    /// The network at its best.
+    pub quality: Quality,
+    /// A planted bug in every core.
+    pub canary: Option<Canary>,
+    /// Peers are found again and again, not only when an agent starts.
+    pub rediscovery: Option<Duration>,
+    /// What is told in words.
+    pub detail: Detail,
+    /// Print it as it comes.
+    pub print: bool,
+}
+
+/// Something that is going to happen.
+enum Event {
+    /// A core's deadline; void unless it is that agent's latest.
+    Wake { node: usize, token: u64 },
+    /// Something comes to an agent that must still be the same one.
+    Input { node: usize, life: u64, input: Box<Input> },
+    /// A datagram arrives.
+    Datagram { to: usize, from: NodeId, key: u32, payload: Vec<u8> },
+    /// A message has arrived.
+    Message(Box<Envelope>),
+    /// A write is due.
+    Disk { node: usize, life: u64, sequence: u64 },
+    /// A unit moves on.
+    Unit { node: usize, step: NextStep },
+    /// An agent checks a unit's health.
+    Check { node: usize, life: u64, alloc: AllocId, run: u32 },
+    /// A machine that is on starts its agent.
+    Boot { node: usize },
+    /// A node without a fabric asks to be let in.
+    Join { node: usize },
+    /// The answer to that has arrived.
+    Welcome { node: usize, identity: NodeId, entries: Vec<Entry> },
+    /// Discovery looks around.
+    Rediscover,
+    /// The checkers look at the world as a whole.
+    Observe,
+}
+
+/// A message under way.
+struct Envelope {
+    from: usize,
+    to: usize,
+    sender: NodeId,
+    receiver: NodeId,
+    bytes: Vec<u8>,
+}
+
+/// A request that waits for its answer, and why it was made.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Who was asked.
+    pub node: usize,
+    /// By which of its agents.
+    pub life: u64,
+    /// When.
+    pub at: Duration,
+    /// In words.
+    pub what: String,
+    purpose: Purpose,
+}
+
+#[derive(Clone, Debug)]
+enum Purpose {
+    /// A user waits for the answer.
+    User(Box<Request>),
+    /// A token for a newcomer was asked for; it comes back to enrol.
+    Token { newcomer: usize, token: TokenId },
+    /// A newcomer waits for its welcome.
+    Enrol { newcomer: usize, identity: NodeId },
+}
+
+/// Machines, network, time.
+pub struct World {
+    /// How it was made.
+    pub settings: Settings,
+    /// World time. Every machine's clocks differ from it.
+    pub time: Duration,
+    /// The machines.
+    pub nodes: Vec<SimNode>,
+    /// What lies between them.
+    pub network: Network,
+    /// What happened.
+    pub trace: Trace,
+    /// What the invariants need to remember.
+    pub book: Book,
+    /// Requests without an answer yet.
+    pub asked: BTreeMap<u64, Asked>,
+    /// Answers to users, by request.
+    pub answers: BTreeMap<u64, (Duration, Answer)>,
+    queue: BTreeMap<(Duration, u64), Event>,
+    events: u64,
+    random: ChaCha8Rng,
+    by_address: BTreeMap<SocketAddr, usize>,
+    fabric: FabricKey,
+    requests: u64,
+    tokens: u64,
+    /// Wake-ups in a row without time passing.
+    wakes_at_once: u32,
+}
+
+impl World {
+    /// A world of switched-on machines without agents.
+    pub fn new(settings: Settings, machines: Vec<(String, Hardware)>) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
+        random.set_stream(1);
+        let network = Network::new(settings.quality, ChaCha8Rng::from_rng(&mut random));
+        let nodes: Vec<SimNode> = machines
+            .into_iter()
+            .enumerate()
+            .map(|(index, (name, hardware))| SimNode::new(index, name, hardware, &mut random))
+            .collect();
+        let by_address = nodes.iter().enumerate().map(|(i, node)| (node.address, i)).collect();
+        let fabric = fresh_identity(&mut random);
+        let trace = Trace::new(settings.detail, settings.print);
+        let mut world = Self {
+            book: Book::new(nodes.len()),
+            time: Duration::ZERO,
+            nodes,
+            network,
+            trace,
+            asked: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            events: 0,
+            random,
+            by_address,
+            fabric,
+            requests: 0,
+            tokens: 0,
+            wakes_at_once: 0,
+            settings,
+        };
+        world.push(Duration::from_secs(1), Event::Observe);
+        if let Some(every) = world.settings.rediscovery {
+            world.push(every, Event::Rediscover);
+        }
+        world
+    }
+
+    /// The first machine founds a fabric, the others ask to be let in one after the other.
+    pub fn found_and_join(&mut self) {
+        self.found(0);
+        for node in 1..self.nodes.len() {
+            let wait = Duration::from_millis(self.random.random_range(200..3000));
+            self.push(wait, Event::Join { node });
+        }
+    }
+
+    /// A machine founds the fabric.
+    pub fn found(&mut self, node: usize) {
+        let mut gossip_key = [0; 32];
+        rand::Rng::fill_bytes(&mut self.random, &mut gossip_key);
+        self.nodes[node].joined = true;
+        self.start_agent(node, Origin::Founded { gossip_key });
+    }
+
+    /// Lets everything happen that happens until `time`, or until an invariant is broken.
+    pub fn run_until(&mut self, time: Duration) -> Result<(), Violation> {
+        while let Some(entry) = self.queue.first_entry() {
+            if entry.key().0 > time {
+                break;
+            }
+            let ((due, _), event) = entry.remove_entry();
+            if due > self.time {
+                self.time = due;
+                self.wakes_at_once = 0;
+            }
+            self.happen(event);
+            if let Some(violation) = self.book.violation.take() {
+                return Err(violation);
+            }
+        }
+        self.time = self.time.max(time);
+        Ok(())
+    }
+
+    /// Like [`World::run_until`], from now on.
+    pub fn run_for(&mut self, duration: Duration) -> Result<(), Violation> {
+        self.run_until(self.time + duration)
+    }
+
+    /// A user asks something of a node. `None`: nobody is there to ask.
+    pub fn request(&mut self, node: usize, request: Request) -> Option<u64> {
+        self.nodes[node].agent.as_ref()?;
+        let what = words_of(&request, &self.nodes);
+        self.tell(|world| format!("user at {}: {what}", world.nodes[node].name));
+        self.book.asked(self.time, node, &request);
+        Some(self.ask(node, what, request.clone(), Purpose::User(Box::new(request))))
+    }
+
+    /// The agent dies; its units live on.
+    pub fn crash_agent(&mut self, node: usize) {
+        if self.nodes[node].agent.is_none() {
+            return;
+        }
+        self.tell(|world| format!("agent of {} dies", world.nodes[node].name));
+        self.lose_agent(node);
+    }
+
+    /// The machine loses its power.
+    pub fn power_off(&mut self, node: usize) {
+        self.tell(|world| format!("{} loses its power", world.nodes[node].name));
+        self.lose_agent(node);
+        self.nodes[node].units.power_off();
+        self.nodes[node].powered = false;
+        self.book.active.retain(|(at, _), _| *at != node);
+    }
+
+    /// The machine loses its power and its disk, and with it its identity.
+    pub fn wipe(&mut self, node: usize) {
+        self.power_off(node);
+        self.tell(|world| format!("{} loses its disk", world.nodes[node].name));
+        let identity = fresh_identity(&mut self.random);
+        let lost = &mut self.nodes[node];
+        lost.disk.wipe();
+        lost.joined = false;
+        let former = std::mem::replace(&mut lost.identity, identity);
+        self.book.wiped = Some(self.time);
+        self.book.former.entry(node).or_default().push(former);
+    }
+
+    /// Power comes back, and the agent starts. Does nothing to a node that runs.
+    pub fn restart(&mut self, node: usize) {
+        let after = Duration::from_millis(self.random.random_range(1..50));
+        if !self.nodes[node].powered {
+            self.nodes[node].powered = true;
+            self.nodes[node].clock.reboot(self.time);
+        }
+        self.push(after, Event::Boot { node });
+    }
+
+    /// The agent gets no processor until `until`.
+    pub fn pause(&mut self, node: usize, until: Duration) {
+        self.nodes[node].paused_until = self.nodes[node].paused_until.max(until);
+    }
+
+    /// Something outside kills a running unit.
+    pub fn kill_unit(&mut self, node: usize, alloc: &AllocId) {
+        let heard = self.nodes[node].agent.is_some();
+        if let Some((run, event)) = self.nodes[node].units.kill(alloc, heard) {
+            self.unit_says(node, alloc.clone(), run, event);
+        }
+    }
+
+    /// The disk starts or stops refusing, or slows down.
+    pub fn set_disk(&mut self, node: usize, mode: crate::disk::DiskMode) {
+        self.tell(|world| format!("disk of {}: {mode:?}", world.nodes[node].name));
+        self.nodes[node].disk.mode = mode;
+    }
+
+    /// The unit manager changes its temper.
+    pub fn set_temper(&mut self, node: usize, temper: crate::units::Temper) {
+        self.tell(|world| format!("unit manager of {}: {temper:?}", world.nodes[node].name));
+        self.nodes[node].units.temper = temper;
+    }
+
+    /// From now on nothing of `from` reaches `to`.
+    pub fn split(&mut self, from: &[usize], to: &[usize]) {
+        self.tell(|world| format!("{} no longer reach {}", world.names(from), world.names(to)));
+        self.network.block(from, to);
+    }
+
+    /// Takes a [`World::split`] back.
+    pub fn unsplit(&mut self, from: &[usize], to: &[usize]) {
+        self.tell(|world| format!("{} reach {} again", world.names(from), world.names(to)));
+        self.network.unblock(from, to);
+    }
+
+    /// Ends all splits.
+    pub fn heal_network(&mut self) {
+        self.tell(|_| "all splits end".into());
+        self.network.heal();
+        self.network.quality = self.settings.quality;
+    }
+
+    /// Changes a clock: its rate in parts per million of a right one, and a jump of the wall clock.
+    pub fn set_clock(&mut self, node: usize, rate_ppm: Option<u32>, jump_ms: i64) {
+        let time = self.time;
+        if jump_ms != 0 {
+            self.tell(|world| {
+                format!("wall clock of {} jumps by {} s", world.nodes[node].name, jump_ms / 1000)
+            });
+            self.nodes[node].clock.jump(time, jump_ms);
+        }
+        if let Some(rate_ppm) = rate_ppm {
+            self.nodes[node].clock.set_rate(time, rate_ppm);
+        }
+        self.schedule_wake(node);
+    }
+
+    /// The running node with this identity.
+    pub fn index_of(&self, identity: &NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.identity == *identity)
+    }
+
+    /// The node with this name.
+    pub fn named(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// What people call a node.
+    pub fn name_of(&self, identity: &NodeId) -> String {
+        match self.index_of(identity) {
+            Some(index) => self.nodes[index].name.clone(),
+            None => format!("former {}", identity.short()),
+        }
+    }
+
+    /// Indices of nodes whose agents run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].agent.is_some()).collect()
+    }
+
+    /// Nodes that think they belong to the fabric while no other running node has heard of them.
+    pub fn strangers(&self) -> Vec<usize> {
+        let known = |node: &usize| {
+            let others = self.nodes.iter().enumerate().filter(|(other, _)| other != node);
+            let mut cores = others.filter_map(|(_, machine)| machine.core());
+            cores.any(|core| core.is_member(&self.nodes[*node].identity))
+        };
+        let running = self.running();
+        if running.len() < 2 {
+            return Vec::new();
+        }
+        running.into_iter().filter(|node| !known(node)).collect()
+    }
+
+    /// Tells the story.
+    pub fn tell(&mut self, words: impl FnOnce(&World) -> String) {
+        if self.settings.detail >= Detail::Story {
+            let words = words(self);
+            self.trace.tell(Detail::Story, self.time, || words);
+        }
+    }
+
+    fn names(&self, nodes: &[usize]) -> String {
+        nodes.iter().map(|node| self.nodes[*node].name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn push(&mut self, after: Duration, event: Event) {
+        self.events += 1;
+        self.queue.insert((self.time + after, self.events), event);
+    }
+
+    fn life(&self, node: usize) -> u64 {
+        self.nodes[node].generation
+    }
+
+    fn lives(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].agent.is_some() && self.life(node) == life
+    }
+
+    fn happen(&mut self, event: Event) {
+        // An agent that gets no processor finds everything in its queues later.
+        if let Some(node) = event.needs_awake()
+            && self.nodes[node].agent.is_some()
+            && self.nodes[node].paused_until > self.time
+        {
+            let wait = self.nodes[node].paused_until - self.time;
+            return self.push(wait, event);
+        }
+        match event {
+            Event::Wake { node, token } => self.wake(node, token),
+            Event::Input { node, life, input } => {
+                if self.lives(node, life) {
+                    self.feed(node, *input);
+                }
+            }
+            Event::Datagram { to, from, key, payload } => self.datagram(to, from, key, payload),
+            Event::Message(envelope) => self.message(*envelope),
+            Event::Disk { node, life, sequence } => self.disk(node, life, sequence),
+            Event::Unit { node, step } => self.unit(node, step),
+            Event::Check { node, life, alloc, run } => self.check(node, life, alloc, run),
+            Event::Boot { node } => self.boot(node),
+            Event::Join { node } => self.join(node),
+            Event::Welcome { node, identity, entries } => self.welcome(node, identity, entries),
+            Event::Rediscover => self.rediscover(),
+            Event::Observe => {
+                invariants::observe(self);
+                self.push(Duration::from_secs(1), Event::Observe);
+            }
+        }
+    }
+
+    fn feed(&mut self, node: usize, input: Input) {
+        let now = self.nodes[node].clock.read(self.time);
+        let (tag, bytes) = outputs::fingerprint_of_input(&input);
+        self.trace.hash(self.time, node, tag, &bytes);
+        if self.settings.detail == Detail::Everything {
+            let name = &self.nodes[node].name;
+            self.trace.tell(Detail::Everything, self.time, || format!("{name} <- {input:?}"));
+        }
+        let Some(agent) = &mut self.nodes[node].agent else { return };
+        agent.core.handle(now, input);
+        self.drain(node);
+    }
+
+    fn wake(&mut self, node: usize, token: u64) {
+        let Some(agent) = &mut self.nodes[node].agent else { return };
+        if agent.wake.is_none_or(|(_, latest)| latest != token) {
+            return;
+        }
+        agent.wake = None;
+        self.wakes_at_once += 1;
+        if self.wakes_at_once > WAKES_AT_ONCE_MAX {
+            let detail = format!("{} is woken again and again", self.nodes[node].name);
+            return self.book.violate(self.time, "invariant_a_tick_makes_progress", detail);
+        }
+        self.feed(node, Input::Tick);
+    }
+
+    /// Sees to it that the node is woken at its deadline.
+    fn schedule_wake(&mut self, node: usize) {
+        let time = self.time;
+        let (clock, token) = (&self.nodes[node].clock, self.events + 1);
+        let Some(agent) = &self.nodes[node].agent else { return };
+        let due = agent.core.next_deadline().map(|at: Instant| clock.when(at, time));
+        let planned = agent.wake.map(|(due, _)| due);
+        if due == planned {
+            return;
+        }
+        let Some(agent) = &mut self.nodes[node].agent else { return };
+        agent.wake = due.map(|due| (due, token));
+        if let Some(due) = due {
+            self.push(due - time, Event::Wake { node, token });
+        }
+    }
+
+    fn datagram(&mut self, to: usize, from: NodeId, key: u32, payload: Vec<u8>) {
+        let Some(agent) = &self.nodes[to].agent else { return };
+        // As the real agent does: what strangers or lost keys sealed is dropped unread.
+        if agent.roster.contains(&from) && agent.keyring.keys.contains_key(&key) {
+            self.feed(to, Input::Datagram { from, payload });
+        }
+    }
+
+    fn message(&mut self, envelope: Envelope) {
+        let Envelope { from, to, sender, receiver, bytes } = envelope;
+        let Some(agent) = &self.nodes[to].agent else { return };
+        // The stream must still stand, and each side must be who the other thinks it is.
+        let stands = self.nodes[to].identity == receiver
+            && self.nodes[from].identity == sender
+            && self.network.connects(from, to)
+            && agent.roster.contains(&sender);
+        if !stands {
+            return;
+        }
+        match Message::decode(&bytes) {
+            Ok(message) => {
+                self.book.delivered(to, sender, &message);
+                self.feed(to, Input::Message { from: sender, message });
+            }
+            Err(error) => self.book.violate(
+                self.time,
+                "invariant_what_a_node_sends_can_be_read",
+                format!("{}: {error}", self.nodes[from].name),
+            ),
+        }
+    }
+
+    fn disk(&mut self, node: usize, life: u64, sequence: u64) {
+        if !self.lives(node, life) {
+            return;
+        }
+        match self.nodes[node].disk.due(sequence) {
+            Written::Applied => {
+                let after = Duration::from_micros(self.random.random_range(10..500));
+                let input = Box::new(Input::Persisted { through: sequence });
+                self.push(after, Event::Input { node, life, input });
+            }
+            Written::Refused { reason } => {
+                let input = Box::new(Input::PersistFailed { sequence, reason });
+                self.push(Duration::ZERO, Event::Input { node, life, input });
+            }
+            Written::Gone => {}
+        }
+    }
+
+    fn unit(&mut self, node: usize, step: NextStep) {
+        let heard = self.nodes[node].agent.is_some();
+        let Some((run, event, next)) = self.nodes[node].units.step(&step, self.time, heard) else {
+            return;
+        };
+        if let Some(next) = next {
+            self.push(next.after, Event::Unit { node, step: next });
+        }
+        self.unit_says(node, step.alloc, run, event);
+    }
+
+    fn unit_says(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
+        self.book.progress(node, &alloc);
+        if let (UnitEvent::Exited { .. }, Some(agent)) = (&event, &mut self.nodes[node].agent) {
+            agent.checks.remove(&alloc);
+        }
+        self.book.unit(self.time, node, &alloc, &event);
+        self.tell(|world| {
+            let name = &world.nodes[node].name;
+            match &event {
+                UnitEvent::Running { .. } => format!("{alloc} runs on {name}"),
+                UnitEvent::Exited { status, .. } => format!("{alloc} ended on {name}: {status}"),
+                UnitEvent::Refused { reason } => format!("{alloc} refused on {name}: {reason}"),
+            }
+        });
+        let after = Duration::from_micros(self.random.random_range(50..2000));
+        let (life, input) = (self.life(node), Box::new(Input::Unit { alloc, run, event }));
+        self.push(after, Event::Input { node, life, input });
+    }
+
+    fn check(&mut self, node: usize, life: u64, alloc: AllocId, run: u32) {
+        if !self.lives(node, life) {
+            return;
+        }
+        let unit = self.nodes[node].units.units.get(&alloc).filter(|unit| unit.launch.run == run);
+        let Some(unit) = unit else { return };
+        let Some(health) = &unit.launch.health else { return };
+        let (interval, running) = (health.interval, unit.state == UnitState::Running);
+        let failed = Behaviour::of(&unit.launch.task).unhealthy;
+        let outcome = if failed { Err("connection refused".into()) } else { Ok(()) };
+        self.push(interval, Event::Check { node, life, alloc: alloc.clone(), run });
+        if running {
+            self.feed(node, Input::Checked { alloc, run, outcome });
+        }
+    }
+
+    fn boot(&mut self, node: usize) {
+        if self.nodes[node].agent.is_some() || !self.nodes[node].powered {
+            return;
+        }
+        if self.nodes[node].disk.is_empty() {
+            // It died before anything of its membership was on disk: nobody let it in.
+            if self.nodes[node].joined {
+                self.nodes[node].identity = fresh_identity(&mut self.random);
+                self.nodes[node].joined = false;
+            }
+            return self.push(Duration::ZERO, Event::Join { node });
+        }
+        let rows = self.nodes[node].disk.restore();
+        self.start_agent(node, Origin::Restored { rows });
+    }
+
+    fn start_agent(&mut self, node: usize, origin: Origin) {
+        let seed = self.random.random();
+        let now = self.nodes[node].clock.read(self.time);
+        let starting = &mut self.nodes[node];
+        starting.generation += 1;
+        starting.paused_until = Duration::ZERO;
+        let config = Config {
+            id: starting.identity,
+            info: NodeInfo {
+                name: starting.name.clone(),
+                labels: starting.hardware.labels.clone(),
+                topology: starting.hardware.topology.clone(),
+                addresses: vec![starting.address],
+                version: "0.1.0".into(),
+                executor: "systemd".into(),
+                draining: false,
+                impaired: None,
+                started: now.wall,
+            },
+            fabric: self.fabric,
+            fabric_name: "sim".into(),
+            generation: starting.generation,
+            seed,
+            canary: self.settings.canary,
+        };
+        let core = Node::new(now, config, origin);
+        starting.agent = Some(Agent::new(core, self.time));
+        let found = starting.units.list();
+        self.book.started(self.time, node);
+        self.tell(|world| format!("agent of {} starts", world.nodes[node].name));
+        self.feed(node, Input::Units(found));
+        self.discover(node);
+    }
+
+    /// An agent announces itself and hears who else is there.
+    fn discover(&mut self, node: usize) {
+        for peer in self.running() {
+            if peer == node {
+                continue;
+            }
+            for (listener, heard) in [(node, peer), (peer, node)] {
+                if !self.network.reaches(heard, listener) || !self.network.reaches(listener, heard)
+                {
+                    continue;
+                }
+                let (id, address) = (self.nodes[heard].identity, self.nodes[heard].address);
+                let after = Duration::from_millis(self.random.random_range(100..3000));
+                let (life, input) =
+                    (self.life(listener), Box::new(Input::Found { node: id, address }));
+                self.push(after, Event::Input { node: listener, life, input });
+            }
+        }
+    }
+
+    fn rediscover(&mut self) {
+        for node in self.running() {
+            self.discover(node);
+        }
+        if let Some(every) = self.settings.rediscovery {
+            self.push(every, Event::Rediscover);
+        }
+    }
+
+    fn join(&mut self, node: usize) {
+        if self.nodes[node].joined || !self.nodes[node].powered {
+            return;
+        }
+        self.push(JOIN_RETRY, Event::Join { node });
+        let members: Vec<usize> = self
+            .running()
+            .into_iter()
+            .filter(|member| self.network.connects(*member, node))
+            .filter(|member| self.nodes[*member].is_awake(self.time))
+            .collect();
+        if members.is_empty() {
+            return;
+        }
+        let member = members[self.random.random_range(0..members.len())];
+        self.tokens += 1;
+        let token = TokenId(format!("token{}", self.tokens));
+        let request = Request::AddToken {
+            id: token.clone(),
+            secret_hash: [7; 32],
+            lifetime: Duration::from_secs(3600),
+            labels: BTreeMap::new(),
+        };
+        let purpose = Purpose::Token { newcomer: node, token };
+        self.ask(member, "token create".into(), request, purpose);
+    }
+
+    fn welcome(&mut self, node: usize, identity: NodeId, entries: Vec<Entry>) {
+        let newcomer = &mut self.nodes[node];
+        if newcomer.joined || !newcomer.powered || newcomer.identity != identity {
+            return;
+        }
+        newcomer.joined = true;
+        self.start_agent(node, Origin::Joined { entries });
+    }
+
+    fn ask(&mut self, node: usize, what: String, request: Request, purpose: Purpose) -> u64 {
+        self.requests += 1;
+        let (id, life) = (self.requests, self.life(node));
+        let asked = Asked { node, life, at: self.time, what, purpose };
+        self.asked.insert(id, asked);
+        let input = Box::new(Input::Request { id, request });
+        self.push(Duration::ZERO, Event::Input { node, life, input });
+        id
+    }
+
+    fn lose_agent(&mut self, node: usize) {
+        if self.nodes[node].agent.take().is_none() {
+            return;
+        }
+        let pending = self.nodes[node].disk.pending();
+        let surviving = self.random.random_range(0..=pending);
+        self.nodes[node].disk.crash(surviving);
+        self.asked.retain(|_, asked| asked.node != node);
+    }
+}
+
+impl Event {
+    /// The node whose agent has to get a processor for this.
+    fn needs_awake(&self) -> Option<usize> {
+        match self {
+            Event::Wake { node, .. } | Event::Input { node, .. } | Event::Check { node, .. } => {
+                Some(*node)
+            }
+            Event::Datagram { to, .. } => Some(*to),
+            Event::Message(envelope) => Some(envelope.to),
+            _ => None,
+        }
+    }
+}
+
+fn words_of(request: &Request, nodes: &[SimNode]) -> String {
+    let name = |id: &NodeId| {
+        let known = nodes.iter().find(|node| node.identity == *id);
+        known.map_or_else(|| id.short(), |node| node.name.clone())
+    };
+    match request {
+        Request::Submit { spec, .. } => format!("submit {}, count {}", spec.name, spec.count),
+        Request::Scale { job, count, .. } => format!("scale {job} to {count}"),
+        Request::RestartJob { job, .. } => format!("restart {job}"),
+        Request::RestartSlot { job, index } => format!("restart {job}/{index}"),
+        Request::Stop { job } => format!("stop {job}"),
+        Request::Drain { node, on: true } => format!("drain {}", name(node)),
+        Request::Drain { node, on: false } => format!("undrain {}", name(node)),
+        Request::AddToken { .. } => "token create".into(),
+        Request::RevokeToken { .. } => "token revoke".into(),
+        Request::Enrol { node, .. } => format!("enrol {}", name(node)),
+        Request::Remove { node, .. } => format!("remove {}", name(node)),
+    }
+}

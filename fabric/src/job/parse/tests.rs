@@ -1,0 +1,591 @@
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+use proptest::strategy::Strategy as _;
+use std::time::Duration;
+
+use super::*;
+
+const WEB: &str = include_str!("../../../../docs/examples/web.toml");
+const NODE_EXPORTER: &str = include_str!("../../../../docs/examples/node-exporter.toml");
+const PINNED: &str = include_str!("../../../../docs/examples/pinned.toml");
+const SMALLEST: &str = "name = \"a\"\n[task]\ncommand = [\"/bin/true\"]\n";
+
+#[test]
+fn the_smallest_job_gets_every_default() {
+    let spec = parse(SMALLEST).unwrap();
+    let name = JobName::new("a").unwrap();
+    assert_eq!(spec, JobSpec::service(name, vec!["/bin/true".into()]));
+    assert_eq!((spec.kind, spec.count), (JobKind::Service, 1));
+    assert_eq!(spec.resources.cpu, CpuRequest::Shared { millis: 100, hard: false });
+    assert_eq!(spec.resources.memory, 64 << 20);
+    assert_eq!(spec.task.stop_timeout, Duration::from_secs(10));
+}
+
+#[test]
+fn the_web_example_says_what_it_means() {
+    let spec = parse(WEB).unwrap();
+    assert_eq!((spec.name.as_str(), spec.count), ("web", 3));
+    assert_eq!(spec.resources.cpu, CpuRequest::Exclusive { cores: 1, smt: Smt::Whole });
+    assert_eq!(spec.resources.numa, NumaPolicy::Prefer);
+    assert_eq!(spec.task.env["WHERE"], "${node}");
+    assert_eq!(spec.task.stop_signal, "SIGINT");
+    assert_eq!(spec.task.files[0].path, "/srv/web/index.html");
+    assert!(spec.task.files[0].content.contains("<p>It works."));
+    assert_eq!(spec.ports, [Port { name: "http".into(), fixed: None }]);
+    let health = spec.health.unwrap();
+    assert_eq!(health.check, Check::Http { path: "/".into(), port: "http".into() });
+    assert_eq!(spec.placement.spread.unwrap().to_string(), "arch");
+    assert_eq!(spec.update, Update::default());
+    assert_eq!(spec.restart, Restart::default());
+}
+
+#[test]
+fn the_node_exporter_example_says_what_it_means() {
+    let spec = parse(NODE_EXPORTER).unwrap();
+    assert_eq!((spec.kind, spec.count), (JobKind::System, 1));
+    assert_eq!(spec.resources.cpu, CpuRequest::Shared { millis: 100, hard: true });
+    assert_eq!(spec.ports[0].fixed, Some(9100));
+    assert_eq!(spec.health.unwrap().check, Check::Tcp { port: "metrics".into() });
+    assert_eq!(spec.placement.constraints[0].to_string(), "executor == \"systemd\"");
+    assert_eq!(spec.task.sandbox.tasks_max, 64);
+}
+
+#[test]
+fn the_pinned_example_says_what_it_means() {
+    let spec = parse(PINNED).unwrap();
+    assert_eq!(spec.resources.cpu, CpuRequest::Exclusive { cores: 2, smt: Smt::Whole });
+    assert_eq!(spec.resources.numa, NumaPolicy::Require);
+    assert_eq!(spec.resources.hugepages, BTreeMap::from([(2048, 16)]));
+    assert_eq!(spec.resources.devices, ["/dev/pps0"]);
+    assert_eq!(spec.placement.strategy, Strategy::BestFit);
+    assert_eq!(spec.placement.constraints.len(), 4);
+    assert_eq!(spec.task.user.as_deref(), Some("root"));
+    assert!(matches!(spec.health.unwrap().check, Check::Command { .. }));
+}
+
+#[test]
+fn every_example_survives_json_and_postcard() {
+    for text in [WEB, NODE_EXPORTER, PINNED, SMALLEST] {
+        let spec = parse(text).unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<JobSpec>(&json).unwrap(), spec);
+        let bytes = postcard::to_stdvec(&spec).unwrap();
+        assert_eq!(postcard::from_bytes::<JobSpec>(&bytes).unwrap(), spec);
+    }
+}
+
+/// A job file with `lines` added, and where and how it is refused.
+#[track_caller]
+fn refused(text: &str, place: (usize, usize), message: &str) {
+    let error = parse(text).expect_err(text);
+    assert_eq!(error.message, message, "in {text}");
+    assert_eq!((error.line, error.column), place, "of {error} in {text}");
+}
+
+#[track_caller]
+fn refused_with(lines: &str, place: (usize, usize), message: &str) {
+    refused(&format!("{SMALLEST}{lines}\n"), place, message);
+}
+
+#[test]
+fn what_is_not_toml_is_refused_where_it_stops_being_toml() {
+    for (text, place) in [
+        ("name = \"web\ncount = 3\n", (1, 12)),
+        ("name = \"web\"\ncount = 3 3\n", (2, 9)),
+        ("[task\ncommand = []\n", (1, 6)),
+        ("name = \"a\"\nname = \"b\"\n", (2, 1)),
+        ("größe = 3\n", (1, 3)),
+        ("[task]\ncommand = [\"/bin/true\"\n", (2, 23)),
+    ] {
+        let error = parse(text).expect_err(text);
+        assert!(error.message.starts_with("this is not TOML: "), "{error}");
+        assert_eq!((error.line, error.column), place, "{error} in {text}");
+    }
+}
+
+#[test]
+fn columns_are_counted_in_characters() {
+    refused(
+        "name = \"a\"\ntask = { command = [\"/bin/äöü\", 3] }\n",
+        (2, 33),
+        "task.command[1]: expected text in quotes, found 3",
+    );
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_name() {
+    for (lines, place, message) in [
+        (
+            "[resources]\nmemroy = \"1GiB\"",
+            (5, 1),
+            "unknown key resources.memroy: did you mean memory?",
+        ),
+        ("[restrat]\nattempts = 3", (4, 2), "unknown key restrat: did you mean restart?"),
+        ("[[ports]]\nname = \"http\"", (4, 3), "unknown key ports: did you mean port?"),
+        (
+            "[[port]]\nname = \"http\"\nnumber = 80",
+            (6, 1),
+            "unknown key port[0].number: known are name, static",
+        ),
+        (
+            "env.A = \"x\"\nenvironment = 3",
+            (5, 1),
+            "unknown key task.environment: known are command, env, user, working_dir, files, stop_signal, stop_timeout, sandbox",
+        ),
+        ("sandbox.homes = true", (4, 9), "unknown key task.sandbox.homes: did you mean home?"),
+        (
+            "[placement]\nconstraint = []",
+            (5, 1),
+            "unknown key placement.constraint: did you mean constraints?",
+        ),
+        (
+            "[update]\nmax_paralel = 2",
+            (5, 1),
+            "unknown key update.max_paralel: did you mean max_parallel?",
+        ),
+        ("[health]\nTCP = true", (5, 1), "unknown key health.TCP: did you mean tcp?"),
+    ] {
+        refused_with(lines, place, message);
+    }
+}
+
+#[test]
+fn the_first_unknown_key_in_the_file_is_named() {
+    refused_with(
+        "[resources]\nzz = 1\naa = 2",
+        (5, 1),
+        "unknown key resources.zz: known are cores, cpu, cpu_hard, smt, memory, swap, numa, hugepages, devices",
+    );
+}
+
+#[test]
+fn wrong_values_say_what_was_expected() {
+    for (lines, place, message) in [
+        (
+            "[resources]\ncores = 0",
+            (5, 9),
+            "resources.cores: 0 is out of range: a whole number from 1 to 4096",
+        ),
+        (
+            "[resources]\ncores = 1.5",
+            (5, 9),
+            "resources.cores: expected a whole number from 1 to 4096, found 1.5",
+        ),
+        (
+            "[resources]\ncores = \"2\"",
+            (5, 9),
+            "resources.cores: expected a whole number from 1 to 4096, found \"2\"",
+        ),
+        ("[resources]\ncpu = -1", (5, 7), "resources.cpu: -1 is out of range: 0.001 to 4096 CPUs"),
+        (
+            "[resources]\ncpu = nan",
+            (5, 7),
+            "resources.cpu: NaN is out of range: 0.001 to 4096 CPUs",
+        ),
+        (
+            "[resources]\ncpu = \"half\"",
+            (5, 7),
+            "resources.cpu: expected a number of CPUs such as 0.5, found \"half\"",
+        ),
+        (
+            "[resources]\ncores = 1\ncpu = 0.5",
+            (6, 7),
+            "resources.cpu: ask for cores (exclusive) or for cpu (shared), not for both",
+        ),
+        (
+            "[resources]\ncores = 1\ncpu_hard = true",
+            (6, 12),
+            "resources.cpu_hard: goes with cpu: exclusive cores are a limit by themselves",
+        ),
+        (
+            "[resources]\nsmt = \"share\"",
+            (5, 7),
+            "resources.smt: goes with cores: shared CPU has no siblings to keep or give away",
+        ),
+        (
+            "[resources]\nmemory = \"64M\"",
+            (5, 10),
+            "resources.memory: expected a size such as \"64MiB\" or \"1.5GiB\", found \"64M\"",
+        ),
+        (
+            "[resources]\nmemory = -5",
+            (5, 10),
+            "resources.memory: expected a size such as \"64MiB\" or \"1.5GiB\", found -5",
+        ),
+        (
+            "[resources]\nmemory = 5",
+            (5, 10),
+            "resources.memory: 5B is out of range: 1MiB to 1024TiB",
+        ),
+        (
+            "[resources]\nnuma = \"prefered\"",
+            (5, 8),
+            "resources.numa: there is no \"prefered\": did you mean \"prefer\"?",
+        ),
+        (
+            "[resources]\nnuma = true",
+            (5, 8),
+            "resources.numa: expected \"none\" or \"prefer\" or \"require\", found true",
+        ),
+        (
+            "[resources]\nhugepages = { \"2M\" = 4 }",
+            (5, 22),
+            "resources.hugepages.2M: is not the size of a huge page: write it like \"2MiB\" or \"1GiB\"",
+        ),
+        (
+            "[resources]\nhugepages = { \"3MiB\" = 4 }",
+            (5, 1),
+            "resources.hugepages: 3MiB is not the size of a huge page: processors have powers of two from 64KiB to 16GiB, most of them 2MiB and 1GiB",
+        ),
+        (
+            "[resources]\ndevices = [\"gpu\", \"usb:1A86:7523\"]",
+            (5, 19),
+            "resources.devices[1]: \"usb:1A86:7523\" is not a device: write a class (\"gpu\"), a bus identity (\"usb:1a86:7523\", lower case) or a path (\"/dev/ttyUSB0\")",
+        ),
+        (
+            "stop_signal = \"TERM\"",
+            (4, 15),
+            "task.stop_signal: there is no signal \"TERM\": did you mean \"SIGTERM\"?",
+        ),
+        (
+            "stop_timeout = \"10\"",
+            (4, 16),
+            "task.stop_timeout: \"10\" is not a duration: write a number and a unit, as in 500ms, 2s, 1m30s, 1h or 7d",
+        ),
+        (
+            "stop_timeout = 10",
+            (4, 16),
+            "task.stop_timeout: expected a duration such as \"2s\" or \"1m30s\", found 10",
+        ),
+        (
+            "working_dir = \"srv\"",
+            (4, 15),
+            "task.working_dir: \"srv\" is not an absolute path: write it from / on, without '..' and control characters",
+        ),
+        (
+            "env = { \"A B\" = \"x\" }",
+            (4, 17),
+            "task.env.A B: not the name of a variable: use letters, digits and '_', a letter first",
+        ),
+        (
+            "env = { \"A.B\" = \"x\" }",
+            (4, 17),
+            "task.env.A.B: not the name of a variable: use letters, digits and '_', a letter first",
+        ),
+        (
+            "env = { A = \"${prt.http}\" }",
+            (4, 13),
+            "task.env.A: there is no ${prt.http}: known are ${cpus}, ${job}, ${slot}, ${epoch}, ${node} and ${port.NAME}; for a plain \"${prt.http}\" write $${prt.http}",
+        ),
+        (
+            "env = { A = \"${slots}\" }",
+            (4, 13),
+            "task.env.A: there is no ${slots}: did you mean ${slot}?; for a plain \"${slots}\" write $${slots}",
+        ),
+        (
+            "env = { A = \"${port.http}\" }",
+            (4, 13),
+            "task.env.A: ${port.http}: the job has no port \"http\": add [[port]] with that name",
+        ),
+        (
+            "env = { A = \"${node\" }",
+            (4, 13),
+            "task.env.A: \"${\" is never closed: write ${NAME}, or $${ for a plain \"${\"",
+        ),
+        ("env = { A = 3 }", (4, 13), "task.env.A: expected text in quotes, found 3"),
+        (
+            "files = [{ path = \"/a\" }]",
+            (4, 10),
+            "task.files[0].content is missing: the file's text (or source = \"./FILE\")",
+        ),
+        (
+            "files = [{ path = \"/a\", source = \"./b\" }]",
+            (4, 34),
+            "task.files[0].source: \"./b\": files cannot be read here: write content = \"...\"",
+        ),
+        (
+            "files = [{ path = \"/a\", content = \"\", source = \"./b\" }]",
+            (4, 48),
+            "task.files[0].source: a file has either content or source, not both",
+        ),
+        (
+            "[[task.files]]\npath = \"/a/../b\"\ncontent = \"\"",
+            (5, 8),
+            "task.files[0].path: \"/a/../b\" is not an absolute path: write it from / on, without '..' and control characters",
+        ),
+        (
+            "[task.sandbox]\ncapabilities = [\"NET_ADMIN\"]",
+            (5, 17),
+            "task.sandbox.capabilities[0]: there is no capability \"NET_ADMIN\": did you mean \"CAP_NET_ADMIN\"?",
+        ),
+        (
+            "[task.sandbox]\nsyscalls = [\"~mount\"]",
+            (5, 13),
+            "task.sandbox.syscalls[0]: \"~mount\" is not a system call (\"openat\") or a group of them (\"@system-service\")",
+        ),
+        (
+            "[[port]]\nname = \"HTTP\"",
+            (5, 8),
+            "port[0].name: \"HTTP\" is not a port's name: use 1 to 15 of a-z, 0-9 and '-', a letter first",
+        ),
+        (
+            "[[port]]\nname = \"http\"\nstatic = 65536",
+            (6, 10),
+            "port[0].static: 65536 is out of range: a whole number from 1 to 65535",
+        ),
+        (
+            "[[port]]\nname = \"a\"\n[[port]]\nname = \"a\"",
+            (7, 8),
+            "port[1].name: there are two ports called \"a\"",
+        ),
+        (
+            "[[port]]\nname = \"a\"\nstatic = 80\n[[port]]\nname = \"b\"\nstatic = 80",
+            (9, 10),
+            "port[1].static: two ports have the same number",
+        ),
+        ("[port]\nname = \"a\"", (4, 2), "port: expected a list in [ ], found a section"),
+        (
+            "[health]\ninterval = \"2s\"",
+            (4, 2),
+            "health.http is missing: the check (or tcp = true, or command = [\"...\"])",
+        ),
+        (
+            "[health]\nhttp = \"/\"",
+            (5, 8),
+            "health.http: the job has no port to check: add [[port]] with a name",
+        ),
+        (
+            "[[port]]\nname = \"web\"\n[health]\nhttp = \"/\"\nport = \"wbe\"",
+            (8, 8),
+            "health.port: the job has no port \"wbe\": did you mean \"web\"?",
+        ),
+        (
+            "[[port]]\nname = \"a\"\n[[port]]\nname = \"b\"\n[health]\ntcp = true",
+            (8, 2),
+            "health.port is missing: the name of the port to check",
+        ),
+        (
+            "[health]\ntcp = true\nhttp = \"/\"",
+            (5, 7),
+            "health.tcp: a job has one check: http, tcp or command",
+        ),
+        ("[health]\ncommand = []", (5, 11), "health.command: is empty: name a program"),
+        (
+            "[health]\ncommand = [\"/bin/true\"]\ninterval = \"0s\"",
+            (6, 12),
+            "health.interval: must be more than 0s",
+        ),
+        (
+            "[placement]\nconstraints = [\"arhc == x\"]",
+            (5, 16),
+            "placement.constraints[0]: a node has no attribute \"arhc\": did you mean \"arch\"?",
+        ),
+        (
+            "[placement]\nspread = \"lables.rack\"",
+            (5, 10),
+            "placement.spread: a node has no attribute \"lables.rack\": use name, arch, kernel, os, version, executor, cores, memory, numa or labels.NAME",
+        ),
+        (
+            "[placement]\nstrategy = \"bestfit\"",
+            (5, 12),
+            "placement.strategy: there is no \"bestfit\": did you mean \"best-fit\"?",
+        ),
+        (
+            "[update]\nmin_healthy = \"3m\"",
+            (5, 15),
+            "update.min_healthy: must be less than update.deadline (2m), or no update ever succeeds",
+        ),
+        (
+            "[update]\nmax_parallel = 0",
+            (5, 16),
+            "update.max_parallel: 0 is out of range: a whole number from 1 to 100000",
+        ),
+        ("[restart]\nwithin = \"0s\"", (5, 10), "restart.within: must be more than 0s"),
+    ] {
+        refused_with(lines, place, message);
+    }
+}
+
+#[test]
+fn what_must_be_there_is_asked_for() {
+    for (text, place, message) in [
+        ("", (1, 1), "name is missing: the job's name, as in name = \"web\""),
+        (
+            "name = \"Web\"",
+            (1, 8),
+            "name: \"Web\" is not a job name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
+        ),
+        (
+            "name = \"a\"",
+            (1, 1),
+            "task is missing: a section [task] with a command, as in command = [\"/usr/bin/sleep\", \"60\"]",
+        ),
+        (
+            "name = \"a\"\n[task]\nuser = \"x\"",
+            (2, 2),
+            "task.command is missing: the program and its arguments, as in command = [\"/usr/bin/sleep\", \"60\"]",
+        ),
+        ("name = \"a\"\n[task]\ncommand = []", (3, 11), "task.command: is empty: name a program"),
+        (
+            "name = \"a\"\n[task]\ncommand = \"/bin/true\"",
+            (3, 11),
+            "task.command: expected a list in [ ], found \"/bin/true\"",
+        ),
+        (
+            "name = \"a\"\n[task]\ncommand = [\"true\"]",
+            (3, 12),
+            "task.command[0]: \"true\" is not an absolute path: write where the nodes have it, as in \"/usr/bin/python3\"",
+        ),
+        (
+            "name = \"a\"\ntype = \"systm\"\n[task]\ncommand = [\"/bin/true\"]",
+            (2, 8),
+            "type: there is no \"systm\": did you mean \"system\"?",
+        ),
+        (
+            "name = \"a\"\ntype = \"system\"\ncount = 3\n[task]\ncommand = [\"/bin/true\"]",
+            (3, 9),
+            "count: a system job has one copy on each matching node: leave count out",
+        ),
+        (
+            "name = \"a\"\ncount = 100001\n[task]\ncommand = [\"/bin/true\"]",
+            (2, 9),
+            "count: 100001 is out of range: a whole number from 0 to 100000",
+        ),
+        (
+            "name = \"a\"\ncount = 99999999999999999999999999999999999999999999\n[task]\ncommand = [\"/bin/true\"]",
+            (2, 9),
+            "count: expected a whole number from 0 to 100000, found 99999999999999999999999999999999999999999999",
+        ),
+    ] {
+        refused(text, place, message);
+    }
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let long = format!("{SMALLEST}# {}", "x".repeat(limits::JOB_FILE_BYTES_MAX));
+    assert!(parse(&long).unwrap_err().message.contains("bytes"), "a long file");
+    let many = format!(
+        "{SMALLEST}env = {{ {} }}",
+        (0..300).map(|i| format!("A{i} = \"\", ")).collect::<String>()
+    );
+    refused(&many, (4, 1), "task.env: has 300 keys, 256 are allowed");
+    let list = format!("{SMALLEST}[resources]\ndevices = [{}]", "\"gpu\", ".repeat(257));
+    refused(&list, (5, 11), "resources.devices: has 257 items, 256 are allowed");
+    let deep = format!("{SMALLEST}env = {}", "[".repeat(5000));
+    assert!(parse(&deep).is_err());
+}
+
+#[test]
+fn files_come_from_where_the_caller_reads_them() {
+    let text = format!("{SMALLEST}files = [{{ path = \"/etc/a\", source = \"./a\" }}]\n");
+    let mut asked = Vec::new();
+    let spec = parse_with(&text, &mut |name| {
+        asked.push(name.to_owned());
+        Ok("hello".into())
+    });
+    assert_eq!(
+        spec.unwrap().task.files,
+        [TaskFile { path: "/etc/a".into(), content: "hello".into() }]
+    );
+    assert_eq!(asked, ["./a"]);
+
+    let error = parse_with(&text, &mut |_| Err("no such file".into())).unwrap_err();
+    assert_eq!(error.to_string(), "4:38: task.files[0].source: \"./a\": no such file");
+    let huge = "x".repeat(limits::JOB_FILE_BYTES_MAX);
+    let error = parse_with(&text, &mut |_| Ok(huge.clone())).unwrap_err();
+    assert_eq!((error.line, error.column), (4, 9), "{error}");
+    assert!(error.message.starts_with("task.files: the job has"), "{error}");
+}
+
+#[test]
+fn sizes_are_read_as_written() {
+    for (text, bytes) in [
+        ("0", Some(0)),
+        ("1000", Some(1000)),
+        ("64MiB", Some(64 << 20)),
+        ("1.5GiB", Some(3 << 29)),
+        (" 2 KiB ", Some(2048)),
+        ("500MB", Some(500_000_000)),
+        ("0.3KiB", Some(307)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("16777216TiB", None),
+        ("1.5", None),
+        ("64M", None),
+        ("64mib", None),
+        ("-1", None),
+        ("", None),
+        ("MiB", None),
+        ("1.", None),
+        (".5GiB", None),
+        ("1.5.5GiB", None),
+        ("1e3", None),
+        ("1.0000000000MiB", None),
+    ] {
+        assert_eq!(parse_bytes(text), bytes, "{text:?}");
+    }
+}
+
+#[test]
+fn nearest_is_near_or_nothing() {
+    let names = ["memory", "cores", "cpu"];
+    for (wrong, near) in [
+        ("memroy", Some("memory")),
+        ("CORES", Some("cores")),
+        ("cpus", Some("cpu")),
+        ("disk", None),
+        ("", None),
+    ] {
+        assert_eq!(nearest(wrong, names.into_iter()), near, "{wrong}");
+    }
+    assert_eq!(nearest(&"x".repeat(100_000), names.into_iter()), None);
+}
+
+/// A valid file with a few bytes changed: close enough to the real thing to reach every reader.
+fn mutated() -> impl proptest::strategy::Strategy<Value = String> {
+    let file = proptest::sample::select(vec![WEB, NODE_EXPORTER, PINNED]);
+    let edits = proptest::collection::vec(
+        (any::<proptest::sample::Index>(), 0usize..4, "\\PC{0,6}|[\"\\[\\]{}=.\n$]"),
+        1..6,
+    );
+    (file, edits).prop_map(|(file, edits)| {
+        let mut text: Vec<char> = file.chars().collect();
+        for (at, removed, inserted) in edits {
+            let at = at.index(text.len().max(1)).min(text.len());
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, inserted.chars());
+        }
+        text.into_iter().collect()
+    })
+}
+
+fn place_is_inside(text: &str, error: &ParseError) -> bool {
+    let line = text.split('\n').nth(error.line - 1);
+    line.is_some_and(|line| error.column <= line.chars().count() + 1)
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+        if let Err(error) = parse(&text) {
+            prop_assert!(place_is_inside(&text, &error), "{error} in {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_mutated_file_is_read_or_refused_at_a_place_inside_it(text in mutated()) {
+        match parse(&text) {
+            Ok(spec) => prop_assert_eq!(spec.validate(), Ok(())),
+            Err(error) => {
+                prop_assert!(place_is_inside(&text, &error), "{error} in {text:?}");
+                prop_assert!(!error.message.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_never_panic_and_whole_numbers_survive(text in "[0-9]{0,25}\\.?[0-9]{0,12} ?[A-Za-z]{0,4}", number: u64) {
+        let _ = parse_bytes(&text);
+        prop_assert_eq!(parse_bytes(&number.to_string()), Some(number));
+    }
+}

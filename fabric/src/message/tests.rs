@@ -1,0 +1,197 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::alloc::{AllocRow, Ending};
+use crate::clock::WallTime;
+use crate::id::{JobName, SlotId};
+use crate::stamp::Stamp;
+use crate::table::{JobEntry, Keyring, Previous, RosterEntry, TokenEntry, Value};
+
+fn roster() -> Entry {
+    Entry {
+        key: Key::Roster(NodeId([1; 32])),
+        stamp: Stamp { reading: 0x1234_5678, node: NodeId([2; 32]) },
+        value: Value::Roster(RosterEntry {
+            name: "n1".into(),
+            vouched_by: NodeId([2; 32]),
+            joined: WallTime(7),
+        }),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A changed encoding breaks fabrics that are being upgraded: these bytes may only change together with
+/// [`WIRE_VERSION`].
+#[test]
+fn golden_vectors() {
+    let ones = "01".repeat(32);
+    let twos = "02".repeat(32);
+    let entry = format!("00{ones}f8acd19101{twos}00026e31{twos}07");
+    assert_eq!(hex(&roster().encode()), format!("01{entry}"));
+    assert_eq!(hex(&Datagram::Fingerprint(0x1ff).encode()), "0102ff03");
+    assert_eq!(hex(&Datagram::Push(vec![roster()]).encode()), format!("010101{entry}"));
+    let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
+    let swim = Datagram::Swim { packet: vec![0xaa, 0xbb], confirms };
+    assert_eq!(hex(&swim.encode()), format!("010002aabb01{ones}03{twos}"));
+    let alloc =
+        AllocId { slot: SlotId { job: JobName::new("web").unwrap(), index: 2 }, epoch: 300 };
+    assert_eq!(
+        hex(&Message::Accept { alloc: alloc.clone() }.encode()),
+        "0107037765 6202ac02".replace(' ', "")
+    );
+    let message = Message::Retire { alloc, reason: "x".into() };
+    assert_eq!(hex(&message.encode()), "01090377656202ac020178");
+    let want = Message::Want(vec![Key::Keyring, Key::Job(JobName::new("a").unwrap())]);
+    assert_eq!(hex(&want.encode()), "01020204020161");
+}
+
+/// Serde can describe types that postcard cannot read back: every kind of value goes there and back.
+#[test]
+fn every_value_survives_the_wire() {
+    let endings = [
+        Ending::Retired { reason: "x".into() },
+        Ending::Failed { reason: "exit status 3".into() },
+        Ending::Superseded { epoch: 4 },
+        Ending::Lost,
+    ];
+    let spec = crate::job::parse(include_str!("../../../docs/examples/web.toml")).unwrap();
+    let job = JobEntry {
+        previous: Some(Box::new(Previous { spec: spec.clone(), version: 1, generation: 0 })),
+        spec,
+        version: 2,
+        generation: 3,
+        reverted: true,
+        by: "me".into(),
+    };
+    let token = TokenEntry {
+        secret_hash: [5; 32],
+        expires: WallTime(9),
+        labels: [("rack".to_owned(), "r1".to_owned())].into(),
+    };
+    let mut values = vec![
+        Value::Job(Box::new(job)),
+        Value::Node(Box::default()),
+        Value::Keyring(Keyring { keys: [(1, [1; 32])].into() }),
+        Value::Token(token),
+        Value::Tombstone { rank: 7 },
+    ];
+    values.extend(endings.map(|ending| {
+        let row = AllocRow {
+            ending: Some(ending),
+            effective_cpus: "0-3,8".parse().ok(),
+            trouble: Some("x".into()),
+            ..AllocRow::default()
+        };
+        Value::Alloc(Box::new(row))
+    }));
+    for value in values {
+        let entry = Entry { value, ..roster() };
+        assert_eq!(Entry::decode(&entry.encode()), Ok(entry));
+    }
+}
+
+#[test]
+fn another_version_is_told_apart_from_rubbish() {
+    let mut bytes = Datagram::Fingerprint(1).encode();
+    bytes[0] = 9;
+    assert_eq!(Datagram::decode(&bytes), Err(DecodeError::Version(Some(9))));
+    assert_eq!(Datagram::decode(&[]), Err(DecodeError::Version(None)));
+    let long = vec![WIRE_VERSION; limits::DATAGRAM_BYTES_MAX + 1];
+    assert!(matches!(Datagram::decode(&long), Err(DecodeError::TooLong { .. })));
+    let mut trailing = Datagram::Fingerprint(1).encode();
+    trailing.push(0);
+    assert!(matches!(Datagram::decode(&trailing), Err(DecodeError::Malformed(_))));
+}
+
+proptest! {
+    #[test]
+    fn decoders_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut bytes = bytes;
+        for first in [None, Some(WIRE_VERSION)] {
+            if let (Some(first), Some(byte)) = (first, bytes.first_mut()) {
+                *byte = first;
+            }
+            let _ = (Datagram::decode(&bytes), Message::decode(&bytes), Entry::decode(&bytes));
+        }
+    }
+
+    /// What was decoded means what was sent, also when bytes were flipped on the way.
+    #[test]
+    fn flipped_bytes_decode_to_something_that_encodes_again(at in 0..80usize, flip in 1..=255u8) {
+        let mut bytes = Message::Hold { ticket: 5, entries: vec![roster()] }.encode();
+        let at = at % bytes.len();
+        bytes[at] ^= flip;
+        if let Ok(message) = Message::decode(&bytes) {
+            prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+        }
+    }
+}
+
+/// Writes the corpus that the fuzzers start from: `WEFT_REWRITE=1 cargo test -p weft-fabric corpus`.
+#[test]
+fn the_corpus_is_of_this_wire_version() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let alloc = AllocId { slot: SlotId { job: JobName::new("web").unwrap(), index: 2 }, epoch: 3 };
+    let spec = crate::job::parse(include_str!("../../../docs/examples/web.toml")).unwrap();
+    let job = JobEntry {
+        spec,
+        version: 1,
+        generation: 0,
+        previous: None,
+        reverted: false,
+        by: "me".into(),
+    };
+    let job = Entry {
+        key: Key::Job(job.spec.name.clone()),
+        value: Value::Job(Box::new(job)),
+        ..roster()
+    };
+    let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
+    let datagrams = [
+        ("push", Datagram::Push(vec![roster()])),
+        ("swim", Datagram::Swim { packet: vec![0xaa; 40], confirms }),
+        ("fingerprint", Datagram::Fingerprint(5)),
+    ];
+    let messages = [
+        ("buckets", Message::Buckets(vec![1; 256])),
+        (
+            "rows",
+            Message::Rows { buckets: vec![1, 2], rows: vec![(roster().key, roster().order())] },
+        ),
+        ("want", Message::Want(vec![Key::Keyring])),
+        ("entries", Message::Entries { entries: vec![roster(), job.clone()], more: false }),
+        ("propose", Message::Propose { alloc: alloc.clone(), job: Box::new(job.clone()) }),
+        ("retire", Message::Retire { alloc, reason: "x".into() }),
+    ];
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut told = Vec::new();
+    let mut tell = |how: u8, bytes: &[u8]| {
+        told.push(how);
+        told.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+        told.extend_from_slice(bytes);
+    };
+    for (name, datagram) in datagrams {
+        let bytes = datagram.encode();
+        tell(40, &bytes);
+        files.push((format!("datagram/{name}"), bytes));
+    }
+    for (name, message) in messages {
+        let bytes = message.encode();
+        tell(41, &bytes);
+        files.push((format!("message/{name}"), bytes));
+    }
+    files.push(("entry/roster".into(), roster().encode()));
+    files.push(("entry/job".into(), job.encode()));
+    files.push(("node/told".into(), told));
+    for (name, bytes) in files {
+        let path = folder.join(&name);
+        if std::env::var_os("WEFT_REWRITE").is_some() {
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        let found = std::fs::read(&path).unwrap_or_default();
+        assert!(found == bytes, "{name} is out of date: run with WEFT_REWRITE=1");
+    }
+}

@@ -1,0 +1,503 @@
+//! The coordinator: for each job that this node looks after, the difference between the slots that are
+//! wanted and the allocations that there are.
+//!
+//! Nothing here is remembered on disk. Whoever becomes a job's coordinator derives the same steps from
+//! the table; what is kept in memory only saves repetition.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::alloc::{AllocRow, Ending, Phase};
+use crate::clock::{Instant, Now};
+use crate::id::{AllocId, JobName, NodeId, SlotId};
+use crate::job::{JobKind, JobSpec, SpecHash};
+use crate::limits;
+use crate::message::Message;
+use crate::placement::{Avoid, Placer};
+use crate::resources::Rejection;
+use crate::table::{Entry, JobEntry, Key, Value};
+
+use super::Node;
+
+/// What a coordinator keeps in memory.
+#[derive(Debug, Default)]
+pub(super) struct Coordinator {
+    /// Jobs to look at in the next tick.
+    pub dirty: BTreeSet<JobName>,
+    /// Look at every job.
+    pub all_dirty: bool,
+    /// Proposals under way.
+    proposals: BTreeMap<SlotId, Proposal>,
+    /// Nodes that said no a moment ago.
+    rejected: BTreeMap<(SlotId, NodeId), Instant>,
+    /// Since when an allocation is seen healthy, or is seen at all.
+    seen: BTreeMap<(SlotId, NodeId), Seen>,
+    /// Retirements asked for, and when to ask again.
+    retired: BTreeMap<AllocId, Instant>,
+    /// Slots that no node can take.
+    pub unplaceable: BTreeSet<SlotId>,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    alloc: AllocId,
+    node: NodeId,
+    deadline: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    epoch: u64,
+    first: Instant,
+    healthy: Option<Instant>,
+}
+
+/// One slot as the coordinator sees it.
+#[derive(Debug)]
+struct Slot {
+    id: SlotId,
+    /// Live on a node that is up, with the version in force.
+    current: Vec<(NodeId, AllocRow)>,
+    /// Live on a node that is up, with another version.
+    outdated: Vec<(NodeId, AllocRow)>,
+    /// On its way out on a node that is up.
+    stopping: bool,
+    /// The highest epoch of any row.
+    epoch: u64,
+    proposed: bool,
+    /// Current, healthy for as long as the update policy asks.
+    settled: bool,
+}
+
+impl Node {
+    /// Who looks after a job: the highest random weight among the members that are up (Thaler and
+    /// Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998), so that it moves only
+    /// when that member goes or a better one comes.
+    pub(super) fn coordinator_of(&self, job: &JobName) -> NodeId {
+        let weight = |node: &NodeId| {
+            let mut bytes = node.0.to_vec();
+            bytes.extend_from_slice(job.as_str().as_bytes());
+            (xxhash_rust::xxh3::xxh3_64(&bytes), *node)
+        };
+        let me = self.config.id;
+        self.peers().chain([me]).max_by_key(weight).unwrap_or(me)
+    }
+
+    pub(super) fn coordinate(&mut self, now: Now) {
+        if self.timers.reconcile <= now.at {
+            self.timers.reconcile = now.at + limits::RECONCILE_INTERVAL;
+            self.coordinator.all_dirty = true;
+        }
+        self.coordinator.proposals.retain(|_, proposal| {
+            let expired = proposal.deadline <= now.at;
+            if expired {
+                self.coordinator.dirty.insert(proposal.alloc.slot.job.clone());
+                self.fleet.release(&proposal.node, &proposal.alloc);
+            }
+            !expired
+        });
+        self.coordinator.rejected.retain(|_, until| *until > now.at);
+        self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
+        if std::mem::take(&mut self.coordinator.all_dirty) {
+            let jobs = self.table.jobs().map(|(name, ..)| name.clone());
+            self.coordinator.dirty.extend(jobs);
+            let table = &self.table;
+            self.coordinator.seen.retain(|(slot, node), seen| {
+                table.alloc(slot, node).is_some_and(|row| row.epoch == seen.epoch)
+            });
+            self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
+        }
+        for name in std::mem::take(&mut self.coordinator.dirty) {
+            if self.coordinator_of(&name) == self.config.id {
+                self.reconcile(now, &name);
+            } else {
+                self.coordinator.unplaceable.retain(|slot| slot.job != name);
+            }
+        }
+    }
+
+    fn reconcile(&mut self, now: Now, name: &JobName) {
+        let Some(entry) = self.table.entry(&Key::Job(name.clone())).cloned() else { return };
+        let Value::Job(job) = &entry.value else {
+            self.coordinator.unplaceable.retain(|slot| slot.job != *name);
+            return;
+        };
+        let (spec, ..) = job.effective();
+        let hash = job.hash();
+        if spec.kind == JobKind::System {
+            self.update_system_job(now, name, spec, hash);
+            return;
+        }
+        let mut slots = self.view_slots(now, name, spec, hash);
+        if self.should_revert(now, job, hash, &slots) {
+            self.revert(now, &entry);
+            return;
+        }
+        self.place_missing(now, spec, &entry, &mut slots);
+        self.move_from_draining(now, spec, &entry, &slots);
+        self.roll(now, spec, &slots);
+    }
+
+    /// Gathers what the table says of each wanted slot.
+    fn view_slots(
+        &mut self,
+        now: Now,
+        name: &JobName,
+        spec: &JobSpec,
+        hash: SpecHash,
+    ) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = (0..spec.count)
+            .map(|index| Slot {
+                id: SlotId { job: name.clone(), index },
+                current: Vec::new(),
+                outdated: Vec::new(),
+                stopping: false,
+                epoch: 0,
+                proposed: false,
+                settled: false,
+            })
+            .collect();
+        let rows: Vec<(SlotId, NodeId, AllocRow)> = self
+            .table
+            .allocs_of(name)
+            .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
+            .collect();
+        for (id, node, row) in rows {
+            let Some(slot) = slots.get_mut(id.index as usize) else { continue };
+            slot.epoch = slot.epoch.max(row.epoch);
+            if !self.is_up(&node) {
+                continue;
+            }
+            if row.phase == Phase::Stopping {
+                slot.stopping = true;
+            } else if row.phase.is_live() {
+                if row.spec == hash {
+                    let seen = self.coordinator.observe(now.at, &id, node, &row);
+                    let healthy_for = seen.healthy.map(|since| now.at.since(since));
+                    slot.settled |= healthy_for.is_some_and(|time| time >= spec.update.min_healthy);
+                    slot.current.push((node, row));
+                } else {
+                    slot.outdated.push((node, row));
+                }
+            }
+        }
+        for slot in &mut slots {
+            match self.coordinator.proposals.get(&slot.id) {
+                Some(proposal) if proposal.alloc.epoch > slot.epoch => {
+                    slot.proposed = true;
+                    slot.epoch = proposal.alloc.epoch;
+                }
+                Some(proposal) => {
+                    // A row has overtaken it: its own, or another coordinator's.
+                    let row = self.table.alloc(&slot.id, &proposal.node);
+                    if row.is_none_or(|row| row.epoch != proposal.alloc.epoch) {
+                        self.fleet.release(&proposal.node, &proposal.alloc);
+                    }
+                    self.coordinator.proposals.remove(&slot.id);
+                }
+                None => {}
+            }
+        }
+        if slots.iter().any(|slot| !slot.settled && !slot.current.is_empty()) {
+            // Time alone settles it: look again in the next tick.
+            self.coordinator.dirty.insert(name.clone());
+        }
+        slots
+    }
+
+    /// Slots without a live allocation get one.
+    fn place_missing(&mut self, now: Now, spec: &JobSpec, job: &Entry, slots: &mut [Slot]) {
+        let mut placer = None;
+        for at in 0..slots.len() {
+            let slot = &slots[at];
+            let filled = !slot.current.is_empty() || !slot.outdated.is_empty();
+            if filled || slot.stopping || slot.proposed {
+                self.coordinator.unplaceable.remove(&slot.id);
+                continue;
+            }
+            let placer =
+                placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
+            let slot = &mut slots[at];
+            slot.proposed = propose(
+                &mut Proposer {
+                    now,
+                    table: &self.table,
+                    coordinator: &mut self.coordinator,
+                    fleet: &mut self.fleet,
+                    rng: &mut self.rng,
+                    outputs: &mut self.outputs,
+                    counters: &mut self.counters,
+                    horizon: now.wall.max(crate::clock::WallTime(self.clock.last() >> 16)),
+                },
+                placer,
+                slot,
+                job,
+                &[],
+            );
+        }
+    }
+
+    /// Slots on draining nodes get a second allocation elsewhere; the first ends when that is healthy.
+    fn move_from_draining(&mut self, now: Now, spec: &JobSpec, job: &Entry, slots: &[Slot]) {
+        let draining = |node: &NodeId| self.table.node(node).is_some_and(|info| info.draining);
+        let leaving = |slot: &Slot| {
+            let mut live = slot.current.iter().chain(&slot.outdated).peekable();
+            live.peek().is_some() && live.all(|(node, _)| draining(node))
+        };
+        let moving = slots.iter().filter(|slot| slot.current.len() > 1 || slot.proposed).count();
+        let room = (spec.update.max_parallel as usize).saturating_sub(moving);
+        let leaving: Vec<usize> = (0..slots.len())
+            .filter(|at| leaving(&slots[*at]) && !slots[*at].proposed)
+            .take(room)
+            .collect();
+        if leaving.is_empty() {
+            return;
+        }
+        let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
+        for at in leaving {
+            propose(
+                &mut Proposer {
+                    now,
+                    table: &self.table,
+                    coordinator: &mut self.coordinator,
+                    fleet: &mut self.fleet,
+                    rng: &mut self.rng,
+                    outputs: &mut self.outputs,
+                    counters: &mut self.counters,
+                    horizon: now.wall.max(crate::clock::WallTime(self.clock.last() >> 16)),
+                },
+                &mut placer,
+                &slots[at],
+                job,
+                &[],
+            );
+        }
+    }
+
+    /// Retires allocations of another version, a few at a time, unhealthy ones first.
+    fn roll(&mut self, now: Now, spec: &JobSpec, slots: &[Slot]) {
+        let in_progress = |slot: &&Slot| {
+            let unplaceable = self.coordinator.unplaceable.contains(&slot.id);
+            slot.outdated.is_empty() && !slot.settled && !unplaceable
+        };
+        let busy = slots.iter().filter(in_progress).count();
+        let asked = slots.iter().filter(|slot| {
+            let asked = |(_, row): &(NodeId, AllocRow)| {
+                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+                self.coordinator.retired.contains_key(&alloc)
+            };
+            slot.outdated.iter().any(asked)
+        });
+        let room = (spec.update.max_parallel as usize).saturating_sub(busy + asked.count());
+        let mut outdated: Vec<(bool, &Slot)> = slots
+            .iter()
+            .filter(|slot| !slot.outdated.is_empty())
+            .map(|slot| (slot.outdated.iter().any(|(_, row)| row.healthy), slot))
+            .collect();
+        outdated.sort_by_key(|(healthy, slot)| (*healthy, slot.id.index));
+        for (_, slot) in outdated.into_iter().take(room) {
+            for (node, row) in slot.outdated.clone() {
+                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+                self.ask_to_retire(now, node, alloc, "a new version replaces it");
+            }
+        }
+    }
+
+    fn ask_to_retire(&mut self, now: Now, node: NodeId, alloc: AllocId, reason: &str) {
+        if self.coordinator.retired.contains_key(&alloc) {
+            return;
+        }
+        self.coordinator.retired.insert(alloc.clone(), now.at);
+        if node == self.config.id {
+            self.handle_retire(now, &alloc, reason.to_owned());
+        } else {
+            self.send(node, Message::Retire { alloc, reason: reason.to_owned() });
+        }
+    }
+
+    /// Nodes start a system job's allocations themselves; the coordinator only paces the update.
+    fn update_system_job(&mut self, now: Now, name: &JobName, spec: &JobSpec, hash: SpecHash) {
+        let rows: Vec<(SlotId, NodeId, AllocRow)> = self
+            .table
+            .allocs_of(name)
+            .filter(|(_, node, ..)| self.is_up(node))
+            .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
+            .collect();
+        let mut busy = 0;
+        let mut outdated = Vec::new();
+        for (slot, node, row) in rows {
+            if row.phase == Phase::Stopping {
+                busy += 1;
+            } else if row.phase.is_live() && row.spec != hash {
+                outdated.push((row.healthy, node, AllocId { slot, epoch: row.epoch }));
+            } else if row.phase.is_live() {
+                let seen = self.coordinator.observe(now.at, &slot, node, &row);
+                let healthy_for = seen.healthy.map(|since| now.at.since(since));
+                if healthy_for.is_none_or(|time| time < spec.update.min_healthy) {
+                    busy += 1;
+                }
+            }
+        }
+        busy += outdated.iter().filter(|o| self.coordinator.retired.contains_key(&o.2)).count();
+        outdated.sort();
+        let room = (spec.update.max_parallel as usize).saturating_sub(busy);
+        for (_, node, alloc) in outdated.into_iter().take(room) {
+            self.ask_to_retire(now, node, alloc, "a new version replaces it");
+        }
+    }
+
+    /// A new version has failed if an allocation of it was given up or is not healthy in time, while the
+    /// roll-out is still under way: another version still runs, or none of this one has ever settled.
+    fn should_revert(&self, now: Now, job: &JobEntry, hash: SpecHash, slots: &[Slot]) -> bool {
+        let update = &job.spec.update;
+        if job.reverted || job.previous.is_none() || !update.auto_revert {
+            return false;
+        }
+        let under_way = slots.iter().any(|slot| !slot.outdated.is_empty())
+            || !slots.iter().any(|slot| slot.settled);
+        if !under_way {
+            return false;
+        }
+        let given_up = self.table.allocs_of(&job.spec.name).any(|(.., row, _)| {
+            row.spec == hash && matches!(row.ending, Some(Ending::Failed { .. }))
+        });
+        let too_late = slots.iter().any(|slot| {
+            slot.current.iter().any(|(node, _)| {
+                let key = (slot.id.clone(), *node);
+                self.coordinator.seen.get(&key).is_some_and(|seen| {
+                    seen.healthy.is_none() && now.at.since(seen.first) > update.deadline
+                })
+            })
+        });
+        given_up || too_late
+    }
+
+    /// Marks the version as failed. The stamp stays the submitter's, so that a newer submit that we have
+    /// not heard of yet beats the mark.
+    fn revert(&mut self, now: Now, entry: &Entry) {
+        let mut entry = entry.clone();
+        let Value::Job(job) = &mut entry.value else { return };
+        job.reverted = true;
+        tracing::warn!(job = %job.spec.name, version = job.version, "reverted: the new version failed");
+        self.take_in(now, entry, true);
+    }
+
+    pub(super) fn handle_accept(&mut self, now: Now, from: NodeId, alloc: &AllocId) {
+        if let Some(proposal) = self.coordinator.proposals.get_mut(&alloc.slot)
+            && proposal.alloc == *alloc
+            && proposal.node == from
+        {
+            proposal.deadline = now.at + limits::ACCEPTED_TIMEOUT;
+        }
+    }
+
+    pub(super) fn handle_reject(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        alloc: &AllocId,
+        reason: Rejection,
+    ) {
+        tracing::debug!(%alloc, ?from, %reason, "rejected");
+        let ours = |proposal: &Proposal| proposal.alloc == *alloc && proposal.node == from;
+        if self.coordinator.proposals.get(&alloc.slot).is_some_and(ours) {
+            self.coordinator.proposals.remove(&alloc.slot);
+            self.fleet.release(&from, alloc);
+            let until = now.at + limits::REJECTED_FOR;
+            self.coordinator.rejected.insert((alloc.slot.clone(), from), until);
+            self.coordinator.dirty.insert(alloc.slot.job.clone());
+            self.dirty = true;
+        }
+    }
+
+    /// Nodes to stay away from for a slot: those where it failed for good a short time ago, and those
+    /// that rejected it a moment ago.
+    pub(super) fn avoided(&self, now: Now, slot: &SlotId) -> Vec<Avoid> {
+        let horizon = self.horizon(now);
+        avoided(&self.table, &self.coordinator, now.at, horizon, slot)
+    }
+}
+
+impl Coordinator {
+    fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {
+        let fresh = Seen { epoch: row.epoch, first: now, healthy: None };
+        let seen = self.seen.entry((slot.clone(), node)).or_insert(fresh);
+        if seen.epoch != row.epoch {
+            *seen = fresh;
+        }
+        seen.healthy = match (row.healthy, seen.healthy) {
+            (true, None) => Some(now),
+            (true, since) => since,
+            (false, _) => None,
+        };
+        *seen
+    }
+}
+
+fn taken(slots: &[Slot]) -> BTreeMap<NodeId, u32> {
+    let mut taken = BTreeMap::new();
+    for (node, _) in slots.iter().flat_map(|slot| slot.current.iter().chain(&slot.outdated)) {
+        *taken.entry(*node).or_insert(0) += 1;
+    }
+    taken
+}
+
+fn avoided(
+    table: &crate::table::Table,
+    coordinator: &Coordinator,
+    now: Instant,
+    horizon: crate::clock::WallTime,
+    slot: &SlotId,
+) -> Vec<Avoid> {
+    let failed = table.allocs_in(slot).filter_map(|(_, node, row, written)| {
+        let failed = matches!(row.ending, Some(Ending::Failed { .. }));
+        let left = limits::FAILED_FOR.saturating_sub(horizon.since(written));
+        (failed && left > Duration::ZERO).then_some((node, left))
+    });
+    let rejected = coordinator
+        .rejected
+        .range((slot.clone(), NodeId([0; 32]))..=(slot.clone(), NodeId([0xff; 32])))
+        .map(|((_, node), until)| (*node, until.since(now)));
+    failed.chain(rejected).collect()
+}
+
+/// What proposing touches: named, so that the borrow of the placer's fleet stays visible.
+struct Proposer<'a> {
+    now: Now,
+    table: &'a crate::table::Table,
+    coordinator: &'a mut Coordinator,
+    fleet: &'a mut crate::placement::Fleet,
+    rng: &'a mut rand_chacha::ChaCha8Rng,
+    outputs: &'a mut std::collections::VecDeque<crate::io::Output>,
+    counters: &'a mut super::Counters,
+    horizon: crate::clock::WallTime,
+}
+
+/// Chooses a node for a slot and asks it. False: no node can take it, or enough is under way.
+fn propose(
+    p: &mut Proposer<'_>,
+    placer: &mut Placer<'_>,
+    slot: &Slot,
+    job: &Entry,
+    also_avoid: &[Avoid],
+) -> bool {
+    if p.coordinator.proposals.len() >= limits::PROPOSALS_MAX {
+        return false;
+    }
+    let mut avoid = avoided(p.table, p.coordinator, p.now.at, p.horizon, &slot.id);
+    avoid.extend_from_slice(also_avoid);
+    let Some(choice) = placer.choose(p.fleet, &avoid, p.rng) else {
+        p.coordinator.unplaceable.insert(slot.id.clone());
+        return false;
+    };
+    p.coordinator.unplaceable.remove(&slot.id);
+    let alloc = AllocId { slot: slot.id.clone(), epoch: slot.epoch + 1 };
+    p.fleet.propose(&choice.node, &alloc, choice.claim);
+    p.counters.proposed += 1;
+    let deadline = p.now.at + limits::PROPOSE_TIMEOUT;
+    let proposal = Proposal { alloc: alloc.clone(), node: choice.node, deadline };
+    p.coordinator.proposals.insert(slot.id.clone(), proposal);
+    let message = Message::Propose { alloc, job: Box::new(job.clone()) };
+    p.outputs.push_back(crate::io::Output::Send { to: choice.node, address: None, message });
+    true
+}

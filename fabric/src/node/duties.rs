@@ -1,0 +1,261 @@
+//! What a node decides for itself: which proposals it takes, which of its allocations have to end, and
+//! which system jobs run here.
+
+use crate::alloc::{AllocRow, Ending, Phase};
+use crate::api;
+use crate::clock::Now;
+use crate::id::{AllocId, JobName, NodeId, SlotId};
+use crate::job::JobKind;
+use crate::limits;
+use crate::message::Message;
+use crate::placement;
+use crate::resources::Rejection;
+use crate::table::{Entry, Key, Value};
+
+use super::{Canary, Node};
+
+impl Node {
+    /// Looks after this node's own allocations.
+    pub(super) fn do_duties(&mut self, now: Now, settled: bool) {
+        let live: Vec<(SlotId, Ending)> = self
+            .supervisor
+            .locals()
+            .filter(|local| local.row().phase.is_live())
+            .filter_map(|local| {
+                let slot = &local.id().slot;
+                Some((slot.clone(), self.reason_to_end(now, slot, local.row())?))
+            })
+            .collect();
+        for (slot, ending) in live {
+            tracing::info!(%slot, %ending, "ending an allocation");
+            self.supervisor.retire(now, &slot, ending);
+        }
+        if settled {
+            self.start_system_jobs(now);
+        }
+    }
+
+    /// Why an allocation of ours should not be there any more. Never because peers are silent.
+    fn reason_to_end(&self, now: Now, slot: &SlotId, row: &AllocRow) -> Option<Ending> {
+        let retired = |reason: &str| Some(Ending::Retired { reason: reason.into() });
+        let Some(entry) = self.table.entry(&Key::Job(slot.job.clone())) else {
+            // Its record survived and its job did not: the others hold copies, if it still exists.
+            let waited = now.at.since(self.timers.started) > limits::ABSENT_GRACE;
+            return if waited { retired("the job is unknown to the fabric") } else { None };
+        };
+        let Value::Job(job) = &entry.value else { return retired("the job was stopped") };
+        let (spec, ..) = job.effective();
+        match spec.kind {
+            JobKind::Service if slot.index >= spec.count => return retired("scaled down"),
+            JobKind::System if slot.index > 0 => return retired("the job became a system job"),
+            JobKind::System => {
+                if self.info.draining {
+                    return retired("the node is draining");
+                }
+                if let Some(constraint) =
+                    spec.placement.constraints.iter().find(|c| !c.holds(&self.info))
+                {
+                    return retired(&format!("{constraint} does not hold here"));
+                }
+                return None;
+            }
+            JobKind::Service => {}
+        }
+        let mine = rank(slot, row.epoch, self.config.id);
+        let winner = self
+            .table
+            .allocs_in(slot)
+            .filter(|(_, node, other, _)| {
+                *node != self.config.id
+                    && other.phase == Phase::Running
+                    && other.healthy
+                    && self.is_up(node)
+            })
+            .map(|(_, node, other, _)| (rank(slot, other.epoch, node), other.epoch))
+            .filter(|(theirs, _)| *theirs > mine)
+            .max()?;
+        Some(Ending::Superseded { epoch: winner.1 })
+    }
+
+    fn start_system_jobs(&mut self, now: Now) {
+        let due: Vec<(JobName, Entry)> = self
+            .table
+            .jobs()
+            .filter(|(_, job, _)| job.effective().0.kind == JobKind::System)
+            .filter(|(name, ..)| {
+                let slot = SlotId { job: (*name).clone(), index: 0 };
+                let local = self.supervisor.local(&slot);
+                let avoided = self.avoided(now, &slot);
+                local.is_none_or(|local| local.row().phase == Phase::Ended)
+                    && !avoided.iter().any(|(node, _)| *node == self.config.id)
+            })
+            .map(|(name, _, entry)| (name.clone(), entry.clone()))
+            .collect();
+        for (name, entry) in due {
+            let slot = SlotId { job: name, index: 0 };
+            let last = self.table.alloc(&slot, &self.config.id).map_or(0, |row| row.epoch);
+            let alloc = AllocId { slot, epoch: last + 1 };
+            if let Err(reason) = self.admit(now, &alloc, &entry, None) {
+                tracing::trace!(%alloc, %reason, "not here");
+            }
+        }
+    }
+
+    pub(super) fn handle_propose(&mut self, now: Now, from: NodeId, alloc: AllocId, job: Entry) {
+        if job.key != Key::Job(alloc.slot.job.clone()) || !job.is_proper() {
+            self.counters.malformed += 1;
+            return;
+        }
+        self.take_in(now, job, true);
+        if let Some(local) = self.supervisor.local(&alloc.slot)
+            && *local.id() == alloc
+        {
+            // Asked again: the answer was lost, or is still on its way to the disk.
+            if local.row().phase > Phase::Reserved {
+                self.send(from, Message::Accept { alloc });
+            }
+            return;
+        }
+        let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
+            return;
+        };
+        if let Err(reason) = self.admit(now, &alloc, &entry, Some(from)) {
+            self.counters.rejected += 1;
+            self.send(from, Message::Reject { alloc, reason });
+        }
+    }
+
+    /// Claims what an allocation needs, or says why not. Only this node gives away what is its own.
+    fn admit(
+        &mut self,
+        now: Now,
+        alloc: &AllocId,
+        entry: &Entry,
+        proposer: Option<NodeId>,
+    ) -> Result<(), Rejection> {
+        let Value::Job(job) = &entry.value else { return Err(Rejection::Outdated) };
+        let (spec, version, _) = job.effective();
+        let slot = &alloc.slot;
+        if spec.kind == JobKind::Service && slot.index >= spec.count {
+            return Err(Rejection::Outdated);
+        }
+        let busy = self.supervisor.local(slot).is_some_and(|local| {
+            local.row().phase.holds_claim() || local.id().epoch >= alloc.epoch
+        });
+        let known = self.table.allocs_in(slot);
+        let newest = known
+            .filter(|(_, node, ..)| spec.kind == JobKind::Service || *node == self.config.id)
+            .map(|(_, _, row, _)| row.epoch)
+            .max();
+        if busy || newest.is_some_and(|epoch| epoch >= alloc.epoch) {
+            return Err(Rejection::Outdated);
+        }
+        if self.supervisor.holding() >= limits::ALLOCS_PER_NODE_MAX {
+            return Err(Rejection::Full);
+        }
+        let claim = placement::check(spec, &self.info, self.supervisor.ledger())?;
+        self.counters.accepted += 1;
+        let forget = self.config.canary == Some(Canary::ForgetsAClaim);
+        let (spec, hash, sequence) = (spec.clone(), job.hash(), self.disk.next_sequence());
+        self.supervisor.reserve(
+            now,
+            alloc.clone(),
+            &spec,
+            hash,
+            version,
+            claim,
+            proposer,
+            sequence,
+            forget,
+        );
+        self.dirty = true;
+        Ok(())
+    }
+
+    pub(super) fn handle_retire(&mut self, now: Now, alloc: &AllocId, reason: String) {
+        let ours = self.supervisor.local(&alloc.slot).is_some_and(|local| local.id() == alloc);
+        if ours {
+            self.supervisor.retire(now, &alloc.slot, Ending::Retired { reason });
+            self.dirty = true;
+        }
+    }
+
+    /// Carries the supervisor's wishes out: rows for the table, commands for the unit manager, answers for
+    /// the coordinators.
+    pub(super) fn flush_supervisor(&mut self, now: Now) {
+        for slot in self.supervisor.take_changed() {
+            let Some(local) = self.supervisor.local(&slot) else { continue };
+            let (row, record) = (local.row().clone(), local.record().clone());
+            let keep = row.phase.holds_claim();
+            self.disk.set_record(&slot, keep.then_some(&record));
+            self.write(now, Key::Alloc(slot, self.config.id), Value::Alloc(Box::new(row)));
+        }
+        let outputs = self.supervisor.take_outputs();
+        self.outputs.extend(outputs);
+        for (proposer, alloc) in self.supervisor.take_accepted() {
+            self.send(proposer, Message::Accept { alloc });
+        }
+    }
+
+    /// An allocation's row changed, ours or another's.
+    pub(super) fn follow_alloc(
+        &mut self,
+        now: Now,
+        slot: &SlotId,
+        node: NodeId,
+        before: Option<Entry>,
+    ) {
+        let before = match before.map(|entry| entry.value) {
+            Some(Value::Alloc(row)) => Some(row),
+            _ => None,
+        };
+        if let Some(before) = &before {
+            let alloc = AllocId { slot: slot.clone(), epoch: before.epoch };
+            let after = self.table.alloc(slot, &node);
+            let same =
+                after.is_some_and(|row| row.epoch == before.epoch && row.phase.holds_claim());
+            if before.phase.holds_claim() && !same {
+                self.fleet.release(&node, &alloc);
+            }
+        }
+        let Some(row) = self.table.alloc(slot, &node).cloned() else { return };
+        let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+        if row.phase.holds_claim() {
+            self.fleet.hold(node, &alloc, &row.claim);
+        } else {
+            self.fleet.release(&node, &alloc);
+        }
+        if node == self.config.id {
+            self.supervisor.recall(now, slot, &row);
+        }
+        let ours = self.supervisor.local(slot).is_some_and(|local| *local.id() == alloc);
+        if node == self.config.id && row.phase != Phase::Ended && !ours {
+            // An old row of ours came back from a node that was away, or the disk lost our record.
+            let ending = Some(Ending::Lost);
+            let ended =
+                AllocRow { phase: Phase::Ended, healthy: false, pid: None, ending, ..row.clone() };
+            self.write(now, Key::Alloc(slot.clone(), node), Value::Alloc(Box::new(ended)));
+            return;
+        }
+        let moved = before.as_ref().is_none_or(|before| {
+            (before.epoch, before.phase, before.healthy, before.restarts)
+                != (row.epoch, row.phase, row.healthy, row.restarts)
+        });
+        if moved {
+            let message = match (&row.ending, &row.trouble) {
+                (Some(ending), _) => ending.to_string(),
+                (None, Some(trouble)) if !row.healthy => trouble.clone(),
+                _ => String::new(),
+            };
+            let (phase, healthy) = (row.phase, row.healthy);
+            self.event(now, api::EventKind::Alloc { alloc, on: node, phase, healthy, message });
+        }
+    }
+}
+
+/// Which of two allocations of one slot stays: the higher epoch, then the lower hash.
+fn rank(slot: &SlotId, epoch: u64, node: NodeId) -> (u64, std::cmp::Reverse<u64>) {
+    let mut bytes = slot.to_string().into_bytes();
+    bytes.extend_from_slice(&node.0);
+    (epoch, std::cmp::Reverse(xxhash_rust::xxh3::xxh3_64(&bytes)))
+}

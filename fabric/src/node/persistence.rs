@@ -1,0 +1,178 @@
+//! What goes to disk, and what comes back.
+//!
+//! On disk are the roster, the jobs, the secrets, every node's own words (their addresses lead back into the
+//! fabric after a power cut), this node's allocations with what they run, and nothing about other nodes'
+//! allocations: those change all the time, repair brings them back, and memory cards wear out.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Now;
+use crate::id::SlotId;
+use crate::io::Output;
+use crate::limits;
+use crate::message::{Message, decode_row, encode_row};
+use crate::resources::Rejection;
+use crate::supervisor::Record;
+use crate::table::{Key, Value};
+
+use super::Node;
+
+/// First byte of a key on disk.
+const ENTRY: u8 = 0;
+const RECORD: u8 = 1;
+
+/// Changes on their way to the disk.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    sequence: u64,
+    persisted: u64,
+    /// The disk refused: write everything again then.
+    retry_at: Option<crate::clock::Instant>,
+    failing: bool,
+}
+
+impl Disk {
+    /// The number that the next write will have.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence + 1
+    }
+
+    /// Whether everything up to `sequence` is on disk.
+    pub fn holds(&self, sequence: u64) -> bool {
+        sequence <= self.persisted
+    }
+
+    /// Keeps, or forgets, what an allocation runs.
+    pub fn set_record(&mut self, slot: &SlotId, record: Option<&Record>) {
+        self.pending.insert(coded(RECORD, slot), record.map(encode_row));
+    }
+}
+
+fn coded<T: serde::Serialize>(kind: u8, key: &T) -> Vec<u8> {
+    postcard::to_extend(key, vec![kind]).expect("a key encodes")
+}
+
+impl Node {
+    /// An entry changed: write it down if it belongs on this node's disk.
+    pub(super) fn remember(&mut self, key: &Key) {
+        if let Key::Alloc(_, node) = key
+            && *node != self.config.id
+        {
+            return;
+        }
+        let value = self.table.entry(key).map(encode_row);
+        self.disk.pending.insert(coded(ENTRY, key), value);
+    }
+
+    pub(super) fn flush_disk(&mut self) {
+        if self.disk.pending.is_empty() {
+            return;
+        }
+        self.disk.sequence += 1;
+        let changes = std::mem::take(&mut self.disk.pending).into_iter().collect();
+        self.outputs.push_back(Output::Persist { sequence: self.disk.sequence, changes });
+    }
+
+    pub(super) fn handle_persisted(&mut self, now: Now, through: u64) {
+        self.disk.persisted = self.disk.persisted.max(through);
+        self.supervisor.persisted(through);
+        if self.disk.failing && self.disk.retry_at.is_none() && through == self.disk.sequence {
+            self.disk.failing = false;
+            self.info.impaired = None;
+            tracing::info!("the disk takes writes again");
+            self.publish_info(now);
+        }
+        self.answer_held();
+        self.dirty = true;
+    }
+
+    pub(super) fn handle_persist_failed(&mut self, now: Now, sequence: u64, reason: String) {
+        tracing::error!(sequence, reason, "the disk refused a write: no new work is taken");
+        self.disk.retry_at = Some(now.at + limits::PERSIST_RETRY);
+        self.disown(sequence);
+        let told = self.supervisor.unpersisted(now);
+        let impaired = format!("its disk refuses writes: {reason}");
+        for (proposer, alloc) in told {
+            let reason = Rejection::Impaired { reason: impaired.clone() };
+            self.send(proposer, Message::Reject { alloc, reason });
+        }
+        if !self.disk.failing {
+            self.disk.failing = true;
+            self.info.impaired = Some(impaired);
+            self.publish_info(now);
+        }
+        self.dirty = true;
+    }
+
+    /// After a refusal, writes everything again: what was refused is not known one by one.
+    pub(super) fn retry_disk(&mut self, now: Now) {
+        if self.disk.retry_at.is_none_or(|at| at > now.at) {
+            return;
+        }
+        self.disk.retry_at = None;
+        let keys: Vec<Key> = self.table.entries().map(|entry| entry.key.clone()).collect();
+        for key in keys {
+            self.remember(&key);
+        }
+        let records: Vec<(SlotId, Option<Record>)> = self
+            .supervisor
+            .locals()
+            .map(|local| {
+                let held = local.row().phase.holds_claim();
+                (local.id().slot.clone(), held.then(|| local.record().clone()))
+            })
+            .collect();
+        for (slot, record) in records {
+            self.disk.set_record(&slot, record.as_ref());
+        }
+    }
+
+    /// Takes back what the disk kept.
+    pub(super) fn restore(&mut self, now: Now, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+        let mut records = Vec::new();
+        for (key, value) in rows {
+            match key.first() {
+                Some(&ENTRY) => match decode_row::<crate::table::Entry>(&value) {
+                    Ok(entry) => {
+                        if let (Key::Node(node), Value::Node(info)) = (&entry.key, &entry.value)
+                            && *node == self.config.id
+                        {
+                            self.info.draining = info.draining;
+                        }
+                        self.clock.observe(entry.stamp);
+                        let horizon = self.horizon(now);
+                        let key = entry.key.clone();
+                        // Rows of our own allocations follow their records, below.
+                        self.table.merge(entry, horizon);
+                        if !matches!(key, Key::Alloc(..)) {
+                            self.follow(now, &key, None);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "an entry on disk cannot be read"),
+                },
+                Some(&RECORD) => match decode_row::<Record>(&value) {
+                    Ok(record) => records.push(record),
+                    Err(error) => tracing::warn!(%error, "a record on disk cannot be read"),
+                },
+                _ => tracing::warn!("something on disk is not ours"),
+            }
+        }
+        for record in records {
+            let row = self.table.alloc(&record.alloc.slot, &self.config.id).cloned();
+            if let Some(row) = row {
+                self.supervisor.restore(now.at, record, row);
+            }
+        }
+        let own: Vec<Key> = self
+            .table
+            .entries()
+            .filter(|entry| matches!(&entry.key, Key::Alloc(_, node) if *node == self.config.id))
+            .map(|entry| entry.key.clone())
+            .collect();
+        for key in own {
+            self.follow(now, &key, None);
+        }
+        self.outputs.retain(|output| !matches!(output, Output::Event(_)));
+    }
+}

@@ -1,0 +1,232 @@
+use super::*;
+use crate::alloc::Phase;
+use crate::cpuset::CpuSet;
+use crate::id::JobName;
+use crate::io::Request;
+use crate::job;
+use crate::topology::{Core, Enforced, NumaNode, Topology};
+use std::time::Duration;
+
+/// Up to a handful of nodes that hear each other at once, with disks and unit managers that do as told.
+struct Fleetlet {
+    nodes: BTreeMap<NodeId, Node>,
+    now: Now,
+    cut: std::collections::BTreeSet<NodeId>,
+    answers: Vec<Answer>,
+    commands: Vec<(NodeId, String)>,
+}
+
+fn info(name: &str) -> NodeInfo {
+    let core = |cpu| Core { cpus: CpuSet::from_iter([cpu]), ..Core::default() };
+    NodeInfo {
+        name: name.into(),
+        topology: Topology {
+            arch: "x86_64".into(),
+            cores: (0..4).map(core).collect(),
+            numa: vec![NumaNode { id: 0, memory: 1 << 30 }],
+            memory: 1 << 30,
+            ports: (20000, 20100),
+            enforced: Enforced { pinning: true, numa: true, ..Enforced::default() },
+            ..Topology::default()
+        },
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 7400))],
+        ..NodeInfo::default()
+    }
+}
+
+fn config(id: NodeId, name: &str) -> Config {
+    Config {
+        id,
+        info: info(name),
+        fabric: NodeId([9; 32]),
+        fabric_name: "test".into(),
+        generation: 1,
+        seed: u64::from(id.0[0]),
+        canary: None,
+    }
+}
+
+impl Fleetlet {
+    fn new(count: u8) -> Self {
+        let now = Now { at: Instant::default(), wall: WallTime(1_700_000_000_000) };
+        let mut fleet = Fleetlet {
+            nodes: BTreeMap::new(),
+            now,
+            cut: Default::default(),
+            answers: Vec::new(),
+            commands: Vec::new(),
+        };
+        let first = NodeId([1; 32]);
+        let origin = Origin::Founded { gossip_key: [7; 32] };
+        fleet.nodes.insert(first, Node::new(now, config(first, "n1"), origin));
+        fleet.ask(
+            first,
+            Request::AddToken {
+                id: crate::table::TokenId("t".into()),
+                secret_hash: [3; 32],
+                lifetime: Duration::from_secs(3600),
+                labels: BTreeMap::new(),
+            },
+        );
+        for index in 2..=count {
+            let id = NodeId([index; 32]);
+            fleet.ask(
+                first,
+                Request::Enrol {
+                    node: id,
+                    name: format!("n{index}"),
+                    token: crate::table::TokenId("t".into()),
+                    secret_hash: [3; 32],
+                },
+            );
+            let Some(Answer::Enrolled { entries, .. }) = fleet.answers.pop() else {
+                panic!("not enrolled: {:?}", fleet.answers)
+            };
+            let node =
+                Node::new(fleet.now, config(id, &format!("n{index}")), Origin::Joined { entries });
+            fleet.nodes.insert(id, node);
+        }
+        fleet.run(Duration::from_secs(8));
+        fleet
+    }
+
+    fn ask(&mut self, node: NodeId, request: Request) {
+        self.feed(node, Input::Request { id: 1, request });
+    }
+
+    fn feed(&mut self, node: NodeId, input: Input) {
+        let mut queue = VecDeque::from([(node, input)]);
+        while let Some((to, input)) = queue.pop_front() {
+            let Some(node) = self.nodes.get_mut(&to) else { continue };
+            node.handle(self.now, input);
+            while let Some(output) = node.poll() {
+                match output {
+                    Output::Transmit { to: peer, payload, .. } => {
+                        assert!(payload.len() <= limits::DATAGRAM_BYTES_MAX);
+                        if !self.cut.contains(&peer) && !self.cut.contains(&to) {
+                            queue.push_back((peer, Input::Datagram { from: to, payload }));
+                        }
+                    }
+                    Output::Send { to: peer, message, .. } => {
+                        assert_ne!(peer, to, "{message:?}");
+                        if !self.cut.contains(&peer) && !self.cut.contains(&to) {
+                            queue.push_back((peer, Input::Message { from: to, message }));
+                        }
+                    }
+                    Output::Persist { sequence, .. } => {
+                        queue.push_back((to, Input::Persisted { through: sequence }));
+                    }
+                    Output::Start(launch) => {
+                        self.commands
+                            .push((to, format!("start {} run {}", launch.alloc, launch.run)));
+                        let event = UnitEvent::Running { pid: 1, cpus: None, mems: None };
+                        queue.push_back((
+                            to,
+                            Input::Unit { alloc: launch.alloc, run: launch.run, event },
+                        ));
+                    }
+                    Output::Stop { alloc, run } => {
+                        self.commands.push((to, format!("stop {alloc} run {run}")));
+                        let event = UnitEvent::Exited {
+                            status: "exit status 0".into(),
+                            success: true,
+                            killed: false,
+                        };
+                        queue.push_back((to, Input::Unit { alloc, run, event }));
+                    }
+                    Output::Answer { answer, .. } => self.answers.push(answer),
+                    Output::Confine { .. } | Output::Event(_) | Output::TrustChanged => {}
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now.at + time;
+        loop {
+            let next = self
+                .nodes
+                .iter()
+                .filter(|(id, _)| !self.cut.contains(id))
+                .filter_map(|(id, node)| Some((node.next_deadline()?, *id)))
+                .min();
+            let Some((at, id)) = next.filter(|(at, _)| *at <= end) else { break };
+            let step = at.since(self.now.at).max(Duration::from_micros(10));
+            self.now.at = self.now.at + step;
+            self.now.wall.0 = 1_700_000_000_000 + self.now.at.since_origin().as_millis() as u64;
+            self.feed(id, Input::Tick);
+        }
+        self.now.at = end;
+    }
+
+    fn healthy(&self, node: NodeId, name: &str) -> Vec<(u32, NodeId)> {
+        let name = JobName::new(name).unwrap();
+        let mut healthy: Vec<_> = self.nodes[&node]
+            .allocs(Some(&name), false)
+            .into_iter()
+            .filter(|alloc| alloc.row.healthy && alloc.row.phase == Phase::Running)
+            .filter(|alloc| alloc.node_state == NodeState::Alive)
+            .map(|alloc| (alloc.id.slot.index, alloc.node))
+            .collect();
+        healthy.sort();
+        healthy
+    }
+
+    fn submit(&mut self, node: NodeId, text: &str) -> Answer {
+        let spec = Box::new(job::parse(text).unwrap());
+        self.ask(node, Request::Submit { spec, by: "me".into(), expected_version: None });
+        self.run(Duration::from_secs(1));
+        self.answers.pop().unwrap()
+    }
+}
+
+const WEB: &str = r#"
+    name = "web"
+    type = "service"
+    count = 3
+    [task]
+    command = ["/bin/sleep", "1000"]
+    [resources]
+    cores = 1
+    memory = "16MiB"
+"#;
+
+#[test]
+fn three_nodes_join_place_and_replace() {
+    let mut fleet = Fleetlet::new(3);
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    for node in [a, b, c] {
+        assert_eq!(fleet.nodes[&node].peers().count(), 2, "{node:?}");
+        assert_eq!(fleet.nodes[&node].fingerprint(), fleet.nodes[&a].fingerprint());
+    }
+    let answer = fleet.submit(b, WEB);
+    let Answer::Submitted(submitted) = answer else { panic!("{answer:?}") };
+    assert_eq!((submitted.held_by, submitted.members), (3, 3));
+    fleet.run(Duration::from_secs(3));
+    let placed = fleet.healthy(a, "web");
+    assert_eq!(placed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(
+        placed.iter().map(|(_, node)| *node).collect::<std::collections::BTreeSet<_>>().len(),
+        3
+    );
+
+    fleet.cut.insert(c);
+    fleet.run(Duration::from_secs(6));
+    let placed = fleet.healthy(a, "web");
+    assert_eq!(placed.len(), 3, "{placed:?}");
+    assert!(placed.iter().all(|(_, node)| *node != c));
+
+    fleet.cut.clear();
+    fleet.run(Duration::from_secs(40));
+    let placed = fleet.healthy(c, "web");
+    assert_eq!(placed.len(), 3, "{placed:?} {:?}", fleet.commands);
+    assert_eq!(fleet.nodes[&c].fingerprint(), fleet.nodes[&a].fingerprint());
+
+    fleet.ask(a, Request::Stop { job: JobName::new("web").unwrap() });
+    fleet.run(Duration::from_secs(5));
+    for node in [a, b, c] {
+        let left = fleet.nodes[&node].allocs(None, false);
+        assert!(left.is_empty(), "{node:?}: {left:#?}");
+        assert_eq!(fleet.nodes[&node].counters().malformed, 0);
+    }
+}

@@ -1,0 +1,480 @@
+//! What a node can be asked about itself and its fabric. Reading only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::alloc::{AllocRow, Ending, Phase};
+use crate::api::{
+    AllocView, Explanation, FabricStatus, Free, JobState, JobView, NodeState, NodeView, Plan,
+    Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView,
+};
+use crate::clock::Now;
+use crate::id::{AllocId, JobName, NodeId, SlotId};
+use crate::job::{JobKind, JobSpec};
+use crate::placement::Placer;
+use crate::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Value};
+
+use super::requests::no_such_job;
+use super::{Counters, Node};
+
+impl Node {
+    /// This node's key.
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// Whether `node` belongs to the fabric. Nobody else is listened to.
+    pub fn is_member(&self, node: &NodeId) -> bool {
+        self.table.is_member(node)
+    }
+
+    /// The nodes that belong to the fabric.
+    pub fn roster(&self) -> Vec<(NodeId, RosterEntry)> {
+        self.table.roster().map(|(node, entry)| (node, entry.clone())).collect()
+    }
+
+    /// The gossip keys.
+    pub fn keyring(&self) -> Keyring {
+        self.table.keyring()
+    }
+
+    /// Where a member said it can be reached, best first.
+    pub fn addresses(&self, node: &NodeId) -> Vec<SocketAddr> {
+        self.table.node(node).map(|info| info.addresses.clone()).unwrap_or_default()
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The whole table in one number: equal on nodes with equal views.
+    pub fn fingerprint(&self) -> u64 {
+        self.table.fingerprint()
+    }
+
+    /// Entries in the table, and entries still being pushed: what the bounds are about.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.table.len(), self.gossip.backlog())
+    }
+
+    /// How a node is doing.
+    pub fn state_of(&self, node: &NodeId) -> NodeState {
+        self.membership.state(node)
+    }
+
+    /// A node's name for people: its host name, with the first digits of its key where two share it.
+    pub fn name_of(&self, node: &NodeId) -> String {
+        let plain = |node: &NodeId| {
+            let info = self.table.node(node).map(|info| info.name.clone());
+            info.or_else(|| match &self.table.entry(&Key::Roster(*node))?.value {
+                Value::Roster(entry) => Some(entry.name.clone()),
+                _ => None,
+            })
+        };
+        let Some(name) = plain(node) else { return node.short() };
+        let shared = self
+            .table
+            .roster()
+            .any(|(other, _)| other != *node && plain(&other).as_deref() == Some(name.as_str()));
+        if shared { format!("{name}-{}", node.short()) } else { name }
+    }
+
+    /// The fabric at a glance.
+    pub fn status(&self) -> FabricStatus {
+        let mut nodes = BTreeMap::new();
+        for (node, _) in self.table.roster() {
+            *nodes.entry(self.state_of(&node)).or_insert(0) += 1;
+        }
+        let jobs = self.jobs();
+        FabricStatus {
+            name: self.config.fabric_name.clone(),
+            key: self.config.fabric,
+            nodes,
+            jobs: jobs.len() as u32,
+            wanted: jobs.iter().map(|job| job.wanted).sum(),
+            healthy: jobs.iter().map(|job| job.healthy).sum(),
+            unplaceable: jobs
+                .iter()
+                .filter(|job| job.state == JobState::Unplaceable)
+                .map(|job| job.wanted.saturating_sub(job.running))
+                .sum(),
+            fingerprint: format!("{:016x}", self.table.fingerprint()),
+            local_health: self.membership.local_health(),
+        }
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let mut nodes: Vec<NodeView> =
+            self.table.roster().map(|(node, _)| self.node_view(node)).collect();
+        nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        nodes
+    }
+
+    /// One node.
+    pub fn node_view(&self, node: NodeId) -> NodeView {
+        let free = self.fleet.get(&node).map_or_else(Free::default, |c| c.ledger().free());
+        let allocs = self
+            .table
+            .allocs()
+            .filter(|(_, owner, row, _)| *owner == node && row.phase.holds_claim())
+            .map(|(slot, owner, row, _)| self.alloc_view(slot, owner, row))
+            .collect();
+        NodeView {
+            id: node,
+            name: self.name_of(&node),
+            state: self.state_of(&node),
+            local: node == self.config.id,
+            info: self.table.node(&node).cloned(),
+            free,
+            allocs,
+        }
+    }
+
+    /// Finds a node by name, key, or the first digits of its key.
+    pub fn find_node(&self, name: &str) -> Result<NodeId, Problem> {
+        let members: Vec<NodeId> = self.table.roster().map(|(node, _)| node).collect();
+        let named: Vec<NodeId> =
+            members.iter().copied().filter(|node| self.name_of(node) == name).collect();
+        if let [node] = named[..] {
+            return Ok(node);
+        }
+        let keyed: Vec<NodeId> = members
+            .iter()
+            .copied()
+            .filter(|node| name.len() >= 4 && node.to_string().starts_with(name))
+            .collect();
+        match keyed[..] {
+            [node] => Ok(node),
+            [] => Err(Problem::new(
+                ProblemKind::NotFound,
+                format!("there is no node {name:?}"),
+                "`weft nodes` shows those that belong to the fabric",
+            )),
+            _ => Err(Problem::new(
+                ProblemKind::NotFound,
+                format!("{name:?} could be one of {} nodes", keyed.len()),
+                "give more digits of the key",
+            )),
+        }
+    }
+
+    /// Every job, by name.
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.table.jobs().map(|(_, job, entry)| self.job_view(job, entry)).collect()
+    }
+
+    /// One job.
+    pub fn job(&self, name: &JobName) -> Result<JobView, Problem> {
+        let entry = self.table.entry(&Key::Job(name.clone()));
+        match (self.table.job(name), entry) {
+            (Some(job), Some(entry)) => Ok(self.job_view(job, entry)),
+            _ => Err(no_such_job(name)),
+        }
+    }
+
+    fn job_view(&self, job: &JobEntry, entry: &Entry) -> JobView {
+        let (spec, version, _) = job.effective();
+        let hash = job.hash();
+        let live: Vec<(u32, NodeId, &AllocRow)> = self
+            .table
+            .allocs_of(&spec.name)
+            .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node))
+            .map(|(slot, node, row, _)| (slot.index, node, row))
+            .collect();
+        let count = |keep: &dyn Fn(&AllocRow) -> bool| match spec.kind {
+            JobKind::Service => {
+                let slots: BTreeSet<u32> = live
+                    .iter()
+                    .filter(|(index, _, row)| *index < spec.count && keep(row))
+                    .map(|(index, ..)| *index)
+                    .collect();
+                slots.len() as u32
+            }
+            JobKind::System => live.iter().filter(|(_, _, row)| keep(row)).count() as u32,
+        };
+        let wanted = match spec.kind {
+            JobKind::Service => spec.count,
+            JobKind::System => self.matching_nodes(spec),
+        };
+        let running = count(&|row| row.phase == Phase::Running);
+        let healthy = count(&|row| row.healthy && row.spec == hash);
+        let filled = count(&|_| true);
+        let trouble = self.trouble_of(spec);
+        let (state, reason) = if job.reverted {
+            let reason =
+                format!("version {} failed: version {version} is in force again", job.version);
+            (JobState::Reverted, Some(reason))
+        } else if healthy >= wanted && live.len() as u32 == wanted {
+            (JobState::Healthy, None)
+        } else if filled < wanted && self.is_unplaceable(spec) {
+            let reason = format!("no node can take {} of {wanted} slots", wanted - filled);
+            (JobState::Unplaceable, Some(reason))
+        } else if trouble.is_some() {
+            (JobState::Failing, trouble)
+        } else {
+            (JobState::Progressing, None)
+        };
+        JobView {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            spec: spec.clone(),
+            version,
+            by: job.by.clone(),
+            submitted: entry.stamp.wall(),
+            wanted,
+            running,
+            healthy,
+            coordinator: Some(self.coordinator_of(&spec.name)),
+            state,
+            reason,
+        }
+    }
+
+    fn matching_nodes(&self, spec: &JobSpec) -> u32 {
+        let matches = |node: &NodeId| {
+            self.table.node(node).is_some_and(|info| {
+                !info.draining && spec.placement.constraints.iter().all(|c| c.holds(info))
+            })
+        };
+        self.table.roster().filter(|(node, _)| self.is_up(node) && matches(node)).count() as u32
+    }
+
+    /// Whether no node could take one more slot, by this node's own view: any node can be asked.
+    fn is_unplaceable(&self, spec: &JobSpec) -> bool {
+        !self.fleet.iter().any(|candidate| candidate.check(spec).is_ok())
+    }
+
+    /// The last thing that went wrong with any slot that is not well.
+    fn trouble_of(&self, spec: &JobSpec) -> Option<String> {
+        let well: BTreeSet<u32> = self
+            .table
+            .allocs_of(&spec.name)
+            .filter(|(_, node, row, _)| row.healthy && self.is_up(node))
+            .map(|(slot, ..)| slot.index)
+            .collect();
+        self.table
+            .allocs_of(&spec.name)
+            .filter(|(slot, ..)| slot.index < spec.count && !well.contains(&slot.index))
+            .filter_map(|(slot, node, row, written)| {
+                let trouble = match (&row.ending, &row.trouble) {
+                    (Some(Ending::Failed { reason }), _) => Some(reason),
+                    (None, Some(trouble)) => Some(trouble),
+                    _ => None,
+                }?;
+                Some((written, format!("{slot} on {}: {trouble}", self.name_of(&node))))
+            })
+            .max()
+            .map(|(_, trouble)| trouble)
+    }
+
+    /// Allocations: those that hold a claim, or with `ended` all that are still remembered.
+    pub fn allocs(&self, job: Option<&JobName>, ended: bool) -> Vec<AllocView> {
+        self.table
+            .allocs()
+            .filter(|(slot, ..)| job.is_none_or(|job| slot.job == *job))
+            .filter(|(_, _, row, _)| ended || row.phase.holds_claim())
+            .map(|(slot, node, row, _)| self.alloc_view(slot, node, row))
+            .collect()
+    }
+
+    fn alloc_view(&self, slot: &SlotId, node: NodeId, row: &AllocRow) -> AllocView {
+        let id = AllocId { slot: slot.clone(), epoch: row.epoch };
+        AllocView {
+            unit: id.unit(),
+            id,
+            node,
+            node_name: self.name_of(&node),
+            node_state: self.state_of(&node),
+            address: self.table.node(&node).and_then(|info| info.addresses.first().copied()),
+            current: self.table.job(&slot.job).is_some_and(|job| job.hash() == row.spec),
+            row: row.clone(),
+        }
+    }
+
+    /// What a submit of `spec` would do. Changes nothing.
+    pub fn plan(&self, now: Now, spec: &JobSpec) -> Result<Plan, Problem> {
+        spec.validate().map_err(|error| {
+            Problem::new(ProblemKind::Invalid, "the job is not valid", error.to_string())
+        })?;
+        let existing = self.table.job(&spec.name);
+        let before = existing.map(|job| job.effective().0);
+        let generation = existing.map_or(0, |job| job.effective().2);
+        let hash = spec.hash(generation);
+        let live: BTreeMap<(u32, NodeId), &AllocRow> = self
+            .table
+            .allocs_of(&spec.name)
+            .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node))
+            .map(|(slot, node, row, _)| ((slot.index, node), row))
+            .collect();
+        let mut plan = Plan {
+            job: spec.name.clone(),
+            version: existing.map_or(0, |job| job.version),
+            changes: JobSpec::changes(before, spec),
+            slots: Vec::new(),
+            unplaceable: Vec::new(),
+        };
+        let mut fleet = self.fleet.clone();
+        // What is replaced frees its claim first.
+        for ((index, node), row) in &live {
+            if row.spec != hash {
+                let slot = SlotId { job: spec.name.clone(), index: *index };
+                fleet.release(node, &AllocId { slot, epoch: row.epoch });
+            }
+        }
+        if spec.kind == JobKind::System {
+            self.plan_system(spec, &live, hash, &mut plan);
+            return Ok(plan);
+        }
+        let mut kept: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for (_, node) in live.iter().filter(|(_, row)| row.spec == hash).map(|(key, _)| key) {
+            *kept.entry(*node).or_default() += 1;
+        }
+        let mut placer = Placer::new(&fleet, spec, &kept);
+        let mut rng = ChaCha8Rng::seed_from_u64(now.wall.0);
+        for index in 0..spec.count {
+            let here = live.iter().find(|((slot, _), _)| *slot == index);
+            if let Some(((_, node), row)) = here
+                && row.spec == hash
+            {
+                let node = Some(self.name_of(node));
+                plan.slots.push(SlotPlan { index, action: SlotAction::Keep, node });
+                continue;
+            }
+            let action = if here.is_some() { SlotAction::Replace } else { SlotAction::Start };
+            let slot = SlotId { job: spec.name.clone(), index };
+            let choice = placer.choose(&fleet, &self.avoided(now, &slot), &mut rng);
+            let node = choice.map(|choice| {
+                let alloc = AllocId { slot, epoch: u64::MAX };
+                fleet.propose(&choice.node, &alloc, choice.claim);
+                self.name_of(&choice.node)
+            });
+            if node.is_none() && plan.unplaceable.is_empty() {
+                plan.unplaceable = placer.verdicts(&fleet, &[]);
+            }
+            plan.slots.push(SlotPlan { index, action, node });
+        }
+        for ((index, node), _) in live.iter().filter(|((index, _), _)| *index >= spec.count) {
+            let node = Some(self.name_of(node));
+            plan.slots.push(SlotPlan { index: *index, action: SlotAction::Stop, node });
+        }
+        Ok(plan)
+    }
+
+    fn plan_system(
+        &self,
+        spec: &JobSpec,
+        live: &BTreeMap<(u32, NodeId), &AllocRow>,
+        hash: crate::job::SpecHash,
+        plan: &mut Plan,
+    ) {
+        let fleet = &self.fleet;
+        for verdict in Placer::new(fleet, spec, &BTreeMap::new()).verdicts(fleet, &[]) {
+            let node = Some(self.name_of(&verdict.node));
+            let action = match live.get(&(0, verdict.node)) {
+                Some(row) if row.spec == hash => SlotAction::Keep,
+                Some(_) => SlotAction::Replace,
+                None if verdict.rejection.is_none() => SlotAction::Start,
+                None => {
+                    plan.unplaceable.push(verdict);
+                    continue;
+                }
+            };
+            plan.slots.push(SlotPlan { index: 0, action, node });
+        }
+    }
+
+    /// Why each slot of `job` is where it is.
+    pub fn explain(&self, now: Now, job: &JobName) -> Result<Explanation, Problem> {
+        let Some(entry) = self.table.job(job) else { return Err(no_such_job(job)) };
+        let (spec, ..) = entry.effective();
+        let mut slots = Vec::new();
+        for index in 0..spec.count {
+            let slot = SlotId { job: job.clone(), index };
+            let mut allocs: Vec<AllocView> = self
+                .table
+                .allocs_in(&slot)
+                .map(|(slot, node, row, _)| self.alloc_view(slot, node, row))
+                .collect();
+            allocs.sort_by_key(|alloc| {
+                std::cmp::Reverse((alloc.row.epoch, alloc.row.phase.is_live()))
+            });
+            let doing = self.doing(spec, entry, &allocs);
+            slots.push(SlotExplanation { index, allocs, doing });
+        }
+        let mut taken = BTreeMap::new();
+        for (_, node, row, _) in self.table.allocs_of(job) {
+            if row.phase.is_live() {
+                *taken.entry(node).or_insert(0) += 1;
+            }
+        }
+        let first = SlotId { job: job.clone(), index: 0 };
+        let unfilled = slots.iter().find(|slot| !slot.allocs.iter().any(|a| a.row.phase.is_live()));
+        let slot = unfilled.map_or(first, |slot| SlotId { job: job.clone(), index: slot.index });
+        let mut nodes =
+            Placer::new(&self.fleet, spec, &taken).verdicts(&self.fleet, &self.avoided(now, &slot));
+        for verdict in &mut nodes {
+            verdict.name = self.name_of(&verdict.node);
+        }
+        Ok(Explanation {
+            job: job.clone(),
+            coordinator: Some(self.coordinator_of(job)),
+            slots,
+            nodes,
+        })
+    }
+
+    fn doing(&self, spec: &JobSpec, entry: &JobEntry, allocs: &[AllocView]) -> String {
+        let live = |alloc: &&AllocView| alloc.row.phase.is_live() && self.is_up(&alloc.node);
+        let Some(alloc) = allocs.iter().find(live) else {
+            let leaving =
+                |alloc: &&AllocView| alloc.row.phase == Phase::Stopping && self.is_up(&alloc.node);
+            return if let Some(alloc) = allocs.iter().find(leaving) {
+                format!("waiting for {} on {} to stop", alloc.id, alloc.node_name)
+            } else if self.is_unplaceable(spec) {
+                "pending: no node can take it".into()
+            } else {
+                "being placed".into()
+            };
+        };
+        if alloc.row.spec != entry.hash() {
+            return "runs another version, to be replaced".into();
+        }
+        let draining = self.table.node(&alloc.node).is_some_and(|info| info.draining);
+        match (alloc.row.phase, alloc.row.healthy) {
+            _ if draining => format!("to be moved off {}, which is draining", alloc.node_name),
+            (Phase::Running, true) => "as wanted".into(),
+            (Phase::Running, false) => match &alloc.row.trouble {
+                Some(trouble) => format!("running, not healthy: {trouble}"),
+                None => "running, not healthy yet".into(),
+            },
+            (phase, _) => format!("{phase} on {}", alloc.node_name),
+        }
+    }
+
+    /// Tokens that still work.
+    pub fn tokens(&self, now: Now) -> Vec<TokenView> {
+        self.table
+            .entries()
+            .filter_map(|entry| match (&entry.key, &entry.value) {
+                (Key::Token(id), Value::Token(token)) if now.wall <= token.expires => {
+                    Some(TokenView {
+                        id: id.clone(),
+                        expires: token.expires,
+                        labels: token.labels.clone(),
+                    })
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What this node tells the others of itself.
+    pub fn info(&self) -> &crate::topology::NodeInfo {
+        &self.info
+    }
+}

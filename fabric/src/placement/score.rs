@@ -1,0 +1,134 @@
+//! What a job asks for, reduced to numbers: a first look that says no quickly, and a score.
+
+use super::fleet::Glance;
+use crate::admission::{Summary, mib, name_bit};
+use crate::job::{CpuRequest, JobSpec, NumaPolicy, Smt, Strategy};
+
+// The parts of a score. Each outweighs everything below it: how full a node is decides among nodes that
+// are equally good for what the user asked for.
+
+/// How full the node is, in ten-thousandths of its scarcest resource.
+pub(super) const LOAD: i64 = 10_000;
+/// The job would prefer one memory node, and here it gets one.
+const ONE_MEMORY_NODE: i64 = 2 * LOAD;
+/// The node has free devices of a class that few nodes have, and the job needs none.
+const SCARCE_DEVICES: i64 = -4 * LOAD;
+/// One affinity of the job holds.
+const AFFINITY: i64 = 8 * LOAD;
+/// One slot of the job is on the node already.
+const SAME_NODE: i64 = -4096 * LOAD;
+/// One slot of the job is on a node with the same value of the attribute to spread over.
+const SAME_VALUE: i64 = -(1 << 14) * 4096 * LOAD;
+
+// The weights stay apart, and the sum stays a number.
+const _: () = assert!(
+    AFFINITY * crate::limits::JOB_LIST_MAX as i64 - SCARCE_DEVICES + ONE_MEMORY_NODE + LOAD
+        < -SAME_NODE
+);
+const _: () = assert!(crate::limits::COUNT_MAX as i64 <= i64::MAX / (-SAME_VALUE * 2));
+
+/// What a job needs, as numbers in the units of [`Summary`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needs {
+    is_exclusive: bool,
+    shared_millis: u32,
+    cores: u32,
+    threads: u32,
+    memory_mib: u32,
+    numa: NumaPolicy,
+    device_names: u64,
+    strategy: Strategy,
+}
+
+/// What the job's own slots and wishes say about a node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Standing {
+    /// Slots of the job on the node.
+    pub same_node: u32,
+    /// Slots of the job that share the node's value of the spread attribute.
+    pub same_value: u32,
+    /// Affinities that hold.
+    pub affinities: u16,
+}
+
+impl Needs {
+    pub fn new(spec: &JobSpec) -> Self {
+        let resources = &spec.resources;
+        let (is_exclusive, shared_millis, cores, threads) = match resources.cpu {
+            CpuRequest::Shared { millis, .. } => (false, millis, 0, 0),
+            CpuRequest::Exclusive { cores, smt: Smt::Whole } => (true, 0, u32::from(cores), 0),
+            CpuRequest::Exclusive { cores, smt: Smt::Share } => (true, 0, 0, u32::from(cores)),
+        };
+        Self {
+            is_exclusive,
+            shared_millis,
+            cores,
+            threads,
+            memory_mib: mib(resources.memory),
+            numa: resources.numa,
+            device_names: resources.devices.iter().fold(0, |bits, name| bits | name_bit(name)),
+            strategy: spec.placement.strategy,
+        }
+    }
+
+    /// False: the node cannot take it, as [`Candidate::check`](super::Candidate::check) would find out
+    /// at more expense. True: it is worth asking.
+    pub fn may_fit(&self, glance: &Glance) -> bool {
+        let node = &glance.summary;
+        let cpu = if self.is_exclusive {
+            node.pinning
+                && self.cores <= u32::from(node.cores)
+                && self.threads <= u32::from(node.threads)
+                && self.cpus(node) <= u32::from(node.spare_cpus)
+        } else {
+            self.shared_millis <= node.shared_free_millis && node.threads > 0
+        };
+        glance.open
+            && !node.full
+            && cpu
+            && self.memory_mib <= node.memory_mib
+            && self.device_names & !node.device_names == 0
+            && (self.numa != NumaPolicy::Require
+                || node.numa_binding && self.fits_one_memory_node(node))
+    }
+
+    /// CPUs that an exclusive claim takes at least.
+    fn cpus(&self, node: &Summary) -> u32 {
+        self.cores * u32::from(node.core_threads) + self.threads
+    }
+
+    fn fits_one_memory_node(&self, node: &Summary) -> bool {
+        self.cores <= u32::from(node.cores_of_one_node)
+            && self.threads <= u32::from(node.threads_of_one_node)
+            && self.memory_mib <= node.memory_of_one_node_mib
+    }
+
+    /// How good a node is; more is better.
+    pub fn score(&self, node: &Summary, scarce_classes: u32, standing: Standing) -> i64 {
+        let millis = u64::from(self.cpus(node)) * 1000 + u64::from(self.shared_millis);
+        let cpu = share(u64::from(node.cpu_millis_used) + millis, node.cpu_millis_total);
+        let memory = u64::from(node.memory_used_mib) + u64::from(self.memory_mib);
+        let memory = share(memory, node.memory_total_mib);
+        let load = cpu.max(memory);
+        let mut score = match self.strategy {
+            Strategy::LeastLoaded => LOAD - load,
+            Strategy::BestFit => load,
+        };
+        if self.numa == NumaPolicy::Prefer && self.fits_one_memory_node(node) {
+            score += ONE_MEMORY_NODE;
+        }
+        if self.device_names == 0 && node.device_classes & scarce_classes != 0 {
+            score += SCARCE_DEVICES;
+        }
+        score
+            + i64::from(standing.affinities) * AFFINITY
+            + i64::from(standing.same_node) * SAME_NODE
+            + i64::from(standing.same_value) * SAME_VALUE
+    }
+}
+
+/// Ten-thousandths of `total` that are used.
+fn share(used: u64, total: u32) -> i64 {
+    let total = u64::from(total);
+    (used.min(total) * LOAD as u64).checked_div(total).unwrap_or(0) as i64
+}

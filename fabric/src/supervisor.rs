@@ -1,0 +1,662 @@
+//! The allocations of this node: what was given to them, what their units do, when they are started
+//! again and when they are given up.
+//!
+//! ```text
+//!   reserve ──► Reserved ──on disk──► Starting ──unit runs──► Running ──retire──► Stopping ──unit gone──► Ended
+//!                                        │                     │  ▲                                      ▲
+//!                                        │   exit, bad health  ▼  │ after a delay                        │
+//!                                        └──────────────────► (no unit) ──too many restarts──────────────┘
+//! ```
+//!
+//! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
+//! after twice the wait.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::admission::Ledger;
+use crate::alloc::{AllocRow, Ending, Phase};
+use crate::claim::Claim;
+use crate::clock::{Instant, Now};
+use crate::cpuset::CpuSet;
+use crate::id::{AllocId, NodeId, SlotId};
+use crate::io::{Launch, Output, UnitEvent, UnitFound};
+use crate::job::placeholder::Placeholders;
+use crate::job::{CpuRequest, JobSpec, SpecHash};
+use crate::limits;
+
+/// What a node keeps on its disk about an allocation besides the row: enough to restart it without
+/// asking anybody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Slot and epoch.
+    pub alloc: AllocId,
+    /// What it runs; the job may have moved on.
+    pub spec: JobSpec,
+    /// Starts so far.
+    pub run: u32,
+}
+
+/// What we believe of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// The agent has just started and has not said yet.
+    Unknown,
+    /// There is none.
+    Absent,
+    /// It was asked to start.
+    Asked,
+    /// It runs.
+    Active,
+}
+
+/// One allocation of this node.
+#[derive(Debug)]
+pub struct Local {
+    record: Record,
+    row: AllocRow,
+    /// Who proposed it; `None` after a restart, and for a system job.
+    proposer: Option<NodeId>,
+    /// The write to disk that makes the claim durable.
+    reserved_in: u64,
+    unit: Unit,
+    /// Restarts within the policy's window.
+    restarts: VecDeque<Instant>,
+    start_at: Instant,
+    /// The unit is being stopped in order to be started again; `Some(why)` counts as a failure.
+    restarting: Option<Option<String>>,
+    failed_checks: u32,
+    passed_a_check: bool,
+    running_since: Instant,
+    /// When the last command is given again.
+    retry_at: Instant,
+    retry_after: Duration,
+    confined_to: CpuSet,
+}
+
+impl Local {
+    /// Slot and epoch.
+    pub fn id(&self) -> &AllocId {
+        &self.record.alloc
+    }
+
+    /// What it runs.
+    pub fn spec(&self) -> &JobSpec {
+        &self.record.spec
+    }
+
+    /// What others are told.
+    pub fn row(&self) -> &AllocRow {
+        &self.row
+    }
+
+    /// What is kept on disk beside the row.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    fn arm(&mut self, now: Instant) {
+        self.retry_after = limits::UNIT_RETRY;
+        self.retry_at = now + self.retry_after;
+    }
+
+    fn rearm(&mut self, now: Instant) {
+        self.retry_after = (self.retry_after * 2).min(limits::UNIT_RETRY_MAX);
+        self.retry_at = now + self.retry_after;
+    }
+
+    fn enter(&mut self, now: Now, phase: Phase) {
+        debug_assert!(phase > self.row.phase, "{} -> {phase}", self.row.phase);
+        self.row.phase = phase;
+        self.row.since = now.wall;
+    }
+
+    fn set_healthy(&mut self, now: Now, healthy: bool) -> bool {
+        let changed = self.row.healthy != healthy;
+        if changed {
+            self.row.healthy = healthy;
+            self.row.healthy_since = now.wall;
+        }
+        changed
+    }
+
+    fn command(&self) -> Output {
+        Output::Stop { alloc: self.record.alloc.clone(), run: self.record.run }
+    }
+}
+
+/// All allocations of this node.
+pub struct Supervisor {
+    node: String,
+    locals: BTreeMap<SlotId, Local>,
+    ledger: Ledger,
+    /// Everything up to this write is on disk.
+    persisted: u64,
+    /// The agent has said which units there are.
+    listed: bool,
+    started: Instant,
+    /// Slots whose row changed.
+    changed: BTreeSet<SlotId>,
+    outputs: Vec<Output>,
+    accepted: Vec<(NodeId, AllocId)>,
+}
+
+impl Supervisor {
+    /// No allocations yet. `node` is this node's name, for the units' environment.
+    pub fn new(now: Instant, node: String, ledger: Ledger) -> Self {
+        Self {
+            node,
+            locals: BTreeMap::new(),
+            ledger,
+            persisted: 0,
+            listed: false,
+            started: now,
+            changed: BTreeSet::new(),
+            outputs: Vec::new(),
+            accepted: Vec::new(),
+        }
+    }
+
+    /// Takes back an allocation from the disk. Its unit is unknown until [`Supervisor::units_found`].
+    pub fn restore(&mut self, now: Instant, record: Record, row: AllocRow) {
+        if !row.phase.holds_claim() || row.epoch != record.alloc.epoch {
+            return;
+        }
+        if self.ledger.adopt(&record.alloc, row.claim.clone()).is_err() {
+            tracing::error!(alloc = %record.alloc, "its claim overlaps with another one's");
+        }
+        let slot = record.alloc.slot.clone();
+        self.locals.insert(slot, fresh(now, record, row, None, Unit::Unknown, 0));
+    }
+
+    /// Writes down a claim. It starts when the write `sequence` is on disk.
+    #[expect(clippy::too_many_arguments, reason = "one call, everything that an allocation is")]
+    pub fn reserve(
+        &mut self,
+        now: Now,
+        alloc: AllocId,
+        spec: &JobSpec,
+        hash: SpecHash,
+        version: u64,
+        claim: Claim,
+        proposer: Option<NodeId>,
+        sequence: u64,
+        forget_claim: bool,
+    ) {
+        if !forget_claim && self.ledger.hold(&alloc, claim.clone()).is_err() {
+            debug_assert!(false, "a claim that was just found free is not");
+            return;
+        }
+        let row = AllocRow {
+            epoch: alloc.epoch,
+            phase: Phase::Reserved,
+            spec: hash,
+            version,
+            claim,
+            since: now.wall,
+            healthy_since: now.wall,
+            ..AllocRow::default()
+        };
+        let slot = alloc.slot.clone();
+        let record = Record { alloc, spec: spec.clone(), run: 0 };
+        let local = fresh(now.at, record, row, proposer, Unit::Absent, sequence);
+        self.locals.insert(slot.clone(), local);
+        self.changed.insert(slot);
+    }
+
+    /// Ends an allocation, gracefully. False: there is nothing to end.
+    pub fn retire(&mut self, now: Now, slot: &SlotId, ending: Ending) -> bool {
+        let Some(local) = self.locals.get_mut(slot) else { return false };
+        if !local.row.phase.is_live() {
+            return false;
+        }
+        local.row.ending = Some(ending);
+        self.changed.insert(slot.clone());
+        if local.unit == Unit::Absent {
+            self.end(now, slot);
+            return true;
+        }
+        local.enter(now, Phase::Stopping);
+        local.restarting = None;
+        local.set_healthy(now, false);
+        local.arm(now.at);
+        if local.unit != Unit::Unknown {
+            self.outputs.push(local.command());
+        }
+        true
+    }
+
+    /// The others remember more of an allocation of ours than our disk did: its last rows were told to
+    /// them and lost here. What was over stays over, and no phase is gone through twice.
+    pub fn recall(&mut self, now: Now, slot: &SlotId, known: &AllocRow) {
+        let Some(local) = self.locals.get_mut(slot) else { return };
+        let (mine, theirs) =
+            ((local.row.epoch, local.row.phase), (known.epoch, known.phase));
+        if !local.row.phase.is_live() || theirs <= mine {
+            return;
+        }
+        if known.epoch > local.row.epoch {
+            self.retire(now, slot, Ending::Superseded { epoch: known.epoch });
+        } else if known.phase.is_live() {
+            local.enter(now, known.phase);
+            self.changed.insert(slot.clone());
+        } else {
+            let ending = known.ending.clone().unwrap_or(Ending::Lost);
+            self.retire(now, slot, ending);
+        }
+    }
+
+    /// Restarts an allocation's unit in place. False: it is not running.
+    pub fn restart(&mut self, now: Now, slot: &SlotId) -> bool {
+        match self.locals.get_mut(slot) {
+            Some(local) if local.row.phase == Phase::Running && local.unit == Unit::Active => {
+                local.restarting = Some(None);
+                local.arm(now.at);
+                self.outputs.push(local.command());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Everything up to `through` is on disk.
+    pub fn persisted(&mut self, through: u64) {
+        self.persisted = self.persisted.max(through);
+    }
+
+    /// The disk refused: claims that it does not hold are given back, unstarted.
+    pub fn unpersisted(&mut self, now: Now) -> Vec<(NodeId, AllocId)> {
+        let lost: Vec<SlotId> = self
+            .locals
+            .iter()
+            .filter(|(_, l)| l.row.phase == Phase::Reserved && l.reserved_in > self.persisted)
+            .map(|(slot, _)| slot.clone())
+            .collect();
+        let mut told = Vec::new();
+        for slot in lost {
+            if let Some(local) = self.locals.get_mut(&slot) {
+                let reason = "the claim could not be written to disk".to_owned();
+                local.row.ending = Some(Ending::Failed { reason });
+                told.extend(local.proposer.map(|proposer| (proposer, local.record.alloc.clone())));
+            }
+            self.end(now, &slot);
+        }
+        told
+    }
+
+    /// The unit manager said something.
+    pub fn unit(&mut self, now: Now, alloc: &AllocId, run: u32, event: UnitEvent) {
+        let Some(local) = self.locals.get_mut(&alloc.slot) else { return };
+        if local.record.alloc != *alloc || local.record.run != run || !local.row.phase.holds_claim()
+        {
+            return;
+        }
+        match event {
+            UnitEvent::Running { pid, cpus, mems } => {
+                let fresh = local.unit != Unit::Active;
+                local.unit = Unit::Active;
+                if fresh && cpus.as_ref() != Some(&local.confined_to) {
+                    // The shared CPUs changed while it was starting: tell it once more.
+                    local.confined_to = CpuSet::new();
+                }
+                local.row.pid = Some(pid);
+                local.row.effective_cpus = cpus;
+                local.row.effective_mems = mems;
+                if local.row.phase < Phase::Running {
+                    local.enter(now, Phase::Running);
+                }
+                if local.row.phase == Phase::Stopping {
+                    // It was asked to stop before it was known to run.
+                    local.arm(now.at);
+                    self.outputs.push(local.command());
+                } else if fresh {
+                    local.running_since = now.at;
+                    local.failed_checks = 0;
+                    local.passed_a_check = false;
+                    if local.record.spec.health.is_none() {
+                        local.set_healthy(now, true);
+                    }
+                }
+                self.changed.insert(alloc.slot.clone());
+            }
+            UnitEvent::Exited { status, killed, .. } => {
+                local.unit = Unit::Absent;
+                local.row.pid = None;
+                if killed {
+                    local.row.trouble = Some(format!("did not stop in time: {status}"));
+                }
+                self.changed.insert(alloc.slot.clone());
+                match (local.row.phase, local.restarting.take()) {
+                    (Phase::Stopping, _) => self.end(now, &alloc.slot),
+                    (_, Some(None)) => {
+                        local.set_healthy(now, false);
+                        local.row.restarts += 1;
+                        local.start_at = now.at;
+                    }
+                    (_, Some(Some(reason))) => self.fail(now, &alloc.slot, reason),
+                    (_, None) => self.fail(now, &alloc.slot, status),
+                }
+            }
+            UnitEvent::Refused { reason } => {
+                local.unit = Unit::Absent;
+                self.changed.insert(alloc.slot.clone());
+                if local.row.phase == Phase::Stopping {
+                    self.end(now, &alloc.slot);
+                } else {
+                    self.fail(now, &alloc.slot, reason);
+                }
+            }
+        }
+    }
+
+    /// The agent lists the units that it found when it started.
+    pub fn units_found(&mut self, now: Now, units: Vec<UnitFound>) {
+        self.listed = true;
+        for found in units {
+            match self.locals.get_mut(&found.alloc.slot) {
+                Some(local)
+                    if local.record.alloc == found.alloc && local.row.phase.holds_claim() =>
+                {
+                    // The last start may not have reached the disk; the unit itself knows better.
+                    local.record.run = local.record.run.max(found.run);
+                    let still_healthy = local.row.healthy;
+                    self.unit(now, &found.alloc, found.run, found.event);
+                    if let Some(local) = self.locals.get_mut(&found.alloc.slot)
+                        && local.unit == Unit::Active
+                        && local.row.phase == Phase::Running
+                    {
+                        local.set_healthy(now, still_healthy || local.record.spec.health.is_none());
+                        let spec = &local.record.spec;
+                        let launch = launch(&self.node, local, self.ledger.shared_cpus(), spec);
+                        // Starting what is there changes nothing, but the agent learns how to check it.
+                        self.outputs.push(Output::Start(Box::new(launch)));
+                    }
+                }
+                _ => {
+                    if let UnitEvent::Running { .. } = found.event {
+                        tracing::warn!(alloc = %found.alloc, "stopping a unit that no record explains");
+                        self.outputs.push(Output::Stop { alloc: found.alloc, run: found.run });
+                    }
+                }
+            }
+        }
+        for slot in self.slots() {
+            self.give_up_unknown(now, &slot);
+        }
+    }
+
+    /// A unit that was there when the agent stopped is gone.
+    fn give_up_unknown(&mut self, now: Now, slot: &SlotId) {
+        let Some(local) = self.locals.get_mut(slot) else { return };
+        if local.unit != Unit::Unknown {
+            return;
+        }
+        local.unit = Unit::Absent;
+        local.row.pid = None;
+        local.set_healthy(now, false);
+        self.changed.insert(slot.clone());
+        if local.row.phase == Phase::Stopping {
+            self.end(now, slot);
+        } else if local.row.phase > Phase::Reserved {
+            // A machine that was switched off is not the unit's failure: this start does not count.
+            local.row.trouble = Some("the unit was gone when the agent came back".into());
+            local.start_at = now.at;
+        }
+    }
+
+    /// A health check was made.
+    pub fn checked(&mut self, now: Now, alloc: &AllocId, run: u32, outcome: Result<(), String>) {
+        let Some(local) = self.locals.get_mut(&alloc.slot) else { return };
+        let current = local.record.alloc == *alloc && local.record.run == run;
+        if !current || local.row.phase != Phase::Running || local.unit != Unit::Active {
+            return;
+        }
+        let Some(health) = &local.record.spec.health else { return };
+        match outcome {
+            Ok(()) => {
+                local.failed_checks = 0;
+                local.passed_a_check = true;
+                if local.set_healthy(now, true) {
+                    local.row.trouble = None;
+                    self.changed.insert(alloc.slot.clone());
+                }
+            }
+            Err(reason) => {
+                let in_grace = now.at.since(local.running_since) < health.grace;
+                if in_grace && !local.passed_a_check {
+                    return;
+                }
+                local.failed_checks += 1;
+                if local.failed_checks >= health.failures && local.restarting.is_none() {
+                    let reason = format!("health check failed: {reason}");
+                    local.row.trouble = Some(reason.clone());
+                    local.set_healthy(now, false);
+                    local.restarting = Some(Some(reason));
+                    local.arm(now.at);
+                    self.outputs.push(local.command());
+                    self.changed.insert(alloc.slot.clone());
+                }
+            }
+        }
+    }
+
+    /// The unit is gone although nobody wanted that: start it again later, or give up.
+    fn fail(&mut self, now: Now, slot: &SlotId, reason: String) {
+        let Some(local) = self.locals.get_mut(slot) else { return };
+        let policy = &local.record.spec.restart;
+        while local.restarts.front().is_some_and(|at| now.at.since(*at) > policy.within) {
+            local.restarts.pop_front();
+        }
+        local.row.pid = None;
+        if local.restarts.len() as u32 >= policy.attempts {
+            local.row.trouble = Some(reason.clone());
+            local.row.ending = Some(Ending::Failed { reason });
+            self.end(now, slot);
+            return;
+        }
+        let doublings = local.restarts.len().min(16) as u32;
+        let delay = (policy.delay * 2u32.pow(doublings)).min(limits::UNIT_RETRY_MAX);
+        local.start_at = now.at + delay;
+        local.restarts.push_back(now.at);
+        local.row.restarts += 1;
+        local.row.trouble = Some(reason);
+        local.set_healthy(now, false);
+        self.changed.insert(slot.clone());
+    }
+
+    fn end(&mut self, now: Now, slot: &SlotId) {
+        let Some(local) = self.locals.get_mut(slot) else { return };
+        local.enter(now, Phase::Ended);
+        local.set_healthy(now, false);
+        local.row.pid = None;
+        self.ledger.release(&local.record.alloc);
+        self.changed.insert(slot.clone());
+    }
+
+    /// Does what is due. Units are started only when `may_start`: a node that has just come back first
+    /// learns whether its slots went elsewhere.
+    pub fn tick(&mut self, now: Now, may_start: bool) {
+        let late = now.at.since(self.started) > limits::ADOPT_TIMEOUT;
+        for slot in self.slots() {
+            if self.listed || late {
+                self.give_up_unknown(now, &slot);
+            }
+            let shared = self.ledger.shared_cpus();
+            let Some(local) = self.locals.get_mut(&slot) else { continue };
+            match local.row.phase {
+                Phase::Reserved if local.reserved_in <= self.persisted && may_start => {
+                    let told =
+                        local.proposer.map(|proposer| (proposer, local.record.alloc.clone()));
+                    self.accepted.extend(told);
+                    local.enter(now, Phase::Starting);
+                    local.start_at = now.at;
+                    self.changed.insert(slot.clone());
+                }
+                Phase::Stopping if local.unit == Unit::Absent => self.end(now, &slot),
+                Phase::Stopping if local.retry_at <= now.at && local.unit != Unit::Unknown => {
+                    self.outputs.push(local.command());
+                    local.rearm(now.at);
+                }
+                Phase::Running if local.restarting.is_some() && local.retry_at <= now.at => {
+                    self.outputs.push(local.command());
+                    local.rearm(now.at);
+                }
+                _ => {}
+            }
+            let Some(local) = self.locals.get_mut(&slot) else { continue };
+            let there = matches!(local.unit, Unit::Asked | Unit::Active);
+            let shares = there && local.row.phase.holds_claim() && local.row.claim.cpus.is_empty();
+            if shares && local.confined_to != shared {
+                local.confined_to = shared.clone();
+                let (alloc, run) = (local.record.alloc.clone(), local.record.run);
+                self.outputs.push(Output::Confine { alloc, run, cpus: shared.clone() });
+            }
+            if !matches!(local.row.phase, Phase::Starting | Phase::Running) {
+                continue;
+            }
+            match local.unit {
+                Unit::Absent if local.start_at <= now.at && may_start => {
+                    local.record.run += 1;
+                    local.unit = Unit::Asked;
+                    local.arm(now.at);
+                    local.confined_to = shared.clone();
+                    let launch = launch(&self.node, local, shared, &local.record.spec);
+                    self.outputs.push(Output::Start(Box::new(launch)));
+                    self.changed.insert(slot.clone());
+                }
+                Unit::Asked if local.retry_at <= now.at => {
+                    local.rearm(now.at);
+                    local.confined_to = shared.clone();
+                    let launch = launch(&self.node, local, shared, &local.record.spec);
+                    self.outputs.push(Output::Start(Box::new(launch)));
+                }
+                _ => {}
+            }
+        }
+        // Shared units leave an exclusive core before its new owner starts on it.
+        self.outputs.sort_by_key(|output| !matches!(output, Output::Confine { .. }));
+    }
+
+    /// When [`Supervisor::tick`] has something to do at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let due = |local: &Local| match (local.row.phase, local.unit) {
+            (Phase::Ended, _) => None,
+            (_, Unit::Absent) => Some(local.start_at),
+            (Phase::Stopping, _) | (_, Unit::Asked) => Some(local.retry_at),
+            (Phase::Running, _) if local.restarting.is_some() => Some(local.retry_at),
+            _ => None,
+        };
+        self.locals.values().filter_map(due).min()
+    }
+
+    fn slots(&self) -> Vec<SlotId> {
+        let live = |(slot, local): (&SlotId, &Local)| {
+            (local.row.phase != Phase::Ended).then(|| slot.clone())
+        };
+        self.locals.iter().filter_map(live).collect()
+    }
+
+    /// Slots whose row changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<SlotId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Commands for the unit manager since the last call.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Proposals whose claim is on disk since the last call, and who made them.
+    pub fn take_accepted(&mut self) -> Vec<(NodeId, AllocId)> {
+        std::mem::take(&mut self.accepted)
+    }
+
+    /// Forgets an allocation that has ended.
+    pub fn forget(&mut self, slot: &SlotId) {
+        if self.locals.get(slot).is_some_and(|local| local.row.phase == Phase::Ended) {
+            self.locals.remove(slot);
+        }
+    }
+
+    /// The allocation in a slot.
+    pub fn local(&self, slot: &SlotId) -> Option<&Local> {
+        self.locals.get(slot)
+    }
+
+    /// Every allocation, also ended ones that are still remembered.
+    pub fn locals(&self) -> impl Iterator<Item = &Local> {
+        self.locals.values()
+    }
+
+    /// How many allocations hold a claim.
+    pub fn holding(&self) -> usize {
+        self.locals.values().filter(|local| local.row.phase.holds_claim()).count()
+    }
+
+    /// What this node has and has given away.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The hardware or the share of it changed.
+    pub fn topology_changed(&mut self, topology: &crate::topology::Topology) {
+        self.ledger.topology_changed(topology);
+    }
+}
+
+fn fresh(
+    now: Instant,
+    record: Record,
+    row: AllocRow,
+    proposer: Option<NodeId>,
+    unit: Unit,
+    reserved_in: u64,
+) -> Local {
+    Local {
+        record,
+        row,
+        proposer,
+        reserved_in,
+        unit,
+        restarts: VecDeque::new(),
+        start_at: now,
+        restarting: None,
+        failed_checks: 0,
+        passed_a_check: false,
+        running_since: now,
+        retry_at: now + limits::UNIT_RETRY,
+        retry_after: limits::UNIT_RETRY,
+        confined_to: CpuSet::new(),
+    }
+}
+
+fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
+    let claim = local.row.claim.clone();
+    let cpus = if claim.cpus.is_empty() { shared } else { claim.cpus.clone() };
+    let values =
+        Placeholders { alloc: &local.record.alloc, node, cpus: &cpus, ports: &claim.ports };
+    // A validated spec has no placeholder that cannot be filled; one that came from a newer agent
+    // may, and then the command's own error is clearer than no start at all.
+    let task = spec.task.substitute(&values).unwrap_or_else(|_| spec.task.clone());
+    let health = spec
+        .health
+        .as_ref()
+        .map(|health| health.substitute(&values).unwrap_or_else(|_| health.clone()));
+    Launch {
+        alloc: local.record.alloc.clone(),
+        run: local.record.run,
+        node: node.to_owned(),
+        task,
+        memory: spec.resources.memory,
+        swap: spec.resources.swap,
+        cpu_hard: matches!(spec.resources.cpu, CpuRequest::Shared { hard: true, .. }),
+        claim,
+        cpus,
+        health,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+use super::*;
+use crate::clock::WallTime;
+use crate::id::JobName;
+use crate::topology::{Core, Enforced, Topology};
+
+const PROPOSER: NodeId = NodeId([2; 32]);
+
+/// A node with four cores and its allocation of slot web/0.
+struct Bench {
+    supervisor: Supervisor,
+    now: Now,
+    spec: JobSpec,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let core = |cpu| Core { cpus: CpuSet::from_iter([cpu]), ..Core::default() };
+        let topology = Topology {
+            cores: (0..4).map(core).collect(),
+            memory: 1 << 30,
+            ports: (20000, 20010),
+            enforced: Enforced { pinning: true, ..Enforced::default() },
+            ..Topology::default()
+        };
+        let text = "name='web'\n[task]\ncommand=['/bin/true']\n[resources]\ncores=1\n\
+            [[port]]\nname='http'\n[health]\ntcp=true\nport='http'\nfailures=2\ngrace='3s'\n\
+            [restart]\nattempts=2\nwithin='1m'\ndelay='1s'";
+        let spec = crate::job::parse(text).unwrap();
+        let now = Now { at: Instant::at(Duration::from_secs(100)), wall: WallTime(1) };
+        let mut supervisor = Supervisor::new(now.at, "n1".into(), Ledger::new(&topology));
+        supervisor.units_found(now, Vec::new());
+        Self { supervisor, now, spec }
+    }
+
+    fn id(&self) -> AllocId {
+        AllocId::new(self.spec.name.clone(), 0, 7)
+    }
+
+    fn slot(&self) -> SlotId {
+        self.id().slot
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<String> {
+        self.now.at = self.now.at + time;
+        self.supervisor.tick(self.now, true);
+        self.commands()
+    }
+
+    fn commands(&mut self) -> Vec<String> {
+        let words = |output| match output {
+            Output::Start(launch) => format!("start {}", launch.run),
+            Output::Stop { run, .. } => format!("stop {run}"),
+            Output::Confine { cpus, .. } => format!("confine {cpus}"),
+            other => format!("{other:?}"),
+        };
+        self.supervisor.take_outputs().into_iter().map(words).collect()
+    }
+
+    fn unit(&mut self, run: u32, event: UnitEvent) {
+        let id = self.id();
+        self.supervisor.unit(self.now, &id, run, event);
+    }
+
+    fn running(&mut self, run: u32) {
+        self.unit(run, UnitEvent::Running { pid: 10 + run, cpus: None, mems: None });
+    }
+
+    fn exited(&mut self, run: u32) {
+        let status = "exit status 3".into();
+        self.unit(run, UnitEvent::Exited { status, success: false, killed: false });
+    }
+
+    fn check(&mut self, run: u32, outcome: Result<(), &str>) {
+        let id = self.id();
+        self.supervisor.checked(self.now, &id, run, outcome.map_err(str::to_owned));
+    }
+
+    fn retire(&mut self) -> bool {
+        let ending = Ending::Retired { reason: "test".into() };
+        self.supervisor.retire(self.now, &self.slot(), ending)
+    }
+
+    fn row(&self) -> &AllocRow {
+        self.supervisor.local(&self.slot()).unwrap().row()
+    }
+
+    fn reserve(&mut self) {
+        let claim = self.supervisor.ledger().admit(&self.spec).unwrap();
+        let (spec, hash) = (self.spec.clone(), self.spec.hash(0));
+        let id = self.id();
+        self.supervisor.reserve(self.now, id, &spec, hash, 1, claim, Some(PROPOSER), 5, false);
+    }
+
+    /// Reserved, on disk, started and running as run 1.
+    fn up(&mut self) {
+        self.reserve();
+        self.supervisor.persisted(5);
+        assert_eq!(self.wait(Duration::ZERO), ["start 1"]);
+        self.running(1);
+    }
+
+    fn in_phase(phase: Phase) -> Self {
+        let mut bench = Self::new();
+        match phase {
+            Phase::Pending => {}
+            Phase::Reserved => bench.reserve(),
+            Phase::Starting => {
+                bench.reserve();
+                bench.supervisor.persisted(5);
+                bench.wait(Duration::ZERO);
+            }
+            Phase::Running => bench.up(),
+            Phase::Stopping => {
+                bench.up();
+                assert!(bench.retire());
+                assert_eq!(bench.commands(), ["stop 1"]);
+            }
+            Phase::Ended => {
+                bench.up();
+                assert!(bench.retire());
+                bench.exited(1);
+            }
+        }
+        if phase != Phase::Pending {
+            assert_eq!(bench.row().phase, phase);
+        }
+        bench.commands();
+        bench
+    }
+}
+
+/// Every phase with every thing that can happen to it: the phase after, and the commands given.
+#[test]
+fn every_phase_knows_every_event() {
+    use Phase::*;
+    let happenings: [(&str, fn(&mut Bench)); 6] = [
+        ("disk", |bench| {
+            bench.supervisor.persisted(5);
+            bench.now.at = bench.now.at + Duration::from_millis(1);
+            bench.supervisor.tick(bench.now, true);
+        }),
+        ("running", |bench| bench.running(1)),
+        ("exited", |bench| bench.exited(1)),
+        ("refused", |bench| bench.unit(1, UnitEvent::Refused { reason: "no".into() })),
+        ("retire", |bench| {
+            bench.retire();
+        }),
+        ("stale exit", |bench| bench.exited(0)),
+    ];
+    let expected: &[(Phase, [(Phase, &[&str]); 6])] = &[
+        (
+            Reserved,
+            [
+                (Starting, &["start 1"]),
+                (Reserved, &[]),
+                (Reserved, &[]),
+                (Reserved, &[]),
+                (Ended, &[]),
+                (Reserved, &[]),
+            ],
+        ),
+        (
+            Starting,
+            [
+                (Starting, &[]),
+                (Running, &[]),
+                (Starting, &[]),
+                (Starting, &[]),
+                (Stopping, &["stop 1"]),
+                (Starting, &[]),
+            ],
+        ),
+        (
+            Running,
+            [
+                (Running, &[]),
+                (Running, &[]),
+                (Running, &[]),
+                (Running, &[]),
+                (Stopping, &["stop 1"]),
+                (Running, &[]),
+            ],
+        ),
+        (
+            Stopping,
+            [
+                (Stopping, &[]),
+                (Stopping, &["stop 1"]),
+                (Ended, &[]),
+                (Ended, &[]),
+                (Stopping, &[]),
+                (Stopping, &[]),
+            ],
+        ),
+        (
+            Ended,
+            [(Ended, &[]), (Ended, &[]), (Ended, &[]), (Ended, &[]), (Ended, &[]), (Ended, &[])],
+        ),
+    ];
+    for (phase, outcomes) in expected {
+        for ((name, happening), (after, commands)) in happenings.iter().zip(outcomes) {
+            let mut bench = Bench::in_phase(*phase);
+            happening(&mut bench);
+            assert_eq!(bench.row().phase, *after, "{phase}: {name}");
+            assert_eq!(bench.commands(), *commands, "{phase}: {name}");
+            let held = bench.supervisor.ledger().claims().count();
+            assert_eq!(held == 1, after.holds_claim(), "{phase}: {name}: the claim");
+        }
+    }
+}
+
+#[test]
+fn nothing_starts_before_its_claim_is_on_disk() {
+    let mut bench = Bench::new();
+    bench.reserve();
+    assert!(bench.wait(Duration::from_secs(60)).is_empty());
+    assert!(bench.supervisor.take_accepted().is_empty());
+    bench.supervisor.persisted(4);
+    assert!(bench.wait(Duration::from_secs(60)).is_empty());
+    bench.supervisor.persisted(5);
+    assert_eq!(bench.wait(Duration::ZERO), ["start 1"]);
+    assert_eq!(bench.supervisor.take_accepted(), [(PROPOSER, bench.id())]);
+}
+
+#[test]
+fn a_refused_write_gives_the_claim_back() {
+    let mut bench = Bench::new();
+    bench.reserve();
+    assert_eq!(bench.supervisor.unpersisted(bench.now), [(PROPOSER, bench.id())]);
+    assert_eq!(bench.row().phase, Phase::Ended);
+    assert_eq!(bench.supervisor.ledger().claims().count(), 0);
+}
+
+#[test]
+fn a_failing_unit_is_restarted_ever_later_and_then_given_up() {
+    let mut bench = Bench::new();
+    bench.up();
+    bench.exited(1);
+    assert_eq!(bench.row().trouble.as_deref(), Some("exit status 3"));
+    assert!(bench.wait(Duration::from_millis(900)).is_empty());
+    assert_eq!(bench.wait(Duration::from_millis(200)), ["start 2"]);
+    bench.running(2);
+    bench.exited(2);
+    assert!(bench.wait(Duration::from_millis(1900)).is_empty(), "twice as long");
+    assert_eq!(bench.wait(Duration::from_millis(200)), ["start 3"]);
+    bench.running(3);
+    bench.exited(3);
+    assert_eq!(bench.row().phase, Phase::Ended, "two restarts are the policy");
+    assert_eq!(bench.row().restarts, 2);
+    assert!(matches!(bench.row().ending, Some(Ending::Failed { .. })));
+}
+
+#[test]
+fn failures_long_ago_do_not_count() {
+    let mut bench = Bench::new();
+    bench.up();
+    for run in 1..6 {
+        bench.exited(run);
+        bench.wait(Duration::from_secs(2));
+        bench.running(run + 1);
+        bench.wait(Duration::from_secs(61));
+    }
+    assert_eq!(bench.row().phase, Phase::Running);
+    assert_eq!(bench.row().restarts, 5);
+}
+
+#[test]
+fn checks_make_healthy_and_restart_what_stays_ill() {
+    let mut bench = Bench::new();
+    bench.up();
+    assert!(!bench.row().healthy, "not before the first check");
+    bench.check(1, Err("refused"));
+    bench.check(1, Err("refused"));
+    bench.check(1, Err("refused"));
+    assert!(bench.commands().is_empty(), "it has its grace");
+    bench.check(1, Ok(()));
+    assert!(bench.row().healthy);
+    bench.check(1, Err("slow"));
+    assert!(bench.row().healthy, "once is nothing");
+    bench.check(1, Err("slow"));
+    assert!(!bench.row().healthy);
+    assert_eq!(bench.commands(), ["stop 1"]);
+    bench.exited(1);
+    assert_eq!(bench.row().trouble.as_deref(), Some("health check failed: slow"));
+    assert_eq!(bench.wait(Duration::from_millis(1100)), ["start 2"]);
+    bench.check(1, Ok(()));
+    assert!(!bench.row().healthy, "an answer of the run before is stale");
+}
+
+#[test]
+fn commands_without_effect_are_repeated_ever_more_rarely() {
+    let mut bench = Bench::in_phase(Phase::Stopping);
+    let mut repeated = 0;
+    for _ in 0..3600 {
+        repeated += bench.wait(Duration::from_secs(1)).len();
+    }
+    assert!((8..20).contains(&repeated), "{repeated} in an hour");
+}
+
+#[test]
+fn a_restart_on_request_counts_as_no_failure() {
+    let mut bench = Bench::new();
+    bench.up();
+    for run in 1..=5 {
+        assert!(bench.supervisor.restart(bench.now, &bench.slot()));
+        assert_eq!(bench.commands(), [format!("stop {run}")]);
+        bench.exited(run);
+        assert_eq!(bench.wait(Duration::ZERO), [format!("start {}", run + 1)]);
+        bench.running(run + 1);
+    }
+    assert_eq!(bench.row().phase, Phase::Running);
+}
+
+fn record(bench: &Bench, phase: Phase) -> (Record, AllocRow) {
+    let claim = bench.supervisor.ledger().admit(&bench.spec).unwrap();
+    let row = AllocRow { epoch: 7, phase, claim, healthy: true, ..AllocRow::default() };
+    (Record { alloc: bench.id(), spec: bench.spec.clone(), run: 3 }, row)
+}
+
+#[test]
+fn a_restarted_agent_adopts_what_runs() {
+    let mut bench = Bench::new();
+    let (record, row) = record(&bench, Phase::Running);
+    bench.supervisor.restore(bench.now.at, record, row);
+    let event = UnitEvent::Running { pid: 99, cpus: None, mems: None };
+    let found = UnitFound { alloc: bench.id(), run: 3, event };
+    bench.supervisor.units_found(bench.now, vec![found]);
+    assert_eq!((bench.row().pid, bench.row().healthy), (Some(99), true));
+    assert_eq!(bench.commands(), ["start 3"], "the same run: the agent learns how to check it");
+    assert!(bench.wait(Duration::from_secs(3600)).is_empty());
+}
+
+#[test]
+fn a_unit_that_is_gone_after_a_restart_starts_again_on_its_claim() {
+    let mut bench = Bench::new();
+    let (record, row) = record(&bench, Phase::Running);
+    let claim = row.claim.clone();
+    bench.supervisor.restore(bench.now.at, record, row);
+    bench.supervisor.units_found(bench.now, Vec::new());
+    bench.supervisor.tick(bench.now, false);
+    assert!(bench.commands().is_empty(), "not before the others had a say");
+    assert_eq!(bench.wait(Duration::ZERO), ["start 4"]);
+    assert_eq!((bench.row().phase, &bench.row().claim), (Phase::Running, &claim));
+}
+
+#[test]
+fn units_without_a_record_are_stopped() {
+    let mut bench = Bench::new();
+    let alloc = AllocId::new(JobName::new("old").unwrap(), 1, 2);
+    let event = UnitEvent::Running { pid: 99, cpus: None, mems: None };
+    bench.supervisor.units_found(bench.now, vec![UnitFound { alloc, run: 9, event }]);
+    assert_eq!(bench.commands(), ["stop 9"]);
+}
+
+#[test]
+fn shared_units_make_room_before_an_exclusive_one_starts() {
+    let mut bench = Bench::new();
+    let mut shared = bench.spec.clone();
+    shared.resources.cpu = CpuRequest::Shared { millis: 500, hard: false };
+    shared.name = JobName::new("shared").unwrap();
+    let claim = bench.supervisor.ledger().admit(&shared).unwrap();
+    let id = AllocId::new(shared.name.clone(), 0, 1);
+    bench.supervisor.reserve(
+        bench.now,
+        id.clone(),
+        &shared,
+        shared.hash(0),
+        1,
+        claim,
+        None,
+        4,
+        false,
+    );
+    bench.supervisor.persisted(4);
+    assert_eq!(bench.wait(Duration::ZERO), ["start 1"]);
+    let event = UnitEvent::Running { pid: 5, cpus: None, mems: None };
+    bench.supervisor.unit(bench.now, &id, 1, event);
+    bench.reserve();
+    bench.supervisor.persisted(5);
+    let commands = bench.wait(Duration::ZERO);
+    let taken = bench.row().claim.cpus.clone();
+    let mut left: CpuSet = "0-3".parse().unwrap();
+    left.remove_all(&taken);
+    assert_eq!(commands, [format!("confine {left}"), "start 1".into()]);
+}

@@ -1,0 +1,207 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::gossip;
+use crate::message::Message;
+use crate::stamp::Stamp;
+
+const NOW: WallTime = WallTime(1 << 20);
+
+fn node(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+/// An entry whose value follows from its key and stamp: two writes never share a stamp.
+fn entry(kind: u8, which: u8, reading: u64, writer: u8) -> Entry {
+    let stamp = |n| Stamp { reading: (1 << 35) + reading, node: node(n) };
+    let job = JobName::new(["a", "b"][usize::from(which % 2)]).unwrap();
+    match kind % 4 {
+        0 => {
+            let value = match reading % 3 {
+                0 => Value::Tombstone { rank: 0 },
+                _ => Value::Roster(RosterEntry {
+                    name: format!("n{}", which % 4),
+                    vouched_by: node(writer),
+                    joined: NOW,
+                }),
+            };
+            // A node that comes back after its removal is taken in again by repair, not by these laws.
+            let removed = matches!(value, Value::Tombstone { .. });
+            let reading = if removed { reading + 1000 } else { reading };
+            let stamp = Stamp { reading: (1 << 35) + reading, node: node(writer) };
+            Entry { key: Key::Roster(node(which % 4)), stamp, value }
+        }
+        1 => {
+            let info = NodeInfo { name: format!("{reading}"), ..NodeInfo::default() };
+            let owner = which % 4;
+            Entry {
+                key: Key::Node(node(owner)),
+                stamp: stamp(owner),
+                value: Value::Node(Box::new(info)),
+            }
+        }
+        2 => Entry {
+            key: Key::Job(job),
+            stamp: stamp(writer),
+            value: Value::Tombstone { rank: reading },
+        },
+        _ => {
+            let owner = which % 4;
+            let phases = [Phase::Reserved, Phase::Starting, Phase::Running, Phase::Ended];
+            let row = AllocRow {
+                epoch: reading % 3,
+                phase: phases[(reading / 3 % 4) as usize],
+                restarts: reading as u32,
+                ..AllocRow::default()
+            };
+            Entry {
+                key: Key::Alloc(SlotId { job, index: u32::from(writer % 2) }, node(owner)),
+                stamp: stamp(owner),
+                value: Value::Alloc(Box::new(row)),
+            }
+        }
+    }
+}
+
+prop_compose! {
+    fn entries()(parts in prop::collection::vec((0..4u8, 0..8u8, 0..24u64, 0..4u8), 0..60)) -> Vec<Entry> {
+        parts.into_iter().map(|(kind, which, reading, writer)| entry(kind, which, reading, writer)).collect()
+    }
+}
+
+fn table(entries: &[Entry]) -> Table {
+    let mut table = Table::default();
+    for entry in entries {
+        table.merge(entry.clone(), NOW);
+    }
+    table
+}
+
+fn contents(table: &Table) -> Vec<Entry> {
+    table.entries().cloned().collect()
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative_and_associative(entries in entries(), seed in any::<u64>()) {
+        let mut shuffled = entries.clone();
+        shuffled.sort_by_key(|entry| xxhash_rust::xxh3::xxh3_64_with_seed(&entry.encode(), seed));
+        prop_assert_eq!(contents(&table(&entries)), contents(&table(&shuffled)));
+    }
+
+    #[test]
+    fn merging_is_idempotent(entries in entries()) {
+        let mut once = table(&entries);
+        let before = (contents(&once), once.fingerprint());
+        for entry in &entries {
+            prop_assert_ne!(once.merge(entry.clone(), NOW), Merge::Taken);
+        }
+        prop_assert_eq!((contents(&once), once.fingerprint()), before);
+    }
+
+    #[test]
+    fn equal_fingerprints_mean_equal_tables(left in entries(), right in entries()) {
+        let (left, right) = (table(&left), table(&right));
+        prop_assert_eq!(left.fingerprint() == right.fingerprint(), contents(&left) == contents(&right));
+        prop_assert_eq!(left.buckets() == right.buckets(), contents(&left) == contents(&right));
+    }
+
+    #[test]
+    fn one_exchange_repairs_both_sides(left in entries(), right in entries()) {
+        let (mut left, mut right) = (table(&left), table(&right));
+        let Some(Message::Rows { buckets, rows }) = gossip::describe(&left, right.buckets()) else {
+            prop_assert_eq!(left.fingerprint(), right.fingerprint());
+            return Ok(());
+        };
+        let (answer, want) = gossip::compare(&right, &buckets, &rows);
+        let Message::Entries { entries, more: false } = answer else {
+            return Err(TestCaseError::fail("a small table fits one message"));
+        };
+        let (back, _) = gossip::collect(&left, want.iter());
+        for entry in entries {
+            left.merge(entry, NOW);
+        }
+        for entry in back {
+            right.merge(entry, NOW);
+        }
+        // A removal that arrives now drops rows; one more round would show it. Compare what both
+        // would keep.
+        let all: Vec<Entry> = contents(&left).into_iter().chain(contents(&right)).collect();
+        let both = contents(&table(&all));
+        prop_assert_eq!(contents(&left), both.clone());
+        prop_assert_eq!(contents(&right), both);
+    }
+}
+
+#[test]
+fn a_late_running_never_beats_an_ended_of_the_same_epoch() {
+    let row = |epoch, phase, reading: u64| {
+        let mut entry = entry(3, 1, 0, 1);
+        entry.stamp.reading = (1 << 35) + reading;
+        let row = AllocRow { epoch, phase, ..AllocRow::default() };
+        entry.value = Value::Alloc(Box::new(row));
+        entry
+    };
+    let mut table = Table::default();
+    assert_eq!(table.merge(row(1, Phase::Ended, 5), NOW), Merge::Taken);
+    assert_eq!(table.merge(row(1, Phase::Running, 9), NOW), Merge::Known);
+    assert_eq!(table.merge(row(2, Phase::Reserved, 1), NOW), Merge::Taken, "a new epoch does");
+}
+
+#[test]
+fn only_the_owner_writes_its_rows() {
+    let mut forged = entry(1, 1, 1, 1);
+    forged.stamp.node = node(2);
+    assert_eq!(Table::default().merge(forged, NOW), Merge::Refused);
+}
+
+#[test]
+fn a_removed_node_leaves_nothing_behind_and_cannot_write() {
+    let mut table = table(&[entry(1, 1, 1, 1), entry(3, 1, 1, 1)]);
+    assert_eq!(table.len(), 2);
+    let removal = Entry {
+        key: Key::Roster(node(1)),
+        stamp: Stamp { reading: 1 << 40, node: node(2) },
+        value: Value::Tombstone { rank: 0 },
+    };
+    table.merge(removal, NOW);
+    assert_eq!(table.len(), 1);
+    assert_eq!(table.merge(entry(1, 1, 9, 1), NOW), Merge::Refused);
+}
+
+#[test]
+fn ended_rows_leave_on_every_node_and_stay_out() {
+    let row = AllocRow { epoch: 1, phase: Phase::Ended, ..AllocRow::default() };
+    let mut ended = entry(3, 1, 0, 1);
+    ended.value = Value::Alloc(Box::new(row));
+    let mut table = table(&[ended.clone()]);
+    let before = WallTime(ended.stamp.wall().0 + limits::ENDED_KEEP.as_millis() as u64);
+    assert!(table.expire(before).is_empty());
+    let after = WallTime(before.0 + 1);
+    assert_eq!(table.expire(after).len(), 1);
+    assert_eq!(table.merge(ended, after), Merge::Refused);
+    assert_eq!((table.len(), table.fingerprint()), (0, 0));
+}
+
+#[test]
+fn a_revert_beats_its_own_version_and_no_later_submit() {
+    let spec = crate::job::parse("name='a'\n[task]\ncommand=['/bin/true']").unwrap();
+    let job = |version, reverted, reading| Entry {
+        key: Key::Job(spec.name.clone()),
+        stamp: Stamp { reading, node: node(1) },
+        value: Value::Job(Box::new(JobEntry {
+            spec: spec.clone(),
+            version,
+            generation: 0,
+            previous: None,
+            reverted,
+            by: String::new(),
+        })),
+    };
+    let reading = 1 << 40;
+    let mut table = table(&[job(2, false, reading)]);
+    assert_eq!(table.merge(job(2, true, reading), NOW), Merge::Taken);
+    assert_eq!(table.merge(job(2, false, reading), NOW), Merge::Known);
+    assert_eq!(table.merge(job(3, false, reading + 1), NOW), Merge::Taken);
+    assert_eq!(table.merge(job(2, true, reading), NOW), Merge::Known);
+}
