@@ -34,7 +34,7 @@ mod on_systemd;
 mod tests;
 
 pub use desk::Events;
-pub use output::{Channel, LogChunk, LogQuery, LogStream};
+pub use output::{Channel, LogQuery, LogStream};
 
 /// Which executor the owner of the machine wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
