@@ -74,9 +74,7 @@ pub struct Membership {
 pub fn look(state: &Path) -> Machine {
     Machine {
         written: write_probe(state).map_err(|error| error.to_string()),
-        space: nix::sys::statvfs::statvfs(state)
-            .ok()
-            .map(|found| bytes_free(&found)),
+        space: nix::sys::statvfs::statvfs(state).ok().map(|found| bytes_free(&found)),
         ephemeral_ports: std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
             .ok()
             .and_then(|text| {
