@@ -292,6 +292,11 @@ impl Supervisor {
         {
             return;
         }
+        let is_over = !matches!(event, UnitEvent::Running { .. });
+        if is_over && local.unit == Unit::Absent {
+            // Said again because a start was given again: it counts once.
+            return;
+        }
         match event {
             UnitEvent::Running { pid, cpus, mems } => {
                 let fresh = local.unit != Unit::Active;

@@ -177,6 +177,10 @@ pub struct UnitManager {
     pub temper: Temper,
     /// By allocation; the unit's name is made from nothing else.
     pub units: BTreeMap<AllocId, Unit>,
+    /// What the agent remembers of each allocation: the latest run and what was last said of it.
+    desk: BTreeMap<AllocId, (u32, Option<UnitEvent>)>,
+    /// Starts that wait for an earlier run to end.
+    waiting: BTreeMap<AllocId, Launch>,
     random: ChaCha8Rng,
     lives: u64,
 }
@@ -184,14 +188,42 @@ pub struct UnitManager {
 impl UnitManager {
     /// A unit manager without units.
     pub fn new(random: ChaCha8Rng) -> Self {
-        Self { temper: Temper::Well, units: BTreeMap::new(), random, lives: 0 }
+        Self {
+            temper: Temper::Well,
+            units: BTreeMap::new(),
+            desk: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            random,
+            lives: 0,
+        }
     }
 
-    /// Starts a unit. One that is there already stays as it is.
+    /// Starts a unit. A run that was started before stays as it is, also when it is over; an earlier
+    /// run has to end first.
     pub fn start(&mut self, launch: Launch, time: Duration) -> Start {
-        if self.units.get(&launch.alloc).is_some_and(Unit::is_there) {
-            return Start::Nothing;
+        let alloc = launch.alloc.clone();
+        match self.desk.get(&alloc) {
+            Some((run, last)) if *run >= launch.run => return Start::Again(*run, last.clone()),
+            _ => self.desk.insert(alloc.clone(), (launch.run, None)),
+        };
+        if let Some(unit) = self.units.get(&alloc).filter(|unit| unit.is_there()) {
+            let run = unit.launch.run;
+            self.waiting.insert(alloc.clone(), launch);
+            return match self.stop(&alloc, run, time) {
+                Stop::Begun(step) => Start::Begun(step),
+                Stop::Nothing | Stop::NotThere(_) => Start::Again(run, None),
+            };
         }
+        self.begin(launch, time)
+    }
+
+    /// The start that waited for an earlier run of `alloc`, which has just ended.
+    pub fn start_waiting(&mut self, alloc: &AllocId, time: Duration) -> Option<(u32, Start)> {
+        let launch = self.waiting.remove(alloc)?;
+        Some((launch.run, self.begin(launch, time)))
+    }
+
+    fn begin(&mut self, launch: Launch, time: Duration) -> Start {
         let behaviour = Behaviour::of(&launch.task);
         if behaviour.refuses || self.temper == Temper::Refusing {
             return Start::Refused { reason: "unit manager: operation refused".into() };
@@ -212,10 +244,20 @@ impl UnitManager {
 
     /// Asks a unit to end.
     pub fn stop(&mut self, alloc: &AllocId, run: u32, time: Duration) -> Stop {
-        let Some(unit) = self.units.get_mut(alloc).filter(|unit| unit.is_there()) else {
-            return Stop::NotThere;
+        let kept = self.units.get_mut(alloc).filter(|u| u.is_there() && u.launch.run == run);
+        let Some(unit) = kept else {
+            if self.waiting.get(alloc).is_some_and(|launch| launch.run == run) {
+                self.waiting.remove(alloc);
+            }
+            let last = self.desk.get(alloc).filter(|(known, _)| *known == run);
+            let last = last.and_then(|(_, last)| last.clone());
+            return Stop::NotThere(last.unwrap_or_else(|| UnitEvent::Exited {
+                status: "there is no such unit".into(),
+                success: true,
+                killed: false,
+            }));
         };
-        if unit.launch.run != run || unit.state == UnitState::Stopping {
+        if unit.state == UnitState::Stopping {
             return Stop::Nothing;
         }
         unit.state = UnitState::Stopping;
@@ -279,9 +321,24 @@ impl UnitManager {
         Some((run, self.end(alloc, "out of memory", false, heard)))
     }
 
+    /// The agent takes note of what it passes on.
+    pub fn said(&mut self, alloc: &AllocId, run: u32, event: &UnitEvent) {
+        if let Some((known, last)) = self.desk.get_mut(alloc)
+            && *known == run
+        {
+            *last = Some(event.clone());
+        }
+    }
+
+    /// The agent dies, and what it remembered with it.
+    pub fn forget(&mut self) {
+        self.desk.clear();
+        self.waiting.clear();
+    }
+
     /// What an agent that starts finds. Ended units are forgotten once they were listed.
     pub fn list(&mut self) -> Vec<UnitFound> {
-        let found = self
+        let found: Vec<UnitFound> = self
             .units
             .iter()
             .filter_map(|(alloc, unit)| {
@@ -294,6 +351,10 @@ impl UnitManager {
             })
             .collect();
         self.units.retain(|_, unit| unit.is_there());
+        self.desk = found
+            .iter()
+            .map(|unit| (unit.alloc.clone(), (unit.run, Some(unit.event.clone()))))
+            .collect();
         found
     }
 
@@ -324,9 +385,9 @@ impl UnitManager {
 /// What became of a start command.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// The unit was there already.
-    Nothing,
-    /// It is starting.
+    /// This run, or a later one, was started before: which, and what was last said of it.
+    Again(u32, Option<UnitEvent>),
+    /// It is starting, or the run before it is ending.
     Begun(NextStep),
     /// The unit manager will not.
     Refused {
@@ -338,10 +399,10 @@ pub enum Start {
 /// What became of a stop command.
 #[derive(Clone, Debug)]
 pub enum Stop {
-    /// It is ending already, or the command was about another run.
+    /// It is ending already.
     Nothing,
-    /// There is no such unit.
-    NotThere,
+    /// There is no such unit: what is said of it.
+    NotThere(UnitEvent),
     /// It is ending.
     Begun(NextStep),
 }

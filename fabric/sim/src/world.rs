@@ -526,7 +526,14 @@ impl World {
         if let Some(next) = next {
             self.push(next.after, Event::Unit { node, step: next });
         }
-        self.unit_says(node, step.alloc, run, event);
+        let ended = !matches!(event, UnitEvent::Running { .. });
+        self.unit_says(node, step.alloc.clone(), run, event);
+        if ended
+            && let Some((run, started)) =
+                self.nodes[node].units.start_waiting(&step.alloc, self.time)
+        {
+            self.unit_started(node, &step.alloc, run, started);
+        }
     }
 
     fn unit_says(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
@@ -543,6 +550,15 @@ impl World {
                 UnitEvent::Refused { reason } => format!("{alloc} refused on {name}: {reason}"),
             }
         });
+        self.pass_on(node, alloc, run, event);
+    }
+
+    /// The agent hears what the unit manager says.
+    fn pass_on(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
+        if self.nodes[node].agent.is_none() {
+            return;
+        }
+        self.nodes[node].units.said(&alloc, run, &event);
         let after = Duration::from_micros(self.random.random_range(50..2000));
         let (life, input) = (self.life(node), Box::new(Input::Unit { alloc, run, event }));
         self.push(after, Event::Input { node, life, input });
@@ -696,6 +712,7 @@ impl World {
         let pending = self.nodes[node].disk.pending();
         let surviving = self.random.random_range(0..=pending);
         self.nodes[node].disk.crash(surviving);
+        self.nodes[node].units.forget();
         self.asked.retain(|_, asked| asked.node != node);
     }
 }

@@ -161,7 +161,7 @@ pub fn invariant_every_feasible_job_reaches_its_count_and_nothing_above_it(
                     }
                     let name = &world.nodes[node].name;
                     match mine.as_slice() {
-                        [(_, unit)] => is_current(unit, spec)
+                        [(_, unit)] => is_current(world, node, unit, spec)
                             .map_err(|detail| format!("{slot} on {name}: {detail}"))?,
                         _ => return Err(format!("{slot} runs {} times on {name}", mine.len())),
                     }
@@ -259,14 +259,14 @@ fn slot_is_filled(
             Some(node) => Err(format!("{slot} runs nowhere, {} has room", world.nodes[node].name)),
             None => Ok(()),
         },
-        [(node, unit)] => is_current(unit, spec)
+        [(node, unit)] => is_current(world, *node, unit, spec)
             .map_err(|detail| format!("{slot} on {}: {detail}", world.nodes[*node].name)),
         _ => Err(format!("{slot} runs {} times", there.len())),
     }
 }
 
-/// Whether the unit runs what the spec says.
-fn is_current(unit: &Unit, spec: &JobSpec) -> Verdict {
+/// Whether the unit runs what the spec says, and its node knows that.
+fn is_current(world: &World, node: usize, unit: &Unit, spec: &JobSpec) -> Verdict {
     if unit.state != UnitState::Running {
         return Err(format!("it is {:?}", unit.state));
     }
@@ -276,7 +276,16 @@ fn is_current(unit: &Unit, spec: &JobSpec) -> Verdict {
             return Err(format!("{variable} is {has:?}, the version in force says {wants:?}"));
         }
     }
-    Ok(())
+    let (machine, slot) = (&world.nodes[node], &unit.launch.alloc.slot);
+    let row = machine.disk.entry(&Key::Alloc(slot.clone(), machine.identity));
+    let job = machine.disk.entry(&Key::Job(slot.job.clone()));
+    match (row.map(|entry| &entry.value), job.map(|entry| &entry.value)) {
+        (Some(Value::Alloc(row)), Some(Value::Job(job))) if row.spec == job.hash() => Ok(()),
+        (Some(Value::Alloc(row)), Some(Value::Job(_))) => {
+            Err(format!("it runs version {}, another one is in force", row.version))
+        }
+        _ => Err("its row or its job is not on disk".into()),
+    }
 }
 
 fn reference(world: &World) -> Option<&fabric::node::Node> {

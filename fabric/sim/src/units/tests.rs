@@ -47,16 +47,28 @@ fn a_unit_starts_runs_and_ends_when_asked() {
     let mut manager = manager();
     let active = begun(manager.start(launch("starts=2s"), AT));
     assert_eq!(active.after, Duration::from_secs(2));
-    assert!(matches!(manager.start(launch(""), AT), Start::Nothing));
+    assert!(matches!(manager.start(launch(""), AT), Start::Again(1, None)));
     let (run, event, next) = manager.step(&active, AT, true).unwrap();
     assert_eq!(run, 1);
     assert!(matches!(event, UnitEvent::Running { cpus: Some(cpus), .. } if cpus.contains(3)));
     assert!(next.is_none());
-    assert!(matches!(manager.stop(&active.alloc, 2, AT), Stop::Nothing));
+    assert!(matches!(manager.stop(&active.alloc, 2, AT), Stop::NotThere(_)));
     let Stop::Begun(end) = manager.stop(&active.alloc, 1, AT) else { panic!() };
     let (_, event, _) = manager.step(&end, AT, true).unwrap();
     assert!(matches!(event, UnitEvent::Exited { success: true, killed: false, .. }));
-    assert!(matches!(manager.stop(&active.alloc, 1, AT), Stop::NotThere));
+    assert!(matches!(manager.stop(&active.alloc, 1, AT), Stop::NotThere(_)));
+    assert!(matches!(manager.start(launch(""), AT), Start::Again(1, _)), "a run starts once");
+}
+
+#[test]
+fn an_earlier_run_ends_before_the_next_one_starts() {
+    let mut manager = manager();
+    let active = begun(manager.start(launch(""), AT));
+    manager.step(&active, AT, true);
+    let end = begun(manager.start(Launch { run: 2, ..launch("") }, AT));
+    assert_eq!(end.step, Step::End);
+    assert!(manager.step(&end, AT, true).is_some());
+    assert!(matches!(manager.start_waiting(&end.alloc, AT), Some((2, Start::Begun(_)))));
 }
 
 #[test]
@@ -76,7 +88,7 @@ fn a_stale_step_of_an_earlier_life_changes_nothing() {
     let active = begun(manager.start(launch("exits=1s"), AT));
     let (_, _, exit) = manager.step(&active, AT, true).unwrap();
     manager.kill(&active.alloc, true).unwrap();
-    begun(manager.start(launch(""), AT));
+    begun(manager.start(Launch { run: 2, ..launch("") }, AT));
     assert!(manager.step(&exit.unwrap(), AT, true).is_none());
     assert_eq!(manager.there().count(), 1);
 }

@@ -1,5 +1,6 @@
 //! Carries out what cores want.
 
+use fabric::id::AllocId;
 use fabric::io::{Answer, Input, Launch, Output, UnitEvent};
 use rand::RngExt;
 use std::net::SocketAddr;
@@ -65,11 +66,7 @@ impl World {
                 self.tell(|world| format!("{} stops {alloc}", world.nodes[node].name));
                 match self.nodes[node].units.stop(&alloc, run, self.time) {
                     Stop::Nothing => {}
-                    Stop::NotThere => {
-                        let status = "no such unit".into();
-                        let event = UnitEvent::Exited { status, success: true, killed: false };
-                        self.unit_says(node, alloc, run, event);
-                    }
+                    Stop::NotThere(event) => self.pass_on(node, alloc, run, event),
                     Stop::Begun(step) => {
                         self.book.progress(node, &alloc);
                         self.push(step.after, Event::Unit { node, step });
@@ -141,8 +138,7 @@ impl World {
         if self.command_is_lost(node) {
             return;
         }
-        let (alloc, run, cpus) = (launch.alloc.clone(), launch.run, launch.cpus.clone());
-        let exclusive = !launch.claim.cpus.is_empty();
+        let (alloc, run) = (launch.alloc.clone(), launch.run);
         // From the start command the agent learns how to check a unit, also one that it adopts.
         if let (Some(health), Some(agent)) = (&launch.health, &mut self.nodes[node].agent)
             && agent.checks.insert(alloc.clone(), run) != Some(run)
@@ -150,18 +146,28 @@ impl World {
             let (interval, life) = (health.interval, self.life(node));
             self.push(interval, Event::Check { node, life, alloc: alloc.clone(), run });
         }
-        match self.nodes[node].units.start(launch, self.time) {
-            Start::Nothing => {}
+        let started = self.nodes[node].units.start(launch, self.time);
+        self.unit_started(node, &alloc, run, started);
+    }
+
+    pub(super) fn unit_started(&mut self, node: usize, alloc: &AllocId, run: u32, started: Start) {
+        match started {
+            Start::Again(run, Some(event)) => self.pass_on(node, alloc.clone(), run, event),
+            Start::Again(_, None) => {}
             Start::Refused { reason } => {
-                self.unit_says(node, alloc, run, UnitEvent::Refused { reason });
+                self.unit_says(node, alloc.clone(), run, UnitEvent::Refused { reason });
             }
             Start::Begun(step) => {
                 self.tell(|world| {
-                    let sort = if exclusive { "its own" } else { "shared" };
                     let name = &world.nodes[node].name;
-                    format!("{name} starts {alloc}, run {run}, on {sort} cpus {cpus}")
+                    let Some(unit) = world.nodes[node].units.units.get(alloc) else {
+                        return String::new();
+                    };
+                    let claim = &unit.launch.claim;
+                    let sort = if claim.cpus.is_empty() { "shared" } else { "its own" };
+                    format!("{name} starts {alloc}, run {run}, on {sort} cpus {}", unit.cpus)
                 });
-                self.book.progress(node, &alloc);
+                self.book.progress(node, alloc);
                 self.push(step.after, Event::Unit { node, step });
                 invariants::after_start(self, node);
             }
