@@ -386,7 +386,9 @@ fn two_nodes_with_one_host_name_are_told_apart() {
     let nodes = machines[0].nodes();
     let names: BTreeSet<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names.len(), 3, "{names:?}");
-    assert!(names.contains("one") && names.iter().filter(|name| name.starts_with("twin")).count() == 2);
+    assert!(
+        names.contains("one") && names.iter().filter(|name| name.starts_with("twin")).count() == 2
+    );
     // Each name leads to its node, from anywhere.
     for node in &nodes {
         for machine in &machines {
@@ -405,7 +407,8 @@ fn two_nodes_with_one_host_name_are_told_apart() {
 #[test]
 fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
     let Some(lab) = Lab::new("disk") else { return };
-    let mut machines: Vec<Machine> = ["well", "full"].iter().map(|name| lab.machine(name)).collect();
+    let mut machines: Vec<Machine> =
+        ["well", "full"].iter().map(|name| lab.machine(name)).collect();
     // A disk of its own for the state of the second.
     let state = machines[1].state.display().to_string();
     machines[1].shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=8m tmpfs {state}"));

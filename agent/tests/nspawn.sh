@@ -12,7 +12,7 @@
 # Without NSPAWN-ARGs a machine has a network namespace with nothing but `lo`. For several that hear
 # each other, call `boot` inside `unshare -n` with a bridge: `boot a --network-bridge=br0`.
 #
-# Can also be sourced: every word above is then a function.
+# Can also be sourced: every word above is then a function (`test` is called `test_binary`).
 #
 # What is real inside: systemd, D-Bus, journald, transient units, sandboxing, CPUAffinity, NUMAPolicy.
 # What is not, where this machine's cgroup v2 has no controllers to give: CPUQuota, MemoryMax, TasksMax,
@@ -20,11 +20,12 @@
 #
 # Needs root. WEFT_TESTBED names the folder for roots and notes (default: target/testbed of this tree).
 
-set -u
 nspawn_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 nspawn_testbed=${WEFT_TESTBED:-$nspawn_home/target/testbed}
 nspawn_root=$nspawn_testbed/node-root
-nspawn_packages=systemd,systemd-sysv,dbus,udev,systemd-resolved,kmod,iproute2,libnss-resolve,procps
+nspawn_packages=systemd,systemd-sysv,dbus,udev,systemd-resolved,kmod,iproute2,libnss-resolve,procps,python3
+# Changes with the recipe below: a root of another recipe is built anew.
+nspawn_recipe=2
 
 say() { printf 'nspawn: %s\n' "$*" >&2; }
 fail() { say "$*"; return 1; }
@@ -54,14 +55,14 @@ debian_sources() {
 
 build_root() {
     local root=${1:-$nspawn_root} suite=${WEFT_TEST_SUITE:-bookworm}
-    if [ ! -e "$root/.complete" ]; then
+    if [ ! -e "$root/.recipe-$nspawn_recipe" ]; then
         [ "$(id -u)" = 0 ] || { fail "needs root"; return 1; }
         install_tools || return 1
         mkdir -p "$(dirname "$root")"
         # One build at a time: several tests may ask at once.
         (
             flock 9
-            [ -e "$root/.complete" ] && exit 0
+            [ -e "$root/.recipe-$nspawn_recipe" ] && exit 0
             say "building $root ($suite, about half a minute)"
             partial=$root.partial
             rm -rf "$partial"
@@ -72,13 +73,15 @@ build_root() {
                 "$suite" "$partial" "$root.list" >&2 || exit 1
             # One ID for all would give all the same addresses; nspawn's --uuid sets it anew.
             : >"$partial/etc/machine-id"
+            # Each takes the name it is booted with.
+            rm -f "$partial/etc/hostname"
             # What only slows the boot of a container down.
             for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
                 fstrim.timer systemd-networkd-wait-online.service systemd-udevd.service \
                 systemd-udev-trigger.service; do
                 ln -sf /dev/null "$partial/etc/systemd/system/$unit"
             done
-            touch "$partial/.complete"
+            touch "$partial/.recipe-$nspawn_recipe"
             rm -rf "$root"
             mv "$partial" "$root"
         ) 9>"$root.lock" || return 1
@@ -214,6 +217,7 @@ test_binary() {
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    set -u
     word=${1:-}
     shift || true
     case $word in

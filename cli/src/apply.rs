@@ -87,13 +87,14 @@ async fn submit(
 ) -> Result<Exit, Failure> {
     let path = format!("/v1/jobs/{}?expected_version={expected_version}", spec.name);
     let submitted: Submitted = context.client.send(Method::PUT, &path, spec).await?;
-    finish(context, submitted, watch).await
+    finish(context, submitted, expected_version > 0, watch).await
 }
 
-/// Says where the spec is, then waits for it to come true.
+/// Says where the spec is, then waits for it to come true. `may_revert`: there was a version before.
 pub async fn finish(
     context: &Context,
     submitted: Submitted,
+    may_revert: bool,
     watch: Watch,
 ) -> Result<Exit, Failure> {
     let Submitted { job, version, changed, held_by, members } = &submitted;
@@ -105,7 +106,12 @@ pub async fn finish(
     let (exit, job) = if watch.detach {
         (Exit::Ok, None)
     } else {
-        let goal = Goal { version: *version, settle: Some(watch.settle), timeout: watch.timeout };
+        let goal = Goal {
+            version: *version,
+            settle: Some(watch.settle),
+            may_revert,
+            timeout: watch.timeout,
+        };
         let outcome = watch::until_healthy(context, job, goal).await?;
         (outcome.exit, outcome.job)
     };

@@ -140,7 +140,7 @@ pub enum Command {
         /// Go on as more is written
         #[arg(short, long)]
         follow: bool,
-        /// Begin with the last lines only
+        /// Begin with so many lines from the end [default: 100]
         #[arg(short = 'n', long, value_name = "LINES")]
         tail: Option<u32>,
         /// Which of the two
@@ -436,6 +436,22 @@ mod tests {
             command.get_subcommands().for_each(|inner| check(inner, &path));
         }
         Arguments::command().get_subcommands().for_each(|command| check(command, "weft"));
+    }
+
+    #[test]
+    fn the_page_about_the_command_line_knows_every_command_and_exit_code() {
+        let page = include_str!("../../docs/CLI.md");
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(page.contains(&format!("`weft {name}")), "weft {name} is not in docs/CLI.md");
+        }
+        for line in EPILOGUE.lines().skip_while(|line| !line.starts_with("Exit codes")).skip(1) {
+            let code = line.split_whitespace().next().unwrap();
+            assert!(
+                page.contains(&format!("| {code} |")),
+                "exit code {code} is not in docs/CLI.md"
+            );
+        }
     }
 
     #[test]

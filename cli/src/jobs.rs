@@ -60,15 +60,11 @@ fn state(state: JobState) -> Cell {
 
 /// Every allocation in a line.
 pub async fn ps(context: &Context, job: Option<JobName>, all: bool) -> Result<Exit, Failure> {
-    let mut query = Vec::new();
+    let mut path = format!("/v1/allocs?all={all}");
     if let Some(job) = &job {
-        query.push(format!("job={job}"));
+        path.push_str(&format!("&job={job}"));
     }
-    if all {
-        query.push("all=true".into());
-    }
-    let allocs: Vec<AllocView> =
-        context.client.get(&format!("/v1/allocs?{}", query.join("&"))).await?;
+    let allocs: Vec<AllocView> = context.client.get(&path).await?;
     if let (Some(job), true) = (&job, allocs.is_empty()) {
         // Nothing runs: is there such a job at all?
         context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await?;
@@ -183,7 +179,7 @@ pub async fn scale(
 ) -> Result<Exit, Failure> {
     let path = format!("/v1/jobs/{job}/scale");
     let submitted: Submitted = context.client.send(Method::POST, &path, &Scale { count }).await?;
-    apply::finish(context, submitted, watch).await
+    apply::finish(context, submitted, true, watch).await
 }
 
 /// Restarts a job as an update would, or one slot in place.
@@ -199,7 +195,7 @@ pub async fn restart(context: &Context, what: &JobOrSlot, watch: Watch) -> Resul
         None => {
             let body = RestartBody { slot: None };
             let submitted: Submitted = context.client.send(Method::POST, &path, &body).await?;
-            apply::finish(context, submitted, watch).await
+            apply::finish(context, submitted, true, watch).await
         }
     }
 }
@@ -232,7 +228,7 @@ pub async fn wait(
     if gone {
         return watch::until_gone(context, job, timeout).await;
     }
-    let goal = Goal { version: 0, settle: None, timeout };
+    let goal = Goal { version: 0, settle: None, may_revert: false, timeout };
     let outcome = watch::until_healthy(context, job, goal).await?;
     if let (true, Some(job)) = (context.screen.is_json(), &outcome.job) {
         context.screen.json(job)?;

@@ -101,14 +101,14 @@ fn show_line(screen: &Screen, label: &str, line: &[u8], alone: bool) -> Result<(
     screen.bytes(&shown)
 }
 
-/// What `wanted` means: each slot of a service, each node of a system job.
+/// What `wanted` means: one slot, each slot of a service, or each node of a system job.
 async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Failure> {
     let JobOrSlot { job, slot } = &wanted.what;
-    let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
     let node = match &wanted.node {
         Some(name) => Some(nodes::find(context, name).await?),
         None => None,
     };
+    let id = node.as_ref().map(|node| node.id);
     let source = |slot: u32, node: Option<NodeId>, label: String| Source {
         client: context.client.clone(),
         job: job.clone(),
@@ -119,24 +119,19 @@ async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Fail
         tail: wanted.tail,
         stream: wanted.stream.name(),
     };
+    if let Some(slot) = *slot {
+        // The agent may still have the log of a slot that is no more.
+        return Ok(vec![source(slot, id, format!("{job}/{slot}"))]);
+    }
+    let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
     let sources: Vec<Source> = if view.kind == JobKind::Service {
-        let slots = match slot {
-            Some(slot) if *slot >= view.wanted => {
-                return Err(Failure::not_found(format!(
-                    "{job} has {} slots, counted from 0",
-                    view.wanted
-                )));
-            }
-            Some(slot) => *slot..slot + 1,
-            None => 0..view.wanted,
-        };
-        let id = node.as_ref().map(|node| node.id);
-        slots.take(SOURCES_MAX + 1).map(|slot| source(slot, id, format!("{job}/{slot}"))).collect()
+        let slots = (0..view.wanted).take(SOURCES_MAX + 1);
+        slots.map(|slot| source(slot, id, format!("{job}/{slot}"))).collect()
     } else {
         let allocs: Vec<AllocView> = context.client.get(&format!("/v1/allocs?job={job}")).await?;
         allocs
             .iter()
-            .filter(|alloc| node.as_ref().is_none_or(|node| node.id == alloc.node))
+            .filter(|alloc| id.is_none_or(|id| id == alloc.node))
             .take(SOURCES_MAX + 1)
             .map(|alloc| source(0, Some(alloc.node), format!("{job}@{}", alloc.node_name)))
             .collect()

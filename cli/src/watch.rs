@@ -50,6 +50,8 @@ pub struct Goal {
     pub version: u64,
     /// Give up when slots are failing or unplaceable for this long; `None`: never.
     pub settle: Option<Duration>,
+    /// There was a version before: when this one fails, the fabric may go back to it.
+    pub may_revert: bool,
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
 }
@@ -242,10 +244,15 @@ impl<'a> Progress<'a> {
         let (Some(settle), Some((state, since))) = (goal.settle, self.trouble) else {
             return Ok(None);
         };
-        // A version that fails is taken back, if there is one to go back to: worth waiting for.
-        let may_revert =
-            state == JobState::Failing && job.spec.update.auto_revert && job.version > 1;
-        let patience = if may_revert { settle + job.spec.update.deadline } else { settle };
+        let grace = job.spec.health.as_ref().map_or(Duration::ZERO, |health| health.grace);
+        let patience = match state {
+            JobState::Unplaceable => settle,
+            // A version that fails is taken back, if there is one to go back to: worth waiting for.
+            _ if goal.may_revert && job.spec.update.auto_revert => {
+                settle + job.spec.update.deadline
+            }
+            _ => settle + grace,
+        };
         if since.elapsed() < patience {
             return Ok(None);
         }

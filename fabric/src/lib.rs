@@ -8,6 +8,7 @@ pub mod claim;
 pub mod clock;
 pub mod constraint;
 pub mod cpuset;
+pub mod fuzzing;
 pub mod gossip;
 pub mod id;
 pub mod io;

@@ -228,6 +228,26 @@ impl Supervisor {
         true
     }
 
+    /// The others remember more of an allocation of ours than our disk did: its last rows were told to
+    /// them and lost here. What was over stays over, and no phase is gone through twice.
+    pub fn recall(&mut self, now: Now, slot: &SlotId, known: &AllocRow) {
+        let Some(local) = self.locals.get_mut(slot) else { return };
+        let (mine, theirs) =
+            ((local.row.epoch, local.row.phase), (known.epoch, known.phase));
+        if !local.row.phase.is_live() || theirs <= mine {
+            return;
+        }
+        if known.epoch > local.row.epoch {
+            self.retire(now, slot, Ending::Superseded { epoch: known.epoch });
+        } else if known.phase.is_live() {
+            local.enter(now, known.phase);
+            self.changed.insert(slot.clone());
+        } else {
+            let ending = known.ending.clone().unwrap_or(Ending::Lost);
+            self.retire(now, slot, ending);
+        }
+    }
+
     /// Restarts an allocation's unit in place. False: it is not running.
     pub fn restart(&mut self, now: Now, slot: &SlotId) -> bool {
         match self.locals.get_mut(slot) {

@@ -236,6 +236,12 @@ impl Driver {
                 (&[("outcome", "failed")], streams.dial_failures),
             ],
         );
+        text.single(
+            Gauge,
+            "weft_connections",
+            "Open connections to others.",
+            member.transport.connections() as u64,
+        );
         let core = member.node.counters();
         text.single(Counter, "weft_core_ticks_total", "Decisions of the core.", core.ticks);
         text.single(
@@ -310,7 +316,8 @@ impl Driver {
             });
             return;
         }
-        let request = ApiRequest { method: "GET".into(), path: log_path(&query), body: Vec::new() };
+        let request =
+            ApiRequest { method: "GET".into(), path: log_path(&query, node), body: Vec::new() };
         let asked = member.pass_on(node, &self.local, request);
         tokio::spawn(async move {
             let reply = match asked.await {
@@ -421,13 +428,14 @@ async fn read_log(
     Ok(Reply::Stream(TEXT, receiver))
 }
 
-fn log_path(query: &LogQuery) -> String {
+/// The question that `node` is asked. It is told that itself is meant, since it may see things otherwise.
+fn log_path(query: &LogQuery, node: NodeId) -> String {
     let stream = match query.stream {
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
         LogStream::Both => "both",
     };
-    let mut path = format!("/v1/jobs/{}/logs?slot={}", query.job, query.slot);
+    let mut path = format!("/v1/jobs/{}/logs?slot={}&node={node}", query.job, query.slot);
     // Writing to a String cannot fail.
     let _ = write!(path, "&tail={}&follow={}&stream={stream}", query.tail, query.follow);
     path

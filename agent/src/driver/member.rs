@@ -349,7 +349,11 @@ pub(super) fn log_source(
     query: &crate::http::LogQuery,
 ) -> Result<(NodeId, AllocId), Problem> {
     let allocs = node.allocs(Some(&query.job), true);
-    let of_slot = allocs.iter().filter(|view| view.id.slot.index == query.slot);
+    let wanted = query.node.as_deref().map(|name| node.find_node(name)).transpose()?;
+    let of_slot = allocs
+        .iter()
+        .filter(|view| view.id.slot.index == query.slot)
+        .filter(|view| wanted.is_none_or(|wanted| wanted == view.node));
     let newest = of_slot.max_by_key(|view| (view.row.phase.is_live(), view.id.epoch));
     if let Some(view) = newest {
         return Ok((view.node, view.id.clone()));

@@ -50,15 +50,14 @@ fn on_systemd_a_unit_runs_and_its_exit_status_is_told() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut agent) = agent(&state) else { return };
     for (epoch, script, text, success) in [
-        (1, "sleep 0.2; exit 0", "exit status 0", true),
-        (2, "sleep 0.2; exit 3", "exit status 3", false),
-        (3, "sleep 0.2; kill -KILL $$", "killed by SIGKILL", false),
+        (1, "exit 0", "exit status 0", true),
+        (2, "exit 3", "exit status 3", false),
+        (3, "kill -KILL $$", "killed by SIGKILL", false),
     ] {
         let mut one = shell("exits", script);
         one.alloc.epoch = epoch;
         agent.start(&one);
-        agent.running(&one);
-        assert_eq!(agent.exited(&one), (text.to_owned(), success, false));
+        assert_eq!(outcome(&mut agent, &one), (text.to_owned(), success));
         wait_until("systemd forgets a unit whose end is known", || !loaded(&one.alloc.unit()));
     }
 }
@@ -72,6 +71,26 @@ fn on_systemd_a_task_too_short_to_be_seen_has_an_exit_status_too() {
         one.alloc.epoch = epoch;
         agent.start(&one);
         assert_eq!(outcome(&mut agent, &one), ("exit status 7".into(), false));
+    }
+}
+
+#[test]
+fn on_systemd_a_hundred_at_once_all_run_and_end() {
+    const UNITS: usize = 100;
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    for index in 0..UNITS {
+        let mut one = shell("flood", "exit 0");
+        one.alloc.slot.index = index as u32;
+        agent.start(&one);
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < UNITS {
+        match agent.next() {
+            (_, _, UnitEvent::Running { .. }) => {}
+            (alloc, _, UnitEvent::Exited { success: true, .. }) => assert!(ended.insert(alloc)),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -164,6 +183,13 @@ fn on_systemd_every_process_is_pinned_and_follows_when_it_is_moved() {
 }
 
 #[test]
+fn on_systemd_every_thread_has_the_affinity_of_the_claim() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::threads_are_pinned(&mut agent);
+}
+
+#[test]
 fn on_systemd_a_pin_that_cannot_take_is_a_failed_start() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut agent) = agent(&state) else { return };
@@ -186,16 +212,24 @@ fn on_systemd_a_new_agent_adopts_units_from_systemd() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut before) = agent(&state) else { return };
     let kept = shell("kept", "sleep 600");
-    let mut good = shell("good", "sleep 0.5; exit 0");
+    let end_on_signal =
+        |status| format!("trap 'exit {status}' USR1; echo ready; while :; do sleep 0.1; done");
+    let mut good = shell("good", &end_on_signal(0));
     good.alloc.slot.index = 1;
-    let mut bad = shell("bad", "sleep 0.5; exit 9");
+    let mut bad = shell("bad", &end_on_signal(9));
     bad.run = 4;
     let mut pids = Vec::new();
     for one in [&kept, &good, &bad] {
         before.start(one);
         pids.push(before.running(one));
     }
+    before.wait_for_log(&good, "ready");
+    before.wait_for_log(&bad, "ready");
     drop(before);
+    for pid in &pids[1..] {
+        let pid = nix::unistd::Pid::from_raw(*pid as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    }
     wait_until("the short ones end", || !alive(pids[1]) && !alive(pids[2]));
     assert!(alive(pids[0]), "it outlives the agent");
     // The agent's own records do not matter for what runs.

@@ -119,6 +119,8 @@ pub struct LogQuery {
     pub job: JobName,
     /// Which slot.
     pub slot: u32,
+    /// On which node, by name or key: a system job has a slot 0 on each.
+    pub node: Option<String>,
     /// Which of its outputs.
     pub stream: LogStream,
     /// Lines from the end.
@@ -243,6 +245,7 @@ pub fn read(
                 .map(|text| number("slot", text, limits::COUNT_MAX.into()))
                 .transpose()?
                 .unwrap_or(0) as u32,
+            node: parameter("node").map(str::to_owned),
             stream: match parameter("stream") {
                 None | Some("both") => LogStream::Both,
                 Some("stdout") => LogStream::Stdout,

@@ -72,7 +72,12 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/jobs/{name}/restart", &[], Endpoint::Restart),
     route("GET", "/v1/jobs/{name}/explain", &[], Endpoint::Explain),
     route("GET", "/v1/allocs", &["job", "all"], Endpoint::Allocs),
-    route("GET", "/v1/jobs/{name}/logs", &["slot", "follow", "tail", "stream"], Endpoint::Logs),
+    route(
+        "GET",
+        "/v1/jobs/{name}/logs",
+        &["slot", "node", "follow", "tail", "stream"],
+        Endpoint::Logs,
+    ),
     route("GET", "/v1/events", &["follow"], Endpoint::Events),
     route("POST", "/v1/fabric/init", &[], Endpoint::Init),
     route("POST", "/v1/fabric/join", &[], Endpoint::Join),

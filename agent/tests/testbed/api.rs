@@ -82,7 +82,8 @@ fn exchange(
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(said("receive"))?;
     let answer = String::from_utf8(answer).map_err(|error| error.to_string())?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("cut off: {answer:?}"))?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or_else(|| format!("cut off: {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| format!("no status: {head:?}"))?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");

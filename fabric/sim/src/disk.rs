@@ -1,6 +1,8 @@
 //! One machine's disk: writes take a while, in order; a crash loses those that were under way; a full
 //! disk refuses.
 
+use fabric::alloc::Phase;
+use fabric::limits;
 use fabric::table::{Entry, Key, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -164,6 +166,7 @@ impl Disk {
         };
         if let Some(before) = self.rows.get(&key).and_then(|row| row.entry.as_ref())
             && before.order() > entry.order()
+            && !was_forgotten(before, &entry)
         {
             let (old, new) = (before.order(), entry.order());
             self.wrongs.push(format!("{:?} went back from {old:?} to {new:?}", entry.key));
@@ -179,6 +182,16 @@ impl Disk {
             self.wrongs.push(format!("{:?} was deleted without a tombstone", entry.key));
         }
     }
+}
+
+/// An allocation that ended long ago, by the fabric's clock, leaves the table, and its slot begins anew.
+fn was_forgotten(before: &Entry, after: &Entry) -> bool {
+    let ended = match &before.value {
+        Value::Alloc(row) => row.phase == Phase::Ended,
+        Value::Tombstone { .. } => matches!(before.key, Key::Alloc(..)),
+        _ => false,
+    };
+    ended && after.stamp.wall().since(before.stamp.wall()) > limits::ENDED_KEEP
 }
 
 #[cfg(test)]

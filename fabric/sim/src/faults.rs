@@ -156,9 +156,7 @@ impl Fault {
             Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Refusing),
             Fault::Stall(node) => {
                 let lasting = lasting.min(Duration::from_secs(10));
-                world.tell(|world| {
-                    format!("{} stalls for {lasting:?}", world.nodes[*node].name)
-                });
+                world.tell(|world| format!("{} stalls for {lasting:?}", world.nodes[*node].name));
                 world.pause(*node, world.time + lasting);
             }
             Fault::ClockJump(node, by_ms) => world.set_clock(*node, None, *by_ms),
@@ -193,10 +191,8 @@ impl Fault {
             Fault::SlowDisk(node) | Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Well),
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
-            Fault::Stall(_)
-            | Fault::ClockJump(..)
-            | Fault::ClockDrift(..)
-            | Fault::UnitKill(_) => {}
+            Fault::Stall(_) | Fault::ClockJump(..) | Fault::ClockDrift(..) | Fault::UnitKill(_) => {
+            }
         }
     }
 }

@@ -108,10 +108,7 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
 /// After a unit has begun to start.
 pub(crate) fn after_start(world: &mut World, node: usize) {
     let machine = &world.nodes[node];
-    check!(
-        world,
-        invariant_a_core_byte_device_or_port_is_never_claimed_twice_on_a_node(machine)
-    );
+    check!(world, invariant_a_core_byte_device_or_port_is_never_claimed_twice_on_a_node(machine));
     let machine = &world.nodes[node];
     check!(world, invariant_a_claim_names_only_what_the_machine_has(machine));
 }
@@ -230,7 +227,10 @@ pub fn invariant_a_claim_names_only_what_the_machine_has(machine: &SimNode) -> V
             return wrong(alloc, format!("device {device}"));
         }
         if launch.claim.memory != launch.memory {
-            return wrong(alloc, format!("{} bytes, claimed {}", launch.memory, launch.claim.memory));
+            return wrong(
+                alloc,
+                format!("{} bytes, claimed {}", launch.memory, launch.claim.memory),
+            );
         }
     }
     Ok(())
@@ -400,7 +400,9 @@ pub fn invariant_every_request_is_answered(world: &World) -> Verdict {
         world.time.saturating_sub(awake_since) > ANSWER_MAX
     });
     match late {
-        Some(asked) => Err(format!("{}: no answer to {}", world.nodes[asked.node].name, asked.what)),
+        Some(asked) => {
+            Err(format!("{}: no answer to {}", world.nodes[asked.node].name, asked.what))
+        }
         None => Ok(()),
     }
 }

@@ -9,7 +9,6 @@ use weft_sim::run::Plan;
 use weft_sim::swarm::{Failure, run_one, swarm};
 use weft_sim::trace::Detail;
 
-
 /// Runs weft's core in virtual time under faults.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -174,5 +173,3 @@ fn many_seeds(seeds: u64, threads: Option<usize>, one: &One) -> anyhow::Result<(
         bail!("failed seeds: {}", seeds.join(" "))
     }
 }
-
-

@@ -70,7 +70,15 @@ impl Agent {
     /// Around a core that has just started.
     pub fn new(core: fabric::node::Node, started: Duration) -> Self {
         let (roster, keyring) = (BTreeSet::new(), Keyring::default());
-        let mut agent = Self { core, roster, keyring, wake: None, started, sequence: None, checks: BTreeMap::new() };
+        let mut agent = Self {
+            core,
+            roster,
+            keyring,
+            wake: None,
+            started,
+            sequence: None,
+            checks: BTreeMap::new(),
+        };
         agent.trust_changed();
         agent
     }

@@ -2,12 +2,13 @@
 //! peace, and has to come to rest. Then a node is killed, comes back, and another one is drained.
 
 use fabric::api::NodeState;
+use fabric::id::JobName;
 use fabric::io::Request;
 use fabric::node::Canary;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::book::Violation;
@@ -208,14 +209,14 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
 
 /// Nothing is commanded any more, except about jobs that cannot work.
 fn be_quiet(world: &mut World) -> Result<(), Violation> {
+    let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
+    let sound = jobs.unwrap_or_default().into_iter();
+    let sound = sound.filter(|view| Behaviour::of(&view.spec.task).is_sound());
+    let sound: BTreeSet<JobName> = sound.map(|view| view.name).collect();
     world.book.watch_quiet(true);
     world.run_for(QUIET)?;
-    let moves = world.book.moves.take().unwrap_or_default();
-    let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
-    let jobs = jobs.unwrap_or_default();
-    for (at, alloc, what) in moves {
-        let job = jobs.iter().find(|view| view.name == alloc.slot.job);
-        if job.is_some_and(|view| Behaviour::of(&view.spec.task).is_sound()) {
+    for (at, alloc, what) in world.book.moves.take().unwrap_or_default() {
+        if sound.contains(&alloc.slot.job) {
             let invariant = "invariant_a_fabric_at_rest_gives_no_commands";
             return Err(Violation { invariant, at, detail: format!("{alloc}: {what}") });
         }

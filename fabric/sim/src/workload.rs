@@ -93,9 +93,8 @@ impl Workload {
 
     /// One wish, told to a random node that runs.
     pub fn wish(&mut self, world: &mut World) {
-        let awake: Vec<usize> = (0..world.nodes.len())
-            .filter(|node| world.nodes[*node].is_awake(world.time))
-            .collect();
+        let awake: Vec<usize> =
+            (0..world.nodes.len()).filter(|node| world.nodes[*node].is_awake(world.time)).collect();
         let Some(&node) = awake.choose(&mut self.random) else { return };
         if let Some(request) = self.request(world) {
             world.request(node, request);
@@ -219,10 +218,7 @@ impl Workload {
                 hard: self.random.random(),
             },
             2 => CpuRequest::Exclusive { cores: 1, smt: Smt::Share },
-            _ => CpuRequest::Exclusive {
-                cores: self.random.random_range(1..=2),
-                smt: Smt::Whole,
-            },
+            _ => CpuRequest::Exclusive { cores: self.random.random_range(1..=2), smt: Smt::Whole },
         }
     }
 

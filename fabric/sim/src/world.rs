@@ -531,6 +531,9 @@ impl World {
 
     fn unit_says(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
         self.book.progress(node, &alloc);
+        if let (UnitEvent::Exited { .. }, Some(agent)) = (&event, &mut self.nodes[node].agent) {
+            agent.checks.remove(&alloc);
+        }
         self.book.unit(self.time, node, &alloc, &event);
         self.tell(|world| {
             let name = &world.nodes[node].name;

@@ -129,3 +129,69 @@ proptest! {
         }
     }
 }
+
+/// Writes the corpus that the fuzzers start from: `WEFT_REWRITE=1 cargo test -p weft-fabric corpus`.
+#[test]
+fn the_corpus_is_of_this_wire_version() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let alloc = AllocId { slot: SlotId { job: JobName::new("web").unwrap(), index: 2 }, epoch: 3 };
+    let spec = crate::job::parse(include_str!("../../../docs/examples/web.toml")).unwrap();
+    let job = JobEntry {
+        spec,
+        version: 1,
+        generation: 0,
+        previous: None,
+        reverted: false,
+        by: "me".into(),
+    };
+    let job = Entry {
+        key: Key::Job(job.spec.name.clone()),
+        value: Value::Job(Box::new(job)),
+        ..roster()
+    };
+    let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
+    let datagrams = [
+        ("push", Datagram::Push(vec![roster()])),
+        ("swim", Datagram::Swim { packet: vec![0xaa; 40], confirms }),
+        ("fingerprint", Datagram::Fingerprint(5)),
+    ];
+    let messages = [
+        ("buckets", Message::Buckets(vec![1; 256])),
+        (
+            "rows",
+            Message::Rows { buckets: vec![1, 2], rows: vec![(roster().key, roster().order())] },
+        ),
+        ("want", Message::Want(vec![Key::Keyring])),
+        ("entries", Message::Entries { entries: vec![roster(), job.clone()], more: false }),
+        ("propose", Message::Propose { alloc: alloc.clone(), job: Box::new(job.clone()) }),
+        ("retire", Message::Retire { alloc, reason: "x".into() }),
+    ];
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut told = Vec::new();
+    let mut tell = |how: u8, bytes: &[u8]| {
+        told.push(how);
+        told.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+        told.extend_from_slice(bytes);
+    };
+    for (name, datagram) in datagrams {
+        let bytes = datagram.encode();
+        tell(40, &bytes);
+        files.push((format!("datagram/{name}"), bytes));
+    }
+    for (name, message) in messages {
+        let bytes = message.encode();
+        tell(41, &bytes);
+        files.push((format!("message/{name}"), bytes));
+    }
+    files.push(("entry/roster".into(), roster().encode()));
+    files.push(("entry/job".into(), job.encode()));
+    files.push(("node/told".into(), told));
+    for (name, bytes) in files {
+        let path = folder.join(&name);
+        if std::env::var_os("WEFT_REWRITE").is_some() {
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        let found = std::fs::read(&path).unwrap_or_default();
+        assert!(found == bytes, "{name} is out of date: run with WEFT_REWRITE=1");
+    }
+}

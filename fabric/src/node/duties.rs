@@ -225,6 +225,9 @@ impl Node {
         } else {
             self.fleet.release(&node, &alloc);
         }
+        if node == self.config.id {
+            self.supervisor.recall(now, slot, &row);
+        }
         let ours = self.supervisor.local(slot).is_some_and(|local| *local.id() == alloc);
         if node == self.config.id && row.phase != Phase::Ended && !ours {
             // An old row of ours came back from a node that was away, or the disk lost our record.

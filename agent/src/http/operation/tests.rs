@@ -43,11 +43,12 @@ fn requests_become_operations() {
         ("GET", "/v1/allocs", "", Operation::Allocs { job: None, all: false }),
         (
             "GET",
-            "/v1/jobs/web/logs?slot=1&follow=true&tail=7&stream=stderr",
+            "/v1/jobs/web/logs?slot=1&node=rack%201&follow=true&tail=7&stream=stderr",
             "",
             Operation::Logs(LogQuery {
                 job: job(),
                 slot: 1,
+                node: Some("rack 1".into()),
                 stream: LogStream::Stderr,
                 tail: 7,
                 follow: true,
@@ -60,6 +61,7 @@ fn requests_become_operations() {
             Operation::Logs(LogQuery {
                 job: job(),
                 slot: 0,
+                node: None,
                 stream: LogStream::Both,
                 tail: TAIL_LINES,
                 follow: false,

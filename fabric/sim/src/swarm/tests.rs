@@ -18,8 +18,11 @@ fn plan(seed: u64, canary: Option<Canary>) -> Plan {
 #[test]
 fn a_small_swarm_breaks_nothing() {
     let summary = swarm(&plan(1000, None), 10, THREADS, |_, result| result.is_ok());
-    let told: Vec<String> =
-        summary.failures.iter().map(|failure| format!("{}: {}", failure.seed, failure.why)).collect();
+    let told: Vec<String> = summary
+        .failures
+        .iter()
+        .map(|failure| format!("{}: {}", failure.seed, failure.why))
+        .collect();
     assert!(told.is_empty(), "{told:#?}");
     assert_eq!(summary.outcomes.len(), 10);
 }

@@ -1,0 +1,349 @@
+//! status, nodes, ps, logs, events, tokens, and an agent that is not there.
+
+use fabric::api::{Finding, FindingLevel, NodeState};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use crate::beside_an_agent;
+use crate::fake_agent::{Ran, weft};
+
+#[test]
+fn an_agent_that_is_not_there_is_told_from_all_else() {
+    beside_an_agent(|fake| async move {
+        let none = Path::new("/nonexistent/weft.sock");
+        for arguments in [&["status"][..], &["nodes"], &["ps"], &["logs", "web"], &["wait", "web"]]
+        {
+            let ran = Ran::from(weft(none).args(arguments).output().await.unwrap());
+            ran.exits(6)
+                .shows_nothing()
+                .says("/nonexistent/weft.sock cannot be reached")
+                .says("is weftd running?");
+        }
+        // --socket goes before WEFT_SOCKET.
+        let socket = fake.socket();
+        let mut command = weft(none);
+        Ran::from(command.arg("status").arg("--socket").arg(socket).output().await.unwrap())
+            .exits(0);
+    });
+}
+
+#[test]
+fn an_agent_that_makes_no_sense_is_a_failure() {
+    beside_an_agent(|fake| async move {
+        let path = fake.directory.path().join("other.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        tokio::task::spawn_local(async move {
+            for answer in [
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+                "HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nwhy",
+                "nonsense\r\n\r\n",
+            ] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        for (code, said) in [
+            (1, "must have the same version"),
+            (1, "refuses /v1/status with status 500"),
+            (6, "does not answer"),
+        ] {
+            Ran::from(weft(&path).arg("status").output().await.unwrap())
+                .exits(code)
+                .shows_nothing()
+                .says(said);
+        }
+    });
+}
+
+#[test]
+fn help_and_version_are_data_and_nonsense_is_usage() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["help"]).await.exits(0).shows("Exit codes:").shows("124  --timeout has passed");
+        fake.weft(&["--version"]).await.exits(0).shows("weft ");
+        fake.weft(&["help", "apply"]).await.exits(0).shows("weft apply web.toml --yes");
+        fake.weft(&["aply"]).await.exits(2).shows_nothing().says("apply");
+        fake.weft(&[]).await.exits(2).shows_nothing().says("Usage");
+        fake.weft(&["ps", "Web"]).await.exits(2).says("is not a job name");
+        assert_eq!(fake.state.borrow().requests, [""; 0]);
+    });
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    beside_an_agent(|fake| async move {
+        for arguments in [
+            &["ps", "web"][..],
+            &["jobs", "web"],
+            &["explain", "web"],
+            &["logs", "web"],
+            &["scale", "web", "2"],
+            &["restart", "web"],
+            &["stop", "web"],
+            &["node", "rack9"],
+            &["drain", "rack9"],
+            &["undrain", "rack9"],
+            &["token", "revoke", "zz"],
+        ] {
+            fake.weft(arguments).await.exits(4).shows_nothing().says("there is no ");
+        }
+        fake.weft(&["node", "nod2"]).await.exits(4).says("did you mean node2?");
+        fake.has_job("web", 2, "/bin/web");
+        fake.weft(&["logs", "web/2"]).await.exits(4).says("there is no slot");
+    });
+}
+
+#[test]
+fn status_is_3_when_not_all_is_well() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.weft(&["status"])
+            .await
+            .exits(0)
+            .shows("state       all is well")
+            .shows("2 of 2 healthy")
+            .shows("systemd: it is PID 1");
+        fake.state.borrow_mut().nodes[1].state = NodeState::Dead;
+        fake.weft(&["status"])
+            .await
+            .exits(3)
+            .shows("degraded: 1 node is dead")
+            .shows("2 alive, 1 dead");
+        let json = fake.weft(&["status", "-o", "json"]).await.exits(3).json();
+        assert_eq!(json["fabric"]["nodes"]["dead"], 1);
+    });
+}
+
+#[test]
+fn doctor_gives_advice_and_its_exit_code_says_how_bad_it_is() {
+    beside_an_agent(|fake| async move {
+        let finding = |level, advice: &str| Finding {
+            check: "disk".into(),
+            level,
+            message: "4% free".into(),
+            advice: advice.into(),
+        };
+        fake.state.borrow_mut().findings = vec![finding(FindingLevel::Ok, "")];
+        fake.weft(&["doctor"]).await.exits(0).shows("disk   ok     4% free");
+        fake.state.borrow_mut().findings.push(finding(FindingLevel::Warning, "make room"));
+        fake.weft(&["doctor"]).await.exits(3).shows("do: make room");
+        fake.state.borrow_mut().findings.push(finding(FindingLevel::Error, "make room"));
+        let json = fake.weft(&["doctor", "-o", "json"]).await.exits(1).json();
+        assert_eq!(json[2]["level"], "error");
+    });
+}
+
+#[test]
+fn nodes_are_listed_found_drained_and_removed() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.weft(&["nodes"])
+            .await
+            .exits(0)
+            .shows("NAME          ID        STATE  CORES FREE  MEMORY FREE   ALLOCS  LABELS\n")
+            .shows("node1 (here)  a0101010  alive  4 of 4      1GiB of 1GiB  0       rack=r1\n");
+        assert_eq!(
+            fake.weft(&["nodes", "-o", "json"]).await.exits(0).json().as_array().unwrap().len(),
+            3
+        );
+        fake.weft(&["node", "a210"])
+            .await
+            .exits(0)
+            .shows("name        node3")
+            .shows("x86_64, debian 12");
+
+        let node = fake.weft(&["ps", "-o", "json"]).await.exits(0).json()[0]["node_name"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        fake.weft(&["node", &node]).await.exits(0).shows("SLOT").shows("web/0");
+        fake.weft(&["drain", &node, "--wait"])
+            .await
+            .exits(0)
+            .says(&format!("nothing is left on {node}"));
+        fake.weft(&["nodes"]).await.exits(0).shows("alive, draining");
+        fake.weft(&["undrain", &node]).await.exits(0).says("takes work again");
+        fake.weft(&["drain", "node3", "--timeout", "1s"]).await.exits(2).says("--wait");
+
+        fake.weft(&["node", "node3", "remove"]).await.exits(0).says("node3 is no longer a member");
+        assert_eq!(fake.state.borrow().nodes.len(), 2);
+    });
+}
+
+#[test]
+fn ps_shows_what_runs_where() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["ps"]).await.exits(0).shows("SLOT");
+        fake.has_job("web", 1, "/bin/web");
+        let ran = fake.weft(&["ps", "web"]).await.exits(0);
+        let words: Vec<_> = ran.stdout.lines().nth(1).unwrap().split_whitespace().take(5).collect();
+        assert_eq!(words[0], "web/0");
+        assert_eq!(words[3..], ["running", "healthy"]);
+        fake.weft(&["ps", "--all"]).await.exits(0);
+        assert_eq!(fake.state.borrow().requests.last().unwrap(), "GET /v1/allocs?all=true");
+        let json = fake.weft(&["ps", "-o", "json"]).await.exits(0).json();
+        assert_eq!(json[0]["row"]["phase"], "running");
+    });
+}
+
+#[test]
+fn a_name_from_afar_cannot_drive_the_terminal() {
+    beside_an_agent(|fake| async move {
+        fake.state.borrow_mut().nodes[1].name = "evil\x1b[2J".into();
+        let ran = fake.weft(&["nodes"]).await.exits(0);
+        assert!(!ran.stdout.contains('\x1b'), "{ran:?}");
+    });
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked() {
+    beside_an_agent(|fake| async move {
+        let ran = fake
+            .weft(&["token", "create", "--lifetime", "10m", "--label", "rack=r1"])
+            .await
+            .exits(0)
+            .says("not shown again");
+        assert_eq!(ran.stdout, "weft1.a.b.c\n");
+        fake.weft(&["token", "list"]).await.exits(0).shows("rack=r1");
+        fake.weft(&["token", "revoke", "b"]).await.exits(0);
+        assert!(fake.state.borrow().tokens.is_empty());
+
+        fake.weft(&["join", "weft1.a.b.c"]).await.exits(0).shows("let in by  node2");
+        let mut command = fake.command(&["join", "-", "-o", "json"]);
+        command.stdin(std::fs::File::open(fake.file("token", &ran.stdout)).unwrap());
+        assert_eq!(Ran::from(command.output().await.unwrap()).exits(0).json()["by"], "node2");
+        fake.weft(&["join", "weft1.x.y.z"])
+            .await
+            .exits(1)
+            .says("the token is refused: ask for a new one");
+        fake.weft(&["join", "hunter2"]).await.exits(2).says("a token begins with weft1.");
+        fake.weft(&["init"]).await.exits(1).says("already in a fabric");
+    });
+}
+
+#[test]
+fn logs_come_as_they_are_from_one_slot_and_labelled_from_several() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        let ran = fake.weft(&["logs", "web/1", "-n", "2", "--stream", "stderr"]).await.exits(0);
+        assert_eq!(ran.stdout, "slot 1 stderr line 1\nslot 1 stderr line 2\n");
+        let ran = fake.weft(&["logs", "web", "-n", "1"]).await.exits(0);
+        let mut lines: Vec<_> = ran.stdout.lines().collect();
+        lines.sort();
+        assert_eq!(lines, ["web/0 | slot 0 both line 2", "web/1 | slot 1 both line 2"]);
+        let ran = fake.weft(&["logs", "web/0", "-n", "1", "-o", "json"]).await.exits(0);
+        assert_eq!(ran.stdout, "{\"from\":\"web/0\",\"line\":\"slot 0 both line 2\"}\n");
+    });
+}
+
+#[test]
+fn a_reader_who_has_read_enough_ends_the_stream_in_peace() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        let mut child = fake.command(&["logs", "web", "-f"]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !lines.next_line().await.unwrap().expect("the stream goes on").contains("one more") {}
+        drop(lines);
+        let ran = Ran::from(child.wait_with_output().await.unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    });
+}
+
+#[test]
+fn events_are_a_line_each() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["events"])
+            .await
+            .exits(0)
+            .shows("1970-01-01 00:00:00  node    node2 is dead\n")
+            .shows("1970-01-01 00:00:00  alloc   web/0@2 on a0101010 is running, healthy\n");
+        let ran = fake.weft(&["events", "-o", "json"]).await.exits(0);
+        let events: Vec<serde_json::Value> =
+            ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(events[0]["event"], "node");
+        assert_eq!(events.len(), 2);
+        // A stream that should go on and does not is a broken one.
+        fake.weft(&["events", "-f"]).await.exits(6).says("ended the stream");
+    });
+}
+
+#[test]
+fn every_shell_gets_a_completion_script_that_it_can_read() {
+    beside_an_agent(|fake| async move {
+        for shell in ["bash", "zsh", "fish"] {
+            let ran = fake.weft(&["completion", shell]).await.exits(0).shows("undrain");
+            if shell == "bash" {
+                let script = fake.file("weft.bash", &ran.stdout);
+                let status =
+                    tokio::process::Command::new("bash").arg("-n").arg(script).status().await;
+                assert!(status.unwrap().success());
+            }
+        }
+        fake.weft(&["completion", "tcsh"]).await.exits(2);
+    });
+}
+
+/// Runs `weft ...` on a terminal where somebody types `typed`; answers the exit code and the screen.
+async fn on_a_terminal(mut command: tokio::process::Command, typed: &str) -> (Option<i32>, String) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    // The command keeps copies of the ends that it was given.
+    drop(command);
+    drop(pty.slave);
+    let mut master = std::fs::File::from(pty.master);
+    master.write_all(typed.as_bytes()).unwrap();
+    let screen = tokio::task::spawn_blocking(move || {
+        let (mut screen, mut piece) = (Vec::new(), [0; 4096]);
+        // A terminal that nobody writes to any more reads as an error.
+        while let Ok(count @ 1..) = master.read(&mut piece) {
+            screen.extend_from_slice(&piece[..count]);
+        }
+        String::from_utf8_lossy(&screen).into_owned()
+    });
+    (child.wait().await.unwrap().code(), screen.await.unwrap())
+}
+
+#[test]
+fn a_terminal_gets_colour_beside_the_words_unless_it_asks_for_none() {
+    beside_an_agent(|fake| async move {
+        let (code, screen) = on_a_terminal(fake.command(&["nodes"]), "").await;
+        assert_eq!(code, Some(0));
+        assert!(screen.contains("\x1b[32malive\x1b[0m"), "{screen}");
+        for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+            let mut command = fake.command(&["nodes"]);
+            command.env(variable, value);
+            let (code, screen) = on_a_terminal(command, "").await;
+            assert_eq!(code, Some(0));
+            assert!(screen.contains("alive") && !screen.contains('\x1b'), "{screen}");
+        }
+    });
+}
+
+#[test]
+fn what_stops_or_replaces_something_is_asked_about_on_a_terminal() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        for (typed, code) in [("n\n", 1), ("\n", 1), ("y\n", 0)] {
+            let (exit, screen) = on_a_terminal(fake.command(&["stop", "web"]), typed).await;
+            assert_eq!(exit, Some(code), "{screen}");
+            assert!(screen.contains("stop web with its 2 running slots, and forget it? [y/N]"));
+            assert_eq!(fake.state.borrow().jobs.is_empty(), code == 0);
+        }
+        fake.has_job("web", 2, "/bin/web");
+        fake.file("web.toml", "name = \"web\"\n[task]\ncommand = [\"/bin/new\"]");
+        let (code, screen) = on_a_terminal(fake.command(&["apply", "web.toml"]), "n\n").await;
+        assert_eq!(code, Some(1));
+        assert!(screen.contains("slots of web: 1 replaced, 1 stopped. Go on? [y/N]"), "{screen}");
+        assert!(!fake.state.borrow().requests.iter().any(|request| request.starts_with("PUT")));
+        let (code, screen) = on_a_terminal(fake.command(&["apply", "web.toml", "--yes"]), "").await;
+        assert_eq!(code, Some(0), "{screen}");
+        assert!(!screen.contains("Go on?"), "{screen}");
+        // Progress is one line that changes.
+        assert!(screen.contains("\r\x1b[K\x1b[?7lweb version 2 is progressing"), "{screen}");
+        assert!(screen.contains("web version 2 is healthy, 1 of 1 slots healthy"), "{screen}");
+    });
+}

@@ -1,0 +1,359 @@
+//! plan, apply, run, scale, restart, stop, wait.
+
+use fabric::id::JobName;
+use fabric::job::{Check, CpuRequest, JobKind};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::beside_an_agent;
+use crate::fake_agent::{CRASHES, HANGS, Ran};
+
+const WEB: &str = r#"
+name = "web"
+count = 3
+[task]
+command = ["/bin/web", "${port.http}"]
+[resources]
+cores = 1
+[[port]]
+name = "http"
+[placement]
+constraints = ['labels.rack == "r1"']
+"#;
+
+fn web() -> JobName {
+    JobName::new("web").unwrap()
+}
+
+#[test]
+fn apply_shows_the_plan_and_waits_until_the_job_is_healthy() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"])
+            .await
+            .exits(0)
+            .shows_nothing()
+            .says("web is new")
+            .says("  +  resources.cores")
+            .says("slots: start 3")
+            .says("  web/2  start  on node1")
+            .says("web version 1 is on the disk of 2 of 3 nodes")
+            .says("web/0 on node1: starting")
+            .says("web version 1 is healthy, 3 of 3 slots healthy");
+        assert!(
+            fake.state.borrow().requests.contains(&"PUT /v1/jobs/web?expected_version=0".into())
+        );
+
+        fake.weft(&["apply", "web.toml"])
+            .await
+            .exits(0)
+            .says("the spec does not change")
+            .says("slots: keep 3")
+            .says("says the same already");
+
+        fake.file("web.toml", &WEB.replace("count = 3", "count = 4"));
+        fake.weft(&["apply", "web.toml"])
+            .await
+            .exits(0)
+            .says("  ~  count  3 -> 4")
+            .says("slots: keep 3, start 1");
+        assert_eq!(fake.state.borrow().jobs[&web()].version, 2);
+        let ran = fake.weft(&["jobs", "web"]).await.exits(0).shows("4 of 4");
+        assert!(!ran.stdout.contains('\x1b'), "{ran:?}");
+    });
+}
+
+#[test]
+fn apply_answers_programs_with_one_document() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        let answer = fake.weft(&["apply", "web.toml", "-o", "json"]).await.exits(0).json();
+        assert_eq!(answer["submitted"]["version"], 1);
+        assert_eq!(answer["job"]["state"], "healthy");
+        let answer =
+            fake.weft(&["apply", "web.toml", "-o", "json", "--detach"]).await.exits(0).json();
+        assert_eq!(answer["submitted"]["changed"], false);
+        assert_eq!(answer["job"], serde_json::Value::Null);
+    });
+}
+
+#[test]
+fn a_malformed_job_file_is_refused_with_its_place_and_nothing_is_sent() {
+    beside_an_agent(|fake| async move {
+        for (text, place) in [
+            ("name = \"web\n", "bad.toml:1:12: this is not TOML"),
+            (
+                &WEB.replace("count", "cuont"),
+                "bad.toml:3:1: unknown key cuont: did you mean count?",
+            ),
+            (
+                &WEB.replace("cores = 1", "cores = 0"),
+                "bad.toml:7:9: resources.cores: 0 is out of range",
+            ),
+            (&WEB.replace("/bin/web", "web"), "bad.toml:5:12: task.command[0]"),
+            (
+                &format!("{WEB}[[task.files]]\npath = \"/a\"\nsource = \"./none\""),
+                "bad.toml:14:10: task.files[0].source: \"./none\": No such file",
+            ),
+        ] {
+            fake.file("bad.toml", text);
+            for command in ["apply", "plan"] {
+                fake.weft(&[command, "bad.toml"]).await.exits(2).shows_nothing().says(place);
+            }
+        }
+        std::fs::write(fake.directory.path().join("bad.toml"), b"name = \"a\"\nx = \"\xff\"")
+            .unwrap();
+        fake.weft(&["apply", "bad.toml"])
+            .await
+            .exits(2)
+            .says("bad.toml: is not UTF-8 text, in line 2");
+        fake.file("bad.toml", &"#".repeat(1 << 20));
+        fake.weft(&["apply", "bad.toml"]).await.exits(2).says("is longer than the");
+        fake.weft(&["apply", "none.toml"]).await.exits(2).says("none.toml: No such file");
+        fake.weft(&["apply", "/"]).await.exits(2).says("/: Is a directory");
+        assert_eq!(fake.state.borrow().requests, [""; 0]);
+    });
+}
+
+#[test]
+fn files_are_read_beside_the_job_file_and_a_job_file_from_stdin() {
+    beside_an_agent(|fake| async move {
+        std::fs::create_dir(fake.directory.path().join("inner")).unwrap();
+        fake.file("inner/page.html", "<p>hello");
+        fake.file(
+            "inner/web.toml",
+            &format!("{WEB}[[task.files]]\npath = \"/srv/page\"\nsource = \"./page.html\""),
+        );
+        fake.weft(&["apply", "inner/web.toml", "--detach"]).await.exits(0);
+        assert_eq!(fake.state.borrow().jobs[&web()].spec.task.files[0].content, "<p>hello");
+
+        let mut command = fake.command(&["apply", "-", "--detach"]);
+        command.stdin(
+            std::fs::File::open(fake.file("other.toml", &WEB.replace("web", "other"))).unwrap(),
+        );
+        Ran::from(command.output().await.unwrap()).exits(0);
+        assert!(fake.state.borrow().jobs.contains_key(&JobName::new("other").unwrap()));
+    });
+}
+
+#[test]
+fn a_job_that_no_node_can_run_is_accepted_and_explained() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", &WEB.replace("cores = 1", "cores = 8"));
+        fake.weft(&["plan", "web.toml"])
+            .await
+            .exits(7)
+            .shows("web/0  start  nowhere: no node can take it")
+            .shows("not on node1:  8 cores wanted, 4 free")
+            .shows("not on node3:  labels.rack == \"r1\" does not hold: it has \"r2\"");
+        assert!(fake.state.borrow().jobs.is_empty(), "a plan changes nothing");
+
+        fake.weft(&["apply", "web.toml", "--settle", "300ms"])
+            .await
+            .exits(7)
+            .shows_nothing()
+            .says("web version 1 is unplaceable, 0 of 3 slots healthy")
+            .says("node2  8 cores wanted, 4 free")
+            .says("it stays pending");
+        assert_eq!(fake.state.borrow().jobs.len(), 1);
+
+        fake.weft(&["explain", "web"])
+            .await
+            .exits(0)
+            .shows("coordinator  node1")
+            .shows("web/2  -     -      no node can take it")
+            .shows("node1  no        -      8 cores wanted, 4 free")
+            .shows("node3  no        -      labels.rack == \"r1\" does not hold: it has \"r2\"");
+        let json = fake.weft(&["explain", "web", "-o", "json"]).await.exits(0).json();
+        assert_eq!(json["nodes"].as_array().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn a_job_that_comes_to_nothing_fails() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", &WEB.replace("/bin/web", CRASHES));
+        fake.weft(&["apply", "web.toml", "--settle", "300ms"])
+            .await
+            .exits(1)
+            .says("web/1 on node2: running: exit status 3")
+            .says("web version 1 is failing")
+            .says("see weft logs web and weft explain web");
+    });
+}
+
+#[test]
+fn an_update_that_fails_is_reported_as_reverted() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        fake.file("web.toml", &WEB.replace("/bin/web", CRASHES));
+        fake.weft(&["apply", "web.toml", "--settle", "1ms"])
+            .await
+            .exits(1)
+            .says("  ~  task.command  [\"/bin/web\",\"${port.http}\"] -> [\"/bin/crash\",\"${port.http}\"]")
+            .says("slots: replace 3")
+            .says("version 2 of web failed and was reverted, version 1 is in force: exit status 3");
+    });
+}
+
+#[test]
+fn a_submit_that_lost_a_race_changes_nothing() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.state.borrow_mut().interfere = true;
+        fake.weft(&["apply", "web.toml"]).await.exits(1).says("the job has changed: plan again");
+        assert_eq!(fake.state.borrow().jobs[&web()].version, 1);
+    });
+}
+
+#[test]
+fn waiting_ends_when_the_time_is_up_and_the_job_goes_on() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", &WEB.replace("/bin/web", HANGS));
+        fake.weft(&["apply", "web.toml", "--timeout", "300ms"])
+            .await
+            .exits(124)
+            .says("not healthy in time: web version 1 is progressing, 0 of 3");
+        fake.weft(&["wait", "web", "--timeout", "300ms"]).await.exits(124);
+        fake.weft(&["wait", "web", "--gone", "--timeout", "300ms"])
+            .await
+            .exits(124)
+            .says("web is not gone yet");
+        assert_eq!(fake.state.borrow().jobs.len(), 1);
+        fake.weft(&["wait", "web", "--timeout", "soon"]).await.exits(2).says("is not a duration");
+    });
+}
+
+#[test]
+fn ctrl_c_stops_watching_not_deploying() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", &WEB.replace("/bin/web", HANGS));
+        let mut child = fake.command(&["apply", "web.toml"]).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut all = String::new();
+        while let Some(line) = said.next_line().await.unwrap() {
+            all.push_str(&line);
+            if line.contains("starting") {
+                let pid = Pid::from_raw(child.id().unwrap() as i32);
+                kill(pid, Signal::SIGINT).unwrap();
+            }
+        }
+        assert_eq!(child.wait().await.unwrap().code(), Some(130), "{all}");
+        assert!(all.contains("stopped watching, nothing else: web goes on"), "{all}");
+        assert_eq!(fake.state.borrow().jobs.len(), 1);
+    });
+}
+
+#[test]
+fn run_makes_a_job_from_flags() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&[
+            "run",
+            "--name",
+            "web",
+            "--count",
+            "2",
+            "--cores",
+            "2",
+            "--memory",
+            "1.5GiB",
+            "--numa",
+            "prefer",
+            "--env",
+            "A=b=c",
+            "--port",
+            "http",
+            "--port",
+            "admin=9000",
+            "--http",
+            "/up",
+            "--constraint",
+            "labels.rack == r1",
+            "--user",
+            "nobody",
+            "--device",
+            "gpu",
+            "--",
+            "/bin/web",
+            "${port.http}",
+            "--flag",
+        ])
+        .await
+        .exits(0)
+        .says("web version 1 is healthy");
+        {
+            let state = fake.state.borrow();
+            let spec = &state.jobs[&web()].spec;
+            assert_eq!((spec.count, spec.kind), (2, JobKind::Service));
+            assert!(matches!(spec.resources.cpu, CpuRequest::Exclusive { cores: 2, .. }));
+            assert_eq!(spec.resources.memory, 3 << 29);
+            assert_eq!(spec.task.command, ["/bin/web", "${port.http}", "--flag"]);
+            assert_eq!(spec.task.env["A"], "b=c");
+            assert_eq!(spec.ports[1].fixed, Some(9000));
+            assert_eq!(
+                spec.health.as_ref().unwrap().check,
+                Check::Http { path: "/up".into(), port: "http".into() }
+            );
+        }
+        fake.weft(&["run", "--name", "web", "--", "/bin/web"])
+            .await
+            .exits(1)
+            .says("there is a job web already");
+        fake.weft(&["run", "--detach", "--cpu", "0.5", "--", "sh", "-c", "x"])
+            .await
+            .exits(0)
+            .says("bin/sh on this machine");
+        let state = fake.state.borrow();
+        let sh = &state.jobs[&JobName::new("sh").unwrap()].spec;
+        assert_eq!(sh.resources.cpu, CpuRequest::Shared { millis: 500, hard: false });
+    });
+}
+
+#[test]
+fn run_refuses_what_makes_no_sense() {
+    beside_an_agent(|fake| async move {
+        for (arguments, said) in [
+            (&["run", "--", "no-such-program-anywhere"][..], "is not on this machine's PATH"),
+            (&["run", "--name", "Web", "--", "/bin/a"], "is not a job name"),
+            (&["run", "--http", "/", "--", "/bin/a"], "add --port NAME"),
+            (&["run", "--cores", "1", "--cpu", "1", "--", "/bin/a"], "cannot be used with"),
+            (&["run", "--cpu", "-1", "--", "/bin/a"], "-1"),
+            (&["run", "--memory", "64M", "--", "/bin/a"], "write a size such as 64MiB"),
+            (&["run", "--constraint", "arhc == x", "--", "/bin/a"], "did you mean \"arch\"?"),
+            (&["run", "--port", "http=99999", "--", "/bin/a"], "is not a port"),
+            (&["run", "--env", "x", "--", "/bin/a"], "write NAME=VALUE"),
+            (&["run", "--", "/bin/a", "${prt.a}"], "there is no ${prt.a}"),
+            (&["run", "--name", "a"], "required"),
+        ] {
+            fake.weft(arguments).await.exits(2).shows_nothing().says(said);
+        }
+        assert_eq!(fake.state.borrow().requests, [""; 0]);
+    });
+}
+
+#[test]
+fn scale_and_restart_wait_as_well() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.weft(&["scale", "web", "5"]).await.exits(0).says("web version 2 is healthy, 5 of 5");
+        fake.weft(&["restart", "web"]).await.exits(0).says("web version 3 is healthy");
+        fake.weft(&["restart", "web/4"]).await.exits(0).says("web/4 is restarted in place");
+        fake.weft(&["restart", "web/5"]).await.exits(4).says("there is no slot");
+        fake.weft(&["restart", "web/x"]).await.exits(2).says("is not a slot");
+        fake.weft(&["scale", "web", "many"]).await.exits(2);
+    });
+}
+
+#[test]
+fn stop_waits_until_nothing_is_left() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.weft(&["stop", "web"]).await.exits(0).says("web is being stopped").says("web is gone");
+        assert!(fake.state.borrow().jobs.is_empty());
+        fake.weft(&["wait", "web", "--gone"]).await.exits(0);
+        fake.weft(&["stop", "web"]).await.exits(4);
+        fake.weft(&["wait", "web"]).await.exits(4);
+    });
+}

@@ -1,0 +1,796 @@
+//! An agent that is not one: three nodes and the jobs on them in memory, behind a real HTTP server on a
+//! real Unix socket. Slots are placed where cores and constraints allow, and come up one step with
+//! each look at them.
+
+use bytes::Bytes;
+use fabric::alloc::{AllocRow, Phase};
+use fabric::api::*;
+use fabric::clock::WallTime;
+use fabric::id::{AllocId, JobName, NodeId};
+use fabric::io::Verdict;
+use fabric::job::{CpuRequest, JobSpec};
+use fabric::resources::Rejection;
+use fabric::table::TokenId;
+use fabric::topology::{Core, NodeInfo, Topology};
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::rc::Rc;
+use tokio::net::UnixListener;
+use tokio::process::Command;
+
+type Body = Either<Full<Bytes>, Channel<Bytes>>;
+
+/// A job and how far it has come.
+pub struct Job {
+    pub spec: JobSpec,
+    pub version: u64,
+    pub reverted: bool,
+    previous: Option<JobSpec>,
+    allocs: Vec<Alloc>,
+    /// Looks since the last submit.
+    looks: u32,
+}
+
+struct Alloc {
+    index: u32,
+    node: usize,
+    epoch: u64,
+    version: u64,
+    steps: u32,
+    stopping: bool,
+}
+
+/// What the fake knows.
+#[derive(Default)]
+pub struct State {
+    pub nodes: Vec<NodeView>,
+    pub jobs: BTreeMap<JobName, Job>,
+    pub tokens: Vec<TokenView>,
+    pub findings: Vec<Finding>,
+    /// `PUT /v1/jobs/web?expected_version=0`
+    pub requests: Vec<String>,
+    /// Somebody else submits between plan and submit.
+    pub interfere: bool,
+    /// Lines that each slot has written.
+    pub log_lines: usize,
+    fabric: Option<String>,
+    ended: Vec<JobName>,
+}
+
+/// The fake and the directory with its socket.
+pub struct Fake {
+    pub state: Rc<RefCell<State>>,
+    pub directory: tempfile::TempDir,
+}
+
+/// A slot whose command begins with this never works.
+pub const CRASHES: &str = "/bin/crash";
+/// A slot whose command begins with this stays on its way.
+pub const HANGS: &str = "/bin/hang";
+
+impl Fake {
+    /// Three nodes with four cores each, one of them in rack r2. Runs as long as the test's runtime.
+    pub fn start() -> Fake {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("weft.sock")).unwrap();
+        let state = Rc::new(RefCell::new(State {
+            nodes: (0..3).map(node).collect(),
+            fabric: Some("test".into()),
+            log_lines: 3,
+            ..State::default()
+        }));
+        let served = state.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let state = served.clone();
+                tokio::task::spawn_local(async move {
+                    let service = service_fn(|request| respond(state.clone(), request));
+                    // The client may go away at any moment: that is its right.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Fake { state, directory }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("weft.sock")
+    }
+
+    /// Writes a file beside the socket.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `weft ...`, not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = weft(&self.socket());
+        command.args(arguments).current_dir(self.directory.path());
+        command
+    }
+
+    /// Runs `weft ...` to its end.
+    pub async fn weft(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).output().await.unwrap())
+    }
+
+    /// Puts a job in place as if it had been applied and had come up.
+    pub fn has_job(&self, name: &str, count: u32, program: &str) {
+        let mut spec = JobSpec::service(JobName::new(name).unwrap(), vec![program.into()]);
+        spec.count = count;
+        let mut state = self.state.borrow_mut();
+        state.submit(spec);
+        (0..10).for_each(|_| state.look());
+    }
+}
+
+/// `weft` with a clean environment.
+pub fn weft(socket: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command
+        .env_clear()
+        .env("WEFT_SOCKET", socket)
+        .env("PATH", "/usr/bin:/bin")
+        .env("TERM", "xterm");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl Ran {
+    /// The exit code; all of the output goes into the failure's message.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "no {text:?} in {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn shows(self, text: &str) -> Self {
+        assert!(self.stdout.contains(text), "no {text:?} in {self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn shows_nothing(self) -> Self {
+        assert_eq!(self.stdout, "", "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+fn node(index: usize) -> NodeView {
+    let rack = if index == 2 { "r2" } else { "r1" };
+    let mut id = [0x10; 32];
+    id[0] = 0xa0 + index as u8;
+    let core = |cpu: u16| Core { cpus: [cpu].into_iter().collect(), ..Core::default() };
+    let topology = Topology {
+        arch: "x86_64".into(),
+        os: "debian 12".into(),
+        kernel: "6.1.0".into(),
+        cores: (0..4).map(core).collect(),
+        memory: 1 << 30,
+        ..Topology::default()
+    };
+    NodeView {
+        id: NodeId(id),
+        name: format!("node{}", index + 1),
+        state: NodeState::Alive,
+        local: index == 0,
+        info: Some(NodeInfo {
+            name: format!("node{}", index + 1),
+            labels: BTreeMap::from([("rack".into(), rack.into())]),
+            topology,
+            version: "0.1.0".into(),
+            executor: "systemd".into(),
+            ..NodeInfo::default()
+        }),
+        free: Free { cores: 4, memory: 1 << 30, ..Free::default() },
+        allocs: Vec::new(),
+    }
+}
+
+fn cores_of(spec: &JobSpec) -> u32 {
+    match spec.resources.cpu {
+        CpuRequest::Exclusive { cores, .. } => cores.into(),
+        CpuRequest::Shared { .. } => 0,
+    }
+}
+
+impl State {
+    fn free_cores(&self, node: usize) -> u32 {
+        let used: u32 = self
+            .jobs
+            .values()
+            .map(|job| {
+                let here = job.allocs.iter().filter(|alloc| alloc.node == node).count() as u32;
+                here * cores_of(&job.spec)
+            })
+            .sum();
+        4 - used
+    }
+
+    fn verdicts(&self, spec: &JobSpec) -> Vec<Verdict> {
+        let verdict = |(index, node): (usize, &NodeView)| {
+            let info = node.info.as_ref().unwrap();
+            let failed = spec.placement.constraints.iter().find(|c| !c.holds(info));
+            let (wanted, free) = (cores_of(spec), self.free_cores(index));
+            let rejection = if node.state != NodeState::Alive {
+                Some(Rejection::NotAlive)
+            } else if info.draining {
+                Some(Rejection::Draining)
+            } else if let Some(constraint) = failed {
+                let actual = constraint.attribute().of(info).map(|value| value.into_owned());
+                Some(Rejection::Constraint { constraint: constraint.to_string(), actual })
+            } else if wanted > free {
+                Some(Rejection::Cores { wanted, free })
+            } else {
+                None
+            };
+            let score = rejection.is_none().then_some(i64::from(free));
+            Verdict { node: node.id, name: node.name.clone(), rejection, score }
+        };
+        let mut verdicts: Vec<_> = self.nodes.iter().enumerate().map(verdict).collect();
+        verdicts.sort_by_key(|verdict| std::cmp::Reverse(verdict.score));
+        verdicts
+    }
+
+    fn place(&mut self, name: &JobName) {
+        let (spec, version) = (self.jobs[name].spec.clone(), self.jobs[name].version);
+        self.jobs.get_mut(name).unwrap().allocs.retain(|alloc| alloc.index < spec.count);
+        for index in 0..spec.count {
+            let job = &self.jobs[name];
+            if job.allocs.iter().any(|alloc| alloc.index == index && alloc.version == version) {
+                continue;
+            }
+            let epoch =
+                job.allocs.iter().filter(|a| a.index == index).map(|a| a.epoch).max().unwrap_or(0)
+                    + 1;
+            self.jobs.get_mut(name).unwrap().allocs.retain(|alloc| alloc.index != index);
+            let best = self.verdicts(&spec).into_iter().find(|verdict| verdict.rejection.is_none());
+            if let Some(best) = best {
+                let node = self.nodes.iter().position(|node| node.id == best.node).unwrap();
+                let alloc = Alloc { index, node, epoch, version, steps: 0, stopping: false };
+                self.jobs.get_mut(name).unwrap().allocs.push(alloc);
+            }
+        }
+    }
+
+    pub fn submit(&mut self, spec: JobSpec) -> Submitted {
+        let name = spec.name.clone();
+        let (version, changed) = match self.jobs.get_mut(&name) {
+            Some(job) if job.spec == spec => (job.version, false),
+            Some(job) => {
+                job.previous = Some(std::mem::replace(&mut job.spec, spec));
+                (job.version, job.looks, job.reverted) = (job.version + 1, 0, false);
+                (job.version, true)
+            }
+            None => {
+                let job = Job {
+                    spec,
+                    version: 1,
+                    reverted: false,
+                    previous: None,
+                    allocs: vec![],
+                    looks: 0,
+                };
+                self.jobs.insert(name.clone(), job);
+                (1, true)
+            }
+        };
+        self.place(&name);
+        Submitted { job: name, version, changed, held_by: 2, members: 3 }
+    }
+
+    /// Time passes: everything moves on by a step.
+    fn look(&mut self) {
+        let names: Vec<_> = self.jobs.keys().cloned().collect();
+        for name in names {
+            let job = self.jobs.get_mut(&name).unwrap();
+            job.looks += 1;
+            let slowest = if job.spec.task.command[0] == HANGS { 1 } else { 3 };
+            job.allocs.iter_mut().for_each(|alloc| alloc.steps = (alloc.steps + 1).min(slowest));
+            let fails = job.spec.task.command[0] == CRASHES && job.looks > 4;
+            let reverts = fails && job.spec.update.auto_revert && !job.reverted;
+            if let Some(previous) = job.previous.take_if(|_| reverts) {
+                (job.spec, job.reverted) = (previous, true);
+                job.version -= 1;
+                job.allocs.clear();
+            }
+            self.place(&name);
+        }
+        for name in std::mem::take(&mut self.ended) {
+            if let Some(job) = self.jobs.get(&name) {
+                assert!(job.allocs.iter().all(|alloc| alloc.stopping));
+            }
+            self.jobs.remove(&name);
+        }
+    }
+
+    fn job_view(&self, name: &JobName) -> Option<JobView> {
+        let job =
+            self.jobs.get(name).filter(|job| !job.allocs.iter().any(|alloc| alloc.stopping))?;
+        let crashes = job.spec.task.command[0] == CRASHES;
+        let healthy = job.allocs.iter().filter(|alloc| alloc.steps >= 3 && !crashes).count() as u32;
+        let count = job.spec.count;
+        let (state, reason) = if job.reverted {
+            (JobState::Reverted, Some("exit status 3".into()))
+        } else if (job.allocs.len() as u32) < count {
+            (JobState::Unplaceable, Some("no node can take it".into()))
+        } else if crashes && job.looks > 2 {
+            (JobState::Failing, Some("exit status 3".into()))
+        } else if healthy == count {
+            (JobState::Healthy, None)
+        } else {
+            (JobState::Progressing, None)
+        };
+        Some(JobView {
+            name: name.clone(),
+            kind: job.spec.kind,
+            spec: job.spec.clone(),
+            version: job.version,
+            by: "root at node1".into(),
+            submitted: WallTime(1),
+            wanted: count,
+            running: job.allocs.len() as u32,
+            healthy,
+            coordinator: Some(self.nodes[0].id),
+            state,
+            reason,
+        })
+    }
+
+    fn alloc_views(&self, wanted: Option<&str>) -> Vec<AllocView> {
+        let jobs = self
+            .jobs
+            .iter()
+            .filter(|(name, _)| wanted.is_none_or(|wanted| wanted == name.as_str()));
+        jobs.flat_map(|(name, job)| {
+            job.allocs.iter().map(move |alloc| self.alloc_view(name, job, alloc))
+        })
+        .collect()
+    }
+
+    fn alloc_view(&self, name: &JobName, job: &Job, alloc: &Alloc) -> AllocView {
+        let id = AllocId::new(name.clone(), alloc.index, alloc.epoch);
+        let phase = match alloc.steps {
+            _ if alloc.stopping => Phase::Stopping,
+            0 => Phase::Reserved,
+            1 => Phase::Starting,
+            _ => Phase::Running,
+        };
+        let crashes = job.spec.task.command[0] == CRASHES;
+        let mut row =
+            AllocRow { epoch: alloc.epoch, phase, version: alloc.version, ..AllocRow::default() };
+        row.healthy = alloc.steps >= 3 && !crashes;
+        row.trouble = crashes.then(|| "exit status 3".into());
+        row.claim.memory = job.spec.resources.memory;
+        row.claim.ports = job.spec.ports.iter().map(|port| (port.name.clone(), 20_000)).collect();
+        AllocView {
+            unit: id.unit(),
+            id,
+            node: self.nodes[alloc.node].id,
+            node_name: self.nodes[alloc.node].name.clone(),
+            node_state: self.nodes[alloc.node].state,
+            address: None,
+            current: alloc.version == job.version,
+            row,
+        }
+    }
+
+    fn plan(&self, spec: &JobSpec) -> Plan {
+        let before = self.jobs.get(&spec.name);
+        let changes = JobSpec::changes(before.map(|job| &job.spec), spec);
+        let had = before.map_or(0, |job| job.spec.count);
+        let verdicts = self.verdicts(spec);
+        let mut room: Vec<(String, u32)> = verdicts
+            .iter()
+            .filter(|verdict| verdict.rejection.is_none())
+            .map(|verdict| {
+                let node = self.nodes.iter().position(|node| node.id == verdict.node).unwrap();
+                let fits = self.free_cores(node).checked_div(cores_of(spec)).unwrap_or(1000);
+                (verdict.name.clone(), fits)
+            })
+            .collect();
+        let mut slots = Vec::new();
+        for index in 0..spec.count.max(had) {
+            let action = if index >= spec.count {
+                SlotAction::Stop
+            } else if index >= had {
+                SlotAction::Start
+            } else if changes.iter().all(|change| change.path == "count") {
+                SlotAction::Keep
+            } else {
+                SlotAction::Replace
+            };
+            let node = room.iter_mut().find(|(_, left)| *left > 0 && action != SlotAction::Stop);
+            let node = node.map(|(name, left)| {
+                *left -= 1;
+                name.clone()
+            });
+            slots.push(SlotPlan { index, action, node });
+        }
+        let stuck =
+            slots.iter().any(|slot| slot.action == SlotAction::Start && slot.node.is_none());
+        let unplaceable = if stuck {
+            let refuse = |mut verdict: Verdict| {
+                let wanted = cores_of(spec);
+                verdict.rejection.get_or_insert(Rejection::Cores { wanted, free: 0 });
+                verdict
+            };
+            verdicts.into_iter().map(refuse).collect()
+        } else {
+            Vec::new()
+        };
+        let version = before.map_or(0, |job| job.version);
+        Plan { job: spec.name.clone(), version, changes, slots, unplaceable }
+    }
+
+    fn status(&self) -> Status {
+        let mut nodes = BTreeMap::new();
+        self.nodes.iter().for_each(|node| *nodes.entry(node.state).or_default() += 1);
+        let jobs: Vec<_> = self.jobs.keys().filter_map(|name| self.job_view(name)).collect();
+        let here = &self.nodes[0];
+        Status {
+            version: "0.1.0".into(),
+            node: here.id,
+            name: here.name.clone(),
+            fabric: self.fabric.clone().map(|name| FabricStatus {
+                name,
+                key: NodeId([7; 32]),
+                nodes,
+                jobs: jobs.len() as u32,
+                wanted: jobs.iter().map(|job| job.wanted).sum(),
+                healthy: jobs.iter().map(|job| job.healthy).sum(),
+                unplaceable: 0,
+                fingerprint: "00ff".into(),
+                local_health: 0,
+            }),
+            executor: "systemd".into(),
+            executor_reason: "it is PID 1".into(),
+            addresses: vec!["127.0.0.1:7946".parse().unwrap()],
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn json(status: u16, value: &impl serde::Serialize) -> Response<Body> {
+    let body = Full::new(Bytes::from(serde_json::to_vec(value).unwrap()));
+    Response::builder().status(status).body(Either::Left(body)).unwrap()
+}
+
+fn problem(kind: ProblemKind, title: &str, detail: &str) -> Response<Body> {
+    let problem = Problem::new(kind, title, detail);
+    json(problem.status, &problem)
+}
+
+fn no_such(what: &str) -> Response<Body> {
+    problem(ProblemKind::NotFound, &format!("there is no {what}"), "look again")
+}
+
+async fn respond(
+    state: Rc<RefCell<State>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let method = request.method().to_string();
+    let path = request.uri().path().to_owned();
+    let query: BTreeMap<String, String> = request
+        .uri()
+        .query()
+        .unwrap_or("")
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect();
+    state.borrow_mut().requests.push(format!("{method} {}", request.uri()));
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
+    Ok(route(&mut state.borrow_mut(), &method, &parts, &query, &body))
+}
+
+fn route(
+    state: &mut State,
+    method: &str,
+    parts: &[&str],
+    query: &BTreeMap<String, String>,
+    body: &[u8],
+) -> Response<Body> {
+    let parse_job = |name: &str| JobName::new(name).unwrap();
+    match (method, parts) {
+        ("GET", ["status"]) => json(200, &state.status()),
+        ("GET", ["doctor"]) => json(200, &state.findings),
+        ("GET", ["nodes"]) => json(200, &state.nodes),
+        (_, ["nodes", id, rest @ ..]) => node_route(state, method, id, rest, body),
+        ("GET", ["jobs"]) => {
+            let jobs: Vec<_> = state.jobs.keys().filter_map(|name| state.job_view(name)).collect();
+            json(200, &jobs)
+        }
+        ("GET", ["allocs"]) => {
+            state.look();
+            json(200, &state.alloc_views(query.get("job").map(String::as_str)))
+        }
+        ("POST", ["plan"]) => {
+            let plan = state.plan(&serde_json::from_slice(body).unwrap());
+            if std::mem::take(&mut state.interfere) {
+                state.submit(JobSpec::service(plan.job.clone(), vec!["/bin/other".into()]));
+            }
+            json(200, &plan)
+        }
+        ("PUT", ["jobs", name]) => {
+            let spec: JobSpec = serde_json::from_slice(body).unwrap();
+            assert_eq!(spec.name.as_str(), *name);
+            let version = state.jobs.get(&spec.name).map_or(0, |job| job.version);
+            if query["expected_version"] != version.to_string() {
+                return problem(ProblemKind::Conflict, "the job has changed", "plan again");
+            }
+            json(200, &state.submit(spec))
+        }
+        (_, ["jobs", name, rest @ ..]) => {
+            let name = parse_job(name);
+            match state.job_view(&name) {
+                Some(view) => job_route(state, method, view, rest, query, body),
+                None => no_such("job"),
+            }
+        }
+        ("GET", ["events"]) => {
+            let event = |what| Event { at: WallTime(0), node: state.nodes[0].id, what };
+            let events = [
+                event(EventKind::Node {
+                    subject: state.nodes[1].id,
+                    name: "node2".into(),
+                    state: NodeState::Dead,
+                }),
+                event(EventKind::Alloc {
+                    alloc: AllocId::new(parse_job("web"), 0, 2),
+                    on: state.nodes[0].id,
+                    phase: Phase::Running,
+                    healthy: true,
+                    message: "".into(),
+                }),
+            ];
+            let text: String = events
+                .iter()
+                .map(|event| {
+                    format!(
+                        ": beat\nevent: event\ndata: {}\n\n",
+                        serde_json::to_string(event).unwrap()
+                    )
+                })
+                .collect();
+            Response::new(Either::Left(Full::new(text.into())))
+        }
+        ("POST", ["fabric", "init"]) => match state.fabric {
+            Some(_) => problem(ProblemKind::Conflict, "already in a fabric", "leave it first"),
+            None => {
+                let init: Init = serde_json::from_slice(body).unwrap();
+                let name = init.name.unwrap_or_else(|| "weft".into());
+                state.fabric = Some(name.clone());
+                json(
+                    200,
+                    &Joined {
+                        fabric: name,
+                        key: NodeId([7; 32]),
+                        node: state.nodes[0].id,
+                        by: None,
+                    },
+                )
+            }
+        },
+        ("POST", ["fabric", "join"]) => {
+            let join: Join = serde_json::from_slice(body).unwrap();
+            if join.token != "weft1.a.b.c" {
+                return problem(
+                    ProblemKind::Forbidden,
+                    "the token is refused",
+                    "ask for a new one",
+                );
+            }
+            let by = Some("node2".into());
+            json(
+                200,
+                &Joined {
+                    fabric: "test".into(),
+                    key: NodeId([7; 32]),
+                    node: state.nodes[0].id,
+                    by,
+                },
+            )
+        }
+        ("GET", ["tokens"]) => json(200, &state.tokens),
+        ("POST", ["tokens"]) => {
+            let create: CreateToken = serde_json::from_slice(body).unwrap();
+            assert!(create.lifetime.is_none_or(|lifetime| lifetime == "10m"));
+            let token =
+                TokenView { id: TokenId("b".into()), expires: WallTime(1), labels: create.labels };
+            state.tokens.push(token.clone());
+            json(
+                200,
+                &TokenCreated { token: "weft1.a.b.c".into(), id: token.id, expires: token.expires },
+            )
+        }
+        ("DELETE", ["tokens", id]) => {
+            let before = state.tokens.len();
+            state.tokens.retain(|token| token.id.0 != *id);
+            if state.tokens.len() < before { json(200, &()) } else { no_such("token") }
+        }
+        _ => no_such("page"),
+    }
+}
+
+fn node_route(
+    state: &mut State,
+    method: &str,
+    id: &str,
+    rest: &[&str],
+    body: &[u8],
+) -> Response<Body> {
+    let Some(index) = state.nodes.iter().position(|node| node.id.to_string() == id) else {
+        return no_such("node");
+    };
+    match (method, rest) {
+        ("GET", []) => {
+            state.look();
+            let mut node = state.nodes[index].clone();
+            node.allocs =
+                state.alloc_views(None).into_iter().filter(|alloc| alloc.node == node.id).collect();
+            json(200, &node)
+        }
+        ("DELETE", []) => {
+            state.nodes.remove(index);
+            json(200, &())
+        }
+        ("POST", ["drain"]) => {
+            let drain: DrainBody = serde_json::from_slice(body).unwrap();
+            state.nodes[index].info.as_mut().unwrap().draining = drain.on;
+            if drain.on {
+                state
+                    .jobs
+                    .values_mut()
+                    .for_each(|job| job.allocs.retain(|alloc| alloc.node != index));
+            }
+            json(200, &())
+        }
+        _ => no_such("page"),
+    }
+}
+
+fn job_route(
+    state: &mut State,
+    method: &str,
+    view: JobView,
+    rest: &[&str],
+    query: &BTreeMap<String, String>,
+    body: &[u8],
+) -> Response<Body> {
+    match (method, rest) {
+        ("GET", []) => json(200, &view),
+        ("DELETE", []) => {
+            state
+                .jobs
+                .get_mut(&view.name)
+                .unwrap()
+                .allocs
+                .iter_mut()
+                .for_each(|alloc| alloc.stopping = true);
+            if view.running == 0 {
+                state.jobs.remove(&view.name);
+            } else {
+                state.ended.push(view.name);
+            }
+            json(200, &())
+        }
+        ("GET", ["explain"]) => json(
+            200,
+            &Explanation {
+                job: view.name.clone(),
+                coordinator: view.coordinator,
+                slots: (0..view.wanted)
+                    .map(|index| {
+                        let allocs: Vec<_> = state
+                            .alloc_views(Some(view.name.as_str()))
+                            .into_iter()
+                            .filter(|alloc| alloc.id.slot.index == index)
+                            .collect();
+                        let doing =
+                            if allocs.is_empty() { "no node can take it" } else { "nothing to do" };
+                        SlotExplanation { index, allocs, doing: doing.into() }
+                    })
+                    .collect(),
+                nodes: state.verdicts(&view.spec),
+            },
+        ),
+        ("POST", ["scale"]) => {
+            let scale: Scale = serde_json::from_slice(body).unwrap();
+            json(200, &state.submit(JobSpec { count: scale.count, ..view.spec }))
+        }
+        ("POST", ["restart"]) => {
+            let restart: RestartBody = serde_json::from_slice(body).unwrap();
+            let job = state.jobs.get_mut(&view.name).unwrap();
+            match restart.slot {
+                Some(slot) if slot < view.wanted => json(200, &()),
+                Some(_) => no_such("slot"),
+                None => {
+                    job.version += 1;
+                    let version = job.version;
+                    state.place(&view.name);
+                    json(
+                        200,
+                        &Submitted {
+                            job: view.name,
+                            version,
+                            changed: true,
+                            held_by: 3,
+                            members: 3,
+                        },
+                    )
+                }
+            }
+        }
+        ("GET", ["logs"]) if query["slot"].parse::<u32>().unwrap() >= view.wanted => {
+            no_such("slot")
+        }
+        ("GET", ["logs"]) => {
+            let first = query
+                .get("tail")
+                .map_or(0, |tail| state.log_lines.saturating_sub(tail.parse().unwrap()));
+            let lines: String = (first..state.log_lines)
+                .map(|line| format!("slot {} {} line {line}\n", query["slot"], query["stream"]))
+                .collect();
+            if !query.contains_key("follow") {
+                return Response::new(Either::Left(Full::new(lines.into())));
+            }
+            let (mut sender, body) = Channel::new(1);
+            tokio::task::spawn_local(async move {
+                let mut text = Bytes::from(lines);
+                while sender.send_data(text).await.is_ok() {
+                    text = Bytes::from_static(b"one more\n");
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            });
+            Response::new(Either::Right(body))
+        }
+        _ => no_such("page"),
+    }
+}
