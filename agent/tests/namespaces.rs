@@ -411,7 +411,7 @@ fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
         ["well", "full"].iter().map(|name| lab.machine(name)).collect();
     // A disk of its own for the state of the second.
     let state = machines[1].state.display().to_string();
-    machines[1].shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=8m tmpfs {state}"));
+    machines[1].shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=32m tmpfs {state}"));
     for machine in &mut machines {
         machine.start_agent();
     }
