@@ -166,6 +166,11 @@ impl Machine {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    fn log_file(&self) -> File {
+        let path = self.folder.join("log");
+        File::options().create(true).append(true).open(path).expect("a log")
+    }
+
     /// Switches it on. Nothing runs in it yet.
     pub fn power_on(&mut self) {
         assert!(self.init.is_none(), "{} is on", self.name);
@@ -173,7 +178,8 @@ impl Machine {
         let mut command = script();
         command.args(["init", &self.name]).arg(network).arg(self.cgroup_argument());
         dies_with_us(&mut command);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("bash");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(self.log_file()).spawn().expect("bash");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
@@ -212,8 +218,7 @@ impl Machine {
     pub fn start_agent(&mut self) {
         let config = self.folder.join("weftd.toml");
         fs::write(&config, self.config()).expect("a configuration");
-        let log = File::options().create(true).append(true).open(self.folder.join("log"));
-        let log = log.expect("a log");
+        let log = self.log_file();
         let mut command = self.command(WEFTD);
         command.arg("--config").arg(config);
         dies_with_us(&mut command);
