@@ -314,6 +314,10 @@ impl Node {
         }
         busy += outdated.iter().filter(|o| self.coordinator.retired.contains_key(&o.2)).count();
         outdated.sort();
+        if !outdated.is_empty() {
+            // Time alone makes room: look again in the next tick.
+            self.coordinator.dirty.insert(name.clone());
+        }
         let room = (spec.update.max_parallel as usize).saturating_sub(busy);
         for (_, node, alloc) in outdated.into_iter().take(room) {
             self.ask_to_retire(now, node, alloc, "a new version replaces it");
