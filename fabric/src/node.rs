@@ -73,7 +73,7 @@ pub enum Origin {
     },
     /// It was let in, and these came with the welcome: roster and keyring.
     Joined {
-        /// From [`Answer::Enrolled`](crate::io::Answer::Enrolled).
+        /// From [`Answer::Enrolled`].
         entries: Vec<Entry>,
     },
     /// It was here before: everything that [`Output::Persist`] wrote.
