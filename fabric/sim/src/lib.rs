@@ -13,6 +13,7 @@ pub mod machines;
 pub mod network;
 pub mod node;
 pub mod run;
+pub mod scenario;
 pub mod swarm;
 pub mod trace;
 pub mod units;

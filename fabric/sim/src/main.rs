@@ -1,11 +1,13 @@
 //! `weft-sim`: one seed, a swarm of seeds, a scenario, or a measurement.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fabric::node::Canary;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use weft_sim::run::Plan;
+use weft_sim::scenario;
 use weft_sim::swarm::{Failure, run_one, swarm};
 use weft_sim::trace::Detail;
 
@@ -31,6 +33,12 @@ enum Command {
         threads: Option<usize>,
         #[command(flatten)]
         one: One,
+    },
+    /// Runs scenario files, and compares their traces with what the files say.
+    Scenario {
+        /// Files; WEFT_REWRITE=1 writes the traces that came out back into them.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 
@@ -100,6 +108,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         None => one_seed(&arguments.one),
         Some(Command::Swarm { seeds, threads, one }) => many_seeds(seeds, threads, &one),
+        Some(Command::Scenario { files }) => scenarios(&files),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -172,4 +181,21 @@ fn many_seeds(seeds: u64, threads: Option<usize>, one: &One) -> anyhow::Result<(
             summary.failures.iter().map(|failure| failure.seed.to_string()).collect();
         bail!("failed seeds: {}", seeds.join(" "))
     }
+}
+
+fn scenarios(files: &[PathBuf]) -> anyhow::Result<()> {
+    for file in files {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let result = scenario::play(&text).with_context(|| file.display().to_string())?;
+        if result == text {
+            println!("{}: as expected", file.display());
+        } else if scenario::rewrites() {
+            std::fs::write(file, &result).with_context(|| file.display().to_string())?;
+            println!("{}: rewritten", file.display());
+        } else {
+            print!("{}", scenario::difference(&text, &result));
+            bail!("{}: another trace; WEFT_REWRITE=1 writes it down", file.display());
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,422 @@
+//! Scenarios: text files that tell a story, make it happen, and say what came of it.
+//!
+//! ```text
+//! # One of two nodes dies, and the other one takes over.
+//! nodes 2
+//! submit web cores=1
+//! run 5s
+//! crash a
+//! run 10s
+//! expect web healthy=1 on=b
+//! trace
+//! >     7.412 b sees a dead
+//! ```
+//!
+//! Lines that begin with `#` are comments. `trace` is followed by what happened since the trace before,
+//! each line behind a `> `. [`play`] returns the text with the traces that really came out: equal to the
+//! file, or a finding. With `WEFT_REWRITE=1` in the environment the files are rewritten.
+
+use anyhow::{Context, bail, ensure};
+use fabric::id::{JobName, NodeId};
+use fabric::io::{Answer, Request};
+use fabric::job::{CpuRequest, JobKind, JobSpec, Smt, duration};
+use std::collections::BTreeMap;
+
+use crate::disk::DiskMode;
+use crate::invariants::rest;
+use crate::machines;
+use crate::network::Quality;
+use crate::run::rest_within;
+use crate::trace::Detail;
+use crate::units::{BEHAVES, Behaviour, Temper, UnitState};
+use crate::workload;
+use crate::world::{Settings, World};
+
+/// Plays a scenario. Returns its text with the traces that came out, or the line that could not be
+/// played, or did not hold.
+pub fn play(text: &str) -> anyhow::Result<String> {
+    let mut stage = Stage::default();
+    let mut result = String::new();
+    for (number, line) in text.lines().enumerate() {
+        if line.starts_with('>') {
+            continue;
+        }
+        result.push_str(line);
+        result.push('\n');
+        let command = line.split('#').next().unwrap_or_default().trim();
+        if !command.is_empty() {
+            let told =
+                stage.act(command).with_context(|| format!("line {}: {line}", number + 1))?;
+            for line in told {
+                result.push_str(&format!("> {line}\n"));
+            }
+        }
+    }
+    Ok(result)
+}
+
+/// Whether traces that differ are to be written back.
+pub fn rewrites() -> bool {
+    std::env::var_os("WEFT_REWRITE").is_some_and(|value| value == "1")
+}
+
+/// The first lines in which two texts differ, for people.
+pub fn difference(expected: &str, actual: &str) -> String {
+    let (mut expected, mut actual) = (expected.lines(), actual.lines());
+    for number in 1.. {
+        match (expected.next(), actual.next()) {
+            (None, None) => break,
+            (one, other) if one == other => {}
+            (one, other) => {
+                let shown = |line: Option<&str>| line.unwrap_or("(the end)").to_owned();
+                return format!(
+                    "line {number}:\n  expected {}\n  came     {}\n",
+                    shown(one),
+                    shown(other)
+                );
+            }
+        }
+    }
+    String::new()
+}
+
+/// The world of a scenario, and what its jobs look like now.
+#[derive(Default)]
+struct Stage {
+    world: Option<World>,
+    seed: u64,
+    racks: BTreeMap<String, String>,
+    jobs: BTreeMap<JobName, JobSpec>,
+    answers_read: u64,
+}
+
+impl Stage {
+    fn act(&mut self, line: &str) -> anyhow::Result<Vec<String>> {
+        let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        match command {
+            "seed" => self.seed = one(&words)?.parse().context("a seed is a number")?,
+            "rack" => {
+                let [node, rack] = words[..] else { bail!("write `rack NODE NAME`") };
+                ensure!(self.world.is_none(), "racks are said before `nodes`");
+                self.racks.insert(node.into(), rack.into());
+            }
+            "nodes" => self.build(one(&words)?.parse().context("how many nodes")?)?,
+            "run" => {
+                let time = duration::parse(one(&words)?)?;
+                self.world()?.run_for(time)?;
+            }
+            "rest" => {
+                let time = duration::parse(one(&words)?)?;
+                rest_within(self.world()?, time)?;
+            }
+            "submit" => self.submit(&words)?,
+            "scale" => {
+                let [job, count, at @ ..] = &words[..] else { bail!("write `scale JOB COUNT`") };
+                let (job, count) = (JobName::new(job)?, count.parse().context("a count")?);
+                if let Some(spec) = self.jobs.get_mut(&job) {
+                    spec.count = count;
+                }
+                let by = "somebody".into();
+                self.ask(at, Request::Scale { job, count, by })?;
+            }
+            "stop" => {
+                let [job, at @ ..] = &words[..] else { bail!("write `stop JOB`") };
+                self.ask(at, Request::Stop { job: JobName::new(job)? })?;
+            }
+            "restart-job" => {
+                let [job, at @ ..] = &words[..] else { bail!("write `restart-job JOB`") };
+                let (job, by) = (JobName::new(job)?, "somebody".into());
+                self.ask(at, Request::RestartJob { job, by })?;
+            }
+            "drain" | "undrain" => {
+                let [node, at @ ..] = &words[..] else { bail!("write `{command} NODE`") };
+                let node = self.identity(node)?;
+                self.ask(at, Request::Drain { node, on: command == "drain" })?;
+            }
+            "expect" => self.expect(&words)?,
+            "trace" => return Ok(self.world()?.trace.take_lines()),
+            _ => self.disturb(command, rest, &words)?,
+        }
+        Ok(Vec::new())
+    }
+
+    /// Everything that goes wrong, and what makes it well again.
+    fn disturb(&mut self, command: &str, rest: &str, words: &[&str]) -> anyhow::Result<()> {
+        match command {
+            "crash" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.crash_agent(node);
+            }
+            "poweroff" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.power_off(node);
+            }
+            "wipe" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.wipe(node);
+            }
+            "restart" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.restart(node);
+            }
+            "split" => {
+                let (one, other) = self.sides(rest, "|")?;
+                self.world()?.split(&one, &other);
+                self.world()?.split(&other, &one);
+            }
+            "oneway" => {
+                let (from, to) = self.sides(rest, "->")?;
+                self.world()?.split(&from, &to);
+            }
+            "heal" => self.world()?.heal_network(),
+            "disk" => {
+                let [node, mode] = words else { bail!("write `disk NODE well|slow|full`") };
+                let mode = match *mode {
+                    "well" => DiskMode::Well,
+                    "slow" => DiskMode::Slow,
+                    "full" => DiskMode::Refusing,
+                    other => bail!("a disk is well, slow or full, not {other:?}"),
+                };
+                let node = self.node(node)?;
+                self.world()?.set_disk(node, mode);
+            }
+            "units" => {
+                let [node, temper] = words else {
+                    bail!("write `units NODE well|slow|refusing|crash-looping`")
+                };
+                let temper = match *temper {
+                    "well" => Temper::Well,
+                    "slow" => Temper::Slow,
+                    "refusing" => Temper::Refusing,
+                    "crash-looping" => Temper::CrashLooping,
+                    other => bail!("a unit manager is never {other:?}"),
+                };
+                let node = self.node(node)?;
+                self.world()?.set_temper(node, temper);
+            }
+            "clock" => {
+                let [node, jump] = words else { bail!("write `clock NODE +1d` or `-1d`") };
+                let (sign, amount) = jump.split_at(1);
+                let ms = duration::parse(amount)?.as_millis() as i64;
+                let ms = match sign {
+                    "+" => ms,
+                    "-" => -ms,
+                    _ => bail!("a jump begins with + or -"),
+                };
+                let node = self.node(node)?;
+                self.world()?.set_clock(node, None, ms);
+            }
+            "pause" => {
+                let [node, time] = words else { bail!("write `pause NODE 5s`") };
+                let (node, time) = (self.node(node)?, duration::parse(time)?);
+                let world = self.world()?;
+                world.pause(node, world.time + time);
+            }
+            other => bail!("there is no command {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, nodes: usize) -> anyhow::Result<()> {
+        ensure!(self.world.is_none(), "the world is there already");
+        ensure!((1..=26).contains(&nodes), "1 to 26 nodes, named a to z");
+        let names = ('a'..='z').take(nodes).map(String::from);
+        let machines = names.map(|name| {
+            let mut hardware = machines::plain();
+            if let Some(rack) = self.racks.get(&name) {
+                hardware.labels.insert("rack".into(), rack.clone());
+            }
+            (name, hardware)
+        });
+        let settings = Settings {
+            seed: self.seed,
+            quality: Quality::default(),
+            canary: None,
+            rediscovery: None,
+            detail: Detail::Story,
+            print: false,
+        };
+        let mut world = World::new(settings, machines.collect());
+        world.found_and_join();
+        self.world = Some(world);
+        Ok(())
+    }
+
+    /// `submit web count=3 cores=1 health behaves=exits=2s at=b`: what is not said stays as it was.
+    fn submit(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        let [name, settings @ ..] = words else { bail!("write `submit JOB SETTING=VALUE ...`") };
+        let name = JobName::new(name)?;
+        let before = self.jobs.get(&name).cloned();
+        let mut spec = before.unwrap_or_else(|| workload::service(name.clone()));
+        let mut at = Vec::new();
+        for setting in settings {
+            let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+            let number = || value.parse::<u32>().with_context(|| format!("{key} is a number"));
+            match key {
+                "count" => spec.count = number()?,
+                "system" => spec.kind = JobKind::System,
+                "cores" => {
+                    let cores = u16::try_from(number()?)?;
+                    spec.resources.cpu = CpuRequest::Exclusive { cores, smt: Smt::Whole };
+                }
+                "memory" => {
+                    let bytes = fabric::job::parse_bytes(value);
+                    spec.resources.memory = bytes.context("memory is like 64MiB")?;
+                }
+                "version" => {
+                    spec.task.env.insert("VERSION".into(), value.into());
+                }
+                "behaves" => {
+                    Behaviour::parse(value)?;
+                    spec.task.env.insert(BEHAVES.into(), value.into());
+                }
+                "health" => spec.health = Some(workload::health()),
+                "parallel" => spec.update.max_parallel = number()?,
+                "attempts" => spec.restart.attempts = number()?,
+                "rack" => {
+                    spec.placement.constraints =
+                        vec![format!("labels.rack == \"{value}\"").parse()?];
+                }
+                "at" => at.push(*setting),
+                other => bail!("a job has no setting {other:?} here"),
+            }
+        }
+        self.jobs.insert(name, spec.clone());
+        let by = "somebody".into();
+        self.ask(&at, Request::Submit { spec: Box::new(spec), by, expected_version: None })
+    }
+
+    /// Asks the node that `at=NODE` names, or the first one that runs.
+    fn ask(&mut self, at: &[&str], request: Request) -> anyhow::Result<()> {
+        let node = match at {
+            [] => *self.world()?.running().first().context("no node runs")?,
+            [at] => {
+                let name = at.strip_prefix("at=").context("write `at=NODE`")?;
+                self.node(name)?
+            }
+            _ => bail!("one node is asked, not {}", at.len()),
+        };
+        let asked = self.world()?.request(node, request).context("that node does not run")?;
+        self.answers_read = asked;
+        Ok(())
+    }
+
+    /// `expect web healthy=3 on=a,b` | `expect a sees b dead` | `expect answer held=2` |
+    /// `expect answer refused` | `expect drained a` | `expect equal`
+    fn expect(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        match words {
+            ["answer", wanted] => self.expect_answer(wanted),
+            ["equal"] => Ok(rest::invariant_views_converge_after_heal(self.world()?)
+                .map_err(anyhow::Error::msg)?),
+            ["rest"] => match rest::unrest(self.world()?) {
+                Some(violation) => Err(violation.into()),
+                None => Ok(()),
+            },
+            ["empty", node] => {
+                let node = self.node(node)?;
+                let units = self.world()?.nodes[node].units.there().count();
+                ensure!(units == 0, "{units} units are there");
+                Ok(())
+            }
+            [node, "sees", other, state] => {
+                let (node, other) = (self.node(node)?, self.identity(other)?);
+                let core = self.world()?.nodes[node].core().context("that node does not run")?;
+                let view = core.nodes().into_iter().find(|view| view.id == other);
+                let seen = view.map_or("nothing".into(), |view| view.state.to_string());
+                ensure!(seen == *state, "it sees it {seen}");
+                Ok(())
+            }
+            [job, wishes @ ..] if !wishes.is_empty() => self.expect_job(job, wishes),
+            _ => bail!("expected what?"),
+        }
+    }
+
+    fn expect_answer(&mut self, wanted: &str) -> anyhow::Result<()> {
+        let id = self.answers_read;
+        let answer = self.world()?.answers.get(&id).context("there is no answer yet")?;
+        let fits = match (wanted.split_once('='), &answer.1) {
+            (Some(("held", held)), Answer::Submitted(told)) => held.parse() == Ok(told.held_by),
+            (Some(("version", version)), Answer::Submitted(told)) => {
+                version.parse() == Ok(told.version)
+            }
+            (None, Answer::Refused(_)) => wanted == "refused",
+            (None, Answer::Done | Answer::Submitted(_)) => wanted == "done",
+            _ => false,
+        };
+        ensure!(fits, "the answer was {:?}", answer.1);
+        Ok(())
+    }
+
+    /// What really runs of a job, and where.
+    fn expect_job(&mut self, job: &str, wishes: &[&str]) -> anyhow::Result<()> {
+        let job = JobName::new(job)?;
+        let world = self.world()?;
+        let (mut running, mut places, mut versions) = (0, Vec::new(), Vec::new());
+        for machine in &world.nodes {
+            for (alloc, unit) in machine.units.there() {
+                if alloc.slot.job == job && unit.state == UnitState::Running {
+                    running += 1;
+                    places.push(machine.name.as_str());
+                    versions.extend(unit.launch.task.env.get("VERSION").cloned());
+                }
+            }
+        }
+        let told = format!("{running} run, on {places:?}, versions {versions:?}");
+        places.dedup();
+        versions.dedup();
+        for wish in wishes {
+            let (key, value) = wish.split_once('=').context("write KEY=VALUE")?;
+            let view = |world: &World| {
+                let core = world.nodes.iter().find_map(|machine| machine.core());
+                core.and_then(|core| core.jobs().into_iter().find(|view| view.name == job))
+            };
+            let fits = match key {
+                "running" => value.parse() == Ok(running),
+                "healthy" => view(world).is_some_and(|view| value.parse() == Ok(view.healthy)),
+                "state" => view(world).is_some_and(|view| value == view.state.to_string()),
+                "on" => value.split(',').eq(places.iter().copied()),
+                "version" => versions == [value],
+                other => bail!("a job has no {other:?} here"),
+            };
+            ensure!(
+                fits,
+                "not {wish}: {told}; {:?}",
+                view(world).map(|view| (view.healthy, view.state))
+            );
+        }
+        Ok(())
+    }
+
+    fn world(&mut self) -> anyhow::Result<&mut World> {
+        self.world.as_mut().context("first say `nodes N`")
+    }
+
+    fn node(&mut self, name: &str) -> anyhow::Result<usize> {
+        self.world()?.named(name).with_context(|| format!("there is no node {name:?}"))
+    }
+
+    fn identity(&mut self, name: &str) -> anyhow::Result<NodeId> {
+        let node = self.node(name)?;
+        Ok(self.world()?.nodes[node].identity)
+    }
+
+    fn sides(&mut self, rest: &str, sign: &str) -> anyhow::Result<(Vec<usize>, Vec<usize>)> {
+        let (one, other) =
+            rest.split_once(sign).with_context(|| format!("write `a {sign} b c`"))?;
+        let mut side = |names: &str| {
+            names.split_whitespace().map(|name| self.node(name)).collect::<anyhow::Result<Vec<_>>>()
+        };
+        Ok((side(one)?, side(other)?))
+    }
+}
+
+fn one<'a>(words: &[&'a str]) -> anyhow::Result<&'a str> {
+    match words {
+        [word] => Ok(word),
+        _ => bail!("one word is wanted here, not {}", words.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
