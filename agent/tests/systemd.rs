@@ -253,7 +253,8 @@ impl Machine {
 
     /// What the agent said.
     fn log(&self) -> String {
-        let journal = self.command("journalctl").args(["-u", "weftd", "--no-pager", "-o", "cat"]).output();
+        let journal =
+            self.command("journalctl").args(["-u", "weftd", "--no-pager", "-o", "cat"]).output();
         journal.map(|output| testbed::shown(&output)).unwrap_or_default()
     }
 }
