@@ -22,14 +22,14 @@ setup:
 	@demo/setup.sh
 
 # The tests and the demo use the same programs.
-build:
+build: setup
 	$(CARGO) build --workspace --bins
 
-test:
+test: setup
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root: the tests in network namespaces and on systemd will be skipped"
 	$(CARGO) test --workspace
 
-test-swarm:
+test-swarm: setup
 	$(CARGO) build -p weft-sim
 	$(TARGET)/debug/weft-sim swarm --seeds $(SEEDS) --nodes $(NODES) --minutes $(MINUTES)
 	@echo "make test-swarm: a planted bug must be caught:"
@@ -47,7 +47,7 @@ bench:
 	$(CARGO) bench -p weft-agent --bench fabric -- $(if $(SMALL),--small) \
 	    --placements $(abspath $(TARGET))/bench/placements.jsonl
 
-lint:
+lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
