@@ -1,16 +1,17 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
 # make test         every test; those that need root or a program say so when they are skipped
-# make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=10
+# make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=4
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make lint         formatting, clippy, documentation: warnings are errors
 
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 500
 NODES ?= 20
-MINUTES ?= 10
+MINUTES ?= 4
 
 .PHONY: all setup build test test-swarm demo bench lint
 .DEFAULT_GOAL := all
@@ -28,12 +29,11 @@ test:
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root: the tests in network namespaces and on systemd will be skipped"
 	$(CARGO) test --workspace
 
-# One binary, optimized: a seed is minutes of a fabric's life.
 test-swarm:
-	$(CARGO) build --profile swarm -p weft-sim
-	$(TARGET)/swarm/weft-sim swarm --seeds $(SEEDS) --nodes $(NODES) --minutes $(MINUTES)
+	$(CARGO) build -p weft-sim
+	$(TARGET)/debug/weft-sim swarm --seeds $(SEEDS) --nodes $(NODES) --minutes $(MINUTES)
 	@echo "make test-swarm: a planted bug must be caught:"
-	@if $(TARGET)/swarm/weft-sim swarm --seeds 20 --nodes $(NODES) --minutes $(MINUTES) --canary forgets-a-claim; \
+	@if $(TARGET)/debug/weft-sim swarm --seeds 20 --nodes $(NODES) --minutes $(MINUTES) --canary forgets-a-claim; \
 	then echo "make test-swarm: the planted bug was not caught"; exit 1; \
 	else echo "make test-swarm: caught"; fi
 
@@ -41,8 +41,11 @@ demo: build
 	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft
 
 bench:
-	$(CARGO) build --release -p weft-agent -p weft-cli --bins
-	$(CARGO) bench -p weft-agent --bench fabric -- $(if $(SMALL),--small)
+	@demo/setup.sh bench
+	@mkdir -p $(TARGET)/bench
+	$(CARGO) bench -p weft-fabric --bench placement | tee $(TARGET)/bench/placements.jsonl
+	$(CARGO) bench -p weft-agent --bench fabric -- $(if $(SMALL),--small) \
+	    --placements $(abspath $(TARGET))/bench/placements.jsonl
 
 lint:
 	$(CARGO) fmt --all --check

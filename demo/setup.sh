@@ -17,6 +17,7 @@ mmdebstrap       mmdebstrap         tests: machines with systemd
 dbus-daemon      dbus               tests: machines with systemd
 avahi-daemon     avahi-daemon       tests: discovery beside Avahi
 avahi-browse     avahi-utils        tests: discovery beside Avahi
+dnsmasq          dnsmasq-base       tests: discovery by unicast DNS
 '
 [ "${1:-}" != bench ] || needed+='
 serf             serf               bench: the same measured beside it

@@ -74,9 +74,7 @@ pub struct Membership {
 pub fn look(state: &Path) -> Machine {
     Machine {
         written: write_probe(state).map_err(|error| error.to_string()),
-        space: nix::sys::statvfs::statvfs(state)
-            .ok()
-            .map(|found| found.blocks_available() as u64 * found.fragment_size() as u64),
+        space: nix::sys::statvfs::statvfs(state).ok().map(|found| bytes_free(&found)),
         ephemeral_ports: std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
             .ok()
             .and_then(|text| {
@@ -84,6 +82,11 @@ pub fn look(state: &Path) -> Machine {
                 Some((numbers.next()??, numbers.next()??))
             }),
     }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "both have 32 bits on 32-bit machines")]
+fn bytes_free(found: &nix::sys::statvfs::Statvfs) -> u64 {
+    found.blocks_available() as u64 * found.fragment_size() as u64
 }
 
 fn write_probe(state: &Path) -> std::io::Result<()> {

@@ -49,7 +49,8 @@ mod units;
 const CALLS_MAX: usize = 64;
 /// Events of units that wait for the loop; the executor waits for a place.
 const UNIT_EVENTS_MAX: usize = 512;
-/// Attempts to join that are over and wait for the loop: there is one at a time.
+/// Attempts to join, and looks at the hardware, that are over and wait for the loop: there is one of each
+/// at a time.
 const OUTCOMES_MAX: usize = 1;
 /// Nodes remembered from discovery.
 const FOUND_MAX: usize = 4096;
@@ -76,6 +77,7 @@ pub struct Driver {
     local: Local,
     topology: Topology,
     topology_looked: Instant,
+    looks: mpsc::Sender<Topology>,
     executor: Executor,
     executor_reason: String,
     units: mpsc::Sender<UnitCommand>,
@@ -149,8 +151,15 @@ impl Driver {
         let (discovery, discovery_trouble) =
             start_discovery(&config, &name, &identity, fabric.as_ref(), sockets.address.port());
         let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);
-        let channels =
-            Channels { calls: calls_received, units: units_received, checked, written, joined };
+        let (looks, looked) = mpsc::channel(OUTCOMES_MAX);
+        let channels = Channels {
+            calls: calls_received,
+            units: units_received,
+            checked,
+            written,
+            joined,
+            looked,
+        };
         let mut driver = Self {
             clock,
             started,
@@ -162,6 +171,7 @@ impl Driver {
             local: addresses::local(),
             topology: local::topology(&config, &choice.executor)?,
             topology_looked: started.at,
+            looks,
             executor: choice.executor,
             executor_reason: choice.reason,
             units,
@@ -245,6 +255,7 @@ impl Driver {
             Wake::Joined(outcome) => self.join_ended(*outcome),
             Wake::Discovered(event) => self.discovered(event),
             Wake::Links => self.look_at_addresses(),
+            Wake::Looked(topology) => self.looked(*topology),
             Wake::Deadline => {
                 if let Some(member) = &mut self.member
                     && member.node.next_deadline().is_some_and(|deadline| deadline <= now.at)
@@ -268,17 +279,21 @@ impl Driver {
     }
 
     fn carry_out(&mut self) {
+        let now = self.clock.now();
         let Some(member) = &mut self.member else { return };
-        let trust_changed = member.carry_out(&mut Hands {
-            gossip: &self.sources.gossip,
-            bound: self.bound,
-            local: &self.local,
-            store: &self.store,
-            units: &self.units,
-            checks: &mut self.checks,
-            events: &mut self.events,
-            counts: &mut self.counts,
-        });
+        let trust_changed = member.carry_out(
+            now,
+            &mut Hands {
+                gossip: &self.sources.gossip,
+                bound: self.bound,
+                local: &self.local,
+                store: &self.store,
+                units: &self.units,
+                checks: &mut self.checks,
+                events: &mut self.events,
+                counts: &mut self.counts,
+            },
+        );
         if trust_changed {
             // Whoever was found before the roster knew it is of interest now.
             for found in self.found.values().cloned().collect::<Vec<_>>() {
@@ -313,6 +328,7 @@ impl Driver {
     fn call(&mut self, now: Now, call: Call) {
         self.counts.calls += 1;
         let Call { operation, by, answer } = call;
+        let by = format!("{by}@{}", self.name);
         let operation = match (&mut self.member, operation) {
             (_, Operation::Init(init)) => return self.init(&init, answer),
             (_, Operation::Join(join)) => return self.join(&join, answer),
@@ -401,7 +417,7 @@ impl Driver {
         match incoming {
             Incoming::Message { from, address, message } => {
                 let Some(member) = &mut self.member else { return };
-                member.heard(from, address);
+                member.heard(now, from, address);
                 member.node.handle(now, Input::Message { from, message });
             }
             Incoming::Enrol { node, name, token, secret_hash, answer } => {
@@ -477,15 +493,22 @@ impl Driver {
         }
     }
 
-    fn look_at_hardware(&mut self) {
-        match local::topology(&self.config, &self.executor) {
-            Ok(topology) if topology == self.topology => {}
-            Ok(topology) => {
-                tracing::info!("the hardware changed");
-                self.topology = topology;
-                self.changed();
-            }
+    /// Looks at the hardware beside the loop: on a large machine that takes a while.
+    fn look_at_hardware(&self) {
+        let (config, executor) = (self.config.clone(), self.executor.clone());
+        let looks = self.looks.clone();
+        tokio::task::spawn_blocking(move || match local::topology(&config, &executor) {
+            // Nobody listens: the agent ends. Full: another look is about to be taken in.
+            Ok(topology) => drop(looks.try_send(topology)),
             Err(error) => tracing::warn!(%error, "cannot look at the hardware"),
+        });
+    }
+
+    fn looked(&mut self, topology: Topology) {
+        if topology != self.topology {
+            tracing::info!("the hardware changed");
+            self.topology = topology;
+            self.changed();
         }
     }
 

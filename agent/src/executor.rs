@@ -34,7 +34,7 @@ mod on_systemd;
 mod tests;
 
 pub use desk::Events;
-pub use output::{Channel, LogChunk, LogQuery, LogStream};
+pub use output::{Channel, LogQuery, LogStream};
 
 /// Which executor the owner of the machine wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -110,19 +110,20 @@ impl Executor {
         }
     }
 
-    /// Starts a unit.
+    /// Starts a unit. Like [`Executor::stop`] and [`Executor::confine`] it waits for nothing, not
+    /// even for room in the channel of events; call them within the runtime.
     pub async fn start(&self, launch: Launch) {
         match self {
-            Executor::Systemd(systemd) => systemd.start(launch).await,
-            Executor::Direct(direct) => direct.start(launch).await,
+            Executor::Systemd(systemd) => systemd.start(launch),
+            Executor::Direct(direct) => direct.start(launch),
         }
     }
 
     /// Ends a unit: its stop signal to every process of it, and after its stop timeout, kill.
     pub async fn stop(&self, alloc: &AllocId, run: u32) {
         match self {
-            Executor::Systemd(systemd) => systemd.stop(alloc, run).await,
-            Executor::Direct(direct) => direct.stop(alloc, run).await,
+            Executor::Systemd(systemd) => systemd.stop(alloc, run),
+            Executor::Direct(direct) => direct.stop(alloc, run),
         }
     }
 

@@ -59,6 +59,7 @@ impl Identity {
     ///
     /// # Errors
     /// Only when the kernel has no random numbers.
+    #[cfg(test)]
     pub fn ephemeral() -> anyhow::Result<Self> {
         Ok(Self { keys: Keys::from_pkcs8(generate()?)? })
     }

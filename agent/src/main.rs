@@ -22,7 +22,9 @@ use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 mod clock;
 mod config;
@@ -176,8 +178,8 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn filter(text: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(text).with_context(|| {
+fn filter(text: &str) -> anyhow::Result<Targets> {
+    text.parse().with_context(|| {
         format!("log: {text:?} is no filter: write info, or info,weftd::driver=debug")
     })
 }
@@ -185,14 +187,14 @@ fn filter(text: &str) -> anyhow::Result<EnvFilter> {
 /// Logs to stderr: the service manager's journal takes it from there, and adds the time itself.
 fn start_log(text: &str) -> anyhow::Result<()> {
     use std::io::IsTerminal;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(text)?)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter(text)?);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init();
+        registry.with(lines.without_time()).init();
     } else {
-        log.init();
+        registry.with(lines).init();
     }
     Ok(())
 }

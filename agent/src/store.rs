@@ -43,6 +43,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// When they cannot be read.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the agent reads all rows when it opens"))]
     fn load(&mut self) -> Result<Vec<Row>, StoreError>;
 
     /// A note of the agent.
@@ -108,14 +109,15 @@ pub fn open(state: &Path) -> anyhow::Result<Opened> {
     Ok(Opened { store: Box::new(store), rows, warnings })
 }
 
-/// A store that is gone with the process: for a node without a disk of its own, which then fetches its
-/// table from the others after every start.
+/// A store that is gone with the process, for tests.
+#[cfg(test)]
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     notes: BTreeMap<String, Vec<u8>>,
 }
 
+#[cfg(test)]
 impl Store for MemoryStore {
     fn load(&mut self) -> Result<Vec<Row>, StoreError> {
         Ok(self.rows.clone().into_iter().collect())

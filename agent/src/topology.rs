@@ -17,7 +17,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-pub use share::{Share, ShareError, narrow};
+pub use share::{Share, narrow};
 
 /// Bytes of any one file that is read here.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -61,6 +61,7 @@ fn the_last_of_two_nodes_takes_work_and_runs_what_the_dead_one_ran() {
     // The one that founded the fabric.
     machines[0].power_off();
     let survivor = &machines[1];
+    survivor.wait_alive(1);
     survivor.wait_healthy("before");
     assert!(survivor.live("before").iter().all(|alloc| alloc.node_name == survivor.name));
     assert_eq!(survivor.processes_of("before").len(), 2);
@@ -141,7 +142,7 @@ fn what_a_stranger_sends_is_dropped_and_counted_and_changes_nothing() {
         machine.wait_healthy("treasure");
     }
     let running = pids(&machines, "treasure");
-    let print = wait_equal(&machines);
+    let print = settled(&machines);
     let refused = |reason: &str| {
         machines[0].counter(&format!("weft_gossip_refused_total{{reason=\"{reason}\"}}"))
     };
@@ -184,12 +185,11 @@ fn what_a_stranger_sends_is_dropped_and_counted_and_changes_nothing() {
         std::thread::sleep(Duration::from_millis(2));
     }
     for datagram in &heard {
-        // As it was, with one bit changed, and cut off.
+        // As it was, as the one that a sender would send much later, and cut off.
         send(&gossip, datagram);
-        let mut damaged = datagram.clone();
-        let middle = damaged.len() / 2;
-        damaged[middle] ^= 1;
-        send(&gossip, &damaged);
+        let mut forged = datagram.clone();
+        forged[COUNTER] ^= 1;
+        send(&gossip, &forged);
         send(&gossip, &datagram[..datagram.len() - 1]);
         send(&streams, datagram);
     }
@@ -213,7 +213,7 @@ fn what_a_stranger_sends_is_dropped_and_counted_and_changes_nothing() {
         assert_eq!(machine.fabric_status().jobs, 1);
         machine.wait_alive(2);
     }
-    assert_eq!(wait_equal(&machines), print, "the table is what it was");
+    assert_eq!(settled(&machines), print, "the table is what it was");
     assert_eq!(pids(&machines, "treasure"), running, "nothing was restarted");
 }
 
@@ -257,7 +257,15 @@ fn a_token_that_is_wrong_or_worn_out_is_refused_on_both_sides() {
     }
     // Each side says so, and the member says it once.
     assert!(joiner.log().contains("not let in"));
-    assert_eq!(member.log().matches("not let in").count(), 1, "{}", member.log());
+    let log = member.log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("not let in")).collect();
+    let source = |line: &str| {
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next());
+        let address = address.and_then(|address| address.rsplit_once(':'));
+        address.map(|(address, _)| address.to_owned()).unwrap_or_else(|| panic!("{line}"))
+    };
+    let sources: BTreeSet<String> = said.iter().map(|line| source(line)).collect();
+    assert!(!said.is_empty() && said.len() == sources.len(), "once for each source: {log}");
 
     // A token of another fabric: nobody here is asked, and it says why.
     let mut other = lab.machine("other");
@@ -281,6 +289,10 @@ fn a_token_that_is_wrong_or_worn_out_is_refused_on_both_sides() {
     assert_eq!(joined.by.as_deref(), Some(member.name.as_str()));
     member.wait_alive(2);
 }
+
+/// Where a sealed datagram counts the datagrams of its sender: after version, key, sender, generation
+/// and salt. A replay is told by it before anything is opened.
+const COUNTER: usize = 1 + 4 + 32 + 8 + 8;
 
 /// A token with a secret that nobody gave out, whose checksum fits.
 fn guessed(token: &str) -> String {
@@ -399,7 +411,7 @@ fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
         ["well", "full"].iter().map(|name| lab.machine(name)).collect();
     // A disk of its own for the state of the second.
     let state = machines[1].state.display().to_string();
-    machines[1].shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=8m tmpfs {state}"));
+    machines[1].shell(&format!("mkdir -p {state} && mount -t tmpfs -o size=32m tmpfs {state}"));
     for machine in &mut machines {
         machine.start_agent();
     }
@@ -420,6 +432,7 @@ fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
     machines[1].wait("says that its disk refuses", || {
         machines[1].status().warnings.iter().any(|text| text.contains("disk")).then_some(())
     });
+    println!("it says: {:?}", machines[1].status().warnings);
     machines[0].wait("explains that", || {
         let explained: fabric::api::Explanation = machines[0].get("/v1/jobs/refused/explain");
         let verdicts: &[Verdict] = &explained.nodes;
@@ -434,10 +447,21 @@ fn a_node_whose_disk_is_full_keeps_what_it_runs_and_takes_no_more() {
     assert!(machines[0].live("elsewhere").iter().all(|alloc| alloc.node_name == "well"));
 
     machines[1].shell(&format!("rm {state}/filler"));
-    machines[1].wait_healthy("refused");
+    machines[1].wait("takes it back", || machines[1].status().warnings.is_empty().then_some(()));
+    machines[0].submit(&job("welcome", 1, there));
+    machines[1].wait_healthy("welcome");
     assert_eq!(machines[1].processes_of("kept"), running);
-    assert!(machines[1].status().warnings.is_empty());
     wait_equal(&machines);
+}
+
+/// The fingerprint of all views once it stays the same: a node that has just started still learns its
+/// own addresses, and says so.
+fn settled(machines: &[Machine]) -> String {
+    wait_until("the views stay as they are", || {
+        let print = wait_equal(machines);
+        std::thread::sleep(Duration::from_secs(3));
+        (wait_equal(machines) == print).then_some(print)
+    })
 }
 
 /// Processes of a job, machine by machine.

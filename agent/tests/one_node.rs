@@ -155,3 +155,26 @@ fn a_configuration_that_makes_no_sense_is_exit_2_and_says_where() {
     let (code, said) = weftd(&["--confg".as_ref()]);
     assert_eq!((code, said.contains("--config")), (Some(2), true), "{said}");
 }
+
+#[test]
+fn the_service_manager_is_told_that_it_is_ready_how_it_stands_and_that_it_turns() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let agent = Agent::start_with(
+        "one",
+        &[("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "600000")],
+    );
+    agent.call("POST", "/v1/fabric/init", None).expect(200);
+    let mut told = Vec::new();
+    let mut buffer = [0; 4096];
+    let wanted = ["READY=1", "WATCHDOG=1", "STATUS=weft: 1 nodes alive, 0 of 0 slots healthy"];
+    while !wanted.iter().all(|line| told.iter().any(|said: &String| said.contains(line))) {
+        let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {told:?}"));
+        told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    let ready = told.iter().position(|said| said.contains("READY=1"));
+    let turns = told.iter().position(|said| said.contains("WATCHDOG=1"));
+    assert!(ready < turns, "{told:?}");
+}

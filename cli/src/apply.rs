@@ -145,7 +145,8 @@ fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
         head.row([format!("{} is new", plan.job).into()]);
         // Against an empty job of the same command: the defaults are no news.
         let empty = JobSpec::service(spec.name.clone(), Vec::new());
-        for change in JobSpec::changes(Some(&empty), spec) {
+        let said = JobSpec::changes(Some(&empty), spec).into_iter();
+        for change in said.filter(|change| change.after.is_some()) {
             change_row(&mut changes, &SpecChange { before: None, ..change });
         }
     } else if plan.changes.is_empty() {

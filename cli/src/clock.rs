@@ -20,9 +20,10 @@ pub fn age(now: WallTime, then: WallTime) -> String {
     rounded(now.since(then))
 }
 
-/// How long until `then`: as [`age`].
+/// How long until `then`: as [`age`], but rounded up a little, so that an hour that
+/// has just begun is an hour.
 pub fn until(now: WallTime, then: WallTime) -> String {
-    rounded(then.since(now))
+    rounded(then.since(now) + Duration::from_secs(5))
 }
 
 fn rounded(duration: Duration) -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::arguments::{JobOrSlot, Watch};
 use crate::exit::{Exit, Failure};
-use crate::screen::{Cell, Table, Tone};
+use crate::screen::{Cell, Table, Tone, plural};
 use crate::watch::{self, Goal};
 use crate::{Context, apply, clock};
 
@@ -209,7 +209,10 @@ pub async fn stop(
     timeout: Option<Duration>,
 ) -> Result<Exit, Failure> {
     let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
-    let question = format!("stop {job} with its {} running slots, and forget it?", view.running);
+    let question = format!(
+        "stop {job} with its {}, and forget it?",
+        plural(view.running as usize, "running slot")
+    );
     if !context.screen.confirm(&question, yes)? {
         return Err(Failure::failed("nothing was changed"));
     }

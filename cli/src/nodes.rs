@@ -6,7 +6,7 @@ use fabric::resources::bytes;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
-use crate::screen::{Cell, Table, Tone};
+use crate::screen::{Cell, Table, Tone, plural};
 use crate::watch::{self, Ended};
 use crate::{Context, clock, jobs};
 
@@ -142,10 +142,10 @@ pub async fn show(context: &Context, wanted: &str) -> Result<Exit, Failure> {
 pub async fn remove(context: &Context, wanted: &str, yes: bool) -> Result<Exit, Failure> {
     let node = find(context, wanted).await?;
     let question = format!(
-        "remove {} ({}) from the fabric? Its {} allocations are placed elsewhere, and it needs a new token to come back.",
+        "remove {} ({}) from the fabric? What it runs ({}) is placed elsewhere, and it needs a new token to come back.",
         node.name,
         node.id.short(),
-        node.allocs.len()
+        plural(node.allocs.len(), "allocation")
     );
     if !context.screen.confirm(&question, yes)? {
         return Err(Failure::failed("nothing was changed"));
@@ -177,7 +177,8 @@ pub async fn drain(
                 return Ok(());
             }
             if last.replace(view.allocs.len()) != Some(view.allocs.len()) {
-                context.screen.say(&format!("{} allocations are left", view.allocs.len()));
+                let left = plural(view.allocs.len(), "allocation");
+                context.screen.say(&format!("{left} left on {}", node.name));
             }
             tokio::time::sleep(watch::POLL).await;
         }

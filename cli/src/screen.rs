@@ -224,6 +224,11 @@ fn paint(text: &str, tone: Tone, colour: bool) -> String {
     if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
 }
 
+/// `1 slot`, `2 slots`.
+pub fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// `text` without anything that could move a terminal's cursor: names and reasons come from afar.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

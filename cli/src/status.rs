@@ -4,7 +4,7 @@ use fabric::api::{FabricStatus, Finding, FindingLevel, NodeState, Status};
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
-use crate::screen::{Cell, Table, Tone};
+use crate::screen::{Cell, Table, Tone, plural};
 
 /// This node and its fabric. Degraded when something is not as it should be.
 pub async fn status(context: &Context) -> Result<Exit, Failure> {
@@ -65,12 +65,13 @@ fn troubles(status: &Status) -> Vec<String> {
             format!("{count} {} {state}", if count == 1 { "node is" } else { "nodes are" })
         })
         .collect();
-    if fabric.unplaceable > 0 {
-        troubles.push(format!("{} slots are unplaceable", fabric.unplaceable));
-    }
     let missing = fabric.wanted.saturating_sub(fabric.healthy);
     if missing > 0 {
-        troubles.push(format!("{missing} slots are not healthy"));
+        let missing = plural(missing as usize, "slot");
+        troubles.push(match fabric.unplaceable {
+            0 => format!("{missing} not healthy"),
+            count => format!("{missing} not healthy, {count} of them unplaceable"),
+        });
     }
     if !status.warnings.is_empty() {
         troubles.push("see the warnings".into());

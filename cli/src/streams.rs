@@ -1,6 +1,5 @@
 //! `weft logs` and `weft events`: answers that come piece by piece.
 
-use fabric::alloc::Phase;
 use fabric::api::{AllocView, Event, EventKind, JobView};
 use fabric::id::{JobName, NodeId};
 use fabric::job::JobKind;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::arguments::{JobOrSlot, LogStream};
-use crate::client::{Client, escape};
+use crate::client::{Client, Stream};
 use crate::exit::{Exit, Failure};
 use crate::screen::{Screen, Tone, printable};
 use crate::{Context, clock, nodes};
@@ -146,39 +145,45 @@ async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Fail
 
 /// Reads one slot's logs into `lines`; when following, also those of the allocations after it.
 async fn pump(mut source: Source, lines: mpsc::Sender<(String, Vec<u8>)>) -> Result<(), Failure> {
+    let mut moved = false;
     loop {
-        let before = source.alloc().await?;
-        let mut path =
-            format!("/v1/jobs/{}/logs?slot={}&stream={}", source.job, source.slot, source.stream);
-        if source.follow {
-            path.push_str("&follow=true");
-        }
-        if let Some(tail) = source.tail {
-            path.push_str(&format!("&tail={tail}"));
-        }
-        if let Some(node) = source.node {
-            path.push_str(&format!("&node={}", escape(&node.to_string())));
-        }
-        let mut stream = source.client.stream(&path).await?;
-        let mut cutter = Lines::new(LINE_BYTES_MAX);
-        loop {
-            let piece = match stream.next().await {
-                Ok(piece) => piece,
-                // The allocation or the agent went away: look for what comes after it.
-                Err(_) if source.follow => None,
-                Err(failure) => return Err(failure),
-            };
-            let finished = match &piece {
-                Some(bytes) => cutter.push(bytes),
-                None => cutter.finish(),
-            };
-            for line in finished {
-                if lines.send((source.label.clone(), line)).await.is_err() {
-                    return Ok(());
-                }
+        let read = source.alloc().await?;
+        let mut stream = match source.open().await {
+            Ok(stream) => stream,
+            // The next allocation has a claim, and nothing to show yet.
+            Err(Failure::Said(Exit::NotFound, _)) if moved && !source.is_gone().await? => {
+                tokio::time::sleep(LOOK).await;
+                continue;
             }
-            if piece.is_none() {
-                break;
+            Err(Failure::Said(Exit::NotFound, _)) if moved => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let mut cutter = Lines::new(LINE_BYTES_MAX);
+        {
+            let over = source.over(read);
+            tokio::pin!(over);
+            loop {
+                let piece = tokio::select! {
+                    piece = stream.next() => piece,
+                    () = &mut over, if source.follow => Ok(None),
+                };
+                let piece = match piece {
+                    // The agent went away: it comes back, or the allocation goes on elsewhere.
+                    Err(_) if source.follow => None,
+                    piece => piece?,
+                };
+                let cut = match &piece {
+                    Some(bytes) => cutter.push(bytes),
+                    None => cutter.finish(),
+                };
+                for line in cut {
+                    if lines.send((source.label.clone(), line)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                if piece.is_none() {
+                    break;
+                }
             }
         }
         if !source.follow {
@@ -188,28 +193,62 @@ async fn pump(mut source: Source, lines: mpsc::Sender<(String, Vec<u8>)>) -> Res
             tokio::time::sleep(LOOK).await;
             match source.alloc().await {
                 // The same one, after its agent came back: all up to now was shown.
-                Ok(Some(now)) if before.as_ref() == Some(&now) => break Some(0),
+                Ok(Some(now)) if read == Some(now) => break Some(0),
                 Ok(Some(_)) => break None,
                 Ok(None) if source.is_gone().await? => return Ok(()),
                 Ok(None) => {}
-                Err(Failure::Said(Exit::NotFound, _)) => return Ok(()),
                 Err(failure) => return Err(failure),
             }
         };
+        moved = true;
     }
 }
 
 impl Source {
-    /// The allocation that fills the slot: its node, epoch and restarts.
-    async fn alloc(&self) -> Result<Option<(NodeId, u64, u32)>, Failure> {
+    async fn open(&self) -> Result<Stream, Failure> {
+        let Source { job, slot, stream, .. } = self;
+        let mut path = format!("/v1/jobs/{job}/logs?slot={slot}&stream={stream}");
+        if self.follow {
+            path.push_str("&follow=true");
+        }
+        if let Some(tail) = self.tail {
+            path.push_str(&format!("&tail={tail}"));
+        }
+        if let Some(node) = self.node {
+            path.push_str(&format!("&node={node}"));
+        }
+        self.client.stream(&path).await
+    }
+
+    /// The allocation that fills the slot: its node and epoch.
+    async fn alloc(&self) -> Result<Option<(NodeId, u64)>, Failure> {
         let path = format!("/v1/allocs?job={}", self.job);
         let allocs: Vec<AllocView> = self.client.get(&path).await?;
         Ok(allocs
             .iter()
-            .filter(|alloc| alloc.id.slot.index == self.slot && alloc.row.phase == Phase::Running)
+            .filter(|alloc| alloc.id.slot.index == self.slot && alloc.row.phase.is_live())
             .filter(|alloc| self.node.is_none_or(|node| node == alloc.node))
-            .map(|alloc| (alloc.node, alloc.id.epoch, alloc.row.restarts))
-            .max_by_key(|(_, epoch, _)| *epoch))
+            .map(|alloc| (alloc.node, alloc.id.epoch))
+            .max_by_key(|(_, epoch)| *epoch))
+    }
+
+    /// Comes back some time after the slot went on to another allocation than `read`, or to none for
+    /// good. The log of an allocation that has ended stays open: this is how its end is noticed.
+    async fn over(&self, read: Option<(NodeId, u64)>) {
+        let mut seen = false;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let over = match self.alloc().await {
+                Ok(Some(now)) => read != Some(now),
+                Ok(None) => self.is_gone().await.unwrap_or(false),
+                Err(_) => false,
+            };
+            // Once more, so that what it wrote last has come.
+            if over && seen {
+                return;
+            }
+            seen = over;
+        }
     }
 
     /// Whether nothing can come any more: the job was stopped or scaled below this slot.

@@ -2,6 +2,7 @@
 //!
 //! Watching changes nothing: whoever stops watching leaves the job as it is.
 
+use fabric::alloc::Phase;
 use fabric::api::{AllocView, Explanation, JobState, JobView};
 use fabric::id::JobName;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
-use crate::screen::{Cell, Table, Tone, printable};
+use crate::screen::{Cell, Table, Tone, plural, printable};
 
 /// Between two looks.
 pub const POLL: Duration = Duration::from_millis(250);
@@ -112,7 +113,8 @@ pub async fn until_gone(
                 return Ok(());
             }
             if last.replace(left) != Some(left) && left > 0 {
-                context.screen.say(&format!("{left} allocations of {job} are left"));
+                let left = plural(left, "allocation");
+                context.screen.say(&format!("{left} of {job} left"));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -233,10 +235,13 @@ impl<'a> Progress<'a> {
             JobState::Reverted if goal.settle.is_some() => {
                 screen.clear_line();
                 let reason = job.reason.as_deref().unwrap_or("it did not become healthy");
-                screen.say_toned(Tone::Bad, &printable(&format!(
-                    "version {} of {} failed and was reverted, version {} is in force: {reason}",
-                    goal.version, job.name, job.version
-                )));
+                screen.say_toned(
+                    Tone::Bad,
+                    &printable(&format!(
+                        "{} was reverted to version {}: {reason}",
+                        job.name, job.version
+                    )),
+                );
                 return Ok(Some(Exit::Failed));
             }
             _ => {}
@@ -273,7 +278,11 @@ impl<'a> Progress<'a> {
 
 /// `web/0 on rack1: running, healthy`
 fn slot_line(alloc: &AllocView) -> String {
-    let healthy = if alloc.row.healthy { ", healthy" } else { "" };
+    let healthy = match (alloc.row.phase, alloc.row.healthy) {
+        (_, true) => ", healthy",
+        (Phase::Running, false) => ", not healthy yet",
+        (_, false) => "",
+    };
     let trouble = alloc.row.trouble.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
     let restarts = match alloc.row.restarts {
         0 => String::new(),

@@ -73,7 +73,7 @@ pub enum Origin {
     },
     /// It was let in, and these came with the welcome: roster and keyring.
     Joined {
-        /// From [`Answer::Enrolled`](crate::io::Answer::Enrolled).
+        /// From [`Answer::Enrolled`].
         entries: Vec<Entry>,
     },
     /// It was here before: everything that [`Output::Persist`] wrote.
@@ -400,7 +400,11 @@ impl Node {
                     Some(_) => "submitted",
                     None => "stopped",
                 };
-                let version = self.table.job(name).map_or(0, |job| job.version);
+                let version = match self.table.entry(key).map(|entry| &entry.value) {
+                    Some(Value::Job(job)) => job.version,
+                    Some(Value::Tombstone { rank }) => *rank,
+                    _ => 0,
+                };
                 let known = before.as_ref().map(|entry| &entry.value);
                 let moved = known != self.table.entry(key).map(|entry| &entry.value);
                 if moved {

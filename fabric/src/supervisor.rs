@@ -232,8 +232,7 @@ impl Supervisor {
     /// them and lost here. What was over stays over, and no phase is gone through twice.
     pub fn recall(&mut self, now: Now, slot: &SlotId, known: &AllocRow) {
         let Some(local) = self.locals.get_mut(slot) else { return };
-        let (mine, theirs) =
-            ((local.row.epoch, local.row.phase), (known.epoch, known.phase));
+        let (mine, theirs) = ((local.row.epoch, local.row.phase), (known.epoch, known.phase));
         if !local.row.phase.is_live() || theirs <= mine {
             return;
         }

@@ -20,7 +20,7 @@ pub(super) enum Step {
 
 /// Answers what can be read from the core's state, and turns wishes into the core's words.
 pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Step {
-    let by = || format!("{by}@{}", node.id().short());
+    let by = || by.to_owned();
     let request = match operation {
         Operation::Nodes => return Step::Answered(Reply::json(&node.nodes())),
         Operation::Node(name) => return Step::Answered(one_node(node, &name)),

@@ -236,6 +236,12 @@ impl Driver {
                 (&[("outcome", "failed")], streams.dial_failures),
             ],
         );
+        text.single(
+            Gauge,
+            "weft_connections",
+            "Open connections to others.",
+            member.transport.connections() as u64,
+        );
         let core = member.node.counters();
         text.single(Counter, "weft_core_ticks_total", "Decisions of the core.", core.ticks);
         text.single(

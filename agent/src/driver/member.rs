@@ -27,6 +27,10 @@ use crate::store::{Progress, Writer};
 const PENDING_MAX: usize = 1024;
 /// The core answers sooner than that, even when nobody holds what was submitted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that was heard this short a time ago is still where it was.
+const LEARNED_FRESH: Duration = Duration::from_secs(5);
+/// Addresses that a datagram goes to when its receiver was never heard.
+const UNHEARD_TARGETS_MAX: usize = 3;
 /// Addresses that a message is tried at.
 const TARGETS_MAX: usize = 8;
 
@@ -100,7 +104,7 @@ pub(super) struct Member {
     pub(super) seal: Seal,
     pub(super) transport: Transport,
     /// Where the last authentic word of each peer came from: it works, whatever the table says.
-    learned: BTreeMap<NodeId, SocketAddr>,
+    learned: BTreeMap<NodeId, (SocketAddr, Instant)>,
     pending: BTreeMap<RequestId, (Instant, Asker)>,
     requests: RequestId,
     /// The last write that the core asked for.
@@ -137,7 +141,7 @@ impl Member {
         let node = &self.node;
         match self.seal.open(bytes, |sender| node.is_member(sender)) {
             Ok((sender, payload)) => {
-                self.heard(sender, from);
+                self.heard(now, sender, from);
                 self.node.handle(now, Input::Datagram { from: sender, payload });
             }
             Err(refusal) => tracing::trace!(%from, %refusal, "a datagram was dropped"),
@@ -145,8 +149,8 @@ impl Member {
     }
 
     /// A member was heard from this address, by something that only it can have sent.
-    pub(super) fn heard(&mut self, node: NodeId, address: SocketAddr) {
-        self.learned.insert(node, address);
+    pub(super) fn heard(&mut self, now: Now, node: NodeId, address: SocketAddr) {
+        self.learned.insert(node, (address, now.at));
     }
 
     /// A member may be there: discovery says so.
@@ -189,13 +193,13 @@ impl Member {
     }
 
     /// Carries out everything that the core has decided. True: roster or keyring changed.
-    pub(super) fn carry_out(&mut self, hands: &mut Hands<'_>) -> bool {
+    pub(super) fn carry_out(&mut self, now: Now, hands: &mut Hands<'_>) -> bool {
         let mut trust_changed = false;
         let mut answers = Vec::new();
         while let Some(output) = self.node.poll() {
             match output {
                 Output::Transmit { to, address, payload } => {
-                    self.transmit(to, address, &payload, hands);
+                    self.transmit(now, to, address, &payload, hands);
                 }
                 Output::Send { to, address, message } => {
                     let targets = self.targets(&to, address, hands.local);
@@ -263,7 +267,14 @@ impl Member {
         }
     }
 
-    fn transmit(&mut self, to: NodeId, hint: SocketAddr, payload: &[u8], hands: &mut Hands<'_>) {
+    fn transmit(
+        &mut self,
+        now: Now,
+        to: NodeId,
+        hint: SocketAddr,
+        payload: &[u8],
+        hands: &mut Hands<'_>,
+    ) {
         let sealed = match self.seal.seal(payload) {
             Ok(sealed) => sealed,
             Err(error) => {
@@ -271,23 +282,41 @@ impl Member {
                 return;
             }
         };
-        let target = self.learned.get(&to).copied().unwrap_or(hint);
-        let mut sent = send(hands, &sealed, target);
-        if !sent && target != hint {
-            // The route is gone: what the peer says of itself may be better.
-            self.learned.remove(&to);
-            sent = send(hands, &sealed, hint);
+        let mut sent = false;
+        for target in self.gossip_targets(now, &to, hint) {
+            sent |= send(hands, &sealed, target);
         }
         if !sent {
             hands.counts.datagrams_unsent += 1;
         }
     }
 
+    /// Where a datagram goes: to where the peer was heard from. When that was some time ago the route
+    /// may be gone, so what the peer says of itself is tried as well.
+    fn gossip_targets(&self, now: Now, to: &NodeId, hint: SocketAddr) -> Vec<SocketAddr> {
+        let learned = self.learned.get(to).copied();
+        match learned {
+            Some((address, heard)) if now.at.since(heard) < LEARNED_FRESH => vec![address],
+            Some((address, _)) if address == hint => vec![hint],
+            Some((address, _)) => vec![address, hint],
+            None => {
+                let mut targets = vec![hint];
+                for address in self.node.addresses(to) {
+                    if !targets.contains(&address) && targets.len() < UNHEARD_TARGETS_MAX {
+                        targets.push(address);
+                    }
+                }
+                targets
+            }
+        }
+    }
+
     /// Where a message to `node` may be delivered, best first.
     fn targets(&self, node: &NodeId, hint: Option<SocketAddr>, local: &Local) -> Vec<SocketAddr> {
         let told = self.node.addresses(node);
+        let learned = self.learned.get(node).map(|(address, _)| *address);
         let mut targets: Vec<SocketAddr> = Vec::new();
-        for address in self.learned.get(node).copied().into_iter().chain(hint).chain(told) {
+        for address in learned.into_iter().chain(hint).chain(told) {
             for route in routes(address, local) {
                 if !targets.contains(&route) && targets.len() < TARGETS_MAX {
                     targets.push(route);

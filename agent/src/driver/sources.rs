@@ -3,6 +3,7 @@
 use discovery::{Discovery, LinkWatcher};
 use fabric::id::AllocId;
 use fabric::io::UnitEvent;
+use fabric::topology::Topology;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub(super) enum Wake {
     Discovered(discovery::Event),
     /// Links or addresses changed.
     Links,
+    /// The hardware as it is now.
+    Looked(Box<Topology>),
     /// The core's deadline, or that of the agent's own chores.
     Deadline,
     /// systemd wants to know that the loop turns.
@@ -60,6 +63,7 @@ pub(super) struct Sources {
     pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
     pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
+    pub(super) looked: mpsc::Receiver<Topology>,
     /// Gone where it could not be started.
     pub(super) discovery: Option<Discovery>,
     links: Option<LinkWatcher>,
@@ -80,6 +84,7 @@ pub(super) struct Channels {
     pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
     pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
+    pub(super) looked: mpsc::Receiver<Topology>,
 }
 
 impl Sources {
@@ -89,7 +94,7 @@ impl Sources {
         channels: Channels,
         discovery: Option<Discovery>,
     ) -> io::Result<Self> {
-        let Channels { calls, units, checked, written, joined } = channels;
+        let Channels { calls, units, checked, written, joined, looked } = channels;
         let links = LinkWatcher::open()
             .inspect_err(|error| {
                 tracing::warn!(%error, "cannot watch the network: new addresses are not noticed");
@@ -108,6 +113,7 @@ impl Sources {
             checked,
             written,
             joined,
+            looked,
             discovery,
             links,
             watchdog,
@@ -143,6 +149,7 @@ impl Sources {
                     None => Wake::Gone("the thread that writes to disk"),
                 },
                 Some(outcome) = self.joined.recv() => Wake::Joined(Box::new(outcome)),
+                Some(topology) = self.looked.recv() => Wake::Looked(Box::new(topology)),
                 event = discovered(self.discovery.as_mut()) => Wake::Discovered(event),
                 changed = links(self.links.as_ref()) => match changed {
                     Ok(()) => Wake::Links,

@@ -21,16 +21,19 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// systemd answers within this, or is not well.
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
-/// Signals that wait for a busy keeper. More than these would be dropped by the bus library's
-/// back-pressure on the whole connection, so keepers read at once.
+/// Calls under way at a time. The bus refuses a connection that waits for more than 128 answers.
+const CALLS_MAX: usize = 64;
+/// Signals that wait for one keeper. When a queue is full the whole connection waits, so this is far
+/// more than a unit sends while its keeper waits for an answer.
 const SIGNALS_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(32).unwrap();
 
 /// Outcome of a job of systemd: its path, and `done`, `failed`, `canceled`, `timeout`...
 pub type JobOutcome = (OwnedObjectPath, String);
 
 /// The bus. Clones share one connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Bus {
+    calls: Arc<tokio::sync::Semaphore>,
     connection: Arc<tokio::sync::Mutex<Option<Connection>>>,
     /// Who waits for jobs of which unit.
     waiting: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<JobOutcome>>>>,
@@ -59,6 +62,17 @@ impl State {
     /// Nothing of the unit is left.
     pub fn is_over(&self) -> bool {
         self.active == "inactive" || self.active == "failed"
+    }
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self {
+            calls: Arc::new(tokio::sync::Semaphore::new(CALLS_MAX)),
+            connection: Arc::default(),
+            waiting: Arc::default(),
+            unknown: Arc::default(),
+        }
     }
 }
 
@@ -93,13 +107,22 @@ impl Bus {
         B: serde::Serialize + zbus::DynamicType,
     {
         let connection = self.connection().await?;
+        let _turn = self.calls.acquire().await;
         connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body).await
+    }
+
+    async fn get(&self, path: &str, interface: &str, name: &str) -> zbus::Result<OwnedVariant> {
+        let connection = self.connection().await?;
+        let _turn = self.calls.acquire().await;
+        let body = (interface, name);
+        let reply =
+            connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &body).await?;
+        reply.body().deserialize()
     }
 
     /// systemd's version, as `systemctl --version` says it.
     pub async fn version(&self) -> zbus::Result<String> {
-        let connection = self.connection().await?;
-        let value = get(&connection, MANAGER_PATH, MANAGER, "Version").await?;
+        let value = self.get(MANAGER_PATH, MANAGER, "Version").await?;
         String::try_from(&*value)
     }
 
@@ -121,6 +144,7 @@ impl Bus {
             .member("PropertiesChanged")
             .add_arg(UNIT)
             .build()?;
+        let _turn = self.calls.acquire().await;
         MessageStream::for_match_rule(rule, &connection, Some(SIGNALS_MAX)).await
     }
 
@@ -211,10 +235,9 @@ impl Bus {
 
     /// What a unit is doing. One that is not there is `inactive`.
     pub async fn state(&self, unit: &str) -> zbus::Result<State> {
-        let connection = self.connection().await?;
         let path = path_of(unit);
-        let unit = |name| get(&connection, &path, UNIT, name);
-        let service = |name| get(&connection, &path, SERVICE, name);
+        let unit = |name| self.get(&path, UNIT, name);
+        let service = |name| self.get(&path, SERVICE, name);
         // The state first: once it says that the unit is over, the rest no longer changes.
         let (active, sub) = futures_util::try_join!(unit("ActiveState"), unit("SubState"))?;
         let (result, pid, code, status) = futures_util::try_join!(
@@ -235,15 +258,13 @@ impl Bus {
 
     /// A unit's environment.
     pub async fn environment(&self, unit: &str) -> zbus::Result<Vec<String>> {
-        let connection = self.connection().await?;
-        let value = get(&connection, &path_of(unit), SERVICE, "Environment").await?;
+        let value = self.get(&path_of(unit), SERVICE, "Environment").await?;
         Variant::from(value).try_into()
     }
 
     /// A unit's cgroup, below the mount; empty when it has none.
     pub async fn cgroup(&self, unit: &str) -> zbus::Result<String> {
-        let connection = self.connection().await?;
-        let value = get(&connection, &path_of(unit), SERVICE, "ControlGroup").await?;
+        let value = self.get(&path_of(unit), SERVICE, "ControlGroup").await?;
         String::try_from(&*value)
     }
 }
@@ -289,18 +310,6 @@ async fn hand_out(
             let _ = waiter.send((job, result));
         }
     }
-}
-
-async fn get(
-    connection: &Connection,
-    path: &str,
-    interface: &str,
-    name: &str,
-) -> zbus::Result<OwnedVariant> {
-    let reply = connection
-        .call_method(Some(SYSTEMD), path, Some(PROPERTIES), "Get", &(interface, name))
-        .await?;
-    reply.body().deserialize()
 }
 
 /// The object of a unit: every byte but letters and digits as `_` and two hex digits.

@@ -64,7 +64,7 @@ impl Desk {
 
     /// Takes a unit on. `None` when this run, or a later one, is there already: then its last event
     /// is said again.
-    pub async fn take(&self, alloc: &AllocId, run: u32) -> Option<Seat> {
+    pub fn take(&self, alloc: &AllocId, run: u32) -> Option<Seat> {
         let known = {
             let mut units = self.lock();
             match units.get(alloc) {
@@ -98,7 +98,7 @@ impl Desk {
             Ok(seat) => Some(seat),
             Err((run, last)) => {
                 if let Some(event) = last {
-                    let _ = self.events.send((alloc.clone(), run, event)).await;
+                    self.say_at_once(alloc, run, event);
                 }
                 None
             }
@@ -119,8 +119,19 @@ impl Desk {
         units.get(alloc).filter(|held| held.run == run)?.last.clone()
     }
 
-    /// Says something about a unit that has no keeper.
-    pub async fn say(&self, alloc: &AllocId, run: u32, event: UnitEvent) {
+    /// Says something about a unit that has no keeper. The caller may be the one who empties the
+    /// channel, so nothing here waits for room in it.
+    pub fn say_at_once(&self, alloc: &AllocId, run: u32, event: UnitEvent) {
+        use mpsc::error::TrySendError;
+        if let Err(TrySendError::Full(event)) = self.events.try_send((alloc.clone(), run, event)) {
+            let events = self.events.clone();
+            tokio::spawn(async move {
+                let _ = events.send(event).await;
+            });
+        }
+    }
+
+    async fn say(&self, alloc: &AllocId, run: u32, event: UnitEvent) {
         let _ = self.events.send((alloc.clone(), run, event)).await;
     }
 

@@ -99,8 +99,8 @@ impl Direct {
     }
 
     /// Starts a unit, unless this run of it is there.
-    pub async fn start(&self, launch: Launch) {
-        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run).await {
+    pub fn start(&self, launch: Launch) {
+        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {
             let direct = self.clone();
             tokio::spawn(async move {
                 seat.wait_for_earlier_run().await;
@@ -116,10 +116,10 @@ impl Direct {
     }
 
     /// Ends a unit. One that nobody knows is reported as gone.
-    pub async fn stop(&self, alloc: &AllocId, run: u32) {
+    pub fn stop(&self, alloc: &AllocId, run: u32) {
         if !self.desk.command(alloc, run, Command::Stop) {
             let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
-            self.desk.say(alloc, run, event).await;
+            self.desk.say_at_once(alloc, run, event);
         }
     }
 
@@ -142,7 +142,7 @@ impl Direct {
                 }
                 continue;
             }
-            let Some(seat) = self.desk.take(&alloc, run).await else { continue };
+            let Some(seat) = self.desk.take(&alloc, run) else { continue };
             let event = match record.ended.clone() {
                 Some(event) => {
                     seat.close(&event);

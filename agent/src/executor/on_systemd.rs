@@ -75,6 +75,26 @@ fn on_systemd_a_task_too_short_to_be_seen_has_an_exit_status_too() {
 }
 
 #[test]
+fn on_systemd_a_hundred_at_once_all_run_and_end() {
+    const UNITS: usize = 100;
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    for index in 0..UNITS {
+        let mut one = shell("flood", "exit 0");
+        one.alloc.slot.index = index as u32;
+        agent.start(&one);
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < UNITS {
+        match agent.next() {
+            (_, _, UnitEvent::Running { .. }) => {}
+            (alloc, _, UnitEvent::Exited { success: true, .. }) => assert!(ended.insert(alloc)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn on_systemd_what_cannot_start_is_refused_with_the_reason() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut agent) = agent(&state) else { return };
@@ -233,10 +253,7 @@ fn on_systemd_a_new_agent_adopts_units_from_systemd() {
     let exited =
         |status: &str, success| UnitEvent::Exited { status: status.into(), success, killed: false };
     assert_eq!(of(&bad), exited("exit status 9", false));
-    // One that ended well is still there, and is cleaned up by its keeper.
-    if !matches!(of(&good), UnitEvent::Exited { .. }) {
-        assert_eq!(after.exited(&good).0, "exit status 0");
-    }
+    assert_eq!(of(&good), exited("exit status 0", true));
     assert_eq!(after.runtime.block_on(after.executor.launch_of(&bad.alloc)), Some(bad.clone()));
     after.start(&kept);
     assert_eq!(after.running(&kept), pids[0], "starting what was adopted changes nothing");

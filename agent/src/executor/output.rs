@@ -20,6 +20,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of each file that outlive a rotation.
 pub const KEPT_BYTES: u64 = 4 << 20;
 /// Bytes on disk at which a file is rotated.

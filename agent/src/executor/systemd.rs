@@ -97,8 +97,8 @@ impl Systemd {
     }
 
     /// Starts a unit, unless this run of it is there.
-    pub async fn start(&self, launch: Launch) {
-        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run).await {
+    pub fn start(&self, launch: Launch) {
+        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {
             let systemd = self.clone();
             tokio::spawn(async move {
                 seat.wait_for_earlier_run().await;
@@ -115,10 +115,10 @@ impl Systemd {
     }
 
     /// Ends a unit. One that nobody knows is reported as gone.
-    pub async fn stop(&self, alloc: &AllocId, run: u32) {
+    pub fn stop(&self, alloc: &AllocId, run: u32) {
         if !self.desk.command(alloc, run, Command::Stop) {
             let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
-            self.desk.say(alloc, run, event).await;
+            self.desk.say_at_once(alloc, run, event);
         }
     }
 
@@ -152,7 +152,7 @@ impl Systemd {
                 }
                 continue;
             }
-            let Some(seat) = self.desk.take(&alloc, run).await else { continue };
+            let Some(seat) = self.desk.take(&alloc, run) else { continue };
             let event = record.ended.clone().unwrap_or_else(|| {
                 let status = "exited while the agent was away".into();
                 UnitEvent::Exited { status, success: false, killed: false }
@@ -178,7 +178,7 @@ impl Systemd {
         self.bus.hold(unit).await?;
         let changes = self.bus.changes(unit).await?;
         let state = self.bus.state(unit).await?;
-        let Some(seat) = self.desk.take(alloc, run).await else { return Ok(None) };
+        let Some(seat) = self.desk.take(alloc, run) else { return Ok(None) };
         let store = self.store.clone();
         let id = alloc.clone();
         let record = blocking(move || store.read(&id)).await.ok();
@@ -190,6 +190,20 @@ impl Systemd {
                 self.write_end(launch, event.clone()).await;
             }
             seat.close(&event);
+            event
+        } else if state.sub == "exited" {
+            // It ended well, and was kept for us. What it left behind goes in the background.
+            let event = ended(&state, false);
+            if let Some(launch) = &launch {
+                self.write_end(launch, event.clone()).await;
+            }
+            seat.close(&event);
+            let (systemd, unit) = (self.clone(), unit.to_owned());
+            tokio::spawn(async move {
+                if let Err(error) = systemd.clear(&unit).await {
+                    tracing::warn!(unit, %error, "a unit that has ended cannot be removed");
+                }
+            });
             event
         } else {
             let event = running_event(state.pid);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use super::output::{self, Channel, LogQuery};
+use super::output::{Channel, LogQuery};
 use super::process;
 use super::{Executor, Preference};
 
@@ -232,6 +232,27 @@ fn a_start_that_comes_twice_starts_one_process() {
     assert_ne!(agent.running(&next), pid);
     agent.stop(&next);
     agent.exited(&next);
+}
+
+#[test]
+fn commands_do_not_wait_for_whoever_reads_the_events() {
+    let state = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (events, mut read) = mpsc::channel(1);
+        let choice = Executor::choose(Preference::Direct, state.path(), events).await.unwrap();
+        let never = shell("unread", "true");
+        let commands = async {
+            for _ in 0..10 {
+                choice.executor.stop(&never.alloc, 1).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, commands).await.expect("no command waits");
+        for _ in 0..10 {
+            let event = tokio::time::timeout(PATIENCE, read.recv()).await.unwrap().unwrap();
+            assert!(matches!(event.2, UnitEvent::Exited { .. }));
+        }
+    });
 }
 
 #[test]
@@ -637,67 +658,6 @@ fn both_channels_are_kept_apart_and_the_tail_is_counted_in_lines() {
     let error =
         agent.runtime.block_on(agent.executor.logs(&nobody, LogQuery::default())).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-}
-
-#[test]
-fn rotation_frees_the_beginning_and_loses_nothing_of_the_end() {
-    use std::io::Write;
-    use std::os::unix::fs::MetadataExt;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("stdout");
-    let mut writer = super::spawn::open_append(&path).unwrap();
-    std::fs::write(folder.path().join("stderr"), "").unwrap();
-    let line = |number: u32| format!("{number:0>63}\n");
-    for number in 0..32_768 {
-        writer.write_all(line(number).as_bytes()).unwrap();
-    }
-    writer.sync_all().unwrap();
-    output::rotate(&path, 4 << 20, 64 << 10).unwrap();
-    assert!(path.metadata().unwrap().blocks() * 512 >= 2 << 20, "small enough: not touched");
-    output::rotate(&path, 1 << 20, 64 << 10).unwrap();
-    let on_disk = path.metadata().unwrap().blocks() * 512;
-    assert!(on_disk <= 128 << 10, "{on_disk}");
-    writer.write_all(line(32_768).as_bytes()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let text = runtime.block_on(async {
-        let mut stream = output::read(folder.path().into(), LogQuery::default()).await.unwrap();
-        let mut text = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            text.extend_from_slice(&chunk.unwrap().bytes);
-        }
-        String::from_utf8(text).unwrap()
-    });
-    let numbers: Vec<u32> = text.lines().skip(1).map(|line| line.parse().unwrap()).collect();
-    assert_eq!(*numbers.last().unwrap(), 32_768);
-    assert!(numbers.len() >= 1000, "{}", numbers.len());
-    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
-}
-
-#[test]
-fn a_follower_sees_what_comes_and_survives_a_cut_file() {
-    use std::io::Write;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("stdout");
-    let mut writer = super::spawn::open_append(&path).unwrap();
-    std::fs::write(folder.path().join("stderr"), "").unwrap();
-    writer.write_all(b"first line\n").unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let query = LogQuery { follow: true, tail: Some(1), channel: None };
-        let mut stream = output::read(folder.path().into(), query).await.unwrap();
-        let mut next = async || {
-            let chunk = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap();
-            chunk.map(|chunk| chunk.unwrap().bytes)
-        };
-        assert_eq!(next().await.unwrap(), "first line\n");
-        writer.write_all(b"second\n").unwrap();
-        assert_eq!(next().await.unwrap(), "second\n");
-        writer.set_len(0).unwrap();
-        writer.write_all(b"third\n").unwrap();
-        assert_eq!(next().await.unwrap(), "third\n");
-        std::fs::remove_dir_all(folder.path()).unwrap();
-        assert_eq!(next().await, None, "the log is gone, and so is the stream");
-    });
 }
 
 #[test]

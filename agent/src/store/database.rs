@@ -20,6 +20,9 @@ const FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 256 << 10;
 /// Damaged stores that are kept, newest first.
 const BROKEN_KEPT: u32 = 3;
+/// With less free space than this the store takes nothing more. Its own file has pages to reuse long after
+/// the disk is full, but what a unit needs (its record, its files, its output) would not fit.
+const FREE_BYTES_MIN: u64 = 2 << 20;
 /// A store that cannot be written is read into memory up to this size.
 const COPY_BYTES_MAX: u64 = 256 << 20;
 
@@ -112,6 +115,7 @@ impl Store for RedbStore {
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        room(&self.path)?;
         let result =
             self.database().and_then(|database| commit(database, changes).map_err(refused));
         if result.is_err() {
@@ -159,6 +163,20 @@ fn note(database: &Database, name: &str) -> Result<Option<Vec<u8>>, StoreError> 
         Ok::<_, redb::Error>(table.get(name)?.map(|value| value.value().to_vec()))
     };
     read().map_err(refused)
+}
+
+/// Refuses when the disk is as good as full. A disk that does not tell is tried.
+fn room(file: &Path) -> Result<(), StoreError> {
+    let Some(space) = file.parent().and_then(|state| nix::sys::statvfs::statvfs(state).ok()) else {
+        return Ok(());
+    };
+    let free = space.blocks_available().saturating_mul(space.fragment_size());
+    if free < FREE_BYTES_MIN {
+        return Err(StoreError::Disk(format!(
+            "only {free} bytes are free in the state directory, {FREE_BYTES_MIN} are needed: make room"
+        )));
+    }
+    Ok(())
 }
 
 /// Opens or makes the file, and sees to it that it has our tables in our format.

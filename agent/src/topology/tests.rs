@@ -1,5 +1,6 @@
 //! Recorded machines: `fixtures/*.txt` has a file (`path = text`) or a link (`path -> target`) a line.
 
+use super::share::ShareError;
 use super::*;
 use fabric::topology::Device;
 

@@ -24,6 +24,11 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent called `name` and waits until it answers.
     pub fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_with(name: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for _ in 0..20 {
             let port = free_ports();
@@ -33,7 +38,7 @@ impl Agent {
             )
             .expect("the configuration is written");
             // It fails when somebody took the port in between.
-            if let Some(child) = launch(directory.path()) {
+            if let Some(child) = launch(directory.path(), environment) {
                 return Self { directory, name: name.to_owned(), port, child };
             }
         }
@@ -66,7 +71,7 @@ impl Agent {
 
     /// Starts it again after [`Agent::kill`] or [`Agent::stop`].
     pub fn restart(&mut self) {
-        self.child = launch(self.directory.path())
+        self.child = launch(self.directory.path(), &[])
             .unwrap_or_else(|| panic!("weftd does not start again:\n{}", self.log()));
     }
 
@@ -283,11 +288,12 @@ fn config(directory: &Path, name: &str, port: u16) -> String {
 }
 
 /// `None`: it ended again.
-fn launch(directory: &Path) -> Option<Child> {
+fn launch(directory: &Path, environment: &[(&str, &str)]) -> Option<Child> {
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_weftd"))
         .arg("--config")
         .arg(directory.join("weftd.toml"))
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stderr(log.expect("the log is made"))
         .spawn()

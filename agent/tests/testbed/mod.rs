@@ -85,6 +85,7 @@ impl Lab {
             port,
             cpus: all_cpus(),
             labels: String::new(),
+            program: WEFTD.into(),
             state: folder.join("state"),
             folder,
             cgroup,
@@ -98,9 +99,22 @@ impl Lab {
     /// A fabric of this many machines, `n1`, `n2` and so on, in which each knows that all are alive.
     /// They were told nothing about each other but the token.
     pub fn fabric(&self, count: usize) -> Vec<Machine> {
+        self.fabric_with(count, |_| {})
+    }
+
+    /// The same, but each machine has its own file of the agent, and shares no page of it.
+    pub fn fabric_of_copies(&self, count: usize) -> Vec<Machine> {
+        self.fabric_with(count, |machine| {
+            machine.program = machine.folder.join("weftd");
+            fs::copy(WEFTD, &machine.program).expect("a copy of the agent");
+        })
+    }
+
+    fn fabric_with(&self, count: usize, prepare: impl Fn(&mut Machine)) -> Vec<Machine> {
         let mut machines: Vec<Machine> = (1..=count)
             .map(|number| {
                 let mut machine = self.machine(&format!("n{number}"));
+                prepare(&mut machine);
                 machine.start_agent();
                 machine
             })
@@ -136,6 +150,8 @@ pub struct Machine {
     pub cpus: String,
     /// Lines of `[node.labels]`.
     pub labels: String,
+    /// The agent.
+    program: PathBuf,
     /// The agent's state directory.
     pub state: PathBuf,
     folder: PathBuf,
@@ -166,6 +182,11 @@ impl Machine {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    fn log_file(&self) -> File {
+        let path = self.folder.join("log");
+        File::options().create(true).append(true).open(path).expect("a log")
+    }
+
     /// Switches it on. Nothing runs in it yet.
     pub fn power_on(&mut self) {
         assert!(self.init.is_none(), "{} is on", self.name);
@@ -173,7 +194,8 @@ impl Machine {
         let mut command = script();
         command.args(["init", &self.name]).arg(network).arg(self.cgroup_argument());
         dies_with_us(&mut command);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("bash");
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(self.log_file()).spawn().expect("bash");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
@@ -212,9 +234,8 @@ impl Machine {
     pub fn start_agent(&mut self) {
         let config = self.folder.join("weftd.toml");
         fs::write(&config, self.config()).expect("a configuration");
-        let log = File::options().create(true).append(true).open(self.folder.join("log"));
-        let log = log.expect("a log");
-        let mut command = self.command(WEFTD);
+        let log = self.log_file();
+        let mut command = self.command(&self.program);
         command.arg("--config").arg(config);
         dies_with_us(&mut command);
         let child = command
@@ -430,7 +451,7 @@ fn script() -> Command {
 }
 
 /// The kernel ends the process when the thread that started it ends.
-fn dies_with_us(command: &mut Command) {
+pub fn dies_with_us(command: &mut Command) {
     let set = || {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         Ok(())

@@ -240,6 +240,28 @@ fn logs_come_as_they_are_from_one_slot_and_labelled_from_several() {
 }
 
 #[test]
+fn following_goes_on_where_the_slot_goes_on_and_ends_with_the_job() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 1, "/bin/web");
+        let mut child = fake.command(&["logs", "web/0", "-f"]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut beginnings = 0;
+        // Each allocation's log begins with its line 0.
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line == "slot 0 both line 0" {
+                beginnings += 1;
+                match beginnings {
+                    1 => fake.weft(&["restart", "web"]).await.exits(0),
+                    _ => fake.weft(&["stop", "web"]).await.exits(0),
+                };
+            }
+        }
+        assert_eq!(beginnings, 2);
+        assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    });
+}
+
+#[test]
 fn a_reader_who_has_read_enough_ends_the_stream_in_peace() {
     beside_an_agent(|fake| async move {
         fake.has_job("web", 2, "/bin/web");

@@ -177,7 +177,7 @@ fn a_job_that_comes_to_nothing_fails() {
         fake.weft(&["apply", "web.toml", "--settle", "300ms"])
             .await
             .exits(1)
-            .says("web/1 on node2: running: exit status 3")
+            .says("web/1 on node2: running, not healthy yet: exit status 3")
             .says("web version 1 is failing")
             .says("see weft logs web and weft explain web");
     });
@@ -194,7 +194,7 @@ fn an_update_that_fails_is_reported_as_reverted() {
             .exits(1)
             .says("  ~  task.command  [\"/bin/web\",\"${port.http}\"] -> [\"/bin/crash\",\"${port.http}\"]")
             .says("slots: replace 3")
-            .says("version 2 of web failed and was reverted, version 1 is in force: exit status 3");
+            .says("web was reverted to version 1: exit status 3");
     });
 }
 

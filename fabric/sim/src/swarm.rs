@@ -74,6 +74,9 @@ pub fn run_one(plan: &Plan) -> Result<Outcome, Failure> {
     }
 }
 
+/// A seed and how it went.
+type Judged = (u64, Result<Outcome, Failure>);
+
 /// Runs `plan` with `seeds` seeds, from its own on. `told` hears of every run as it ends: how many are
 /// done, and how this one went. It returns whether to go on.
 ///
@@ -86,7 +89,7 @@ pub fn swarm(
 ) -> Summary {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let results: Mutex<(u64, Vec<(u64, Result<Outcome, Failure>)>)> = Mutex::default();
+    let results: Mutex<(u64, Vec<Judged>)> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {

@@ -222,22 +222,7 @@ impl Node {
             let placer =
                 placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
             let slot = &mut slots[at];
-            slot.proposed = propose(
-                &mut Proposer {
-                    now,
-                    table: &self.table,
-                    coordinator: &mut self.coordinator,
-                    fleet: &mut self.fleet,
-                    rng: &mut self.rng,
-                    outputs: &mut self.outputs,
-                    counters: &mut self.counters,
-                    horizon: now.wall.max(crate::clock::WallTime(self.clock.last() >> 16)),
-                },
-                placer,
-                slot,
-                job,
-                &[],
-            );
+            slot.proposed = self.propose(now, placer, slot, job);
         }
     }
 
@@ -259,22 +244,7 @@ impl Node {
         }
         let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
         for at in leaving {
-            propose(
-                &mut Proposer {
-                    now,
-                    table: &self.table,
-                    coordinator: &mut self.coordinator,
-                    fleet: &mut self.fleet,
-                    rng: &mut self.rng,
-                    outputs: &mut self.outputs,
-                    counters: &mut self.counters,
-                    horizon: now.wall.max(crate::clock::WallTime(self.clock.last() >> 16)),
-                },
-                &mut placer,
-                &slots[at],
-                job,
-                &[],
-            );
+            self.propose(now, &mut placer, &slots[at], job);
         }
     }
 
@@ -344,6 +314,10 @@ impl Node {
         }
         busy += outdated.iter().filter(|o| self.coordinator.retired.contains_key(&o.2)).count();
         outdated.sort();
+        if !outdated.is_empty() {
+            // Time alone makes room: look again in the next tick.
+            self.coordinator.dirty.insert(name.clone());
+        }
         let room = (spec.update.max_parallel as usize).saturating_sub(busy);
         for (_, node, alloc) in outdated.into_iter().take(room) {
             self.ask_to_retire(now, node, alloc, "a new version replaces it");
@@ -414,11 +388,42 @@ impl Node {
         }
     }
 
+    /// Chooses a node for a slot and asks it. False: no node can take it, or enough is under way.
+    fn propose(&mut self, now: Now, placer: &mut Placer<'_>, slot: &Slot, job: &Entry) -> bool {
+        if self.coordinator.proposals.len() >= limits::PROPOSALS_MAX {
+            return false;
+        }
+        let avoid = self.avoided(now, &slot.id);
+        let Some(choice) = placer.choose(&self.fleet, &avoid, &mut self.rng) else {
+            self.coordinator.unplaceable.insert(slot.id.clone());
+            return false;
+        };
+        self.coordinator.unplaceable.remove(&slot.id);
+        let alloc = AllocId { slot: slot.id.clone(), epoch: slot.epoch + 1 };
+        self.fleet.propose(&choice.node, &alloc, choice.claim);
+        self.counters.proposed += 1;
+        let deadline = now.at + limits::PROPOSE_TIMEOUT;
+        let proposal = Proposal { alloc: alloc.clone(), node: choice.node, deadline };
+        self.coordinator.proposals.insert(slot.id.clone(), proposal);
+        self.send(choice.node, Message::Propose { alloc, job: Box::new(job.clone()) });
+        true
+    }
+
     /// Nodes to stay away from for a slot: those where it failed for good a short time ago, and those
     /// that rejected it a moment ago.
     pub(super) fn avoided(&self, now: Now, slot: &SlotId) -> Vec<Avoid> {
         let horizon = self.horizon(now);
-        avoided(&self.table, &self.coordinator, now.at, horizon, slot)
+        let in_force = self.table.job(&slot.job).map(|job| job.hash());
+        let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
+            // What another version did there says nothing about this one.
+            let failed =
+                matches!(row.ending, Some(Ending::Failed { .. })) && Some(row.spec) == in_force;
+            let left = limits::FAILED_FOR.saturating_sub(horizon.since(written));
+            (failed && left > Duration::ZERO).then_some((node, left))
+        });
+        let any_node = (slot.clone(), NodeId([0; 32]))..=(slot.clone(), NodeId([0xff; 32]));
+        let rejected = self.coordinator.rejected.range(any_node);
+        failed.chain(rejected.map(|((_, node), until)| (*node, until.since(now.at)))).collect()
     }
 }
 
@@ -452,66 +457,4 @@ fn taken(slots: &[Slot]) -> BTreeMap<NodeId, u32> {
         *taken.entry(*node).or_insert(0) += 1;
     }
     taken
-}
-
-fn avoided(
-    table: &crate::table::Table,
-    coordinator: &Coordinator,
-    now: Instant,
-    horizon: crate::clock::WallTime,
-    slot: &SlotId,
-) -> Vec<Avoid> {
-    let failed = table.allocs_in(slot).filter_map(|(_, node, row, written)| {
-        let failed = matches!(row.ending, Some(Ending::Failed { .. }));
-        let (epoch, heard) = coordinator.failed.get(&(slot.clone(), node))?;
-        let ago = horizon.since(written).max(now.since(*heard));
-        let left = limits::FAILED_FOR.saturating_sub(ago);
-        (failed && *epoch == row.epoch && left > Duration::ZERO).then_some((node, left))
-    });
-    let rejected = coordinator
-        .rejected
-        .range((slot.clone(), NodeId([0; 32]))..=(slot.clone(), NodeId([0xff; 32])))
-        .map(|((_, node), until)| (*node, until.since(now)));
-    failed.chain(rejected).collect()
-}
-
-/// What proposing touches: named, so that the borrow of the placer's fleet stays visible.
-struct Proposer<'a> {
-    now: Now,
-    table: &'a crate::table::Table,
-    coordinator: &'a mut Coordinator,
-    fleet: &'a mut crate::placement::Fleet,
-    rng: &'a mut rand_chacha::ChaCha8Rng,
-    outputs: &'a mut std::collections::VecDeque<crate::io::Output>,
-    counters: &'a mut super::Counters,
-    horizon: crate::clock::WallTime,
-}
-
-/// Chooses a node for a slot and asks it. False: no node can take it, or enough is under way.
-fn propose(
-    p: &mut Proposer<'_>,
-    placer: &mut Placer<'_>,
-    slot: &Slot,
-    job: &Entry,
-    also_avoid: &[Avoid],
-) -> bool {
-    if p.coordinator.proposals.len() >= limits::PROPOSALS_MAX {
-        return false;
-    }
-    let mut avoid = avoided(p.table, p.coordinator, p.now.at, p.horizon, &slot.id);
-    avoid.extend_from_slice(also_avoid);
-    let Some(choice) = placer.choose(p.fleet, &avoid, p.rng) else {
-        p.coordinator.unplaceable.insert(slot.id.clone());
-        return false;
-    };
-    p.coordinator.unplaceable.remove(&slot.id);
-    let alloc = AllocId { slot: slot.id.clone(), epoch: slot.epoch + 1 };
-    p.fleet.propose(&choice.node, &alloc, choice.claim);
-    p.counters.proposed += 1;
-    let deadline = p.now.at + limits::PROPOSE_TIMEOUT;
-    let proposal = Proposal { alloc: alloc.clone(), node: choice.node, deadline };
-    p.coordinator.proposals.insert(slot.id.clone(), proposal);
-    let message = Message::Propose { alloc, job: Box::new(job.clone()) };
-    p.outputs.push_back(crate::io::Output::Send { to: choice.node, address: None, message });
-    true
 }

@@ -13,7 +13,7 @@ use crate::api::{
 };
 use crate::clock::Now;
 use crate::id::{AllocId, JobName, NodeId, SlotId};
-use crate::job::{JobKind, JobSpec};
+use crate::job::{JobKind, JobSpec, SpecHash};
 use crate::placement::Placer;
 use crate::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Value};
 
@@ -204,10 +204,14 @@ impl Node {
         let running = count(&|row| row.phase == Phase::Running);
         let healthy = count(&|row| row.healthy && row.spec == hash);
         let filled = count(&|_| true);
-        let trouble = self.trouble_of(spec);
+        let trouble = self.trouble_of(spec, hash);
         let (state, reason) = if job.reverted {
-            let reason =
-                format!("version {} failed: version {version} is in force again", job.version);
+            let failed = self.trouble_of(&job.spec, job.spec.hash(job.generation));
+            let failed = failed.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+            let reason = format!(
+                "version {} failed{failed}: version {version} is in force again",
+                job.version
+            );
             (JobState::Reverted, Some(reason))
         } else if healthy >= wanted && live.len() as u32 == wanted {
             (JobState::Healthy, None)
@@ -249,16 +253,14 @@ impl Node {
         !self.fleet.iter().any(|candidate| candidate.check(spec).is_ok())
     }
 
-    /// The last thing that went wrong with any slot that is not well.
-    fn trouble_of(&self, spec: &JobSpec) -> Option<String> {
-        let well: BTreeSet<u32> = self
-            .table
-            .allocs_of(&spec.name)
+    /// The last thing that went wrong with any slot in which `hash` is not well.
+    fn trouble_of(&self, spec: &JobSpec, hash: SpecHash) -> Option<String> {
+        let rows = || self.table.allocs_of(&spec.name).filter(|(.., row, _)| row.spec == hash);
+        let well: BTreeSet<u32> = rows()
             .filter(|(_, node, row, _)| row.healthy && self.is_up(node))
             .map(|(slot, ..)| slot.index)
             .collect();
-        self.table
-            .allocs_of(&spec.name)
+        rows()
             .filter(|(slot, ..)| slot.index < spec.count && !well.contains(&slot.index))
             .filter_map(|(slot, node, row, written)| {
                 let trouble = match (&row.ending, &row.trouble) {
@@ -369,7 +371,7 @@ impl Node {
         &self,
         spec: &JobSpec,
         live: &BTreeMap<(u32, NodeId), &AllocRow>,
-        hash: crate::job::SpecHash,
+        hash: SpecHash,
         plan: &mut Plan,
     ) {
         let fleet = &self.fleet;

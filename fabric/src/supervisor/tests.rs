@@ -129,11 +129,16 @@ impl Bench {
     }
 }
 
+/// Something that happens, by name.
+type Happening = (&'static str, fn(&mut Bench));
+/// The phase after it, and the commands given.
+type Outcome = (Phase, &'static [&'static str]);
+
 /// Every phase with every thing that can happen to it: the phase after, and the commands given.
 #[test]
 fn every_phase_knows_every_event() {
     use Phase::*;
-    let happenings: [(&str, fn(&mut Bench)); 6] = [
+    let happenings: [Happening; 6] = [
         ("disk", |bench| {
             bench.supervisor.persisted(5);
             bench.now.at = bench.now.at + Duration::from_millis(1);
@@ -147,7 +152,7 @@ fn every_phase_knows_every_event() {
         }),
         ("stale exit", |bench| bench.exited(0)),
     ];
-    let expected: &[(Phase, [(Phase, &[&str]); 6])] = &[
+    let expected: &[(Phase, [Outcome; 6])] = &[
         (
             Reserved,
             [

@@ -1,0 +1,83 @@
+//! What an agent costs and how fast a fabric reacts, measured with real agents on this machine, beside
+//! other programs that do the same in the same run.
+//!
+//!     fabric [--small] [--placements FILE]
+//!
+//! Prints a table and writes `target/bench/results.json`. `--placements` names the output of the bench
+//! `placement` of the core, one JSON object a line, which is shown with the rest.
+
+// A benchmark reads the clock.
+#![allow(clippy::disallowed_methods)]
+
+#[path = "../../tests/testbed/mod.rs"]
+mod testbed;
+
+mod detection;
+mod events;
+mod replacement;
+mod rest;
+mod results;
+mod submit;
+
+use results::{Better, Results};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How much is measured.
+struct Effort {
+    /// Seconds of rest that are watched.
+    rest_seconds: u64,
+    /// Nodes killed at 20 agents.
+    deaths: usize,
+    /// Nodes killed at 3.
+    replacements: usize,
+    /// Jobs submitted.
+    submits: usize,
+}
+
+fn main() -> ExitCode {
+    let mut effort = Effort { rest_seconds: 60, deaths: 5, replacements: 7, submits: 40 };
+    let mut placements = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--small" => {
+                effort = Effort { rest_seconds: 15, deaths: 1, replacements: 2, submits: 10 };
+            }
+            "--placements" => placements = arguments.next().map(PathBuf::from),
+            // Cargo's word that this is a benchmark.
+            "--bench" => {}
+            other => {
+                eprintln!("unknown argument {other}: there are --small and --placements FILE");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let mut results = Results::default();
+    if let Some(path) = placements {
+        results.read_placements(&path);
+    }
+    size(&mut results);
+    rest::measure(&mut results, &effort);
+    replacement::measure(&mut results, &effort);
+    submit::measure(&mut results, &effort);
+    submit::measure_on_systemd(&mut results, &effort);
+    detection::measure(&mut results, &effort);
+    results.print();
+    match results.write() {
+        Ok(path) => {
+            println!("\nwritten to {}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the results cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Bytes of the agent's program, which a release has stripped.
+fn size(results: &mut Results) {
+    let bytes = std::fs::metadata(testbed::WEFTD).expect("the agent was built").len();
+    results.add("agent binary, stripped", bytes as f64 / 1e6, "MB", Some(8.0), Better::Lower);
+}

@@ -1,0 +1,281 @@
+//! Real agents on real systemd, each in a container with systemd as process 1 (`nspawn.sh`): jobs are
+//! transient units, pinned to what they claim, and outlive the agent.
+//!
+//! The agent runs as the service that is shipped, hardened as it is shipped. Needs root; where no such
+//! container can be started, the tests say so, and fail if `WEFT_MUST=systemd` is in the environment.
+
+// A test waits for the real thing.
+#![allow(clippy::disallowed_methods)]
+
+mod testbed;
+
+use fabric::api::{AllocView, JobView, Status};
+use fabric::cpuset::CpuSet;
+use fabric::job::JobSpec;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use testbed::netns::{run, wait_until};
+use testbed::{WEFTD, api};
+
+/// Threads of [`a_task_with_threads`] besides those of the test harness.
+const THREADS: usize = 4;
+
+#[test]
+fn a_job_is_a_transient_unit_whose_every_thread_is_where_its_claim_says() {
+    let Some(machine) = Machine::boot("pins") else { return };
+    let status: Status = machine.get("/v1/status");
+    assert_eq!(status.executor, "systemd", "{}", status.executor_reason);
+
+    machine.submit(&pinned("pinned", "whole"));
+    machine.submit(&shared("beside"));
+    let pinned = machine.healthy("pinned").remove(0);
+    machine.healthy("beside");
+
+    assert_eq!(pinned.unit, "weft-pinned-0-1.service");
+    let unit = machine.show(&pinned.unit);
+    assert_eq!(unit["Transient"], "yes");
+    assert_eq!(unit["Slice"], "weft.slice");
+    assert_eq!(unit["ActiveState"], "active");
+    assert_eq!(unit["DynamicUser"], "yes");
+    assert_eq!(unit["NoNewPrivileges"], "yes");
+    assert_eq!(unit["ProtectSystem"], "strict");
+
+    let claim = &pinned.row.claim;
+    assert_eq!((claim.cpus.len(), claim.mems.len()), (1, 1), "{claim:?}");
+    assert_eq!(pinned.row.effective_cpus.as_ref(), Some(&claim.cpus));
+    let threads = machine.threads(&unit);
+    assert!(threads.len() > THREADS, "{threads:?}");
+    for (thread, (cpus, mems)) in &threads {
+        assert_eq!(cpus, &claim.cpus, "CPUs of thread {thread}");
+        assert_eq!(mems, &claim.mems, "memory nodes of thread {thread}");
+    }
+
+    let _: serde_json::Value = machine.call("DELETE", "/v1/jobs/pinned", "");
+    wait_until("the unit is gone", || {
+        (machine.show("weft-pinned-0-1.service")["ActiveState"] == "inactive").then_some(())
+    });
+}
+
+#[test]
+fn exclusive_jobs_share_no_core_and_outlive_the_agent() {
+    let Some(machine) = Machine::boot("apart") else { return };
+    let cores = machine.cores();
+    if cores < 2 {
+        println!("skipped: {cores} core cannot be given to two");
+        return;
+    }
+    machine.submit(&pinned("one", "share"));
+    machine.submit(&pinned("two", "share"));
+    let (one, two) = (machine.healthy("one").remove(0), machine.healthy("two").remove(0));
+    assert!(!one.row.claim.cpus.intersects(&two.row.claim.cpus), "{one:?} {two:?}");
+    let own_cpus = |alloc: &AllocView| -> BTreeSet<CpuSet> {
+        machine.threads(&machine.show(&alloc.unit)).into_values().map(|(cpus, _)| cpus).collect()
+    };
+    assert_eq!(own_cpus(&one), BTreeSet::from([one.row.claim.cpus.clone()]));
+    assert_eq!(own_cpus(&two), BTreeSet::from([two.row.claim.cpus.clone()]));
+
+    let before: Vec<String> =
+        [&one, &two].map(|alloc| machine.show(&alloc.unit)["MainPID"].clone()).into();
+    let agent = machine.show("weftd.service");
+    machine.shell(&format!("kill -KILL {}", agent["MainPID"]));
+    wait_until("systemd has started it again", || {
+        let now = machine.show("weftd.service");
+        (now["ActiveState"] == "active" && now["MainPID"] != agent["MainPID"]).then_some(())
+    });
+    wait_until("it has its jobs back", || {
+        let jobs: Vec<JobView> = machine.try_get("/v1/jobs").ok()?;
+        (jobs.len() == 2 && jobs.iter().all(|job| job.healthy == 1)).then_some(())
+    });
+    // Long enough for it to make a mistake.
+    std::thread::sleep(Duration::from_secs(3));
+    for (alloc, pid) in [&one, &two].into_iter().zip(&before) {
+        let unit = machine.show(&alloc.unit);
+        assert_eq!((&unit["ActiveState"][..], &unit["MainPID"]), ("active", pid), "{}", alloc.unit);
+        let now = machine.healthy(&alloc.id.slot.job.to_string()).remove(0);
+        assert_eq!((&now.id, now.row.restarts), (&alloc.id, 0), "it was adopted, not replaced");
+        assert_eq!(now.row.claim, alloc.row.claim);
+        assert_eq!(now.row.pid.map(|pid| pid.to_string()).as_ref(), Some(pid));
+    }
+    // What it adopted it also controls.
+    let _: serde_json::Value = machine.call("DELETE", "/v1/jobs/one", "");
+    wait_until("the unit is gone", || {
+        (machine.show(&one.unit)["ActiveState"] == "inactive").then_some(())
+    });
+}
+
+/// Not a test of its own: the task that the others run in a machine, where its environment asks for it.
+#[test]
+fn a_task_with_threads() {
+    if std::env::var_os("WEFT_JOB").is_none() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| std::thread::sleep(Duration::from_secs(100_000)));
+        }
+    });
+}
+
+/// The task above on a core of its own.
+fn pinned(name: &str, smt: &str) -> JobSpec {
+    task(name, &format!("cores = 1\nsmt = \"{smt}\"\nnuma = \"require\""))
+}
+
+fn shared(name: &str) -> JobSpec {
+    task(name, "cpu = 0.1")
+}
+
+fn task(name: &str, resources: &str) -> JobSpec {
+    let text = format!(
+        "name = \"{name}\"\n[task]\n\
+         command = [\"/opt/task\", \"--exact\", \"a_task_with_threads\", \"--nocapture\"]\n\
+         [resources]\n{resources}\n"
+    );
+    fabric::job::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// A machine with systemd, and the agent as its service. Ends with its guard.
+struct Machine {
+    name: String,
+    init: u32,
+}
+
+impl Machine {
+    /// Boots one and starts the agent in it, which founds a fabric. `None`, and a word aloud, where that
+    /// cannot be done.
+    fn boot(what: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            return skipped("needs root");
+        }
+        let name = format!("{what}-{}", std::process::id());
+        let booted = script().args(["boot", &name]).output().expect("bash");
+        if !booted.status.success() {
+            return skipped(&format!("no systemd in a container: {}", testbed::shown(&booted)));
+        }
+        let pid = run(script().args(["pid", &name]));
+        let init = pid.trim().parse().expect("a process number");
+        let machine = Self { name, init };
+        machine.copy(Path::new(WEFTD), "/usr/bin/weftd");
+        machine.copy(&std::env::current_exe().expect("this program"), "/opt/task");
+        let service = concat!(env!("CARGO_MANIFEST_DIR"), "/weftd.service");
+        machine.copy(Path::new(service), "/etc/systemd/system/weftd.service");
+        // A distribution older than this one cannot run what was built here.
+        let version = machine.command("/usr/bin/weftd").arg("--version").output().expect("bash");
+        if !version.status.success() {
+            return skipped(&format!("weftd does not run there: {}", testbed::shown(&version)));
+        }
+        machine.shell("mkdir -p /etc/weft && printf '[resources]\\nhousekeeping = \"\"\\n' > /etc/weft/weftd.toml");
+        machine.shell("systemctl daemon-reload && systemctl start weftd.service");
+        let _: serde_json::Value = machine.call("POST", "/v1/fabric/init", "{}");
+        Some(machine)
+    }
+
+    fn copy(&self, from: &Path, to: &str) {
+        run(script().args(["copy", &self.name]).arg(from).arg(to));
+    }
+
+    /// A command that will run in it.
+    fn command(&self, program: &str) -> Command {
+        let mut command = script();
+        command.args(["run", &self.name, program]);
+        command
+    }
+
+    /// Runs a shell's line in it. Panics when that fails.
+    fn shell(&self, line: &str) -> String {
+        run(self.command("sh").args(["-c", line]))
+    }
+
+    /// Properties of a unit, as its systemd says them.
+    fn show(&self, unit: &str) -> BTreeMap<String, String> {
+        let text = self.shell(&format!("systemctl show {unit}"));
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Every thread in a unit's cgroup: the CPUs and memory nodes that the kernel lets it have.
+    fn threads(&self, unit: &BTreeMap<String, String>) -> BTreeMap<String, (CpuSet, CpuSet)> {
+        let text = self.shell(&format!(
+            "for thread in $(cat /sys/fs/cgroup{}/cgroup.threads); do \
+             sed -n 's/^Cpus_allowed_list:\\t//p; s/^Mems_allowed_list:\\t//p' \
+             /proc/$thread/status | tr '\\n' ' '; echo $thread; done",
+            unit["ControlGroup"]
+        ));
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let mut word = || words.next().unwrap_or_else(|| panic!("{text}")).to_owned();
+            let (cpus, mems) = (word(), word());
+            let set = |text: String| text.parse().unwrap_or_else(|_| panic!("{text}"));
+            (word(), (set(cpus), set(mems)))
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// Hardware threads that the agent gives away.
+    fn cores(&self) -> usize {
+        let nodes: Vec<fabric::api::NodeView> = self.get("/v1/nodes");
+        nodes[0].free.cpus.len()
+    }
+
+    /// The socket as this machine sees it.
+    fn socket(&self) -> PathBuf {
+        format!("/proc/{}/root/run/weft/weft.sock", self.init).into()
+    }
+
+    fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        self.try_get(path).unwrap_or_else(|refused| panic!("GET {path}: {refused}; {}", self.log()))
+    }
+
+    fn try_get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, api::Refused> {
+        api::call(&self.socket(), "GET", path, None)
+    }
+
+    fn call<T: serde::de::DeserializeOwned>(&self, method: &str, path: &str, body: &str) -> T {
+        api::call(&self.socket(), method, path, Some(body))
+            .unwrap_or_else(|refused| panic!("{method} {path}: {refused}; {}", self.log()))
+    }
+
+    fn submit(&self, spec: &JobSpec) {
+        let body = serde_json::to_string(spec).expect("it has a JSON form");
+        let _: serde_json::Value = self.call("PUT", &format!("/v1/jobs/{}", spec.name), &body);
+    }
+
+    /// Waits until every slot of a job is healthy: its allocations.
+    fn healthy(&self, job: &str) -> Vec<AllocView> {
+        wait_until(&format!("{job} is healthy; {}", self.log()), || {
+            let view: JobView = self.try_get(&format!("/v1/jobs/{job}")).ok()?;
+            (view.healthy == view.wanted).then_some(())
+        });
+        self.get(&format!("/v1/allocs?job={job}"))
+    }
+
+    /// What the agent said.
+    fn log(&self) -> String {
+        let journal =
+            self.command("journalctl").args(["-u", "weftd", "--no-pager", "-o", "cat"]).output();
+        journal.map(|output| testbed::shown(&output)).unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- weftd said:\n{}", self.log());
+        }
+        let _ = script().args(["stop", &self.name]).status();
+    }
+}
+
+fn script() -> Command {
+    let mut command = Command::new("bash");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nspawn.sh"));
+    command
+}
+
+fn skipped(why: &str) -> Option<Machine> {
+    assert!(std::env::var("WEFT_MUST").as_deref() != Ok("systemd"), "{why}");
+    eprintln!("skipped: {why}");
+    None
+}

@@ -1,0 +1,312 @@
+//! What the fake answers to which path.
+
+use bytes::Bytes;
+use fabric::table::TokenId;
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use std::convert::Infallible;
+
+use super::*;
+
+type Body = Either<Full<Bytes>, Channel<Bytes>>;
+
+fn json(status: u16, value: &impl serde::Serialize) -> Response<Body> {
+    let body = Full::new(Bytes::from(serde_json::to_vec(value).unwrap()));
+    Response::builder().status(status).body(Either::Left(body)).unwrap()
+}
+
+fn problem(kind: ProblemKind, title: &str, detail: &str) -> Response<Body> {
+    let problem = Problem::new(kind, title, detail);
+    json(problem.status, &problem)
+}
+
+fn no_such(what: &str) -> Response<Body> {
+    problem(ProblemKind::NotFound, &format!("there is no {what}"), "look again")
+}
+
+pub(super) async fn respond(
+    state: Rc<RefCell<State>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let method = request.method().to_string();
+    let path = request.uri().path().to_owned();
+    let query: BTreeMap<String, String> = request
+        .uri()
+        .query()
+        .unwrap_or("")
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect();
+    state.borrow_mut().requests.push(format!("{method} {}", request.uri()));
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
+    Ok(route(&mut state.borrow_mut(), &method, &parts, &query, &body))
+}
+
+fn route(
+    state: &mut State,
+    method: &str,
+    parts: &[&str],
+    query: &BTreeMap<String, String>,
+    body: &[u8],
+) -> Response<Body> {
+    let parse_job = |name: &str| JobName::new(name).unwrap();
+    match (method, parts) {
+        ("GET", ["status"]) => json(200, &state.status()),
+        ("GET", ["doctor"]) => json(200, &state.findings),
+        ("GET", ["nodes"]) => json(200, &state.nodes),
+        (_, ["nodes", id, rest @ ..]) => node_route(state, method, id, rest, body),
+        ("GET", ["jobs"]) => {
+            let jobs: Vec<_> = state.jobs.keys().filter_map(|name| state.job_view(name)).collect();
+            json(200, &jobs)
+        }
+        ("GET", ["allocs"]) => {
+            state.look();
+            json(200, &state.alloc_views(query.get("job").map(String::as_str)))
+        }
+        ("POST", ["plan"]) => {
+            let plan = state.plan(&serde_json::from_slice(body).unwrap());
+            if std::mem::take(&mut state.interfere) {
+                state.submit(JobSpec::service(plan.job.clone(), vec!["/bin/other".into()]));
+            }
+            json(200, &plan)
+        }
+        ("PUT", ["jobs", name]) => {
+            let spec: JobSpec = serde_json::from_slice(body).unwrap();
+            assert_eq!(spec.name.as_str(), *name);
+            let version = state.jobs.get(&spec.name).map_or(0, |job| job.version);
+            if query["expected_version"] != version.to_string() {
+                return problem(ProblemKind::Conflict, "the job has changed", "plan again");
+            }
+            json(200, &state.submit(spec))
+        }
+        (_, ["jobs", name, rest @ ..]) => {
+            let name = parse_job(name);
+            match state.job_view(&name) {
+                Some(view) => job_route(state, method, view, rest, query, body),
+                None => no_such("job"),
+            }
+        }
+        ("GET", ["events"]) => {
+            let event = |what| Event { at: WallTime(0), node: state.nodes[0].id, what };
+            let events = [
+                event(EventKind::Node {
+                    subject: state.nodes[1].id,
+                    name: "node2".into(),
+                    state: NodeState::Dead,
+                }),
+                event(EventKind::Alloc {
+                    alloc: AllocId::new(parse_job("web"), 0, 2),
+                    on: state.nodes[0].id,
+                    phase: Phase::Running,
+                    healthy: true,
+                    message: "".into(),
+                }),
+            ];
+            let text: String = events
+                .iter()
+                .map(|event| {
+                    format!(
+                        ": beat\nevent: event\ndata: {}\n\n",
+                        serde_json::to_string(event).unwrap()
+                    )
+                })
+                .collect();
+            Response::new(Either::Left(Full::new(text.into())))
+        }
+        ("POST", ["fabric", "init"]) => match state.fabric {
+            Some(_) => problem(ProblemKind::Conflict, "already in a fabric", "leave it first"),
+            None => {
+                let init: Init = serde_json::from_slice(body).unwrap();
+                let name = init.name.unwrap_or_else(|| "weft".into());
+                state.fabric = Some(name.clone());
+                json(
+                    200,
+                    &Joined {
+                        fabric: name,
+                        key: NodeId([7; 32]),
+                        node: state.nodes[0].id,
+                        by: None,
+                    },
+                )
+            }
+        },
+        ("POST", ["fabric", "join"]) => {
+            let join: Join = serde_json::from_slice(body).unwrap();
+            if join.token != "weft1.a.b.c" {
+                return problem(
+                    ProblemKind::Forbidden,
+                    "the token is refused",
+                    "ask for a new one",
+                );
+            }
+            let by = Some("node2".into());
+            json(
+                200,
+                &Joined {
+                    fabric: "test".into(),
+                    key: NodeId([7; 32]),
+                    node: state.nodes[0].id,
+                    by,
+                },
+            )
+        }
+        ("GET", ["tokens"]) => json(200, &state.tokens),
+        ("POST", ["tokens"]) => {
+            let create: CreateToken = serde_json::from_slice(body).unwrap();
+            assert!(create.lifetime.is_none_or(|lifetime| lifetime == "10m"));
+            let token =
+                TokenView { id: TokenId("b".into()), expires: WallTime(1), labels: create.labels };
+            state.tokens.push(token.clone());
+            json(
+                200,
+                &TokenCreated { token: "weft1.a.b.c".into(), id: token.id, expires: token.expires },
+            )
+        }
+        ("DELETE", ["tokens", id]) => {
+            let before = state.tokens.len();
+            state.tokens.retain(|token| token.id.0 != *id);
+            if state.tokens.len() < before { json(200, &()) } else { no_such("token") }
+        }
+        _ => no_such("page"),
+    }
+}
+
+fn node_route(
+    state: &mut State,
+    method: &str,
+    id: &str,
+    rest: &[&str],
+    body: &[u8],
+) -> Response<Body> {
+    let Some(index) = state.nodes.iter().position(|node| node.id.to_string() == id) else {
+        return no_such("node");
+    };
+    match (method, rest) {
+        ("GET", []) => {
+            state.look();
+            let mut node = state.nodes[index].clone();
+            node.allocs =
+                state.alloc_views(None).into_iter().filter(|alloc| alloc.node == node.id).collect();
+            json(200, &node)
+        }
+        ("DELETE", []) => {
+            state.nodes.remove(index);
+            json(200, &())
+        }
+        ("POST", ["drain"]) => {
+            let drain: DrainBody = serde_json::from_slice(body).unwrap();
+            state.nodes[index].info.as_mut().unwrap().draining = drain.on;
+            if drain.on {
+                state
+                    .jobs
+                    .values_mut()
+                    .for_each(|job| job.allocs.retain(|alloc| alloc.node != index));
+            }
+            json(200, &())
+        }
+        _ => no_such("page"),
+    }
+}
+
+fn job_route(
+    state: &mut State,
+    method: &str,
+    view: JobView,
+    rest: &[&str],
+    query: &BTreeMap<String, String>,
+    body: &[u8],
+) -> Response<Body> {
+    match (method, rest) {
+        ("GET", []) => json(200, &view),
+        ("DELETE", []) => {
+            state
+                .jobs
+                .get_mut(&view.name)
+                .unwrap()
+                .allocs
+                .iter_mut()
+                .for_each(|alloc| alloc.stopping = true);
+            if view.running == 0 {
+                state.jobs.remove(&view.name);
+            } else {
+                state.ended.push(view.name);
+            }
+            json(200, &())
+        }
+        ("GET", ["explain"]) => json(
+            200,
+            &Explanation {
+                job: view.name.clone(),
+                coordinator: view.coordinator,
+                slots: (0..view.wanted)
+                    .map(|index| {
+                        let allocs: Vec<_> = state
+                            .alloc_views(Some(view.name.as_str()))
+                            .into_iter()
+                            .filter(|alloc| alloc.id.slot.index == index)
+                            .collect();
+                        let doing =
+                            if allocs.is_empty() { "no node can take it" } else { "nothing to do" };
+                        SlotExplanation { index, allocs, doing: doing.into() }
+                    })
+                    .collect(),
+                nodes: state.verdicts(&view.spec),
+            },
+        ),
+        ("POST", ["scale"]) => {
+            let scale: Scale = serde_json::from_slice(body).unwrap();
+            json(200, &state.submit(JobSpec { count: scale.count, ..view.spec }))
+        }
+        ("POST", ["restart"]) => {
+            let restart: RestartBody = serde_json::from_slice(body).unwrap();
+            let job = state.jobs.get_mut(&view.name).unwrap();
+            match restart.slot {
+                Some(slot) if slot < view.wanted => json(200, &()),
+                Some(_) => no_such("slot"),
+                None => {
+                    job.version += 1;
+                    let version = job.version;
+                    state.place(&view.name);
+                    json(
+                        200,
+                        &Submitted {
+                            job: view.name,
+                            version,
+                            changed: true,
+                            held_by: 3,
+                            members: 3,
+                        },
+                    )
+                }
+            }
+        }
+        ("GET", ["logs"]) if query["slot"].parse::<u32>().unwrap() >= view.wanted => {
+            no_such("slot")
+        }
+        ("GET", ["logs"]) => {
+            let first = query
+                .get("tail")
+                .map_or(0, |tail| state.log_lines.saturating_sub(tail.parse().unwrap()));
+            let lines: String = (first..state.log_lines)
+                .map(|line| format!("slot {} {} line {line}\n", query["slot"], query["stream"]))
+                .collect();
+            if !query.contains_key("follow") {
+                return Response::new(Either::Left(Full::new(lines.into())));
+            }
+            let (mut sender, body) = Channel::new(1);
+            tokio::task::spawn_local(async move {
+                let mut text = Bytes::from(lines);
+                while sender.send_data(text).await.is_ok() {
+                    text = Bytes::from_static(b"one more\n");
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            });
+            Response::new(Either::Right(body))
+        }
+        _ => no_such("page"),
+    }
+}
