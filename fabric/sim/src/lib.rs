@@ -10,6 +10,7 @@ pub mod disk;
 pub mod faults;
 pub mod invariants;
 pub mod machines;
+pub mod measure;
 pub mod network;
 pub mod node;
 pub mod run;

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use weft_sim::run::Plan;
-use weft_sim::scenario;
 use weft_sim::swarm::{Failure, run_one, swarm};
 use weft_sim::trace::Detail;
+use weft_sim::{measure, scenario};
 
 /// Runs weft's core in virtual time under faults.
 #[derive(Parser)]
@@ -39,6 +39,18 @@ enum Command {
         /// Files; WEFT_REWRITE=1 writes the traces that came out back into them.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Kills a node many times, and prints how long the others took to notice and to replace its work.
+    Measure {
+        /// Machines.
+        #[arg(long, default_value_t = 20)]
+        nodes: usize,
+        /// How many times.
+        #[arg(long, default_value_t = 50)]
+        kills: u32,
+        /// Where to begin.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
 }
 
@@ -109,6 +121,9 @@ fn main() -> ExitCode {
         None => one_seed(&arguments.one),
         Some(Command::Swarm { seeds, threads, one }) => many_seeds(seeds, threads, &one),
         Some(Command::Scenario { files }) => scenarios(&files),
+        Some(Command::Measure { nodes, kills, seed }) => {
+            measure::measure(seed, nodes, kills).map(|report| println!("{report}"))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

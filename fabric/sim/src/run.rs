@@ -1,7 +1,6 @@
 //! One run from one seed: a fabric forms, lives through faults while users change their minds, is left in
 //! peace, and has to come to rest. Then a node is killed, comes back, and another one is drained.
 
-use fabric::api::NodeState;
 use fabric::id::JobName;
 use fabric::io::Request;
 use fabric::node::Canary;
@@ -282,14 +281,6 @@ fn drain_one(world: &mut World, random: &mut ChaCha8Rng) -> Result<(), Violation
         return Err(Violation { invariant, at: world.time, detail });
     }
     rest_within(world, DRAINED_WITHIN)
-}
-
-/// Whether every node that runs knows that `subject` is dead.
-pub fn all_know_dead(world: &World, subject: &fabric::id::NodeId) -> bool {
-    world.running().into_iter().all(|node| {
-        let view = world.book.views.get(&(node, *subject));
-        view.is_some_and(|(state, _)| *state == NodeState::Dead)
-    })
 }
 
 #[cfg(test)]

@@ -54,29 +54,32 @@ pub fn unrest(world: &World) -> Option<Violation> {
 /// All agents that run have the same table, and see exactly each other alive.
 pub fn invariant_views_converge_after_heal(world: &World) -> Verdict {
     let mut fingerprints: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    let running: BTreeSet<NodeId> =
-        world.running().into_iter().map(|node| world.nodes[node].identity).collect();
-    for node in world.running() {
-        let machine = &world.nodes[node];
+    let running = world.running();
+    for machine in running.iter().map(|node| &world.nodes[*node]) {
+        if let Some(core) = machine.core() {
+            fingerprints.entry(core.status().fingerprint).or_default().push(&machine.name);
+        }
+    }
+    if fingerprints.len() > 1 {
+        return Err(format!("tables differ: {:?}", fingerprints.values().collect::<Vec<_>>()));
+    }
+    let ids: BTreeSet<NodeId> = running.iter().map(|node| world.nodes[*node].identity).collect();
+    for machine in running.iter().map(|node| &world.nodes[*node]) {
         let Some(core) = machine.core() else { continue };
-        fingerprints.entry(core.status().fingerprint).or_default().push(&machine.name);
         let mut seen = BTreeSet::new();
         for view in core.nodes() {
             let alive = matches!(view.state, NodeState::Alive | NodeState::Suspect);
             if alive {
                 seen.insert(view.id);
             }
-            if alive != running.contains(&view.id) {
+            if alive != ids.contains(&view.id) {
                 let name = world.name_of(&view.id);
                 return Err(format!("{} sees {name} {}", machine.name, view.state));
             }
         }
-        if let Some(missing) = running.iter().find(|id| !seen.contains(id)) {
+        if let Some(missing) = ids.iter().find(|id| !seen.contains(id)) {
             return Err(format!("{} does not know {}", machine.name, world.name_of(missing)));
         }
-    }
-    if fingerprints.len() > 1 {
-        return Err(format!("tables differ: {:?}", fingerprints.values().collect::<Vec<_>>()));
     }
     Ok(())
 }
