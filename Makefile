@@ -45,8 +45,10 @@ demo: setup build
 bench:
 	@demo/setup.sh bench
 	@mkdir -p $(TARGET)/bench
+	$(CARGO) build --release -p weft-agent --bin weftd
 	$(CARGO) bench -p weft-fabric --bench placement | tee $(TARGET)/bench/placements.jsonl
-	$(CARGO) bench -p weft-agent --bench fabric -- $(if $(SMALL),--small) \
+	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \
+	    $(CARGO) bench --profile dev --workspace --bench fabric -- $(if $(SMALL),--small) \
 	    --placements $(abspath $(TARGET))/bench/placements.jsonl
 
 lint: setup
