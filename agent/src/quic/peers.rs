@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fabric::id::NodeId;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use quinn::Connection;
+use quinn::{Connection, SendStream};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ const ADDRESSES_MAX: usize = 8;
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Time for all addresses together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// A message whose connection breaks within this time is sent once more.
+const RESEND_WITHIN: Duration = Duration::from_secs(2);
 /// First and longest pause after a failed attempt. Short: a peer that comes back is wanted at once.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
@@ -160,6 +162,11 @@ impl Peers {
         connection
     }
 
+    /// Where a peer was reached last.
+    fn addresses(&self, to: &NodeId) -> Vec<SocketAddr> {
+        self.peers.get(to).map(|peer| peer.addresses.clone()).unwrap_or_default()
+    }
+
     /// Notes that something came from a peer.
     pub(super) fn heard(&mut self, from: &NodeId) {
         if let Some(peer) = self.peers.get_mut(from) {
@@ -274,30 +281,13 @@ pub(super) async fn pump(shared: Arc<Shared>, to: NodeId) {
 async fn deliver(shared: &Arc<Shared>, to: NodeId, bytes: Bytes) -> Result<(), DialError> {
     // A connection may turn out to be dead only when it is used: once more over a new one.
     for _ in 0..2 {
-        let open = shared.peers().connection(&to);
-        let connection = match open {
-            Some(connection) => connection,
-            None => {
-                let (retry_at, addresses) = shared.peers().dial_plan(&to);
-                if let Some(at) = retry_at {
-                    sleep_until(at).await;
-                }
-                // It may have dialled us meanwhile.
-                let open = shared.peers().connection(&to);
-                match open {
-                    Some(connection) => connection,
-                    None => match dial(shared, to, &addresses).await {
-                        Ok(connection) => connection,
-                        Err(error) => {
-                            shared.peers().failed(&to);
-                            return Err(error);
-                        }
-                    },
-                }
-            }
-        };
+        let connection = connected(shared, to).await?;
         match timeout(MESSAGE_TIMEOUT, hand_over(&connection, bytes.clone())).await {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(stream)) => {
+                let addresses = shared.peers().addresses(&to);
+                tokio::spawn(see_through(shared.clone(), to, addresses, stream, bytes));
+                return Ok(());
+            }
             Ok(Err(error)) => tracing::debug!(?to, %error, "a connection is of no use any more"),
             Err(_) => connection.close(Close::Stalled.code(), b"no progress"),
         }
@@ -305,12 +295,59 @@ async fn deliver(shared: &Arc<Shared>, to: NodeId, bytes: Bytes) -> Result<(), D
     Err(DialError::Unreachable("its connections break as soon as they are used".to_owned()))
 }
 
-async fn hand_over(connection: &Connection, bytes: Bytes) -> Result<(), wire::WireError> {
+/// The open connection to a peer, or a new one.
+async fn connected(shared: &Arc<Shared>, to: NodeId) -> Result<Connection, DialError> {
+    let open = shared.peers().connection(&to);
+    if let Some(connection) = open {
+        return Ok(connection);
+    }
+    let (retry_at, addresses) = shared.peers().dial_plan(&to);
+    if let Some(at) = retry_at {
+        sleep_until(at).await;
+    }
+    // It may have dialled us meanwhile.
+    let open = shared.peers().connection(&to);
+    if let Some(connection) = open {
+        return Ok(connection);
+    }
+    let dialled = dial(shared, to, &addresses).await;
+    if dialled.is_err() {
+        shared.peers().failed(&to);
+    }
+    dialled
+}
+
+async fn hand_over(connection: &Connection, bytes: Bytes) -> Result<SendStream, wire::WireError> {
     let mut stream =
         connection.open_uni().await.map_err(|error| wire::WireError::Ended(error.to_string()))?;
     stream.write_chunk(bytes).await?;
     let _ = stream.finish();
-    Ok(())
+    Ok(stream)
+}
+
+/// A peer that was killed and has started again says, in answer to the first message, that it does not know
+/// the connection. That message is not lost for it: it goes out once more. Later than that it would be
+/// old news.
+async fn see_through(
+    shared: Arc<Shared>,
+    to: NodeId,
+    addresses: Vec<SocketAddr>,
+    stream: SendStream,
+    bytes: Bytes,
+) {
+    let broken = timeout(RESEND_WITHIN, stream.stopped()).await;
+    if !matches!(broken, Ok(Err(_))) {
+        return;
+    }
+    let open = shared.peers().connection(&to);
+    let connection = match open {
+        Some(connection) => Ok(connection),
+        None => dial(&shared, to, &addresses).await,
+    };
+    if let Ok(connection) = connection {
+        tracing::debug!(?to, "a message goes out once more over a new connection");
+        let _ = timeout(MESSAGE_TIMEOUT, hand_over(&connection, bytes)).await;
+    }
 }
 
 /// Connects to the first of a peer's addresses that answers with the right key and a welcome.
