@@ -278,8 +278,9 @@ inner() {
 
     step "2. One founds a fabric, the others join with its token. They find it by multicast DNS."
     weft_on alder init --name $fabric || fail "alder could not found a fabric"
-    token=$(ask alder token create) || fail "alder made no token"
-    printf '  %salder$ weft token create%s\n      %s...\n' "$dim" "$plain" "${token:0:24}"
+    printf '  %salder$ weft token create%s\n' "$dim" "$plain"
+    token=$(ask alder token create 2>"$folder/said") || fail "alder made no token: $(<"$folder/said")"
+    printf '      %s...\n' "${token:0:24}"
     for node in birch cedar; do
         printf '  %s%s$ weft join %s...%s\n' "$dim" "$node" "${token:0:24}" "$plain"
         ask "$node" join "$token" 2>&1 | sed 's/^/      /' || fail "$node could not join"

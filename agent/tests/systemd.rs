@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use testbed::netns::{run, wait_until};
-use testbed::{WEFTD, api};
+use testbed::{api, weftd};
 
 /// Threads of [`a_task_with_threads`] besides those of the test harness.
 const THREADS: usize = 4;
@@ -157,7 +157,7 @@ impl Machine {
         let pid = run(script().args(["pid", &name]));
         let init = pid.trim().parse().expect("a process number");
         let machine = Self { name, init };
-        machine.copy(Path::new(WEFTD), "/usr/bin/weftd");
+        machine.copy(&weftd(), "/usr/bin/weftd");
         machine.copy(&std::env::current_exe().expect("this program"), "/opt/task");
         let service = concat!(env!("CARGO_MANIFEST_DIR"), "/weftd.service");
         machine.copy(Path::new(service), "/etc/systemd/system/weftd.service");

@@ -312,7 +312,8 @@ pub enum Answer {
     Enrolled {
         /// Labels that come with its token.
         labels: BTreeMap<String, String>,
-        /// The roster and the keyring: what the newcomer needs to be heard. All else comes by repair.
+        /// Roster, keyring, tokens, and where the nodes are: what the newcomer needs to be heard, and to let
+        /// others in. All else comes by repair.
         entries: Vec<Entry>,
     },
     /// No: nothing was changed.

@@ -3,7 +3,8 @@
 //!
 //!     fabric [--small] [--placements FILE]
 //!
-//! Prints a table and writes `target/bench/results.json`. `--placements` names the output of the bench
+//! `WEFT_AGENT` names the agent to measure: `make bench` builds a release, and this program without that
+//! care. Prints a table and writes `target/bench/results.json`. `--placements` names the output of the bench
 //! `placement` of the core, one JSON object a line, which is shown with the rest.
 
 // A benchmark reads the clock.
@@ -76,8 +77,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Bytes of the agent's program, which a release has stripped.
+/// Bytes of the agent's program.
 fn size(results: &mut Results) {
-    let bytes = std::fs::metadata(testbed::WEFTD).expect("the agent was built").len();
+    let bytes = std::fs::metadata(testbed::weftd()).expect("the agent was built").len();
     results.add("agent binary, stripped", bytes as f64 / 1e6, "MB", Some(8.0), Better::Lower);
 }

@@ -118,7 +118,7 @@ impl Results {
             object
         });
         let rows: Vec<Value> = rows.collect();
-        // The program lies in `<build folder>/release/deps`.
+        // The program lies in `<build folder>/<profile>/deps`.
         let program = std::env::current_exe()?;
         let folder = program.ancestors().nth(3).unwrap_or(Path::new("target")).join("bench");
         std::fs::create_dir_all(&folder)?;

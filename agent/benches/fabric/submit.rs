@@ -4,7 +4,7 @@
 use super::Effort;
 use super::events::Listener;
 use super::results::{Better, Results, median};
-use super::testbed::{Lab, WEFTD, api, job, netns};
+use super::testbed::{Lab, api, job, netns, weftd};
 use fabric::alloc::Phase;
 use fabric::api::EventKind;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub fn measure_on_systemd(results: &mut Results, effort: &Effort) {
         return;
     }
     let machine = Booted(name);
-    machine.copy(Path::new(WEFTD), "/usr/bin/weftd");
+    machine.copy(&weftd(), "/usr/bin/weftd");
     let service = concat!(env!("CARGO_MANIFEST_DIR"), "/weftd.service");
     machine.copy(Path::new(service), "/etc/systemd/system/weftd.service");
     machine.shell("systemctl daemon-reload && systemctl start weftd.service");

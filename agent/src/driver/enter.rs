@@ -26,6 +26,8 @@ use crate::token::Token;
 
 /// How long a joiner waits for discovery to find a member.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a joiner that a member refused goes on to ask others that were found.
+const OTHERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Batches of addresses that wait to be tried.
 const BATCHES_MAX: usize = 64;
 /// Fabric's name unless the founder says otherwise.
@@ -284,7 +286,7 @@ impl Attempt {
         if let Some(addresses) = given {
             return join(&identity, &token, &name, &addresses).await;
         }
-        let until = Instant::now() + SEEK_TIMEOUT;
+        let mut until = Instant::now() + SEEK_TIMEOUT;
         let mut tried = BTreeSet::new();
         let mut last = JoinError::NobodyFound;
         while let Ok(Some(mut addresses)) = timeout_at(until, candidates.recv()).await {
@@ -294,8 +296,12 @@ impl Attempt {
             }
             match join(&identity, &token, &name, &addresses).await {
                 Ok(admission) => return Ok(admission),
-                // A member of the right fabric said no: so would the others.
-                Err(error @ JoinError::Refused { .. }) => return Err(error),
+                // A token that was made a moment ago may not have come to every member yet.
+                Err(error @ JoinError::Refused { .. }) => {
+                    until = until.min(Instant::now() + OTHERS_TIMEOUT);
+                    last = error;
+                }
+                Err(_) if matches!(last, JoinError::Refused { .. }) => {}
                 Err(error) => last = error,
             }
         }

@@ -38,8 +38,12 @@ use std::time::Instant;
 pub use api::Refused;
 use netns::{Bridge, Netns, wait_until};
 
-/// The agent, as cargo built it for this test.
-pub const WEFTD: &str = env!("CARGO_BIN_EXE_weftd");
+/// The agent, as cargo built it with this program, or the one that `WEFT_AGENT` names: the benchmarks
+/// measure a release.
+pub fn weftd() -> PathBuf {
+    std::env::var_os("WEFT_AGENT").unwrap_or_else(|| env!("CARGO_BIN_EXE_weftd").into()).into()
+}
+
 /// UDP port of gossip; streams use the next one.
 pub const GOSSIP_PORT: u16 = 7400;
 
@@ -85,7 +89,7 @@ impl Lab {
             port,
             cpus: all_cpus(),
             labels: String::new(),
-            program: WEFTD.into(),
+            program: weftd(),
             state: folder.join("state"),
             folder,
             cgroup,
@@ -106,7 +110,7 @@ impl Lab {
     pub fn fabric_of_copies(&self, count: usize) -> Vec<Machine> {
         self.fabric_with(count, |machine| {
             machine.program = machine.folder.join("weftd");
-            fs::copy(WEFTD, &machine.program).expect("a copy of the agent");
+            fs::copy(weftd(), &machine.program).expect("a copy of the agent");
         })
     }
 

@@ -91,6 +91,17 @@ fn job(
             "a section [task] with a command, as in command = [\"/usr/bin/sleep\", \"60\"]",
         )?
         .section()?;
+    // Before anything is missed: the missing key may be there under a misspelt name.
+    section.only(&[
+        "command",
+        "env",
+        "user",
+        "working_dir",
+        "files",
+        "stop_signal",
+        "stop_timeout",
+        "sandbox",
+    ])?;
     let command = section
         .required(
             "command",
@@ -132,16 +143,6 @@ fn task(
     task: &mut Task,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<(), ParseError> {
-    section.only(&[
-        "command",
-        "env",
-        "user",
-        "working_dir",
-        "files",
-        "stop_signal",
-        "stop_timeout",
-        "sandbox",
-    ])?;
     if let Some(item) = section.item("env") {
         for item in item.section()?.items() {
             task.env.insert(item.key().into(), item.string()?.into());

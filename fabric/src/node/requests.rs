@@ -311,7 +311,10 @@ impl Node {
         let entries = self
             .table
             .entries()
-            .filter(|e| matches!(e.key, Key::Roster(_) | Key::Keyring | Key::Node(_)))
+            .filter(|e| {
+                // Tokens too: the newcomer may be asked to let in the next one at once.
+                matches!(e.key, Key::Roster(_) | Key::Keyring | Key::Node(_) | Key::Token(_))
+            })
             .cloned()
             .collect();
         Ok(Answer::Enrolled { labels, entries })

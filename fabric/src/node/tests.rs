@@ -70,8 +70,9 @@ impl Fleetlet {
         );
         for index in 2..=count {
             let id = NodeId([index; 32]);
+            // Whoever has just joined can let in the next one.
             fleet.ask(
-                first,
+                NodeId([index - 1; 32]),
                 Request::Enrol {
                     node: id,
                     name: format!("n{index}"),

@@ -420,6 +420,11 @@ fn what_must_be_there_is_asked_for() {
             "task is missing: a section [task] with a command, as in command = [\"/usr/bin/sleep\", \"60\"]",
         ),
         (
+            "name = \"a\"\n[task]\ncomand = [\"/bin/true\"]",
+            (3, 1),
+            "unknown key task.comand: did you mean command?",
+        ),
+        (
             "name = \"a\"\n[task]\nuser = \"x\"",
             (2, 2),
             "task.command is missing: the program and its arguments, as in command = [\"/usr/bin/sleep\", \"60\"]",

@@ -1,0 +1,25 @@
+#!/bin/bash
+# The executor's own tests (`agent/src/executor/on_systemd.rs`) where systemd is process 1.
+#
+#   on_systemd.sh TEST-PROGRAM     the unit tests of weftd, as cargo built them
+#
+# Where no container with systemd can be started it says so, and fails if WEFT_MUST=systemd.
+set -u
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+skip() {
+    echo "on_systemd: skipped: $*"
+    [ "${WEFT_MUST:-}" != systemd ]
+    exit
+}
+
+[ -x "${1:-}" ] || { echo "on_systemd: no test program: ${1:-}" >&2; exit 2; }
+[ "$(id -u)" = 0 ] || skip "needs root"
+name=exec-$$
+trap '"$here/nspawn.sh" stop "$name"' EXIT
+trap 'exit 130' INT TERM
+"$here/nspawn.sh" boot "$name" || skip "no systemd in a container here"
+"$here/nspawn.sh" copy "$name" "$1" /opt/tests || exit 1
+# A distribution older than this one cannot run what was built here.
+"$here/nspawn.sh" run "$name" /opt/tests --list >/dev/null || skip "the program does not run in the container"
+echo "on_systemd: the executor's tests in a container with systemd as process 1"
+"$here/nspawn.sh" run "$name" /opt/tests on_systemd_
