@@ -58,7 +58,8 @@ fn what_is_claimed_twice_is_found() {
         change(&mut claim);
         claim
     };
-    let pairs: [(fn(&mut Claim), &str); 6] = [
+    type Change = fn(&mut Claim);
+    let pairs: [(Change, &str); 6] = [
         (|claim| claim.devices = vec!["/dev/gpu0".into()], "/dev/gpu0"),
         (|claim| claim.ports = [("http".into(), 8080)].into(), "port 8080"),
         (|claim| claim.memory = 5 << 28, "bytes of a's"),
