@@ -186,6 +186,8 @@ impl Book {
         let Some(order) = nodes[node].disk.entry_under_way(&key).map(|entry| entry.order()) else {
             return;
         };
+        // A mark that the version failed may come at any time; what was promised is the version.
+        let order = Order { mark: 0, ..order };
         let holders: BTreeSet<NodeId> = nodes
             .iter()
             .filter(|node| node.disk.entry(&key).is_some_and(|entry| entry.order() >= order))

@@ -1,7 +1,6 @@
 //! One machine's disk: writes take a while, in order; a crash loses those that were under way; a full
 //! disk refuses.
 
-use fabric::alloc::Phase;
 use fabric::limits;
 use fabric::table::{Entry, Key, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -184,14 +183,11 @@ impl Disk {
     }
 }
 
-/// An allocation that ended long ago, by the fabric's clock, leaves the table, and its slot begins anew.
+/// An allocation that ended long ago, by the fabric's clock, leaves the table, and its slot begins anew. Its
+/// end may not have reached this disk.
 fn was_forgotten(before: &Entry, after: &Entry) -> bool {
-    let ended = match &before.value {
-        Value::Alloc(row) => row.phase == Phase::Ended,
-        Value::Tombstone { .. } => matches!(before.key, Key::Alloc(..)),
-        _ => false,
-    };
-    ended && after.stamp.wall().since(before.stamp.wall()) > limits::ENDED_KEEP
+    matches!(before.key, Key::Alloc(..))
+        && after.stamp.wall().since(before.stamp.wall()) > limits::ENDED_KEEP
 }
 
 #[cfg(test)]

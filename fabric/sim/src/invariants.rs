@@ -23,7 +23,7 @@ use crate::world::World;
 pub mod rest;
 
 /// Commands about one allocation within a minute that change nothing.
-const REPEATS_MAX: usize = 20;
+const REPEATS_MAX: usize = 30;
 /// Outputs of one `handle`.
 const OUTPUTS_AT_ONCE_MAX: usize = 20_000;
 /// An answer to a user may take this long, with slow disks and stalled processors.

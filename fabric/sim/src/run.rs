@@ -1,6 +1,7 @@
 //! One run from one seed: a fabric forms, lives through faults while users change their minds, is left in
 //! peace, and has to come to rest. Then a node is killed, comes back, and another one is drained.
 
+use fabric::api::JobState;
 use fabric::id::JobName;
 use fabric::io::Request;
 use fabric::node::Canary;
@@ -192,7 +193,10 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
         match unrest_for_a_second(world)? {
             None if complete => resting += 1,
             None => resting = 0,
-            Some(violation) if world.time - start > within => return Err(violation),
+            Some(violation) if world.time - start > within => {
+                tell_what_is_wrong(world);
+                return Err(violation);
+            }
             Some(_) => resting = 0,
         }
         if resting >= RESTING {
@@ -203,6 +207,24 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
             let invariant = "invariant_every_node_gets_in";
             return Err(Violation { invariant, at: world.time, detail });
         }
+    }
+}
+
+/// What a node says of the jobs that are not as they should be, for whoever reads the story.
+fn tell_what_is_wrong(world: &mut World) {
+    let Some(node) = world.running().first().copied() else { return };
+    let now = world.nodes[node].clock.read(world.time);
+    let Some(core) = world.nodes[node].core() else { return };
+    let mut lines = Vec::new();
+    for view in core.jobs().into_iter().filter(|view| view.state != JobState::Healthy) {
+        lines.push(format!("{}: {}, {:?}", view.name, view.state, view.reason));
+        for verdict in core.explain(now, &view.name).map(|it| it.nodes).unwrap_or_default() {
+            let rejection = verdict.rejection.map_or("takes it".into(), |why| why.to_string());
+            lines.push(format!("    {}: {rejection}", verdict.name));
+        }
+    }
+    for line in lines {
+        world.tell(|_| line);
     }
 }
 
@@ -224,7 +246,8 @@ fn unrest_for_a_second(world: &mut World) -> Result<Option<Violation>, Violation
 fn be_quiet(world: &mut World) -> Result<(), Violation> {
     let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
     let sound = jobs.unwrap_or_default().into_iter();
-    let sound = sound.filter(|view| Behaviour::of(&view.spec.task).is_sound());
+    let sound = sound
+        .filter(|view| Behaviour::of(&view.spec.task).is_sound() && rest::is_complete(world, view));
     let sound: BTreeSet<JobName> = sound.map(|view| view.name).collect();
     world.book.watch_quiet(true);
     world.run_for(QUIET)?;

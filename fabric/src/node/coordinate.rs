@@ -418,8 +418,10 @@ impl Node {
             // What another version did there says nothing about this one.
             let failed =
                 matches!(row.ending, Some(Ending::Failed { .. })) && Some(row.spec) == in_force;
-            let left = limits::FAILED_FOR.saturating_sub(horizon.since(written));
-            (failed && left > Duration::ZERO).then_some((node, left))
+            let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
+            let ago = horizon.since(written).max(now.at.since(*heard));
+            let left = limits::FAILED_FOR.saturating_sub(ago);
+            (failed && *epoch == row.epoch && left > Duration::ZERO).then_some((node, left))
         });
         let any_node = (slot.clone(), NodeId([0; 32]))..=(slot.clone(), NodeId([0xff; 32]));
         let rejected = self.coordinator.rejected.range(any_node);

@@ -111,8 +111,12 @@ impl Node {
             && *local.id() == alloc
         {
             // Asked again: the answer was lost, or is still on its way to the disk.
-            if local.row().phase > Phase::Reserved {
-                self.send(from, Message::Accept { alloc });
+            match local.row().phase {
+                Phase::Pending | Phase::Reserved => {}
+                Phase::Starting | Phase::Running => self.send(from, Message::Accept { alloc }),
+                Phase::Stopping | Phase::Ended => {
+                    self.send(from, Message::Reject { alloc, reason: Rejection::Outdated });
+                }
             }
             return;
         }

@@ -251,6 +251,16 @@ pub fn invariant_honest_nodes_are_always_understood(world: &World) -> Verdict {
     Ok(())
 }
 
+/// Whether every slot of a job has a unit: one that waits for room may start whenever there is some.
+pub fn is_complete(world: &World, view: &JobView) -> bool {
+    let units = units_by_slot(world);
+    let has = |index: u32| units.get(&SlotId { job: view.name.clone(), index });
+    match view.kind {
+        JobKind::Service => (0..view.spec.count).all(|index| has(index).is_some()),
+        JobKind::System => has(0).map_or(0, Vec::len) == world.running().len(),
+    }
+}
+
 fn slot_is_filled(
     world: &World,
     slot: &SlotId,

@@ -49,9 +49,6 @@ fn twice(one: Claim, other: Claim) -> Verdict {
     invariant_a_core_byte_device_or_port_is_never_claimed_twice_on_a_node(&machine)
 }
 
-/// Something done to a claim, and what it then holds twice.
-type Spoiled = (fn(&mut Claim), &'static str);
-
 #[test]
 fn what_is_claimed_twice_is_found() {
     assert_eq!(twice(claim("1-2"), claim("3")), Ok(()));
@@ -61,7 +58,8 @@ fn what_is_claimed_twice_is_found() {
         change(&mut claim);
         claim
     };
-    let pairs: [Spoiled; 6] = [
+    type Change = fn(&mut Claim);
+    let pairs: [(Change, &str); 6] = [
         (|claim| claim.devices = vec!["/dev/gpu0".into()], "/dev/gpu0"),
         (|claim| claim.ports = [("http".into(), 8080)].into(), "port 8080"),
         (|claim| claim.memory = 5 << 28, "bytes of a's"),
