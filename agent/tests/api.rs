@@ -400,8 +400,13 @@ fn a_second_node_joins_runs_work_and_shows_its_log_anywhere() {
     spec["placement"]["constraints"] = json!(["name == \"second\""]);
     first.run(&spec);
     assert_eq!(first.get("/v1/allocs")[0]["node_name"], "second");
-    let log = first.call("GET", "/v1/jobs/talker/logs", None).expect(200);
-    assert_eq!(log.body, "here\n", "read through the other node");
+    let log = || first.call("GET", "/v1/jobs/talker/logs", None).expect(200).body;
+    // It runs, which does not mean that its shell has come as far as the first word.
+    let until = Instant::now() + PATIENCE;
+    while log().is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(log(), "here\n", "read through the other node");
     second.wait("/v1/jobs/talker", "known there too", |job| job["state"] == "healthy");
     let problem = first.call("GET", "/v1/jobs/talker/logs?slot=3", None).expect(404).json();
     assert!(problem["detail"].as_str().unwrap().contains("slot 3"), "{problem}");

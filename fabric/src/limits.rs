@@ -87,7 +87,7 @@ pub const SUSPICION_MIN: Duration = Duration::from_millis(600);
 /// Suspicion that nobody confirms lasts this many times longer.
 pub const SUSPICION_FACTOR: u32 = 3;
 /// Confirmations by others that bring the suspicion down to its minimum.
-pub const CONFIRMATIONS: u32 = 3;
+pub const CONFIRMATIONS: u32 = 2;
 /// Confirmations attached to one datagram.
 pub const CONFIRMS_PER_DATAGRAM_MAX: usize = 4;
 /// Bytes of one packet of foca's: what is left of a datagram beside the confirmations (75 bytes each).

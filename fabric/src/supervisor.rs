@@ -277,7 +277,8 @@ impl Supervisor {
         for slot in lost {
             if let Some(local) = self.locals.get_mut(&slot) {
                 let reason = "the claim could not be written to disk".to_owned();
-                local.row.ending = Some(Ending::Failed { reason });
+                // Not the slot's failure: once the disk takes writes again it is welcome here.
+                local.row.ending = Some(Ending::Retired { reason });
                 told.extend(local.proposer.map(|proposer| (proposer, local.record.alloc.clone())));
             }
             self.end(now, &slot);

@@ -45,6 +45,8 @@ pub enum Fault {
     LostCommands(usize, u32),
     /// Something outside kills a unit.
     UnitKill(usize),
+    /// The machine gets another address.
+    Renumbering(usize),
 }
 
 /// A fault and its time.
@@ -118,7 +120,8 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
             let tempers = [Temper::Slow, Temper::Refusing, Temper::CrashLooping];
             Fault::Units(node, tempers[random.random_range(0..tempers.len())])
         }
-        90..95 => Fault::LostCommands(node, random.random_range(10..300)),
+        90..93 => Fault::Renumbering(node),
+        93..96 => Fault::LostCommands(node, random.random_range(10..300)),
         _ => Fault::UnitKill(node),
     }
 }
@@ -165,6 +168,7 @@ impl Fault {
             Fault::LostCommands(node, permille) => {
                 world.nodes[*node].lost_commands_permille = *permille;
             }
+            Fault::Renumbering(node) => world.renumber(*node),
             Fault::UnitKill(node) => {
                 let units: Vec<_> =
                     world.nodes[*node].units.there().map(|(alloc, _)| alloc.clone()).collect();
@@ -191,8 +195,11 @@ impl Fault {
             Fault::SlowDisk(node) | Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Well),
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
-            Fault::Stall(_) | Fault::ClockJump(..) | Fault::ClockDrift(..) | Fault::UnitKill(_) => {
-            }
+            Fault::Stall(_)
+            | Fault::ClockJump(..)
+            | Fault::ClockDrift(..)
+            | Fault::Renumbering(_)
+            | Fault::UnitKill(_) => {}
         }
     }
 }

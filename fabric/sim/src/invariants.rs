@@ -444,3 +444,6 @@ fn note_loneliness(world: &mut World) {
         world.book.alone_since[node] = if alone { since.or(Some(world.time)) } else { None };
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,11 +98,10 @@ impl Agent {
 impl SimNode {
     /// The machine with this index, switched off, with an empty disk.
     pub fn new(index: usize, name: String, hardware: Hardware, random: &mut ChaCha8Rng) -> Self {
-        let ip = Ipv4Addr::from(0x0a00_0001 + index as u32);
         Self {
             name,
             hardware,
-            address: SocketAddr::from((ip, PORT)),
+            address: address(index),
             identity: fresh_identity(random),
             joined: false,
             generation: 0,
@@ -125,6 +124,11 @@ impl SimNode {
     pub fn is_awake(&self, time: Duration) -> bool {
         self.agent.is_some() && self.paused_until <= time
     }
+}
+
+/// The address with this number, in a network large enough for all.
+pub fn address(number: usize) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from(0x0a00_0001 + number as u32), PORT))
 }
 
 /// A key that nobody had before.

@@ -9,11 +9,11 @@
 //! run 10s
 //! expect web healthy=1 on=b
 //! trace
-//! >     7.412 b sees a dead
+//! >     7.4 b sees a dead
 //! ```
 //!
 //! Lines that begin with `#` are comments. `trace` is followed by what happened since the trace before,
-//! each line behind a `> `. [`play`] returns the text with the traces that really came out: equal to the
+//! each line behind a `> ` and its second. [`play`] returns the text with the traces that really came out: equal to the
 //! file, or a finding. With `WEFT_REWRITE=1` in the environment the files are rewritten.
 
 use anyhow::{Context, bail, ensure};
@@ -21,6 +21,7 @@ use fabric::id::{JobName, NodeId};
 use fabric::io::{Answer, Request};
 use fabric::job::{CpuRequest, JobKind, JobSpec, Smt, duration};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::disk::DiskMode;
 use crate::invariants::rest;
@@ -135,7 +136,7 @@ impl Stage {
                 self.ask(at, Request::Drain { node, on: command == "drain" })?;
             }
             "expect" => self.expect(&words)?,
-            "trace" => return Ok(self.world()?.trace.take_lines()),
+            "trace" => return Ok(told(self.world()?.trace.take_lines())),
             _ => self.disturb(command, rest, &words)?,
         }
         Ok(Vec::new())
@@ -231,13 +232,16 @@ impl Stage {
         });
         let settings = Settings {
             seed: self.seed,
-            quality: Quality::default(),
+            quality: Quality { tail: Duration::ZERO, ..Quality::default() },
             canary: None,
             rediscovery: None,
             detail: Detail::Story,
             print: false,
         };
         let mut world = World::new(settings, machines.collect());
+        for machine in &mut world.nodes {
+            machine.units.steady = true;
+        }
         world.found_and_join();
         self.world = Some(world);
         Ok(())
@@ -409,6 +413,16 @@ impl Stage {
         };
         Ok((side(one)?, side(other)?))
     }
+}
+
+/// Lines of a trace, by tenths of a second; those of one tenth are in the order of the alphabet, so that
+/// a trace changes only when something else happens.
+fn told(lines: Vec<(Duration, String)>) -> Vec<String> {
+    let mut lines: Vec<(u128, String)> =
+        lines.into_iter().map(|(time, words)| (time.as_millis() / 100, words)).collect();
+    lines.sort();
+    let told = |(tenth, words)| format!("{:>5}.{} {words}", tenth / 10, tenth % 10);
+    lines.into_iter().map(told).collect()
 }
 
 fn one<'a>(words: &[&'a str]) -> anyhow::Result<&'a str> {

@@ -25,7 +25,7 @@ pub struct Trace {
     detail: Detail,
     /// Print lines as they come rather than keep them.
     print: bool,
-    lines: Vec<String>,
+    lines: Vec<(Duration, String)>,
 }
 
 impl Trace {
@@ -47,16 +47,15 @@ impl Trace {
         if detail > self.detail {
             return;
         }
-        let line = format!("{:>9.3} {}", time.as_secs_f64(), words());
         if self.print {
-            println!("{line}");
+            println!("{:>9.3} {}", time.as_secs_f64(), words());
         } else {
-            self.lines.push(line);
+            self.lines.push((time, words()));
         }
     }
 
-    /// The lines since the last call.
-    pub fn take_lines(&mut self) -> Vec<String> {
+    /// The lines since the last call, and when they were told.
+    pub fn take_lines(&mut self) -> Vec<(Duration, String)> {
         std::mem::take(&mut self.lines)
     }
 

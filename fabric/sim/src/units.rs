@@ -175,6 +175,8 @@ pub struct NextStep {
 pub struct UnitManager {
     /// How it does.
     pub temper: Temper,
+    /// Starting and ending always take the same time: for scenarios.
+    pub steady: bool,
     /// By allocation; the unit's name is made from nothing else.
     pub units: BTreeMap<AllocId, Unit>,
     /// What the agent remembers of each allocation: the latest run and what was last said of it.
@@ -190,6 +192,7 @@ impl UnitManager {
     pub fn new(random: ChaCha8Rng) -> Self {
         Self {
             temper: Temper::Well,
+            steady: false,
             units: BTreeMap::new(),
             desk: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -228,9 +231,9 @@ impl UnitManager {
         if behaviour.refuses || self.temper == Temper::Refusing {
             return Start::Refused { reason: "unit manager: operation refused".into() };
         }
-        let usual = Duration::from_millis(self.random.random_range(20..500));
+        let usual = self.taking(20..500);
         let after = match self.temper {
-            Temper::Slow => Duration::from_millis(self.random.random_range(8_000..15_000)),
+            Temper::Slow => self.taking(8_000..15_000),
             _ => behaviour.starts.unwrap_or(usual),
         };
         self.lives += 1;
@@ -244,6 +247,7 @@ impl UnitManager {
 
     /// Asks a unit to end.
     pub fn stop(&mut self, alloc: &AllocId, run: u32, time: Duration) -> Stop {
+        let ending = self.taking(5..800);
         let kept = self.units.get_mut(alloc).filter(|u| u.is_there() && u.launch.run == run);
         let Some(unit) = kept else {
             if self.waiting.get(alloc).is_some_and(|launch| launch.run == run) {
@@ -265,7 +269,7 @@ impl UnitManager {
         let (after, step) = if Behaviour::of(&unit.launch.task).ignores_stop {
             (unit.launch.task.stop_timeout, Step::Kill)
         } else {
-            (Duration::from_millis(self.random.random_range(5..800)), Step::End)
+            (ending, Step::End)
         };
         Stop::Begun(NextStep { after, alloc: alloc.clone(), life: unit.life, step })
     }
@@ -286,6 +290,7 @@ impl UnitManager {
         time: Duration,
         heard: bool,
     ) -> Option<(u32, UnitEvent, Option<NextStep>)> {
+        let crash_after = self.taking(50..1_500);
         let unit = self.units.get_mut(&due.alloc).filter(|unit| unit.life == due.life)?;
         let run = unit.launch.run;
         match (due.step, unit.state) {
@@ -294,9 +299,7 @@ impl UnitManager {
                 unit.since = time;
                 let event = running(unit);
                 let exits = match self.temper {
-                    Temper::CrashLooping => {
-                        Some(Duration::from_millis(self.random.random_range(50..1500)))
-                    }
+                    Temper::CrashLooping => Some(crash_after),
                     _ => Behaviour::of(&unit.launch.task).exits,
                 };
                 let next = exits.map(|after| NextStep { after, step: Step::Exit, ..due.clone() });
@@ -366,6 +369,11 @@ impl UnitManager {
     /// Units that hold something.
     pub fn there(&self) -> impl Iterator<Item = (&AllocId, &Unit)> {
         self.units.iter().filter(|(_, unit)| unit.is_there())
+    }
+
+    fn taking(&mut self, millis: std::ops::Range<u64>) -> Duration {
+        let steady = (millis.start + millis.end) / 4;
+        Duration::from_millis(if self.steady { steady } else { self.random.random_range(millis) })
     }
 
     fn end(&mut self, alloc: &AllocId, status: &str, killed: bool, heard: bool) -> UnitEvent {

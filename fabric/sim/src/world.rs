@@ -136,6 +136,7 @@ pub struct World {
     fabric: FabricKey,
     requests: u64,
     tokens: u64,
+    renumbered: usize,
     /// Wake-ups in a row without time passing.
     wakes_at_once: u32,
 }
@@ -169,6 +170,7 @@ impl World {
             fabric,
             requests: 0,
             tokens: 0,
+            renumbered: 0,
             wakes_at_once: 0,
             settings,
         };
@@ -282,6 +284,20 @@ impl World {
         if let Some((run, event)) = self.nodes[node].units.kill(alloc, heard) {
             self.unit_says(node, alloc.clone(), run, event);
         }
+    }
+
+    /// The machine gets another address: a lease ran out. Its agent is told, nobody else is.
+    pub fn renumber(&mut self, node: usize) {
+        self.renumbered += 1;
+        let address = crate::node::address(self.nodes.len() + self.renumbered);
+        self.tell(|world| format!("{} moves to {address}", world.nodes[node].name));
+        self.by_address.remove(&self.nodes[node].address);
+        self.by_address.insert(address, node);
+        self.nodes[node].address = address;
+        let topology = Box::new(self.nodes[node].hardware.topology.clone());
+        let (life, addresses) = (self.life(node), vec![address]);
+        let input = Box::new(Input::Changed { topology, addresses });
+        self.push(Duration::from_millis(1), Event::Input { node, life, input });
     }
 
     /// The disk starts or stops refusing, or slows down.

@@ -216,6 +216,9 @@ impl Node {
                 after.is_some_and(|row| row.epoch == before.epoch && row.phase.holds_claim());
             if before.phase.holds_claim() && !same {
                 self.fleet.release(&node, &alloc);
+                // Somebody may have waited for this room.
+                let waiting = self.coordinator.unplaceable.iter().map(|slot| slot.job.clone());
+                self.coordinator.dirty.extend(waiting);
             }
         }
         let Some(row) = self.table.alloc(slot, &node).cloned() else { return };

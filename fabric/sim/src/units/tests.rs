@@ -98,7 +98,8 @@ fn a_refusing_manager_and_a_refused_unit_start_nothing() {
     let mut manager = manager();
     assert!(matches!(manager.start(launch("refuses"), AT), Start::Refused { .. }));
     manager.temper = Temper::Refusing;
-    assert!(matches!(manager.start(launch(""), AT), Start::Refused { .. }));
+    let next = Launch { run: 2, ..launch("") };
+    assert!(matches!(manager.start(next, AT), Start::Refused { .. }));
     assert_eq!(manager.there().count(), 0);
 }
 
