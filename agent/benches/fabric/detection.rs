@@ -92,17 +92,14 @@ fn kill_and_watch(
 
 /// serf with its default profile, in the same machines. `None`: it is not installed.
 fn serf(lab: &Lab, machines: &mut [Machine], deaths: usize) -> Option<(String, Vec<f64>)> {
-    let version = Command::new("serf").arg("version").output().ok();
-    let Some(version) = version.filter(|output| output.status.success()) else {
-        println!(
-            "  serf is not installed (`demo/setup.sh bench` installs it): not measured beside it"
-        );
+    // The program's own word on its version is that of its last development branch.
+    let installed = Command::new("dpkg-query").args(["-W", "-f=${Version}", "serf"]).output().ok();
+    let Some(installed) = installed.filter(|output| output.status.success()) else {
+        println!("  serf is not installed (`demo/setup.sh bench` does it): not measured beside it");
         return None;
     };
-    let version = String::from_utf8_lossy(&version.stdout);
-    let version =
-        version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    let version = version.unwrap_or("of unknown version").to_owned();
+    let version = String::from_utf8_lossy(&installed.stdout);
+    let version = version.split(['~', '-', '+']).next().unwrap_or_default().to_owned();
     let listener = Listener::new();
     let mut agents: Vec<Child> = Vec::new();
     for (number, machine) in machines.iter_mut().enumerate() {
