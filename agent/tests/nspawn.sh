@@ -44,13 +44,16 @@ install_tools() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# Where apt of this machine gets its Debian packages, as one-line sources; the public mirror when it
-# says nothing.
+# Where apt of this machine gets its Debian packages, as one-line sources.
 debian_sources() {
     local suite=$1 uri
     uri=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null \
         | awk '$2 ~ /^(bookworm|trixie)$/ { print $1; exit }')
-    printf 'deb %s %s main\n' "${uri:-http://deb.debian.org/debian}" "$suite"
+    if [ -z "$uri" ]; then
+        fail "apt knows no Debian packages on this machine: run apt-get update, or add a source"
+        return 1
+    fi
+    printf 'deb %s %s main\n' "$uri" "$suite"
 }
 
 build_root() {
@@ -66,7 +69,7 @@ build_root() {
             say "building $root ($suite, about half a minute)"
             partial=$root.partial
             rm -rf "$partial"
-            debian_sources "$suite" >"$root.list"
+            debian_sources "$suite" >"$root.list" || exit 1
             mmdebstrap --quiet --mode=root --variant=essential --include="$nspawn_packages" \
                 --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
                 --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
