@@ -13,8 +13,7 @@
 //! a node that was removed still knows that key. It hears no gossip (the gossip key is rotated with
 //! every removal) and no member talks to it (its own key left the roster), but it could pose as a
 //! member towards a machine that joins through it, learn that token's secret, and use it before it
-//! expires. So tokens are short-lived, and after the removal of a node that may be in bad hands,
-//! outstanding tokens should be revoked.
+//! expires. So tokens are short-lived, and a removal revokes all that are outstanding.
 //!
 //! Failed attempts are limited for each source address, and logged once a minute on each side.
 
