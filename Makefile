@@ -1,6 +1,6 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
 # make test         every test; those that need root or a program say so when they are skipped
-# make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=4
+# make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=2
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make lint         formatting, clippy, documentation: warnings are errors
@@ -11,7 +11,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 500
 NODES ?= 20
-MINUTES ?= 4
+MINUTES ?= 2
 
 .PHONY: all setup build test test-swarm demo bench lint
 .DEFAULT_GOAL := all
