@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::alloc::Phase;
 use crate::api;
 use crate::claim::Claim;
 use crate::cpuset::CpuSet;
@@ -331,13 +330,4 @@ pub struct Verdict {
     pub rejection: Option<Rejection>,
     /// How good it is, among those that would.
     pub score: Option<i64>,
-}
-
-/// A phase change of one of our allocations, for the log and for events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Transition {
-    /// Which.
-    pub alloc: AllocId,
-    /// To where.
-    pub phase: Phase,
 }

@@ -138,7 +138,5 @@ pub const HOLDERS: usize = 2;
 pub const HOLDS_MAX: usize = 1024;
 /// After the disk refused, everything is written again this much later.
 pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
-/// Bytes of changes in one write to disk when everything is written again.
-pub const PERSIST_BYTES_MAX: usize = 1 << 20;
 /// After a rotation, datagrams sealed with the key before are still opened for this long.
 pub const KEY_OVERLAP: Duration = Duration::from_secs(30);
