@@ -7,13 +7,14 @@
 //! *Repair.* Two members compare their tables in one number. If they differ: the fingerprints of all
 //! buckets, then keys and orders in the buckets that differ, then the entries that one of them lacks.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Instant;
 use crate::id::NodeId;
 use crate::limits;
 use crate::message::{Datagram, Message};
-use crate::table::{BUCKETS, Entry, Key, Order, Table};
+use crate::table::{BUCKETS, Key, Order, SharedEntry, Table};
 
 /// What one member should get.
 #[derive(Debug)]
@@ -27,20 +28,65 @@ pub enum Parcel {
 /// Entries that are still being pushed.
 #[derive(Debug, Default)]
 pub struct Gossip {
-    /// Rounds left for each fresh entry.
-    fresh: BTreeMap<Key, u32>,
+    /// Those that travel in datagrams.
+    datagrams: Queue,
+    /// Those that are too large for one, or may not travel in one.
+    streams: Queue,
     last_push: Option<Instant>,
+}
+
+/// Fresh entries, those with the most rounds left first. Invariant: both fields say the same.
+#[derive(Debug, Default)]
+struct Queue {
+    left: BTreeMap<Key, u32>,
+    order: BTreeSet<(Reverse<u32>, Key)>,
+}
+
+impl Queue {
+    fn insert(&mut self, key: Key, rounds: u32) {
+        if let Some(before) = self.left.insert(key.clone(), rounds) {
+            self.order.remove(&(Reverse(before), key.clone()));
+        }
+        self.order.insert((Reverse(rounds), key));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some((key, rounds)) = self.left.remove_entry(key) {
+            self.order.remove(&(Reverse(rounds), key));
+        }
+    }
+
+    /// One round of this entry is over.
+    fn sent(&mut self, key: Key) {
+        let Some((key, rounds)) = self.left.remove_entry(&key) else { return };
+        self.order.remove(&(Reverse(rounds), key.clone()));
+        if rounds > 1 {
+            self.insert(key, rounds - 1);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.left.clear();
+        self.order.clear();
+    }
 }
 
 impl Gossip {
     /// An entry is new here: push it.
-    pub fn enqueue(&mut self, key: Key, members: usize) {
-        self.fresh.insert(key, rounds(members));
+    pub fn enqueue(&mut self, entry: &SharedEntry, members: usize) {
+        let fits =
+            entry.encoded_bytes() + 8 <= limits::DATAGRAM_BYTES_MAX && entry.key.may_gossip();
+        let (queue, other) = match fits {
+            true => (&mut self.datagrams, &mut self.streams),
+            false => (&mut self.streams, &mut self.datagrams),
+        };
+        other.remove(&entry.key);
+        queue.insert(entry.key.clone(), rounds(members));
     }
 
     /// When the next push may go out; `None`: nothing to push.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.fresh.is_empty() {
+        if self.backlog() == 0 {
             return None;
         }
         Some(self.last_push.map_or(Instant::default(), |last| last + limits::PUSH_INTERVAL))
@@ -48,7 +94,7 @@ impl Gossip {
 
     /// Entries that are still being pushed.
     pub fn backlog(&self) -> usize {
-        self.fresh.len()
+        self.datagrams.left.len() + self.streams.left.len()
     }
 
     /// One round: fresh entries to each of `targets`.
@@ -56,53 +102,11 @@ impl Gossip {
         self.last_push = Some(now);
         if targets.is_empty() {
             // Whoever comes later gets everything by repair.
-            self.fresh.clear();
+            self.datagrams.clear();
+            self.streams.clear();
             return Vec::new();
         }
-        let mut datagrams: Vec<Vec<Entry>> = Vec::new();
-        let mut room = 0;
-        let mut streamed = Vec::new();
-        let mut streamed_bytes = 0;
-        let mut sent = Vec::new();
-        // The freshest first: they have the most rounds left.
-        let mut queue: Vec<(u32, Key)> =
-            self.fresh.iter().map(|(key, left)| (*left, key.clone())).collect();
-        queue.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        for (_, key) in queue {
-            let Some(entry) = table.entry(&key) else {
-                self.fresh.remove(&key);
-                continue;
-            };
-            let bytes = entry.encode().len();
-            if bytes + 8 > limits::DATAGRAM_BYTES_MAX || !key.may_gossip() {
-                if streamed_bytes + bytes <= limits::ENTRIES_BYTES_MAX {
-                    streamed_bytes += bytes;
-                    streamed.push(entry.clone());
-                    sent.push(key);
-                }
-                continue;
-            }
-            if bytes > room {
-                if datagrams.len() == limits::PUSH_DATAGRAMS_MAX {
-                    continue;
-                }
-                datagrams.push(Vec::new());
-                room = limits::DATAGRAM_BYTES_MAX - 8;
-            }
-            room -= bytes;
-            if let Some(datagram) = datagrams.last_mut() {
-                datagram.push(entry.clone());
-                sent.push(key);
-            }
-        }
-        for key in sent {
-            if let Some(left) = self.fresh.get_mut(&key) {
-                *left -= 1;
-                if *left == 0 {
-                    self.fresh.remove(&key);
-                }
-            }
-        }
+        let (datagrams, streamed) = (self.fill_datagrams(table), self.fill_stream(table));
         let mut parcels = Vec::new();
         for target in targets {
             for entries in &datagrams {
@@ -114,6 +118,65 @@ impl Gossip {
             }
         }
         parcels
+    }
+
+    fn fill_datagrams(&mut self, table: &Table) -> Vec<Vec<SharedEntry>> {
+        let mut datagrams: Vec<Vec<SharedEntry>> = Vec::new();
+        let (mut room, mut passed_over) = (0, 0);
+        let (mut sent, mut gone) = (Vec::new(), Vec::new());
+        for (_, key) in &self.datagrams.order {
+            let Some(entry) = table.entry(key) else {
+                gone.push(key.clone());
+                continue;
+            };
+            let bytes = entry.encoded_bytes();
+            if bytes > room {
+                if datagrams.len() == limits::PUSH_DATAGRAMS_MAX {
+                    // A smaller one may fit still; a long queue is not searched for it.
+                    passed_over += 1;
+                    if passed_over > limits::PUSH_PASSED_OVER_MAX {
+                        break;
+                    }
+                    continue;
+                }
+                datagrams.push(Vec::new());
+                room = limits::DATAGRAM_BYTES_MAX - 8;
+            }
+            room -= bytes;
+            if let Some(datagram) = datagrams.last_mut() {
+                datagram.push(entry.clone());
+                sent.push(key.clone());
+            }
+        }
+        for key in gone {
+            self.datagrams.remove(&key);
+        }
+        for key in sent {
+            self.datagrams.sent(key);
+        }
+        datagrams
+    }
+
+    fn fill_stream(&mut self, table: &Table) -> Vec<SharedEntry> {
+        let mut streamed: Vec<SharedEntry> = Vec::new();
+        let (mut bytes, mut gone) = (0, Vec::new());
+        for (_, key) in &self.streams.order {
+            match table.entry(key) {
+                Some(entry) if bytes + entry.encoded_bytes() <= limits::ENTRIES_BYTES_MAX => {
+                    bytes += entry.encoded_bytes();
+                    streamed.push(entry.clone());
+                }
+                Some(_) => {}
+                None => gone.push(key.clone()),
+            }
+        }
+        for key in gone {
+            self.streams.remove(&key);
+        }
+        for entry in &streamed {
+            self.streams.sent(entry.key.clone());
+        }
+        streamed
     }
 }
 
@@ -129,39 +192,40 @@ pub fn describe(table: &Table, theirs: &[u64]) -> Option<Message> {
     if theirs.len() != BUCKETS {
         return None;
     }
-    let mut counts = BTreeMap::new();
-    let differs: Vec<bool> = table.buckets().iter().zip(theirs).map(|(a, b)| a != b).collect();
-    for (_, bucket, _) in table.rows_in(|bucket| differs[usize::from(bucket)]) {
-        *counts.entry(bucket).or_insert(0usize) += 1;
-    }
-    let mut buckets = BTreeSet::new();
+    let mut buckets = Vec::new();
     let mut total = 0;
-    for (bucket, differs) in (0..=u8::MAX).zip(&differs) {
-        let count = counts.get(&bucket).copied().unwrap_or(0);
-        if *differs && (buckets.is_empty() || total + count <= limits::REPAIR_ROWS_MAX) {
-            buckets.insert(bucket);
+    for ((bucket, ours), theirs) in (0..=u8::MAX).zip(table.buckets()).zip(theirs) {
+        let count = table.len_of(bucket);
+        if ours != *theirs && (buckets.is_empty() || total + count <= limits::REPAIR_ROWS_MAX) {
+            buckets.push(bucket);
             total += count;
         }
     }
     if buckets.is_empty() {
         return None;
     }
-    let rows = table
-        .rows_in(|bucket| buckets.contains(&bucket))
-        .map(|(key, _, order)| (key.clone(), order))
+    let mut rows: Vec<(Key, Order)> = buckets
+        .iter()
+        .flat_map(|bucket| table.entries_in(*bucket))
+        .map(|entry| (entry.key.clone(), entry.order()))
         .collect();
+    rows.sort_unstable();
     Some(Message::Rows { buckets: buckets.into_iter().map(u16::from).collect(), rows })
 }
 
 /// What the other lacks of the described buckets, and what we lack.
 pub fn compare(table: &Table, buckets: &[u16], rows: &[(Key, Order)]) -> (Message, Vec<Key>) {
-    let described: BTreeSet<u16> = buckets.iter().copied().collect();
+    let described: BTreeSet<u8> =
+        buckets.iter().filter_map(|bucket| u8::try_from(*bucket).ok()).collect();
     let theirs: BTreeMap<&Key, &Order> = rows.iter().map(|(key, order)| (key, order)).collect();
-    let newer_here = table
-        .rows_in(|bucket| described.contains(&u16::from(bucket)))
-        .filter(|(key, _, order)| theirs.get(key).is_none_or(|their| *their < order))
-        .map(|(key, ..)| key);
-    let (entries, more) = collect(table, newer_here);
+    let mut newer_here: Vec<&Key> = described
+        .iter()
+        .flat_map(|bucket| table.entries_in(*bucket))
+        .filter(|entry| theirs.get(&entry.key).is_none_or(|their| **their < entry.order()))
+        .map(|entry| &entry.key)
+        .collect();
+    newer_here.sort_unstable();
+    let (entries, more) = collect(table, newer_here.into_iter());
     let want = rows
         .iter()
         .filter(|(key, order)| table.order(key).is_none_or(|ours| ours < *order))
@@ -172,11 +236,11 @@ pub fn compare(table: &Table, buckets: &[u16], rows: &[(Key, Order)]) -> (Messag
 }
 
 /// The entries of these keys, as many as fit into one message.
-pub fn collect<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> (Vec<Entry>, bool) {
+pub fn collect<'a>(table: &Table, keys: impl Iterator<Item = &'a Key>) -> (Vec<SharedEntry>, bool) {
     let mut entries = Vec::new();
     let mut bytes = 0;
     for entry in keys.filter_map(|key| table.entry(key)) {
-        bytes += entry.encode().len();
+        bytes += entry.encoded_bytes();
         if bytes > limits::ENTRIES_BYTES_MAX && !entries.is_empty() {
             return (entries, true);
         }

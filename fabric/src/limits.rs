@@ -98,6 +98,8 @@ pub const PUSH_FANOUT: usize = 3;
 pub const PUSH_INTERVAL: Duration = Duration::from_millis(50);
 /// Datagrams of one push to one member.
 pub const PUSH_DATAGRAMS_MAX: usize = 8;
+/// Entries that do not fit the last datagram of a push and are passed over for smaller ones.
+pub const PUSH_PASSED_OVER_MAX: usize = 64;
 /// Time between two comparisons with a random member.
 pub const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 /// Rows described in one message of repair: about 120 bytes each.

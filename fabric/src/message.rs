@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AllocId, NodeId};
 use crate::limits;
 use crate::resources::Rejection;
-use crate::table::{Entry, Key, Order};
+use crate::table::{Entry, Key, Order, SharedEntry};
 
 /// First byte of everything that is sent or stored.
 pub const WIRE_VERSION: u8 = 1;
@@ -24,7 +24,7 @@ pub enum Datagram {
         confirms: Vec<Confirm>,
     },
     /// Fresh entries, pushed.
-    Push(Vec<Entry>),
+    Push(Vec<SharedEntry>),
     /// 'This is my whole table in one number; tell me if yours differs.'
     Fingerprint(u64),
     /// 'Mine is the same.'
@@ -59,7 +59,7 @@ pub enum Message {
     /// Entries to merge.
     Entries {
         /// What was wanted, or is newer here.
-        entries: Vec<Entry>,
+        entries: Vec<SharedEntry>,
         /// There was more than fits; it comes in the next round.
         more: bool,
     },
@@ -68,7 +68,7 @@ pub enum Message {
         /// Named again in the answer.
         ticket: u64,
         /// What to hold.
-        entries: Vec<Entry>,
+        entries: Vec<SharedEntry>,
     },
     /// 'Those are on my disk.'
     Held {
@@ -80,7 +80,7 @@ pub enum Message {
         /// Slot and epoch.
         alloc: AllocId,
         /// The job, so that the node need not have heard of it.
-        job: Box<Entry>,
+        job: SharedEntry,
     },
     /// The node has claimed what the slot needs and written it down.
     Accept {

@@ -24,7 +24,7 @@ use crate::message::{Datagram, Message};
 use crate::placement::Fleet;
 use crate::stamp::HybridClock;
 use crate::supervisor::Supervisor;
-use crate::table::{Entry, Key, Keyring, Merge, RosterEntry, Table, Value};
+use crate::table::{Entry, Key, Keyring, Merge, RosterEntry, SharedEntry, Table, Value};
 use crate::topology::NodeInfo;
 
 mod coordinate;
@@ -337,19 +337,24 @@ impl Node {
     }
 
     /// Merges an entry and, if it is news, keeps all that follows from it in step. `push`: tell others.
-    fn take_in(&mut self, now: Now, entry: Entry, push: bool) -> Merge {
+    fn take_in(&mut self, now: Now, entry: impl Into<SharedEntry>, push: bool) -> Merge {
+        let entry: SharedEntry = entry.into();
         self.clock.observe(entry.stamp);
+        let known = self.table.entry(&entry.key);
+        if known.is_some_and(|known| known.order() >= entry.order()) {
+            // Most of what gossip brings was brought before.
+            return Merge::Known;
+        }
         let key = entry.key.clone();
         let before = match &key {
-            Key::Alloc(..) | Key::Job(_) => self.table.entry(&key).cloned(),
+            Key::Alloc(..) | Key::Job(_) => known.cloned(),
             _ => None,
         };
         let horizon = self.horizon(now);
-        let merge = self.table.merge(entry, horizon);
+        let merge = self.table.merge(entry.clone(), horizon);
         if merge == Merge::Taken {
             if push {
-                let members = self.membership.others().count() + 1;
-                self.gossip.enqueue(key.clone(), members);
+                self.gossip.enqueue(&entry, self.membership.others().count() + 1);
             }
             self.dirty = true;
             self.remember(&key);
@@ -364,7 +369,7 @@ impl Node {
     }
 
     /// Brings everything that is derived from an entry up to date.
-    fn follow(&mut self, now: Now, key: &Key, before: Option<Entry>) {
+    fn follow(&mut self, now: Now, key: &Key, before: Option<SharedEntry>) {
         match key {
             Key::Roster(node) => {
                 if self.table.is_removed(node) {
@@ -489,7 +494,7 @@ impl Node {
                 if theirs == self.table.fingerprint() {
                     self.transmit(from, Datagram::InSync(theirs));
                 } else {
-                    self.send(from, Message::Buckets(self.table.buckets().to_vec()));
+                    self.send(from, Message::Buckets(self.table.buckets()));
                 }
             }
             Ok(Datagram::InSync(theirs)) => {
@@ -549,7 +554,7 @@ impl Node {
                 self.owe_held(from, ticket);
             }
             Message::Held { ticket } => self.handle_held(from, ticket),
-            Message::Propose { alloc, job } => self.handle_propose(now, from, alloc, *job),
+            Message::Propose { alloc, job } => self.handle_propose(now, from, alloc, job),
             Message::Accept { alloc } => self.handle_accept(now, from, &alloc),
             Message::Reject { alloc, reason } => self.handle_reject(now, from, &alloc, reason),
             Message::Retire { alloc, reason } => self.handle_retire(now, &alloc, reason),
@@ -572,7 +577,7 @@ impl Node {
         }
         self.membership.announce(now.at, Identity { node, generation: 0, address });
         // Our gossip key may be an old one; a stream needs none.
-        let message = Message::Buckets(self.table.buckets().to_vec());
+        let message = Message::Buckets(self.table.buckets());
         self.outputs.push_back(Output::Send { to: node, address: Some(address), message });
     }
 
@@ -662,7 +667,7 @@ impl Node {
             self.membership.announce(now.at, Identity { node, generation: 0, address });
             if index == 0 {
                 // Our gossip key may be an old one; a stream needs none.
-                self.send(node, Message::Buckets(self.table.buckets().to_vec()));
+                self.send(node, Message::Buckets(self.table.buckets()));
             }
         }
     }
@@ -694,7 +699,7 @@ impl Node {
         }
         let tokens: Vec<Key> = self
             .table
-            .entries()
+            .entries_from(Key::Keyring)
             .filter(|entry| matches!(&entry.value, Value::Token(token) if token.expires < now.wall))
             .map(|entry| entry.key.clone())
             .collect();

@@ -10,21 +10,24 @@
 //! sees it and ends it again. Tombstones of jobs stay (at most [`limits::JOBS_MAX`] with the jobs): an
 //! expired one could let a node that was away bring the job back.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
 use crate::id::{JobName, NodeId, SlotId};
+use crate::job::JobKind;
 use crate::limits;
 use crate::topology::NodeInfo;
 
+mod buckets;
 mod entry;
+mod shared;
+pub use buckets::BUCKETS;
+use buckets::Buckets;
 pub use entry::*;
-
-/// Buckets whose fingerprints are compared when two tables differ: 2 KiB of fingerprints, and with
-/// 100,000 entries a bucket describes 400.
-pub const BUCKETS: usize = 256;
+use shared::Row;
+pub use shared::SharedEntry;
 
 /// What became of an entry that was handed to [`Table::merge`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,52 +40,38 @@ pub enum Merge {
     Refused,
 }
 
-/// The map. Invariants: `buckets[b]` is the exclusive or of the fingerprints of all entries in bucket
-/// `b`, and `root` that of all buckets; every entry is proper.
-#[derive(Debug)]
+/// The map. Invariants: `buckets` has the same rows as `nodes` and `rows`; every entry is proper; `jobs` counts jobs
+/// and their tombstones, `members` the nodes that belong to the fabric; `system_jobs` are the jobs whose
+/// spec in force is one of a system job; no row that can expire was written before `may_expire`; `names`
+/// counts the members of each name.
+///
+/// A clone shares its entries, and what is in an [`Arc`] until one of the two changes it.
+#[derive(Clone, Debug, Default)]
 pub struct Table {
-    rows: BTreeMap<Key, Row>,
-    buckets: Vec<u64>,
-    root: u64,
+    /// The roster, and what nodes say of themselves: rarely changed.
+    nodes: Arc<BTreeSet<Row>>,
+    /// All else. Its keys come after those in `nodes`.
+    rows: BTreeSet<Row>,
+    names: Arc<BTreeMap<String, u32>>,
+    buckets: Buckets,
     jobs: usize,
-}
-
-#[derive(Debug)]
-struct Row {
-    entry: Entry,
-    order: Order,
-    bucket: u8,
-    fingerprint: u64,
-}
-
-impl Row {
-    fn new(entry: Entry) -> Self {
-        let order = entry.order();
-        let key = postcard::to_stdvec(&entry.key).expect("a key encodes");
-        let bucket = (xxhash_rust::xxh3::xxh3_64(&key) >> 56) as u8;
-        let bytes = postcard::to_extend(&order, key).expect("an order encodes");
-        let fingerprint = xxhash_rust::xxh3::xxh3_64(&bytes);
-        Self { entry, order, bucket, fingerprint }
-    }
-}
-
-impl Default for Table {
-    fn default() -> Self {
-        Self { rows: BTreeMap::new(), buckets: vec![0; BUCKETS], root: 0, jobs: 0 }
-    }
+    members: usize,
+    system_jobs: BTreeSet<JobName>,
+    may_expire: Option<WallTime>,
 }
 
 impl Table {
     /// Takes in an entry if it is newer than what is there. `horizon` is the wall time of the
     /// fabric's hybrid clock: ended allocations older than [`limits::ENDED_KEEP`] before it stay out.
-    pub fn merge(&mut self, entry: Entry, horizon: WallTime) -> Merge {
+    pub fn merge(&mut self, entry: impl Into<SharedEntry>, horizon: WallTime) -> Merge {
+        let entry: SharedEntry = entry.into();
         if !entry.is_proper() || has_expired(&entry, horizon) || self.owner_is_removed(&entry.key) {
             return Merge::Refused;
         }
-        match self.rows.get(&entry.key) {
-            Some(row) if entry.order() <= row.order => return Merge::Known,
+        match self.order(&entry.key) {
+            Some(ours) if entry.order() <= ours => return Merge::Known,
             Some(_) => {}
-            None if self.rows.len() >= limits::ENTRIES_MAX => return Merge::Refused,
+            None if self.len() >= limits::ENTRIES_MAX => return Merge::Refused,
             None if matches!(entry.key, Key::Job(_)) && self.jobs >= limits::JOBS_MAX => {
                 return Merge::Refused;
             }
@@ -97,42 +86,89 @@ impl Table {
 
     /// Drops ended allocations that are older than [`limits::ENDED_KEEP`]; returns their keys.
     pub fn expire(&mut self, horizon: WallTime) -> Vec<Key> {
-        let expired = |row: &&Row| has_expired(&row.entry, horizon);
-        let keys: Vec<Key> =
-            self.rows.values().filter(expired).map(|row| row.entry.key.clone()).collect();
+        if self.may_expire.is_none_or(|oldest| horizon.since(oldest) <= limits::ENDED_KEEP) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        self.may_expire = None;
+        for Row(entry) in &self.rows {
+            if has_expired(entry, horizon) {
+                keys.push(entry.key.clone());
+            } else if is_over(entry) {
+                let written = entry.stamp.wall();
+                self.may_expire = Some(self.may_expire.map_or(written, |old| old.min(written)));
+            }
+        }
         for key in &keys {
             self.remove(key);
         }
         keys
     }
 
-    fn insert(&mut self, entry: Entry) {
-        let row = Row::new(entry);
-        self.toggle(row.bucket, row.fingerprint);
-        if matches!(row.entry.key, Key::Job(_)) {
-            self.jobs += 1;
+    fn insert(&mut self, entry: SharedEntry) {
+        if is_over(&entry) {
+            let written = entry.stamp.wall();
+            self.may_expire = Some(self.may_expire.map_or(written, |old| old.min(written)));
         }
-        if let Some(old) = self.rows.insert(row.entry.key.clone(), row) {
+        let subject = subject_of(&entry.key);
+        self.count_name(subject, false);
+        let old = match subject {
+            Some(_) => Arc::make_mut(&mut self.nodes).replace(Row(entry.clone())),
+            None => self.rows.replace(Row(entry.clone())),
+        };
+        if let Some(Row(old)) = old {
             self.forget(&old);
         }
+        self.count_name(subject, true);
+        match (&entry.key, &entry.value) {
+            (Key::Roster(_), Value::Roster(_)) => self.members += 1,
+            (Key::Job(_), Value::Job(job)) => {
+                self.jobs += 1;
+                if job.effective().0.kind == JobKind::System {
+                    self.system_jobs.insert(job.spec.name.clone());
+                }
+            }
+            (Key::Job(_), _) => self.jobs += 1,
+            _ => {}
+        }
+        self.buckets.insert(entry);
     }
 
     fn remove(&mut self, key: &Key) {
-        if let Some(old) = self.rows.remove(key) {
+        let subject = subject_of(key);
+        self.count_name(subject, false);
+        let old = match subject {
+            Some(_) => Arc::make_mut(&mut self.nodes).take(key),
+            None => self.rows.take(key),
+        };
+        if let Some(Row(old)) = old {
             self.forget(&old);
         }
+        self.count_name(subject, true);
     }
 
-    fn forget(&mut self, old: &Row) {
-        self.toggle(old.bucket, old.fingerprint);
-        if matches!(old.entry.key, Key::Job(_)) {
-            self.jobs -= 1;
+    /// Takes a member's name into account, or out of it while its rows change.
+    fn count_name(&mut self, node: Option<NodeId>, add: bool) {
+        let Some(node) = node.filter(|node| self.is_member(node)) else { return };
+        let Some(name) = self.name(&node).map(str::to_owned) else { return };
+        let names = Arc::make_mut(&mut self.names);
+        let count = names.entry(name.clone()).or_insert(0);
+        *count = if add { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            names.remove(&name);
         }
     }
 
-    fn toggle(&mut self, bucket: u8, fingerprint: u64) {
-        self.buckets[usize::from(bucket)] ^= fingerprint;
-        self.root ^= fingerprint;
+    fn forget(&mut self, old: &SharedEntry) {
+        self.buckets.remove(old);
+        match (&old.key, &old.value) {
+            (Key::Roster(_), Value::Roster(_)) => self.members -= 1,
+            (Key::Job(name), _) => {
+                self.jobs -= 1;
+                self.system_jobs.remove(name);
+            }
+            _ => {}
+        }
     }
 
     fn owner_is_removed(&self, key: &Key) -> bool {
@@ -141,53 +177,65 @@ impl Table {
 
     fn remove_rows_of(&mut self, node: NodeId) {
         let owned: Vec<Key> =
-            self.rows.keys().filter(|key| key.owner() == Some(node)).cloned().collect();
+            self.keys().filter(|key| key.owner() == Some(node)).cloned().collect();
         for key in owned {
             self.remove(&key);
         }
     }
 
     /// The entry of `key`.
-    pub fn entry(&self, key: &Key) -> Option<&Entry> {
-        self.rows.get(key).map(|row| &row.entry)
+    pub fn entry(&self, key: &Key) -> Option<&SharedEntry> {
+        let rows = if subject_of(key).is_some() { &self.nodes } else { &self.rows };
+        rows.get(key).map(|row| &row.0)
     }
 
     /// The order of `key`'s entry.
     pub fn order(&self, key: &Key) -> Option<Order> {
-        self.rows.get(key).map(|row| row.order)
+        self.entry(key).map(SharedEntry::order)
     }
 
     /// Every entry, in the order of the keys.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.rows.values().map(|row| &row.entry)
+    pub fn entries(&self) -> impl Iterator<Item = &SharedEntry> {
+        self.nodes.iter().chain(&self.rows).map(|row| &row.0)
+    }
+
+    /// Every entry that says nothing of nodes, from `first` on, in the order of the keys.
+    pub fn entries_from(&self, first: Key) -> impl Iterator<Item = &SharedEntry> {
+        self.rows.range::<Key, _>(first..).map(|row| &row.0)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.nodes.iter().chain(&self.rows).map(Row::key)
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.nodes.len() + self.rows.len()
     }
 
     /// Whether there is nothing in the table.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
     /// The whole table in one number.
     pub fn fingerprint(&self) -> u64 {
-        self.root
+        self.buckets.root()
     }
 
     /// The fingerprint of each bucket.
-    pub fn buckets(&self) -> &[u64] {
-        &self.buckets
+    pub fn buckets(&self) -> Vec<u64> {
+        self.buckets.fingerprints()
     }
 
-    /// Key and order of every entry in the buckets for which `wanted` is true.
-    pub fn rows_in(&self, wanted: impl Fn(u8) -> bool) -> impl Iterator<Item = (&Key, u8, Order)> {
-        self.rows
-            .iter()
-            .filter(move |(_, row)| wanted(row.bucket))
-            .map(|(key, row)| (key, row.bucket, row.order))
+    /// How many entries a bucket has.
+    pub fn len_of(&self, bucket: u8) -> usize {
+        self.buckets.rows(bucket)
+    }
+
+    /// The entries of a bucket, in no order that means anything.
+    pub fn entries_in(&self, bucket: u8) -> impl Iterator<Item = &SharedEntry> {
+        self.buckets.rows_of(bucket)
     }
 
     /// A job that is not deleted.
@@ -199,16 +247,20 @@ impl Table {
     }
 
     /// Every job that is not deleted.
-    pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &JobEntry, &Entry)> {
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobName, &JobEntry, &SharedEntry)> {
         let first = JobName::new("0").expect("a digit is a name");
-        self.rows
-            .range((Bound::Included(Key::Job(first)), Bound::Unbounded))
-            .map_while(|(key, row)| match (key, &row.entry.value) {
-                (Key::Job(name), Value::Job(job)) => Some(Some((name, &**job, &row.entry))),
+        self.entries_from(Key::Job(first))
+            .map_while(|entry| match (&entry.key, &entry.value) {
+                (Key::Job(name), Value::Job(job)) => Some(Some((name, &**job, entry))),
                 (Key::Job(_), _) => Some(None),
                 _ => None,
             })
             .flatten()
+    }
+
+    /// Names of the jobs that run on every node that fits.
+    pub fn system_jobs(&self) -> impl Iterator<Item = &JobName> {
+        self.system_jobs.iter()
     }
 
     /// What a node says of itself.
@@ -221,12 +273,33 @@ impl Table {
 
     /// Every node that belongs to the fabric.
     pub fn roster(&self) -> impl Iterator<Item = (NodeId, &RosterEntry)> {
-        self.rows.range(..Key::Node(NodeId([0; 32]))).filter_map(|(key, row)| {
-            match (key, &row.entry.value) {
+        self.nodes.range::<Key, _>(..Key::Node(NodeId([0; 32]))).filter_map(|Row(entry)| {
+            match (&entry.key, &entry.value) {
                 (Key::Roster(node), Value::Roster(entry)) => Some((*node, entry)),
                 _ => None,
             }
         })
+    }
+
+    /// A node's host name, by its own words or else by the roster's.
+    pub fn name(&self, node: &NodeId) -> Option<&str> {
+        if let Some(info) = self.node(node) {
+            return Some(&info.name);
+        }
+        match &self.entry(&Key::Roster(*node))?.value {
+            Value::Roster(entry) => Some(&entry.name),
+            _ => None,
+        }
+    }
+
+    /// How many members have this host name.
+    pub fn members_named(&self, name: &str) -> u32 {
+        self.names.get(name).copied().unwrap_or(0)
+    }
+
+    /// How many nodes belong to the fabric.
+    pub fn members(&self) -> usize {
+        self.members
     }
 
     /// Whether `node` belongs to the fabric.
@@ -254,7 +327,7 @@ impl Table {
         job: &JobName,
     ) -> impl Iterator<Item = (&SlotId, NodeId, &AllocRow, Stamped)> {
         let key = |index, node| Key::Alloc(SlotId { job: job.clone(), index }, NodeId([node; 32]));
-        self.rows.range(key(0, 0)..=key(u32::MAX, 0xff)).filter_map(alloc_of)
+        self.rows.range::<Key, _>(key(0, 0)..=key(u32::MAX, 0xff)).filter_map(alloc_of)
     }
 
     /// Every row of one slot, by node.
@@ -263,13 +336,14 @@ impl Table {
         slot: &SlotId,
     ) -> impl Iterator<Item = (&SlotId, NodeId, &AllocRow, Stamped)> {
         let key = |node| Key::Alloc(slot.clone(), NodeId([node; 32]));
-        self.rows.range(key(0)..=key(0xff)).filter_map(alloc_of)
+        self.rows.range::<Key, _>(key(0)..=key(0xff)).filter_map(alloc_of)
     }
 
     /// Every allocation row.
     pub fn allocs(&self) -> impl Iterator<Item = (&SlotId, NodeId, &AllocRow, Stamped)> {
         let first = SlotId { job: JobName::new("0").expect("a digit is a name"), index: 0 };
-        self.rows.range(Key::Alloc(first, NodeId([0; 32]))..Key::Keyring).filter_map(alloc_of)
+        let first = Key::Alloc(first, NodeId([0; 32]));
+        self.rows.range::<Key, _>(first..Key::Keyring).filter_map(alloc_of)
     }
 
     /// The gossip keys.
@@ -284,24 +358,34 @@ impl Table {
 /// The wall time of a row's write.
 pub type Stamped = WallTime;
 
-fn alloc_of<'a>(
-    (key, row): (&'a Key, &'a Row),
-) -> Option<(&'a SlotId, NodeId, &'a AllocRow, Stamped)> {
-    match (key, &row.entry.value) {
+/// The node that a roster entry or a node's own words are about.
+fn subject_of(key: &Key) -> Option<NodeId> {
+    match key {
+        Key::Roster(node) | Key::Node(node) => Some(*node),
+        _ => None,
+    }
+}
+
+fn alloc_of(Row(entry): &Row) -> Option<(&SlotId, NodeId, &AllocRow, Stamped)> {
+    match (&entry.key, &entry.value) {
         (Key::Alloc(slot, node), Value::Alloc(alloc)) => {
-            Some((slot, *node, alloc, row.entry.stamp.wall()))
+            Some((slot, *node, alloc, entry.stamp.wall()))
         }
         _ => None,
     }
 }
 
 fn has_expired(entry: &Entry, horizon: WallTime) -> bool {
-    let over = match &entry.value {
+    is_over(entry) && horizon.since(entry.stamp.wall()) > limits::ENDED_KEEP
+}
+
+/// Whether an entry leaves the table some time after it was written.
+fn is_over(entry: &Entry) -> bool {
+    match &entry.value {
         Value::Alloc(row) => row.phase == Phase::Ended,
         Value::Tombstone { .. } => matches!(entry.key, Key::Alloc(..)),
         _ => false,
-    };
-    over && horizon.since(entry.stamp.wall()) > limits::ENDED_KEEP
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn golden_vectors() {
     let entry = format!("00{ones}f8acd19101{twos}00026e31{twos}07");
     assert_eq!(hex(&roster().encode()), format!("01{entry}"));
     assert_eq!(hex(&Datagram::Fingerprint(0x1ff).encode()), "0102ff03");
-    assert_eq!(hex(&Datagram::Push(vec![roster()]).encode()), format!("010101{entry}"));
+    assert_eq!(hex(&Datagram::Push(vec![roster().into()]).encode()), format!("010101{entry}"));
     let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
     let swim = Datagram::Swim { packet: vec![0xaa, 0xbb], confirms };
     assert_eq!(hex(&swim.encode()), format!("010002aabb01{ones}03{twos}"));
@@ -121,7 +121,7 @@ proptest! {
     /// What was decoded means what was sent, also when bytes were flipped on the way.
     #[test]
     fn flipped_bytes_decode_to_something_that_encodes_again(at in 0..80usize, flip in 1..=255u8) {
-        let mut bytes = Message::Hold { ticket: 5, entries: vec![roster()] }.encode();
+        let mut bytes = Message::Hold { ticket: 5, entries: vec![roster().into()] }.encode();
         let at = at % bytes.len();
         bytes[at] ^= flip;
         if let Ok(message) = Message::decode(&bytes) {
@@ -151,7 +151,7 @@ fn the_corpus_is_of_this_wire_version() {
     };
     let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
     let datagrams = [
-        ("push", Datagram::Push(vec![roster()])),
+        ("push", Datagram::Push(vec![roster().into()])),
         ("swim", Datagram::Swim { packet: vec![0xaa; 40], confirms }),
         ("fingerprint", Datagram::Fingerprint(5)),
     ];
@@ -162,8 +162,11 @@ fn the_corpus_is_of_this_wire_version() {
             Message::Rows { buckets: vec![1, 2], rows: vec![(roster().key, roster().order())] },
         ),
         ("want", Message::Want(vec![Key::Keyring])),
-        ("entries", Message::Entries { entries: vec![roster(), job.clone()], more: false }),
-        ("propose", Message::Propose { alloc: alloc.clone(), job: Box::new(job.clone()) }),
+        (
+            "entries",
+            Message::Entries { entries: vec![roster().into(), job.clone().into()], more: false },
+        ),
+        ("propose", Message::Propose { alloc: alloc.clone(), job: job.clone().into() }),
         ("retire", Message::Retire { alloc, reason: "x".into() }),
     ];
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();

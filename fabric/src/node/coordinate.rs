@@ -15,7 +15,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::placement::{Avoid, Placer};
 use crate::resources::Rejection;
-use crate::table::{Entry, JobEntry, Key, Value};
+use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 
@@ -210,7 +210,7 @@ impl Node {
     }
 
     /// Slots without a live allocation get one.
-    fn place_missing(&mut self, now: Now, spec: &JobSpec, job: &Entry, slots: &mut [Slot]) {
+    fn place_missing(&mut self, now: Now, spec: &JobSpec, job: &SharedEntry, slots: &mut [Slot]) {
         let mut placer = None;
         for at in 0..slots.len() {
             let slot = &slots[at];
@@ -227,7 +227,7 @@ impl Node {
     }
 
     /// Slots on draining nodes get a second allocation elsewhere; the first ends when that is healthy.
-    fn move_from_draining(&mut self, now: Now, spec: &JobSpec, job: &Entry, slots: &[Slot]) {
+    fn move_from_draining(&mut self, now: Now, spec: &JobSpec, job: &SharedEntry, slots: &[Slot]) {
         let draining = |node: &NodeId| self.table.node(node).is_some_and(|info| info.draining);
         let leaving = |slot: &Slot| {
             let mut live = slot.current.iter().chain(&slot.outdated).peekable();
@@ -389,7 +389,13 @@ impl Node {
     }
 
     /// Chooses a node for a slot and asks it. False: no node can take it, or enough is under way.
-    fn propose(&mut self, now: Now, placer: &mut Placer<'_>, slot: &Slot, job: &Entry) -> bool {
+    fn propose(
+        &mut self,
+        now: Now,
+        placer: &mut Placer<'_>,
+        slot: &Slot,
+        job: &SharedEntry,
+    ) -> bool {
         if self.coordinator.proposals.len() >= limits::PROPOSALS_MAX {
             return false;
         }
@@ -405,7 +411,7 @@ impl Node {
         let deadline = now.at + limits::PROPOSE_TIMEOUT;
         let proposal = Proposal { alloc: alloc.clone(), node: choice.node, deadline };
         self.coordinator.proposals.insert(slot.id.clone(), proposal);
-        self.send(choice.node, Message::Propose { alloc, job: Box::new(job.clone()) });
+        self.send(choice.node, Message::Propose { alloc, job: job.clone() });
         true
     }
 

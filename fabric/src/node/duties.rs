@@ -10,7 +10,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::placement;
 use crate::resources::Rejection;
-use crate::table::{Entry, Key, Value};
+use crate::table::{Key, SharedEntry, Value};
 
 use super::{Canary, Node};
 
@@ -78,18 +78,19 @@ impl Node {
     }
 
     fn start_system_jobs(&mut self, now: Now) {
-        let due: Vec<(JobName, Entry)> = self
+        let due: Vec<(JobName, SharedEntry)> = self
             .table
-            .jobs()
-            .filter(|(_, job, _)| job.effective().0.kind == JobKind::System)
-            .filter(|(name, ..)| {
+            .system_jobs()
+            .filter(|name| {
                 let slot = SlotId { job: (*name).clone(), index: 0 };
                 let local = self.supervisor.local(&slot);
                 let avoided = self.avoided(now, &slot);
                 local.is_none_or(|local| local.row().phase == Phase::Ended)
                     && !avoided.iter().any(|(node, _)| *node == self.config.id)
             })
-            .map(|(name, _, entry)| (name.clone(), entry.clone()))
+            .filter_map(|name| {
+                Some((name.clone(), self.table.entry(&Key::Job(name.clone()))?.clone()))
+            })
             .collect();
         for (name, entry) in due {
             let slot = SlotId { job: name, index: 0 };
@@ -101,7 +102,13 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_propose(&mut self, now: Now, from: NodeId, alloc: AllocId, job: Entry) {
+    pub(super) fn handle_propose(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        alloc: AllocId,
+        job: SharedEntry,
+    ) {
         if job.key != Key::Job(alloc.slot.job.clone()) || !job.is_proper() {
             self.counters.malformed += 1;
             return;
@@ -134,7 +141,7 @@ impl Node {
         &mut self,
         now: Now,
         alloc: &AllocId,
-        entry: &Entry,
+        entry: &SharedEntry,
         proposer: Option<NodeId>,
     ) -> Result<(), Rejection> {
         let Value::Job(job) = &entry.value else { return Err(Rejection::Outdated) };
@@ -207,13 +214,13 @@ impl Node {
         now: Now,
         slot: &SlotId,
         node: NodeId,
-        before: Option<Entry>,
+        before: Option<SharedEntry>,
     ) {
-        let before = match before.map(|entry| entry.value) {
+        let before = match before.as_deref().map(|entry| &entry.value) {
             Some(Value::Alloc(row)) => Some(row),
             _ => None,
         };
-        if let Some(before) = &before {
+        if let Some(before) = before {
             let alloc = AllocId { slot: slot.clone(), epoch: before.epoch };
             let after = self.table.alloc(slot, &node);
             let same =

@@ -12,7 +12,7 @@ use crate::job::JobSpec;
 use crate::limits;
 use crate::message::Message;
 use crate::table::{
-    Entry, JobEntry, Key, Keyring, Previous, RosterEntry, TokenEntry, TokenId, Value,
+    Entry, JobEntry, Key, Keyring, Previous, RosterEntry, SharedEntry, TokenEntry, TokenId, Value,
 };
 
 use super::Node;
@@ -169,7 +169,7 @@ impl Node {
     }
 
     fn submitted(&self, job: &JobName, version: u64, changed: bool) -> Submitted {
-        let members = self.table.roster().count() as u32;
+        let members = self.table.members() as u32;
         Submitted { job: job.clone(), version, changed, held_by: members.min(1), members }
     }
 
@@ -296,7 +296,7 @@ impl Node {
             }
             _ => return Err(no()),
         };
-        if self.table.roster().count() >= limits::MEMBERS_MAX {
+        if self.table.members() >= limits::MEMBERS_MAX {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "the fabric is full",
@@ -315,7 +315,7 @@ impl Node {
                 // Tokens too: the newcomer may be asked to let in the next one at once.
                 matches!(e.key, Key::Roster(_) | Key::Keyring | Key::Node(_) | Key::Token(_))
             })
-            .cloned()
+            .map(|entry| Entry::clone(entry))
             .collect();
         Ok(Answer::Enrolled { labels, entries })
     }
@@ -367,7 +367,7 @@ impl Node {
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         let key = Key::Job(submitted.job.clone());
-        let entries: Vec<Entry> = self.table.entry(&key).cloned().into_iter().collect();
+        let entries: Vec<SharedEntry> = self.table.entry(&key).cloned().into_iter().collect();
         for node in &asked {
             self.send(*node, Message::Hold { ticket, entries: entries.clone() });
         }

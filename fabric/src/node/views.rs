@@ -68,19 +68,10 @@ impl Node {
 
     /// A node's name for people: its host name, with the first digits of its key where two share it.
     pub fn name_of(&self, node: &NodeId) -> String {
-        let plain = |node: &NodeId| {
-            let info = self.table.node(node).map(|info| info.name.clone());
-            info.or_else(|| match &self.table.entry(&Key::Roster(*node))?.value {
-                Value::Roster(entry) => Some(entry.name.clone()),
-                _ => None,
-            })
-        };
-        let Some(name) = plain(node) else { return node.short() };
-        let shared = self
-            .table
-            .roster()
-            .any(|(other, _)| other != *node && plain(&other).as_deref() == Some(name.as_str()));
-        if shared { format!("{name}-{}", node.short()) } else { name }
+        let Some(name) = self.table.name(node) else { return node.short() };
+        let others =
+            self.table.members_named(name).saturating_sub(u32::from(self.table.is_member(node)));
+        if others > 0 { format!("{name}-{}", node.short()) } else { name.to_owned() }
     }
 
     /// The fabric at a glance.
@@ -109,28 +100,39 @@ impl Node {
 
     /// Every node, by name.
     pub fn nodes(&self) -> Vec<NodeView> {
-        let mut nodes: Vec<NodeView> =
-            self.table.roster().map(|(node, _)| self.node_view(node)).collect();
+        let mut allocs: BTreeMap<NodeId, Vec<AllocView>> = BTreeMap::new();
+        for (slot, node, row, _) in self.table.allocs() {
+            if row.phase.holds_claim() {
+                allocs.entry(node).or_default().push(self.alloc_view(slot, node, row));
+            }
+        }
+        let members = self.table.roster();
+        let mut nodes: Vec<NodeView> = members
+            .map(|(node, _)| self.view_of(node, allocs.remove(&node).unwrap_or_default()))
+            .collect();
         nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         nodes
     }
 
     /// One node.
     pub fn node_view(&self, node: NodeId) -> NodeView {
-        let free = self.fleet.get(&node).map_or_else(Free::default, |c| c.ledger().free());
         let allocs = self
             .table
             .allocs()
             .filter(|(_, owner, row, _)| *owner == node && row.phase.holds_claim())
             .map(|(slot, owner, row, _)| self.alloc_view(slot, owner, row))
             .collect();
+        self.view_of(node, allocs)
+    }
+
+    fn view_of(&self, node: NodeId, allocs: Vec<AllocView>) -> NodeView {
         NodeView {
             id: node,
             name: self.name_of(&node),
             state: self.state_of(&node),
             local: node == self.config.id,
             info: self.table.node(&node).cloned(),
-            free,
+            free: self.fleet.get(&node).map_or_else(Free::default, |c| c.ledger().free()),
             allocs,
         }
     }

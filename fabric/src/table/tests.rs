@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -78,7 +80,7 @@ fn table(entries: &[Entry]) -> Table {
 }
 
 fn contents(table: &Table) -> Vec<Entry> {
-    table.entries().cloned().collect()
+    table.entries().map(|entry| (**entry).clone()).collect()
 }
 
 proptest! {
@@ -107,9 +109,35 @@ proptest! {
     }
 
     #[test]
+    fn what_is_derived_agrees_with_the_rows(entries in entries()) {
+        let table = table(&entries);
+        let rows = contents(&table);
+        prop_assert_eq!(table.len(), rows.len());
+        prop_assert_eq!(table.members(), table.roster().count());
+        let mut names: BTreeMap<&str, u32> = BTreeMap::new();
+        for (node, _) in table.roster() {
+            *names.entry(table.name(&node).unwrap()).or_default() += 1;
+        }
+        for (name, count) in names {
+            prop_assert_eq!(table.members_named(name), count);
+        }
+        let mut root = 0;
+        for (bucket, print) in (0..=u8::MAX).zip(table.buckets()) {
+            let prints = table.entries_in(bucket).map(SharedEntry::fingerprint);
+            prop_assert_eq!(prints.fold(0, |sum, print| sum ^ print), print);
+            prop_assert_eq!(table.entries_in(bucket).count(), table.len_of(bucket));
+            prop_assert!(table.entries_in(bucket).all(|entry| rows.contains(entry)));
+            root ^= print;
+        }
+        prop_assert_eq!(root, table.fingerprint());
+        let sizes = table.entries().map(|entry| (entry.encoded_bytes(), entry.encode().len()));
+        prop_assert!(sizes.into_iter().all(|(derived, real)| derived == real));
+    }
+
+    #[test]
     fn one_exchange_repairs_both_sides(left in entries(), right in entries()) {
         let (mut left, mut right) = (table(&left), table(&right));
-        let Some(Message::Rows { buckets, rows }) = gossip::describe(&left, right.buckets()) else {
+        let Some(Message::Rows { buckets, rows }) = gossip::describe(&left, &right.buckets()) else {
             prop_assert_eq!(left.fingerprint(), right.fingerprint());
             return Ok(());
         };
