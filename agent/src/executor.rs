@@ -35,6 +35,7 @@ mod tests;
 
 pub use desk::Events;
 pub use output::{Channel, LogQuery, LogStream};
+pub use spawn::open_append;
 
 /// Which executor the owner of the machine wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]

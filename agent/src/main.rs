@@ -17,6 +17,9 @@
 //! And its threads, for what blocks: `store` writes to disk ([`store`]); `mDNS_daemon` speaks multicast
 //! (crate `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
 //! when idle.
+//!
+//! And one more process, where a unit has a lease: the guard ([`guard`]), this program without a runtime. It
+//! outlives the agent; one task of the agent keeps it running where no service manager does.
 
 use anyhow::{Context, bail};
 use std::path::PathBuf;
@@ -32,6 +35,8 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
+#[allow(dead_code, unused_imports)]
+mod guard;
 mod health;
 mod http;
 mod identity;
@@ -81,6 +86,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    let mut given = std::env::args_os().skip(1);
+    if given.next().is_some_and(|word| word == guard::WORD) {
+        return guard::main(given);
+    }
     let config = match read_arguments(std::env::args().skip(1)).and_then(|arguments| {
         if let Some(text) = &arguments.print {
             print!("{text}");

@@ -130,10 +130,7 @@ impl PidFd {
     /// Opens `pid`, which must not be reaped in between (a child of ours), or must be looked at
     /// again afterwards ([`start_time`]).
     pub fn open(pid: u32) -> io::Result<Self> {
-        // SAFETY: no memory is passed; the result is a fresh descriptor or an error.
-        let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-        // SAFETY: the kernel just gave us this descriptor, close-on-exec, and nobody else has it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let fd = open_pidfd(pid)?;
         // SAFETY: the descriptor is owned by what is returned, and closed only with it.
         let fd = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }?;
         Ok(Self(fd))
@@ -190,6 +187,14 @@ impl PidFd {
             ExitStatus::Signal(libc::WTERMSIG(info.exit_code))
         })
     }
+}
+
+/// A descriptor of the process that has this number now.
+pub fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed; the result is a fresh descriptor or an error.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel just gave us this descriptor, close-on-exec, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// How a process ended.
@@ -403,13 +408,20 @@ fn numbers_in(folder: &Path) -> Vec<u32> {
 /// The process that was started with `WEFT_UNIT=unit` and `WEFT_RUN=run` and leads its session:
 /// how a unit is found whose start the agent did not live to write down.
 pub fn find_by_environment(unit: &str, run: u32) -> Option<u32> {
-    let (unit, run) = (format!("WEFT_UNIT={unit}"), format!("WEFT_RUN={run}"));
-    all_pids().into_iter().find(|&pid| {
+    let marks = [format!("WEFT_UNIT={unit}"), format!("WEFT_RUN={run}")];
+    let leads = |&pid: &u32| stat_field(pid, 6).is_some_and(|session| session == pid.to_string());
+    with_environment(&marks).into_iter().find(leads)
+}
+
+/// Processes that were started with all of these variables (`NAME=value`), zombies left out.
+pub fn with_environment(variables: &[String]) -> Vec<u32> {
+    let has_all = |&pid: &u32| {
+        // Empty for a zombie and for the kernel's own.
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let has =
-            |wanted: &str| environment.split(|&byte| byte == 0).any(|v| v == wanted.as_bytes());
-        stat_field(pid, 6).is_some_and(|session| session == pid.to_string())
-            && has(&unit)
-            && has(&run)
-    })
+        let has = |wanted: &String| {
+            environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
+        };
+        !variables.is_empty() && variables.iter().all(has)
+    };
+    all_pids().into_iter().filter(has_all).collect()
 }

@@ -1,0 +1,371 @@
+//! The agent's side of the guard: writes the lease files, keeps a guard running, and reads what it did.
+
+use fabric::clock::Instant;
+use fabric::id::AllocId;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::lease::{Answer, Fired, Folder, LeaseFile};
+use super::reach::Reach;
+use crate::clock::{BootTime, Clock};
+use crate::executor::process::{self, PidFd};
+
+/// A guard answers within this, or a unit is not started. Most of it is its own start on a busy machine.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two looks for its answer.
+const ANSWER_PERIOD: Duration = Duration::from_millis(5);
+/// A guard may end just when a lease is written; it is asked for again after this.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Wait before a guard that died is started again.
+const RESTART_PERIOD: Duration = Duration::from_millis(100);
+/// Bytes of the guard's words that are kept from one start to the next.
+const LOG_BYTES_MAX: u64 = 256 << 10;
+
+/// The leases of this node's units. Clones are the same ones.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    clock: Clock,
+    folder: Folder,
+    boot: Arc<str>,
+    /// Lease files as they were written last.
+    held: Arc<Mutex<BTreeMap<AllocId, LeaseFile>>>,
+}
+
+impl Leases {
+    /// The leases in the folder at `path`. Nothing is made until a unit has a lease.
+    pub fn open(path: PathBuf, clock: Clock) -> Self {
+        let (folder, boot) = (Folder::new(path), process::boot_id().into());
+        Self { clock, folder, boot, held: Arc::default() }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Has the guard watch a run of a unit that is about to start. `ensure` starts a guard where none
+    /// runs; it may be called several times. The error says in words why the unit must not start.
+    pub async fn arm<F>(
+        &self,
+        lease: &LeaseOf<'_>,
+        reach: Reach,
+        ensure: impl Fn() -> F,
+    ) -> Result<(), String>
+    where
+        F: Future<Output = Result<(), String>>,
+    {
+        let file = self.file_of(lease, reach);
+        if file.until <= BootTime::now() {
+            return Err("its lease has run out".into());
+        }
+        file.check(&file.unit, &self.boot)
+            .map_err(|error| format!("the guard cannot watch it: {error}"))?;
+        self.folder.make().map_err(|error| self.cannot_write(&error))?;
+        self.folder.remove(&file.unit);
+        self.folder.write_lease(&file).map_err(|error| self.cannot_write(&error))?;
+        self.lock().insert(lease.alloc.clone(), file.clone());
+        let armed = self.wait_for_answer(&file, ensure).await;
+        if armed.is_err() {
+            self.disarm(lease.alloc, lease.run);
+        }
+        armed
+    }
+
+    async fn wait_for_answer<F>(
+        &self,
+        file: &LeaseFile,
+        ensure: impl Fn() -> F,
+    ) -> Result<(), String>
+    where
+        F: Future<Output = Result<(), String>>,
+    {
+        let asked = BootTime::now();
+        let mut next = asked;
+        loop {
+            match self.folder.answer(&file.unit) {
+                Some(Answer { run: Some(run), armed: Ok(()) }) if run == file.run => return Ok(()),
+                Some(Answer { armed: Err(reason), .. }) => {
+                    return Err(format!("the guard refuses its lease: {reason}"));
+                }
+                _ => {}
+            }
+            let now = BootTime::now();
+            if now.since(asked) >= ANSWER_TIMEOUT {
+                return Err("the guard does not answer: nothing would end it with its lease".into());
+            }
+            if now >= next {
+                next = now + AGAIN;
+                ensure().await.map_err(|error| format!("the guard cannot be started: {error}"))?;
+            }
+            tokio::time::sleep(ANSWER_PERIOD).await;
+        }
+    }
+
+    /// The main process of a run that was armed is known now.
+    pub fn led_by(&self, alloc: &AllocId, run: u32, main: (u32, u64)) {
+        self.change(alloc, run, |file| match &mut file.reach {
+            Reach::Marked { leader, .. } => *leader = Some(main),
+            Reach::Cgroup(_) => {}
+        });
+    }
+
+    /// The lease of a run was renewed. Says nothing about a unit that has none any more.
+    pub fn extend(&self, alloc: &AllocId, run: u32, until: Instant) {
+        let until = self.clock.boot_time(until);
+        self.change(alloc, run, |file| file.until = file.until.max(until));
+    }
+
+    fn change(&self, alloc: &AllocId, run: u32, change: impl FnOnce(&mut LeaseFile)) {
+        let mut held = self.lock();
+        let Some(file) = held.get_mut(alloc).filter(|file| file.run == run) else { return };
+        let mut new = file.clone();
+        change(&mut new);
+        if new == *file {
+            return;
+        }
+        match self.folder.write_lease(&new) {
+            Ok(()) => *file = new,
+            // The guard knows the one before, and stops the unit in time.
+            Err(error) => {
+                tracing::error!(unit = new.unit, error = self.cannot_write(&error), "a lease");
+            }
+        }
+    }
+
+    /// The run is gone with everything it started: its lease is of no use any more. Says what the
+    /// guard did to it, if it did anything.
+    pub fn disarm(&self, alloc: &AllocId, run: u32) -> Option<Fired> {
+        let mut held = self.lock();
+        let file = held.get(alloc).filter(|file| file.run == run)?;
+        let fired = self.folder.fired(&file.unit, run);
+        self.folder.remove(&file.unit);
+        held.remove(alloc);
+        fired
+    }
+
+    /// Whether the guard has asked this run to stop.
+    pub fn has_fired(&self, alloc: &AllocId, run: u32) -> bool {
+        let held = self.lock().get(alloc).is_some_and(|file| file.run == run);
+        held && self.folder.fired(&alloc.unit(), run).is_some()
+    }
+
+    /// When the lease of a run is over that was started by this agent or was adopted by it.
+    pub fn until(&self, alloc: &AllocId, run: u32) -> Option<Instant> {
+        let held = self.lock();
+        let file = held.get(alloc).filter(|file| file.run == run)?;
+        Some(self.clock.instant(file.until))
+    }
+
+    /// Takes over the leases that the agent before has left.
+    pub fn adopt(&self) {
+        let Ok(units) = self.folder.units() else { return };
+        for unit in units {
+            let Some(alloc) = AllocId::from_unit(&unit) else { continue };
+            match self.folder.lease(&unit, &self.boot) {
+                Ok(file) => drop(self.lock().insert(alloc, file)),
+                Err(error) => {
+                    tracing::warn!(unit, %error, "a lease of the agent before is of no use");
+                    self.folder.remove(&unit);
+                }
+            }
+        }
+    }
+
+    /// Forgets the leases of units of which nothing runs and that nobody keeps. Blocks on `/proc`.
+    pub fn forget_others(&self, kept: &[AllocId]) {
+        let mut held = self.lock();
+        held.retain(|alloc, file| {
+            let needed = kept.contains(alloc) || !file.reach.pids().is_empty();
+            if !needed {
+                self.folder.remove(&file.unit);
+            }
+            needed
+        });
+    }
+
+    /// Whether any unit has a lease.
+    pub fn any(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    fn file_of(&self, lease: &LeaseOf<'_>, reach: Reach) -> LeaseFile {
+        let until = self.clock.boot_time(lease.until);
+        let mut file = LeaseFile::new(&self.boot, lease.alloc.unit(), lease.run, until, reach);
+        file.stop_timeout = lease.stop_timeout;
+        file.stop_signal = lease.stop_signal.to_owned();
+        file
+    }
+
+    fn cannot_write(&self, error: &io::Error) -> String {
+        format!("the guard's folder {} cannot be written: {error}", self.folder.path().display())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AllocId, LeaseFile>> {
+        // Nothing panics while holding it.
+        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The lease of a unit that is about to start.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseOf<'a> {
+    /// Which allocation.
+    pub alloc: &'a AllocId,
+    /// Which run.
+    pub run: u32,
+    /// Asked to stop then.
+    pub until: Instant,
+    /// Killed this long afterwards.
+    pub stop_timeout: Duration,
+    /// What asks it.
+    pub stop_signal: &'a str,
+}
+
+/// Keeps a guard running as a process of its own, where no service manager does: in its own session
+/// and cgroup, so that it outlives the agent. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    leases: Leases,
+    cgroup: Option<PathBuf>,
+    log: PathBuf,
+    /// Why it could not be started the last time; held while somebody keeps it.
+    state: Arc<Mutex<KeeperState>>,
+}
+
+#[derive(Debug, Default)]
+struct KeeperState {
+    keeping: bool,
+    trouble: Option<String>,
+}
+
+impl Keeper {
+    /// Keeps a guard for these leases, in a cgroup at `cgroup`; it writes its words to `log`.
+    pub fn new(leases: Leases, cgroup: Option<PathBuf>, log: PathBuf) -> Self {
+        Self { leases, cgroup, log, state: Arc::default() }
+    }
+
+    /// Sees to it that there is a guard for as long as there are leases. Call within the runtime.
+    pub fn ensure(&self) -> Result<(), String> {
+        let mut state = self.lock();
+        if !state.keeping {
+            state.keeping = true;
+            let keeper = self.clone();
+            tokio::spawn(async move { keeper.keep().await });
+        }
+        // From the attempt before; this one is under way.
+        state.trouble.take().map_or(Ok(()), Err)
+    }
+
+    async fn keep(&self) {
+        loop {
+            let guard = match self.running() {
+                Some(guard) => Ok(guard),
+                None => self.spawn(),
+            };
+            match guard {
+                Ok(guard) => {
+                    let _ = guard.ended().await;
+                    // A stranger has no status, and needs no reaping.
+                    let status = guard.reap();
+                    tracing::debug!(?status, "the guard has ended");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the guard cannot be started");
+                    self.lock().trouble = Some(error.to_string());
+                }
+            }
+            {
+                let mut state = self.lock();
+                if !self.leases.any() {
+                    state.keeping = false;
+                    return;
+                }
+            }
+            tokio::time::sleep(RESTART_PERIOD).await;
+        }
+    }
+
+    /// The guard that an agent before has started.
+    fn running(&self) -> Option<PidFd> {
+        let known = self.leases.folder.guard()?;
+        let guard = PidFd::open(known.pid).ok()?;
+        let same = process::start_time(known.pid) == Some(known.started);
+        (same && !process::is_zombie(known.pid)).then_some(guard)
+    }
+
+    fn spawn(&self) -> io::Result<PidFd> {
+        let (command, environment) = program(self.leases.folder.path());
+        let log = self.log_file()?;
+        let cgroup = match &self.cgroup {
+            Some(path) => {
+                std::fs::create_dir_all(path)?;
+                Some(std::fs::OpenOptions::new().write(true).open(path.join("cgroup.procs"))?)
+            }
+            None => None,
+        };
+        let mut starting = Command::new(&command[0]);
+        starting
+            .args(&command[1..])
+            .envs(environment)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        // SAFETY: two system calls; nothing is allocated or locked.
+        unsafe {
+            starting.pre_exec(move || {
+                use std::os::fd::AsRawFd;
+                nix::unistd::setsid()?;
+                if let Some(cgroup) = &cgroup {
+                    let done = nix::libc::write(cgroup.as_raw_fd(), c"0".as_ptr().cast(), 1);
+                    nix::errno::Errno::result(done)?;
+                }
+                Ok(())
+            });
+        }
+        // Dropping the handle neither kills nor reaps.
+        let pid = starting.spawn()?.id();
+        PidFd::open(pid)
+    }
+
+    fn log_file(&self) -> io::Result<std::fs::File> {
+        let log = crate::executor::open_append(&self.log)?;
+        if log.metadata()?.len() > LOG_BYTES_MAX {
+            log.set_len(0)?;
+        }
+        Ok(log)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeeperState> {
+        // Nothing panics while holding it.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The guard's command and what it needs in its environment: this very program, also when its file has
+/// been replaced since.
+#[cfg(not(test))]
+pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
+    let own = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/weftd".into());
+    // What the kernel says of a program that an upgrade has replaced; the new one is at its place.
+    let text = own.to_string_lossy();
+    let own = text.strip_suffix(" (deleted)").map_or_else(|| own.clone(), PathBuf::from);
+    let command = vec![own.into(), super::WORD.into(), "--dir".into(), folder.into()];
+    (command, Vec::new())
+}
+
+/// In the tests of this crate this very program is the tests, one of which is a guard if asked.
+#[cfg(test)]
+pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
+    let own = std::env::current_exe().expect("the test program");
+    let words = ["guard::tests::a_guard_of_another_test", "--exact", "--nocapture"];
+    let command = std::iter::once(own.into()).chain(words.map(OsString::from)).collect();
+    (command, vec![(super::tests::FOLDER.into(), folder.into())])
+}
