@@ -577,6 +577,7 @@ fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
         draining: false,
         impaired: None,
         started: driver.started.wall,
+        witness: false,
     }
 }
 

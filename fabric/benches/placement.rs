@@ -152,6 +152,7 @@ fn shared() -> JobSpec {
         placement: Placement::default(),
         update: Update::default(),
         restart: Restart::default(),
+        guarantee: Default::default(),
     }
 }
 

@@ -75,6 +75,8 @@ pub enum Ending {
     },
     /// The unit was gone when the agent or the machine came back, and the slot was filled elsewhere.
     Lost,
+    /// No majority of the voters renewed its lease in time.
+    LeaseLost,
 }
 
 impl fmt::Display for Ending {
@@ -84,6 +86,7 @@ impl fmt::Display for Ending {
             Ending::Failed { reason } => write!(f, "failed: {reason}"),
             Ending::Superseded { epoch } => write!(f, "superseded by epoch {epoch}"),
             Ending::Lost => f.write_str("lost"),
+            Ending::LeaseLost => f.write_str("no majority of the voters renewed its lease"),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::api;
 use crate::claim::Claim;
+use crate::clock::Instant;
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, JobName, NodeId};
 use crate::job::{Health, JobSpec, Task};
@@ -214,6 +215,9 @@ pub struct UnitFound {
     pub run: u32,
     /// What it is doing.
     pub event: UnitEvent,
+    /// Its guard is armed and asks it to stop at this moment. `None`: it has no guard.
+    #[serde(default)]
+    pub lease_until: Option<Instant>,
 }
 
 /// Something to do. Any of these may be lost: the tick derives it again from the state.
@@ -262,6 +266,16 @@ pub enum Output {
         /// Where to.
         cpus: CpuSet,
     },
+    /// The lease of an at-most-one unit was renewed: its guard may wait until then. May be lost; the next
+    /// renewal says it again.
+    Extend {
+        /// Which allocation.
+        alloc: AllocId,
+        /// Of which run.
+        run: u32,
+        /// When it is asked to stop if nothing more is said.
+        until: Instant,
+    },
     /// Answer a request.
     Answer {
         /// From the request.
@@ -298,6 +312,19 @@ pub struct Launch {
     pub cpus: CpuSet,
     /// How to check it.
     pub health: Option<Health>,
+    /// How long it may run, for at-most-one work. An executor that cannot arm a guard refuses the start.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+}
+
+/// How long at-most-one work may run. Whatever happens to the agent, the unit is asked to stop at `until`
+/// and gone at `until + stop_timeout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// On this node's clock.
+    pub until: Instant,
+    /// From the job.
+    pub stop_timeout: Duration,
 }
 
 /// The answer to a [`Request`].

@@ -44,6 +44,20 @@ pub struct JobSpec {
     pub update: Update,
     /// What to do when it exits.
     pub restart: Restart,
+    /// How many live allocations a slot may have while the fabric is split.
+    #[serde(default)]
+    pub guarantee: Guarantee,
+}
+
+/// How many live allocations a slot may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    /// One if at all possible: each side of a split may run its own.
+    #[default]
+    AtLeast,
+    /// Never two: it runs under a lease that a majority of the voters granted, and without one not at all.
+    AtMostOne,
 }
 
 /// How a job multiplies.
@@ -368,6 +382,7 @@ impl JobSpec {
             placement: Placement::default(),
             update: Update::default(),
             restart: Restart::default(),
+            guarantee: Guarantee::default(),
         }
     }
 
@@ -382,6 +397,7 @@ impl JobSpec {
             &self.ports,
             &self.health,
             &self.placement,
+            self.guarantee,
             generation,
         );
         let bytes = postcard::to_stdvec(&parts).expect("a spec encodes");

@@ -64,6 +64,21 @@ pub const PROPOSALS_MAX: usize = 4096;
 /// Allocations of one node.
 pub const ALLOCS_PER_NODE_MAX: usize = 4096;
 
+/// How long a slot's lease lasts after its holder asked for it, on the holder's clock. A node that is cut
+/// off from the voters stops its at-most-one work after this.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// Time between two renewals of a lease: two may be lost.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(3);
+const _: () = assert!(LEASE_RENEWAL.as_secs() * 3 < LEASE.as_secs());
+/// The longest stop timeout of an at-most-one job: a successor waits it out.
+pub const LEASE_STOP_MAX: Duration = Duration::from_secs(30);
+/// How far any clock may be off its nominal rate, in millionths: twenty times what a cheap oscillator is.
+pub const DRIFT_PPM_MAX: u32 = 50_000;
+/// For the kill after the stop timeout, and for the scheduling of whoever kills.
+pub const LEASE_SLACK: Duration = Duration::from_secs(1);
+/// Leases that the voters look after in all: one voter keeps about 200 bytes for each.
+pub const LEASES_MAX: usize = 4096;
+
 /// Shortest time between two ticks: packets that arrive together are decided together.
 pub const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time between two ticks: everything lost is derived again within this.

@@ -48,9 +48,12 @@ const BEST: usize = 4;
 const CLOSE: i64 = LOAD / 10;
 
 /// Whether the node that `info` and `ledger` describe could take an allocation of `spec` now, and what
-/// it would get. The filters in order: draining, impaired, constraints, what its kernel enforces and
+/// it would get. The filters in order: witness, draining, impaired, constraints, what its kernel enforces and
 /// what it has left. Coordinator, target and `explain` all ask this.
 pub fn check(spec: &JobSpec, info: &NodeInfo, ledger: &Ledger) -> Result<Claim, Rejection> {
+    if info.witness {
+        return Err(Rejection::Witness);
+    }
     if info.draining {
         return Err(Rejection::Draining);
     }

@@ -84,6 +84,13 @@ pub enum Rejection {
     },
     /// The node has as many allocations as it can look after.
     Full,
+    /// The node is a witness: it votes on leases and runs nothing.
+    Witness,
+    /// The voters promised a higher epoch of this slot before.
+    Epoch {
+        /// The lowest epoch that they may grant.
+        at_least: u64,
+    },
 }
 
 impl fmt::Display for Rejection {
@@ -120,6 +127,10 @@ impl fmt::Display for Rejection {
                 write!(f, "this slot failed here, avoided for {}", duration::display(*for_another))
             }
             Rejection::Full => f.write_str("it looks after as many allocations as it can"),
+            Rejection::Witness => f.write_str("it is a witness: it votes and runs nothing"),
+            Rejection::Epoch { at_least } => {
+                write!(f, "the voters grant this slot no epoch below {at_least}")
+            }
         }
     }
 }

@@ -660,6 +660,7 @@ fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
         claim,
         cpus,
         health,
+        lease: None,
     }
 }
 

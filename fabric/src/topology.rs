@@ -120,4 +120,7 @@ pub struct NodeInfo {
     pub impaired: Option<String>,
     /// When its agent started.
     pub started: WallTime,
+    /// It votes on leases and runs nothing.
+    #[serde(default)]
+    pub witness: bool,
 }

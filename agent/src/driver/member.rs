@@ -220,6 +220,7 @@ impl Member {
                 Output::Confine { alloc, run, cpus } => {
                     hands.unit(UnitCommand::Confine { alloc, run, cpus });
                 }
+                Output::Extend { alloc, .. } => tracing::trace!(%alloc, "no guard to extend"),
                 Output::Answer { id, answer } => match self.pending.remove(&id) {
                     Some((_, asker)) => answers.push((asker, answer)),
                     None => tracing::debug!(id, "an answer to nobody"),

@@ -150,7 +150,7 @@ impl Direct {
                 }
                 None => self.adopt_one(record, seat).await,
             };
-            found.push(UnitFound { alloc, run, event });
+            found.push(UnitFound { alloc, run, event, lease_until: None });
         }
         Ok(found)
     }

@@ -161,7 +161,7 @@ impl Systemd {
                 self.write_end(&record.launch, event.clone()).await;
             }
             seat.close(&event);
-            found.push(UnitFound { alloc, run, event });
+            found.push(UnitFound { alloc, run, event, lease_until: None });
         }
         Ok(found)
     }
@@ -213,7 +213,7 @@ impl Systemd {
             tokio::spawn(async move { systemd.keep(launch, changes, state, seat, false).await });
             event
         };
-        Ok(Some(UnitFound { alloc: alloc.clone(), run, event }))
+        Ok(Some(UnitFound { alloc: alloc.clone(), run, event, lease_until: None }))
     }
 
     /// Starts the unit and waits until it was executed or refused.
@@ -489,5 +489,6 @@ fn bare_launch(alloc: &AllocId, run: u32) -> Launch {
         claim: Default::default(),
         cpus: CpuSet::new(),
         health: None,
+        lease: None,
     }
 }

@@ -141,6 +141,7 @@ pub fn launch(job: &str, command: &[&str]) -> Launch {
         claim: Claim { shared_millis: 100, ..Claim::default() },
         cpus: own,
         health: None,
+        lease: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn launch(check: Check) -> Launch {
         cpu_hard: false,
         claim: Default::default(),
         cpus: CpuSet::new(),
+        lease: None,
         health: Some(Health {
             check,
             interval,

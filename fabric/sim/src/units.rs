@@ -350,7 +350,12 @@ impl UnitManager {
                     UnitState::Starting | UnitState::Running | UnitState::Stopping => running(unit),
                     UnitState::Ended => unit.ending.clone()?,
                 };
-                Some(UnitFound { alloc: alloc.clone(), run: unit.launch.run, event })
+                Some(UnitFound {
+                    alloc: alloc.clone(),
+                    run: unit.launch.run,
+                    event,
+                    lease_until: None,
+                })
             })
             .collect();
         self.units.retain(|_, unit| unit.is_there());

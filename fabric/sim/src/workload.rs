@@ -3,8 +3,8 @@
 use fabric::id::{JobName, NodeId};
 use fabric::io::Request;
 use fabric::job::{
-    Check, CpuRequest, Health, JobKind, JobSpec, NumaPolicy, Placement, Port, Resources, Restart,
-    Sandbox, Smt, Task, Update,
+    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Placement, Port, Resources,
+    Restart, Sandbox, Smt, Task, Update,
 };
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -55,6 +55,7 @@ pub fn service(name: JobName) -> JobSpec {
             auto_revert: true,
         },
         restart: Restart::default(),
+        guarantee: Guarantee::AtLeast,
     }
 }
 

@@ -630,6 +630,7 @@ impl World {
                 draining: false,
                 impaired: None,
                 started: now.wall,
+                witness: false,
             },
             fabric: self.fabric,
             fabric_name: "sim".into(),

@@ -40,6 +40,7 @@ pub(crate) fn job(name: &str) -> JobSpec {
         placement: Placement::default(),
         update: Update::default(),
         restart: Restart::default(),
+        guarantee: Default::default(),
     }
 }
 

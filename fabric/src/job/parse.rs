@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::item::{Item, Place, Section};
 use super::{
-    Check, CpuRequest, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart, Sandbox,
-    Smt, Strategy, Task, TaskFile, Update,
+    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart,
+    Sandbox, Smt, Strategy, Task, TaskFile, Update,
 };
 use crate::id::JobName;
 use crate::limits;
@@ -65,6 +65,8 @@ const NUMA: [(&str, NumaPolicy); 3] =
 const SMT: [(&str, Smt); 2] = [("whole", Smt::Whole), ("share", Smt::Share)];
 const STRATEGIES: [(&str, Strategy); 2] =
     [("least-loaded", Strategy::LeastLoaded), ("best-fit", Strategy::BestFit)];
+const GUARANTEES: [(&str, Guarantee); 2] =
+    [("at-least", Guarantee::AtLeast), ("at-most-one", Guarantee::AtMostOne)];
 const KINDS: [(&str, JobKind); 2] = [("service", JobKind::Service), ("system", JobKind::System)];
 
 fn job(
@@ -75,6 +77,7 @@ fn job(
         "name",
         "type",
         "count",
+        "guarantee",
         "task",
         "resources",
         "port",
@@ -114,6 +117,9 @@ fn job(
     }
     if let Some(item) = root.item("count") {
         spec.count = item.integer(0, limits::COUNT_MAX)?;
+    }
+    if let Some(item) = root.item("guarantee") {
+        spec.guarantee = item.choice(&GUARANTEES)?;
     }
     task(&section, &mut spec.task, read_file)?;
     if let Some(item) = root.item("resources") {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::placeholder;
-use super::{Check, CpuRequest, Health, JobKind, JobSpec, Task, nearest};
+use super::{Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Task, nearest};
 use crate::limits;
 
 /// Why a spec is refused. Nothing was changed.
@@ -79,6 +79,7 @@ impl JobSpec {
     /// on a suitable node.
     pub fn validate(&self) -> Result<(), SpecError> {
         self.validate_count()?;
+        self.validate_guarantee()?;
         self.validate_ports()?;
         self.validate_task(&self.task)?;
         self.validate_resources()?;
@@ -104,6 +105,29 @@ impl JobSpec {
         }
         ensure(self.count <= limits::COUNT_MAX, "count", || {
             format!("{} is out of range: at most {} slots", self.count, limits::COUNT_MAX)
+        })
+    }
+
+    fn validate_guarantee(&self) -> Checked {
+        if self.guarantee == Guarantee::AtLeast {
+            return Ok(());
+        }
+        ensure(self.kind == JobKind::Service, "guarantee", || {
+            "a system job has one copy on each node, so no slot of it ever moves: leave guarantee out"
+                .into()
+        })?;
+        ensure(self.count as usize <= limits::LEASES_MAX, "count", || {
+            format!(
+                "the voters look after {} leases at most: an at-most-one job cannot have {} slots",
+                limits::LEASES_MAX,
+                self.count
+            )
+        })?;
+        ensure(self.task.stop_timeout <= limits::LEASE_STOP_MAX, "task.stop_timeout", || {
+            format!(
+                "a successor of an at-most-one allocation waits for its stop: at most {} s",
+                limits::LEASE_STOP_MAX.as_secs()
+            )
         })
     }
 

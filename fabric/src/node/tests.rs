@@ -136,7 +136,10 @@ impl Fleetlet {
                         queue.push_back((to, Input::Unit { alloc, run, event }));
                     }
                     Output::Answer { answer, .. } => self.answers.push(answer),
-                    Output::Confine { .. } | Output::Event(_) | Output::TrustChanged => {}
+                    Output::Confine { .. }
+                    | Output::Extend { .. }
+                    | Output::Event(_)
+                    | Output::TrustChanged => {}
                 }
             }
         }

@@ -328,7 +328,7 @@ fn a_restarted_agent_adopts_what_runs() {
     let (record, row) = record(&bench, Phase::Running);
     bench.supervisor.restore(bench.now.at, record, row);
     let event = UnitEvent::Running { pid: 99, cpus: None, mems: None };
-    let found = UnitFound { alloc: bench.id(), run: 3, event };
+    let found = UnitFound { alloc: bench.id(), run: 3, event, lease_until: None };
     bench.supervisor.units_found(bench.now, vec![found]);
     assert_eq!((bench.row().pid, bench.row().healthy), (Some(99), true));
     assert_eq!(bench.commands(), ["start 3"], "the same run: the agent learns how to check it");
@@ -353,7 +353,9 @@ fn units_without_a_record_are_stopped() {
     let mut bench = Bench::new();
     let alloc = AllocId::new(JobName::new("old").unwrap(), 1, 2);
     let event = UnitEvent::Running { pid: 99, cpus: None, mems: None };
-    bench.supervisor.units_found(bench.now, vec![UnitFound { alloc, run: 9, event }]);
+    bench
+        .supervisor
+        .units_found(bench.now, vec![UnitFound { alloc, run: 9, event, lease_until: None }]);
     assert_eq!(bench.commands(), ["stop 9"]);
 }
 

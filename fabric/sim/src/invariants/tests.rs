@@ -38,6 +38,7 @@ fn running(claims: Vec<Claim>, shared: &str) -> SimNode {
             cpus: if claim.cpus.is_empty() { shared } else { claim.cpus.clone() },
             claim,
             health: None,
+            lease: None,
         };
         machine.units.start(launch, Duration::ZERO);
     }

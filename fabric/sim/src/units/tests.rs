@@ -30,6 +30,7 @@ fn launch(behaves: &str) -> Launch {
         claim: Claim::default(),
         cpus: [3].into_iter().collect(),
         health: None,
+        lease: None,
     }
 }
 

@@ -77,6 +77,9 @@ impl World {
                 self.trace.hash(self.time, node, 6, cpus.to_string().as_bytes());
                 self.nodes[node].units.confine(&alloc, run, cpus);
             }
+            Output::Extend { alloc, .. } => {
+                self.trace.hash(self.time, node, 9, alloc.unit().as_bytes());
+            }
             Output::Answer { id, answer } => {
                 self.trace.hash(self.time, node, 7, &id.to_le_bytes());
                 self.answer(node, id, answer);

@@ -7,6 +7,7 @@ use super::*;
 const WEB: &str = include_str!("../../../../docs/examples/web.toml");
 const NODE_EXPORTER: &str = include_str!("../../../../docs/examples/node-exporter.toml");
 const PINNED: &str = include_str!("../../../../docs/examples/pinned.toml");
+const DATABASE: &str = include_str!("../../../../docs/examples/database.toml");
 const SMALLEST: &str = "name = \"a\"\n[task]\ncommand = [\"/bin/true\"]\n";
 
 #[test]
@@ -15,6 +16,7 @@ fn the_smallest_job_gets_every_default() {
     let name = JobName::new("a").unwrap();
     assert_eq!(spec, JobSpec::service(name, vec!["/bin/true".into()]));
     assert_eq!((spec.kind, spec.count), (JobKind::Service, 1));
+    assert_eq!(spec.guarantee, Guarantee::AtLeast);
     assert_eq!(spec.resources.cpu, CpuRequest::Shared { millis: 100, hard: false });
     assert_eq!(spec.resources.memory, 64 << 20);
     assert_eq!(spec.task.stop_timeout, Duration::from_secs(10));
@@ -47,6 +49,41 @@ fn the_node_exporter_example_says_what_it_means() {
     assert_eq!(spec.health.unwrap().check, Check::Tcp { port: "metrics".into() });
     assert_eq!(spec.placement.constraints[0].to_string(), "executor == \"systemd\"");
     assert_eq!(spec.task.sandbox.tasks_max, 64);
+}
+
+#[test]
+fn the_database_example_says_what_it_means() {
+    let spec = parse(DATABASE).unwrap();
+    assert_eq!(spec.guarantee, Guarantee::AtMostOne);
+    assert_eq!(spec.task.stop_timeout, Duration::from_secs(20));
+}
+
+#[test]
+fn the_guarantee_is_part_of_what_an_allocation_depends_on() {
+    let least = parse(SMALLEST).unwrap();
+    let most = JobSpec { guarantee: Guarantee::AtMostOne, ..least.clone() };
+    assert_ne!(least.hash(0), most.hash(0));
+    let changes = JobSpec::changes(Some(&least), &most);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].path, "guarantee");
+    assert_eq!(changes[0].after.as_deref(), Some("\"at-most-one\""));
+}
+
+#[test]
+fn a_guarantee_that_cannot_be_given_is_refused() {
+    let refused = |text: &str| parse(text).unwrap_err().to_string();
+    let job = |top: &str, task: &str| {
+        format!("name = \"a\"\n{top}\n[task]\ncommand = [\"/bin/true\"]\n{task}")
+    };
+    let most = "guarantee = \"at-most-one\"";
+    let error = refused(&job("guarantee = \"at-most\"", ""));
+    assert!(error.contains("at-most-one"), "{error}");
+    let error = refused(&job(&format!("{most}\ntype = \"system\""), ""));
+    assert!(error.contains("system job"), "{error}");
+    let error = refused(&job(&format!("{most}\ncount = 4097"), ""));
+    assert!(error.contains("4096 leases"), "{error}");
+    let error = refused(&job(most, "stop_timeout = \"31s\""));
+    assert!(error.contains("30 s"), "{error}");
 }
 
 #[test]
