@@ -20,6 +20,8 @@ pub const ENTRY_BYTES_MAX: usize = 192 << 10;
 
 /// Members of one fabric.
 pub const MEMBERS_MAX: usize = 16_384;
+/// Members, and addresses of members, that gossip may speak of at a time, the dead of the last day included.
+pub const ROLL_MAX: usize = 4 * MEMBERS_MAX;
 /// Entries in the table: bounds memory at about 1 KiB an entry.
 pub const ENTRIES_MAX: usize = 1 << 21;
 /// Jobs, tombstones included.
@@ -107,10 +109,15 @@ pub const CONFIRMATIONS: u32 = 2;
 pub const CONFIRMS_PER_DATAGRAM_MAX: usize = 4;
 /// Bytes of one packet of foca's: what is left of a datagram beside the confirmations (75 bytes each).
 pub const SWIM_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - 16 - CONFIRMS_PER_DATAGRAM_MAX * 75;
+/// Suspicions are compared with foca's list this often: it has to be walked for that.
+pub const SUSPICION_REVIEW: Duration = Duration::from_millis(50);
 /// Members that one push of fresh entries goes to.
 pub const PUSH_FANOUT: usize = 3;
 /// Shortest time between two pushes.
 pub const PUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// In a fabric with at most that many other members, peers are chosen from a list of all; in a larger
+/// one they are drawn.
+pub const FEW_PEERS: usize = 64;
 /// Datagrams of one push to one member.
 pub const PUSH_DATAGRAMS_MAX: usize = 8;
 /// Entries that do not fit the last datagram of a push and are passed over for smaller ones.

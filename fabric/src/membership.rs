@@ -19,10 +19,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
-use foca::{Foca, Notification, PeriodicParams, PostcardCodec, Timer};
-use rand::SeedableRng;
+use foca::{Foca, Member, Notification, PeriodicParams, Timer};
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,10 @@ use crate::clock::Instant;
 use crate::id::NodeId;
 use crate::limits;
 use crate::message::{Confirm, Datagram};
+
+mod roll;
+
+use roll::{Mark, MarkCodec, Roll, SharedRoll};
 
 /// A member in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,22 +48,6 @@ pub struct Identity {
     pub address: SocketAddr,
 }
 
-impl foca::Identity for Identity {
-    type Addr = NodeId;
-
-    fn renew(&self) -> Option<Self> {
-        Some(Self { generation: self.generation + 1, ..*self })
-    }
-
-    fn addr(&self) -> NodeId {
-        self.node
-    }
-
-    fn win_addr_conflict(&self, adversary: &Self) -> bool {
-        self.generation > adversary.generation
-    }
-}
-
 /// A member changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -68,9 +57,28 @@ pub enum Change {
     Down(NodeId),
 }
 
+/// A fabric whose members all know each other already: for simulators of large ones, where joining one by
+/// one would take longer than what is to be shown.
+#[derive(Clone, Debug)]
+pub struct Formed {
+    roll: Arc<Roll>,
+    members: Arc<[Identity]>,
+}
+
+impl Formed {
+    /// A fabric of these members.
+    pub fn new(members: &[Identity]) -> Self {
+        let roll = SharedRoll::default();
+        for member in members {
+            roll.mark(*member).expect("no more members than a roll has room for");
+        }
+        Self { roll: roll.get(), members: members.into() }
+    }
+}
+
 /// The membership of one node.
 pub struct Membership {
-    foca: Foca<Identity, PostcardCodec, ChaCha8Rng, foca::NoCustomBroadcast>,
+    foca: Foca<Mark, MarkCodec, ChaCha8Rng, foca::NoCustomBroadcast>,
     effects: Effects,
 }
 
@@ -81,19 +89,27 @@ struct Effects {
     members: usize,
     local_health: u32,
     /// By deadline; the sequence number keeps equal deadlines in order.
-    timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    timers: BTreeMap<(Instant, u64), Timer<Mark>>,
     sequence: u64,
     suspicions: BTreeMap<NodeId, Suspicion>,
     /// Confirmations to pass on, and how many times more.
     confirms: VecDeque<(Confirm, u32)>,
-    states: BTreeMap<NodeId, NodeState>,
+    roll: SharedRoll,
+    /// By number on the roll; nothing is known of those past the end.
+    states: Vec<NodeState>,
+    /// How many of them are alive.
+    alive: usize,
     datagrams: VecDeque<(NodeId, SocketAddr, Datagram)>,
     changes: VecDeque<Change>,
-    failed: Option<Identity>,
+    failed: Option<Mark>,
+    /// When suspicions were compared with foca's list.
+    reviewed: Instant,
 }
 
 struct Suspicion {
     generation: u64,
+    /// Grows when the suspect denies it.
+    incarnation: u16,
     since: Instant,
     /// Where its timer is; `None` before foca starts one.
     timer: Option<(Instant, u64)>,
@@ -103,6 +119,24 @@ struct Suspicion {
 impl Membership {
     /// A member that knows nobody yet.
     pub fn new(now: Instant, identity: Identity, seed: u64) -> Self {
+        Self::with_roll(now, identity, seed, SharedRoll::default())
+    }
+
+    /// A member that knows everybody in `formed`, of which it is one.
+    pub fn formed(now: Instant, identity: Identity, seed: u64, formed: &Formed) -> Self {
+        let roll = SharedRoll::new(Arc::clone(&formed.roll));
+        let mut member = Self::with_roll(now, identity, seed, roll.clone());
+        let others = formed.members.iter().filter(|other| other.node != identity.node);
+        let others = others.filter_map(|other| roll.mark(*other));
+        // Cannot fail: there is nothing to send yet.
+        let _ = member.foca.apply_many(others.map(Member::alive), false, &mut member.effects);
+        member.settle();
+        member.effects.changes.clear();
+        member.effects.datagrams.clear();
+        member
+    }
+
+    fn with_roll(now: Instant, identity: Identity, seed: u64, roll: SharedRoll) -> Self {
         let count = |n| NonZeroUsize::new(n).expect("not zero");
         let every = |frequency, n| Some(PeriodicParams { frequency, num_members: count(n) });
         let config = foca::Config {
@@ -120,10 +154,12 @@ impl Membership {
             periodic_gossip: every(Duration::from_millis(100), 3),
         };
         let rng = ChaCha8Rng::seed_from_u64(seed);
+        let mark = roll.mark(identity).expect("the roll has room for us");
         Self {
-            foca: Foca::new(identity, config, rng, PostcardCodec),
+            foca: Foca::new(mark, config, rng, MarkCodec(roll.clone())),
             effects: Effects {
                 now,
+                roll,
                 local: identity.node,
                 members: 1,
                 local_health: 0,
@@ -131,7 +167,9 @@ impl Membership {
                 sequence: 0,
                 suspicions: BTreeMap::new(),
                 confirms: VecDeque::new(),
-                states: BTreeMap::new(),
+                states: Vec::new(),
+                alive: 0,
+                reviewed: now,
                 datagrams: VecDeque::new(),
                 changes: VecDeque::new(),
                 failed: None,
@@ -145,6 +183,7 @@ impl Membership {
         for confirm in confirms.iter().take(limits::CONFIRMS_PER_DATAGRAM_MAX) {
             self.effects.confirm(*confirm, self.foca.identity().generation);
         }
+        self.make_room();
         let outcome = self.foca.handle_data(packet, &mut self.effects);
         self.settle();
         match outcome {
@@ -164,17 +203,21 @@ impl Membership {
     pub fn announce(&mut self, now: Instant, to: Identity) {
         self.effects.now = now;
         // Cannot fail but for an identity that does not fit a packet, and ours does.
-        let _ = self.foca.announce(to, &mut self.effects);
+        if let Some(to) = self.effects.roll.mark(to) {
+            let _ = self.foca.announce(to, &mut self.effects);
+        }
         self.settle();
     }
 
     /// Tells the others that this node can be reached elsewhere now.
     pub fn relocate(&mut self, now: Instant, address: SocketAddr) {
-        let identity = *self.foca.identity();
+        let identity = self.identity();
         if identity.address != address {
             self.effects.now = now;
             let moved = Identity { address, generation: identity.generation + 1, ..identity };
-            let _ = self.foca.change_identity(moved, &mut self.effects);
+            if let Some(moved) = self.effects.roll.mark(moved) {
+                let _ = self.foca.change_identity(moved, &mut self.effects);
+            }
             self.settle();
         }
     }
@@ -189,7 +232,8 @@ impl Membership {
             }
             let probing = matches!(timer, Timer::ProbeRandomMember(_));
             if let Timer::ChangeSuspectToDown { ref member_id, .. } = timer {
-                self.effects.suspicions.remove(&member_id.node);
+                let node = self.effects.roll.identity(*member_id).node;
+                self.effects.suspicions.remove(&node);
             }
             if let Err(error) = self.foca.handle_timer(timer, &mut self.effects) {
                 tracing::trace!(%error, "timer refused");
@@ -221,25 +265,63 @@ impl Membership {
         if *node == self.effects.local {
             return NodeState::Alive;
         }
-        match self.effects.states.get(node) {
-            Some(NodeState::Alive) if self.effects.suspicions.contains_key(node) => {
-                NodeState::Suspect
-            }
-            Some(state) => *state,
-            None => NodeState::Unknown,
+        match self.effects.state(node) {
+            NodeState::Alive if self.effects.suspicions.contains_key(node) => NodeState::Suspect,
+            state => state,
         }
     }
 
-    /// Members that are alive or suspect, without this node.
-    pub fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let up =
-            |(node, state): (&NodeId, &NodeState)| (*state == NodeState::Alive).then_some(*node);
-        self.effects.states.iter().filter_map(up)
+    /// Members that are alive or suspect, without this node, by key.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.members_in(NodeState::Alive)
+    }
+
+    /// Members that are dead, by key.
+    pub fn dead(&self) -> impl Iterator<Item = NodeId> {
+        self.members_in(NodeState::Dead)
+    }
+
+    fn members_in(&self, state: NodeState) -> impl Iterator<Item = NodeId> {
+        let (roll, states) = (self.effects.roll.get(), &self.effects.states);
+        let is_in = |number: u32| states.get(number as usize) == Some(&state);
+        let members = roll.members().filter(|(_, number)| is_in(*number));
+        members.map(|(node, _)| node).collect::<Vec<_>>().into_iter()
+    }
+
+    /// How many [`Membership::others`] there are.
+    pub fn others_alive(&self) -> usize {
+        self.effects.alive
+    }
+
+    /// A few random members that are alive or suspect and `fit`, without a look at all of them. Fewer than
+    /// `wanted` when they are hard to find.
+    pub fn draw<R: Rng>(
+        &self,
+        wanted: usize,
+        random: &mut R,
+        fit: impl Fn(&NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        let roll = self.effects.roll.get();
+        let mut drawn = Vec::new();
+        for _ in 0..32 * wanted {
+            let number = random.random_range(0..roll.len());
+            if drawn.len() == wanted {
+                break;
+            }
+            if self.effects.states.get(number) != Some(&NodeState::Alive) {
+                continue;
+            }
+            let node = roll.node(number as u32);
+            if !drawn.contains(&node) && fit(&node) {
+                drawn.push(node);
+            }
+        }
+        drawn
     }
 
     /// This node as the others know it.
     pub fn identity(&self) -> Identity {
-        *self.foca.identity()
+        self.effects.roll.identity(*self.foca.identity())
     }
 
     /// 0 is well; more means slower and more patient probes.
@@ -259,7 +341,7 @@ impl Membership {
             Some(failed) => {
                 *health = (*health + 1).min(limits::LOCAL_HEALTH_MAX);
                 let confirm = Confirm {
-                    subject: failed.node,
+                    subject: self.effects.roll.identity(failed).node,
                     generation: failed.generation,
                     by: self.effects.local,
                 };
@@ -269,19 +351,42 @@ impl Membership {
         }
     }
 
+    /// Drops members that foca has forgotten, when there are many.
+    fn make_room(&mut self) {
+        let (foca, timers) = (&self.foca, &self.effects.timers);
+        let dropped = self.effects.roll.make_room(|| {
+            let of_timer = |timer: &Timer<Mark>| match timer {
+                Timer::SendIndirectProbe { probed_id, .. } => Some(*probed_id),
+                Timer::ChangeSuspectToDown { member_id, .. } => Some(*member_id),
+                Timer::RemoveDown(mark) => Some(*mark),
+                _ => None,
+            };
+            let members = foca.iter_membership_state().map(|member| *member.id());
+            members.chain(timers.values().filter_map(of_timer)).chain([*foca.identity()]).collect()
+        });
+        for number in dropped {
+            self.effects.set_state(number, NodeState::Unknown);
+        }
+    }
+
     /// Suspicions end when foca says so, by refutation or death.
     fn settle(&mut self) {
         self.effects.members = self.foca.num_members() + 1;
         if self.effects.suspicions.is_empty() {
             return;
         }
+        let now = self.effects.now;
+        if self.effects.reviewed + limits::SUSPICION_REVIEW > now {
+            return;
+        }
+        self.effects.reviewed = now;
+        let roll = self.effects.roll.get();
         let suspects: BTreeSet<NodeId> = self
             .foca
             .iter_members()
             .filter(|member| member.state() == foca::State::Suspect)
-            .map(|member| member.id().node)
+            .map(|member| roll.node(member.id().member))
             .collect();
-        let now = self.effects.now;
         self.effects.suspicions.retain(|node, suspicion| {
             // A confirmation may overtake the suspicion that it confirms.
             suspects.contains(node)
@@ -292,7 +397,23 @@ impl Membership {
 }
 
 impl Effects {
-    fn schedule(&mut self, timer: Timer<Identity>, after: Duration) -> (Instant, u64) {
+    fn state(&self, node: &NodeId) -> NodeState {
+        let number = self.roll.number_of(node);
+        let state = number.and_then(|number| self.states.get(number as usize));
+        state.copied().unwrap_or(NodeState::Unknown)
+    }
+
+    fn set_state(&mut self, number: u32, state: NodeState) {
+        let at = number as usize;
+        if self.states.len() <= at {
+            self.states.resize(at + 1, NodeState::Unknown);
+        }
+        let before = std::mem::replace(&mut self.states[at], state);
+        self.alive += usize::from(state == NodeState::Alive);
+        self.alive -= usize::from(before == NodeState::Alive);
+    }
+
+    fn schedule(&mut self, timer: Timer<Mark>, after: Duration) -> (Instant, u64) {
         self.sequence += 1;
         let key = (self.now + after, self.sequence);
         self.timers.insert(key, timer);
@@ -308,7 +429,7 @@ impl Effects {
             }
             return;
         }
-        if self.states.get(&confirm.subject) != Some(&NodeState::Alive) {
+        if self.state(&confirm.subject) != NodeState::Alive {
             return;
         }
         let suspicion = self.suspicion_of(confirm.subject, confirm.generation);
@@ -325,8 +446,13 @@ impl Effects {
     }
 
     fn suspicion_of(&mut self, node: NodeId, generation: u64) -> &mut Suspicion {
-        let fresh =
-            Suspicion { generation, since: self.now, timer: None, confirmed_by: BTreeSet::new() };
+        let fresh = Suspicion {
+            generation,
+            incarnation: 0,
+            since: self.now,
+            timer: None,
+            confirmed_by: BTreeSet::new(),
+        };
         let suspicion = self.suspicions.entry(node).or_insert(fresh);
         if suspicion.generation < generation {
             suspicion.generation = generation;
@@ -365,25 +491,28 @@ fn suspicion_timeout(members: usize, confirmations: usize) -> Duration {
     (max - (max - min).mul_f64(share)).max(min)
 }
 
-impl foca::Runtime<Identity> for &mut Effects {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
+impl foca::Runtime<Mark> for &mut Effects {
+    fn notify(&mut self, notification: Notification<'_, Mark>) {
         match notification {
             Notification::MemberUp(member) => {
-                self.suspicions.remove(&member.node);
-                self.states.insert(member.node, NodeState::Alive);
-                self.changes.push_back(Change::Up(member.node));
+                let node = self.roll.identity(*member).node;
+                self.suspicions.remove(&node);
+                self.set_state(member.member, NodeState::Alive);
+                self.changes.push_back(Change::Up(node));
             }
             Notification::MemberDown(member) => {
-                self.suspicions.remove(&member.node);
-                self.states.insert(member.node, NodeState::Dead);
-                self.changes.push_back(Change::Down(member.node));
+                let node = self.roll.identity(*member).node;
+                self.suspicions.remove(&node);
+                self.set_state(member.member, NodeState::Dead);
+                self.changes.push_back(Change::Down(node));
             }
             Notification::ProbeFailed(_, member) => self.failed = Some(*member),
             _ => {}
         }
     }
 
-    fn send_to(&mut self, to: Identity, packet: &[u8]) {
+    fn send_to(&mut self, to: Mark, packet: &[u8]) {
+        let to = self.roll.identity(to);
         let mut confirms = Vec::new();
         for _ in 0..self.confirms.len().min(limits::CONFIRMS_PER_DATAGRAM_MAX) {
             if let Some((confirm, left)) = self.confirms.pop_front() {
@@ -397,16 +526,23 @@ impl foca::Runtime<Identity> for &mut Effects {
         self.datagrams.push_back((to.node, to.address, datagram));
     }
 
-    fn submit_after(&mut self, timer: Timer<Identity>, after: Duration) {
+    fn submit_after(&mut self, timer: Timer<Mark>, after: Duration) {
         let patience = self.local_health + 1;
         match timer {
             Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
                 self.schedule(timer, after * patience);
             }
-            Timer::ChangeSuspectToDown { member_id, .. } => {
+            Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
                 let members = self.members;
-                let (node, now) = (member_id.node, self.now);
+                let (node, now) = (self.roll.identity(member_id).node, self.now);
                 let suspicion = self.suspicion_of(node, member_id.generation);
+                if suspicion.incarnation < incarnation {
+                    // It denied the last one: this is another suspicion.
+                    suspicion.incarnation = incarnation;
+                    if suspicion.timer.take().is_some() {
+                        suspicion.confirmed_by.clear();
+                    }
+                }
                 if suspicion.timer.is_none() {
                     suspicion.since = now;
                 }
@@ -426,8 +562,8 @@ impl foca::Runtime<Identity> for &mut Effects {
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Membership")
-            .field("identity", self.foca.identity())
-            .field("states", &self.effects.states)
+            .field("identity", &self.identity())
+            .field("others", &self.others().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

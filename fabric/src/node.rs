@@ -19,7 +19,7 @@ use crate::gossip::{self, Gossip, Parcel};
 use crate::id::{FabricKey, NodeId};
 use crate::io::{Answer, Input, Output, UnitEvent};
 use crate::limits;
-use crate::membership::{Change, Identity, Membership};
+use crate::membership::{Change, Formed, Identity, Membership};
 use crate::message::{Datagram, Message};
 use crate::placement::Fleet;
 use crate::stamp::HybridClock;
@@ -27,13 +27,16 @@ use crate::supervisor::Supervisor;
 use crate::table::{Entry, Key, Keyring, Merge, RosterEntry, SharedEntry, Table, Value};
 use crate::topology::NodeInfo;
 
+mod appointment;
 mod coordinate;
 mod duties;
 mod persistence;
 mod requests;
 mod views;
 
+use appointment::Appointments;
 use coordinate::Coordinator;
+use duties::Duties;
 use persistence::Disk;
 use requests::Requests;
 
@@ -81,6 +84,13 @@ pub enum Origin {
         /// Encoded key and encoded entry.
         rows: Vec<(Vec<u8>, Vec<u8>)>,
     },
+    /// It is one of many that begin with the same table and know each other: for simulators.
+    Formed {
+        /// The table, this node's own rows included.
+        table: Box<Table>,
+        /// Everybody.
+        members: Formed,
+    },
 }
 
 /// Counts since the start, for `/metrics` and for the simulator's checks.
@@ -115,6 +125,8 @@ pub struct Node {
     fleet: Fleet,
     supervisor: Supervisor,
     coordinator: Coordinator,
+    appointments: Appointments,
+    duties: Duties,
     requests: Requests,
     disk: Disk,
     outputs: VecDeque<Output>,
@@ -156,11 +168,18 @@ impl Node {
             clock: HybridClock::new(config.id, 0),
             rng: ChaCha8Rng::seed_from_u64(seed(1)),
             table: Table::default(),
-            membership: Membership::new(now.at, identity, seed(2)),
+            membership: match &origin {
+                Origin::Formed { members, .. } => {
+                    Membership::formed(now.at, identity, seed(2), members)
+                }
+                _ => Membership::new(now.at, identity, seed(2)),
+            },
             gossip: Gossip::default(),
             fleet: Fleet::default(),
             supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger),
             coordinator: Coordinator::default(),
+            appointments: Appointments::default(),
+            duties: Duties::default(),
             requests: Requests::default(),
             disk: Disk::default(),
             outputs: VecDeque::new(),
@@ -204,6 +223,12 @@ impl Node {
                 }
             }
             Origin::Restored { rows } => self.restore(now, rows),
+            Origin::Formed { table, .. } => {
+                self.begin_with(*table);
+                if self.table.node(&self.config.id) == Some(&self.info) {
+                    return;
+                }
+            }
         }
         let info = Box::new(self.info.clone());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
@@ -354,7 +379,7 @@ impl Node {
         let merge = self.table.merge(entry.clone(), horizon);
         if merge == Merge::Taken {
             if push {
-                self.gossip.enqueue(&entry, self.membership.others().count() + 1);
+                self.gossip.enqueue(&entry, self.membership.others_alive() + 1);
             }
             self.dirty = true;
             self.remember(&key);
@@ -378,6 +403,8 @@ impl Node {
                 } else {
                     self.refresh_fleet(*node);
                 }
+                self.reappoint(*node);
+                self.duties.all = true;
                 let member = self.table.is_member(node);
                 let message = if member { "joined" } else { "removed" }.to_owned();
                 let name = self.name_of(node);
@@ -386,6 +413,7 @@ impl Node {
             }
             Key::Node(node) => {
                 self.refresh_fleet(*node);
+                self.duties.all |= *node == self.config.id;
                 if *node == self.config.id && self.table.node(node) != Some(&self.info) {
                     // A former life of ours, with a clock that was ahead of this one.
                     self.publish_info(now);
@@ -400,6 +428,7 @@ impl Node {
             Key::Token(_) => {}
             Key::Job(name) => {
                 self.coordinator.dirty.insert(name.clone());
+                self.duties.jobs.insert(name.clone());
                 let message = match self.table.job(name) {
                     Some(job) if job.reverted => "reverted",
                     Some(_) => "submitted",
@@ -418,7 +447,12 @@ impl Node {
                 }
             }
             Key::Alloc(slot, node) => {
-                self.coordinator.dirty.insert(slot.job.clone());
+                if self.may_coordinate(&slot.job) {
+                    self.coordinator.dirty.insert(slot.job.clone());
+                }
+                if self.supervisor.local(slot).is_some() {
+                    self.duties.slots.insert(slot.clone());
+                }
                 self.follow_alloc(now, slot, *node, before);
             }
         }
@@ -446,6 +480,23 @@ impl Node {
     /// Members that are up, without this node.
     fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.membership.others().filter(|node| self.table.is_member(node))
+    }
+
+    /// A few random members that are up.
+    fn some_peers(&mut self, count: usize) -> Vec<NodeId> {
+        if self.membership.others_alive() > limits::FEW_PEERS {
+            let table = &self.table;
+            let is_member = |node: &NodeId| table.is_member(node);
+            let drawn = self.membership.draw(count, &mut self.rng, is_member);
+            if drawn.len() == count {
+                return drawn;
+            }
+        }
+        let mut peers: Vec<NodeId> = self.peers().collect();
+        match count {
+            1 => peers.choose(&mut self.rng).copied().into_iter().collect(),
+            _ => peers.partial_shuffle(&mut self.rng, count).0.to_vec(),
+        }
     }
 
     fn event(&mut self, now: Now, what: api::EventKind) {
@@ -607,7 +658,9 @@ impl Node {
             tracing::info!(?node, %state, "member");
             let alive = state == NodeState::Alive && self.table.is_member(&node);
             self.fleet.set_alive(node, alive);
+            self.reappoint(node);
             self.coordinator.all_dirty = true;
+            self.duties.all = true;
             self.dirty = true;
             let name = self.name_of(&node);
             self.event(now, api::EventKind::Node { subject: node, name, state });
@@ -626,9 +679,8 @@ impl Node {
     /// Pushes what is fresh, repairs what was lost, looks for who is missing.
     fn do_gossip(&mut self, now: Now) {
         if self.gossip.next_deadline().is_some_and(|at| at <= now.at) {
-            let mut peers: Vec<NodeId> = self.peers().collect();
-            let (targets, _) = peers.partial_shuffle(&mut self.rng, limits::PUSH_FANOUT);
-            for parcel in self.gossip.push(now.at, &self.table, targets) {
+            let targets = self.some_peers(limits::PUSH_FANOUT);
+            for parcel in self.gossip.push(now.at, &self.table, &targets) {
                 match parcel {
                     Parcel::Datagram(to, datagram) => self.transmit(to, datagram),
                     Parcel::Stream(to, message) => self.send(to, message),
@@ -638,8 +690,7 @@ impl Node {
         if self.timers.repair <= now.at {
             let jitter = self.rng.random_range(0.5..1.5);
             self.timers.repair = now.at + limits::REPAIR_INTERVAL.mul_f64(jitter);
-            let peers: Vec<NodeId> = self.peers().collect();
-            if let Some(peer) = peers.choose(&mut self.rng).copied() {
+            for peer in self.some_peers(1) {
                 self.transmit(peer, Datagram::Fingerprint(self.table.fingerprint()));
             }
         }
@@ -655,11 +706,23 @@ impl Node {
     }
 
     fn rejoin(&mut self, now: Now) {
-        let mut missing: Vec<(NodeId, SocketAddr)> = self
-            .table
-            .roster()
-            .map(|(node, _)| node)
-            .filter(|node| *node != self.config.id && !self.is_up(node))
+        let alive = self.membership.others_alive();
+        let dead: Vec<NodeId> =
+            self.membership.dead().filter(|node| self.table.is_member(node)).collect();
+        let others = self.table.members().saturating_sub(1);
+        if alive == others && dead.is_empty() {
+            return;
+        }
+        // Walking the roster is for those who were never heard of.
+        let candidates: Vec<NodeId> = if alive + dead.len() == others {
+            dead
+        } else {
+            self.table.roster().map(|(node, _)| node).collect()
+        };
+        let mut missing: Vec<(NodeId, SocketAddr)> = candidates
+            .into_iter()
+            .filter(|node| *node != self.config.id && self.table.is_member(node))
+            .filter(|node| !self.is_up(node))
             .filter_map(|node| Some((node, *self.table.node(&node)?.addresses.first()?)))
             .collect();
         let (chosen, _) = missing.partial_shuffle(&mut self.rng, limits::REJOIN_FANOUT);

@@ -73,19 +73,6 @@ struct Slot {
 }
 
 impl Node {
-    /// Who looks after a job: the highest random weight among the members that are up (Thaler and
-    /// Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998), so that it moves only
-    /// when that member goes or a better one comes.
-    pub(super) fn coordinator_of(&self, job: &JobName) -> NodeId {
-        let weight = |node: &NodeId| {
-            let mut bytes = node.0.to_vec();
-            bytes.extend_from_slice(job.as_str().as_bytes());
-            (xxhash_rust::xxh3::xxh3_64(&bytes), *node)
-        };
-        let me = self.config.id;
-        self.peers().chain([me]).max_by_key(weight).unwrap_or(me)
-    }
-
     pub(super) fn coordinate(&mut self, now: Now) {
         if self.timers.reconcile <= now.at {
             self.timers.reconcile = now.at + limits::RECONCILE_INTERVAL;
@@ -103,7 +90,9 @@ impl Node {
         self.coordinator.failed.retain(|_, (_, heard)| *heard + limits::FAILED_FOR > now.at);
         self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
         if std::mem::take(&mut self.coordinator.all_dirty) {
-            let jobs = self.table.jobs().map(|(name, ..)| name.clone());
+            let jobs = self.table.jobs().map(|(name, ..)| name);
+            let jobs: Vec<JobName> =
+                jobs.filter(|name| self.may_coordinate(name)).cloned().collect();
             self.coordinator.dirty.extend(jobs);
             let table = &self.table;
             self.coordinator.seen.retain(|(slot, node), seen| {
@@ -112,7 +101,7 @@ impl Node {
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
         }
         for name in std::mem::take(&mut self.coordinator.dirty) {
-            if self.coordinator_of(&name) == self.config.id {
+            if self.is_coordinator_of(&name) {
                 self.reconcile(now, &name);
             } else {
                 self.coordinator.unplaceable.retain(|slot| slot.job != name);
@@ -124,6 +113,7 @@ impl Node {
         let Some(entry) = self.table.entry(&Key::Job(name.clone())).cloned() else { return };
         let Value::Job(job) = &entry.value else {
             self.coordinator.unplaceable.retain(|slot| slot.job != *name);
+            self.dismiss(name);
             return;
         };
         let (spec, ..) = job.effective();

@@ -1,25 +1,50 @@
 //! What a node decides for itself: which proposals it takes, which of its allocations have to end, and
 //! which system jobs run here.
 
+use std::collections::BTreeSet;
+
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api;
-use crate::clock::Now;
+use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::JobKind;
 use crate::limits;
 use crate::message::Message;
 use crate::placement;
 use crate::resources::Rejection;
+use crate::supervisor::Local;
 use crate::table::{Key, SharedEntry, Value};
 
 use super::{Canary, Node};
 
+/// Which of its allocations a node has to look at in the next tick: those for which a reason to end may have
+/// come up.
+#[derive(Debug, Default)]
+pub(super) struct Duties {
+    /// A member came or went, or this node itself changed: all of them.
+    pub all: bool,
+    /// When all of them are looked at, whatever seems to have changed.
+    next: Instant,
+    /// Those of jobs that changed.
+    pub jobs: BTreeSet<JobName>,
+    /// Those whose slot has a new row, of whomever.
+    pub slots: BTreeSet<SlotId>,
+}
+
 impl Node {
     /// Looks after this node's own allocations.
     pub(super) fn do_duties(&mut self, now: Now, settled: bool) {
-        let live: Vec<(SlotId, Ending)> = self
-            .supervisor
-            .locals()
+        let Duties { all, next, jobs, slots } = std::mem::take(&mut self.duties);
+        let all = all || next <= now.at;
+        self.duties.next = if all { now.at + limits::RECONCILE_INTERVAL } else { next };
+        let due = |slot: &SlotId| all || jobs.contains(&slot.job) || slots.contains(slot);
+        let locals: Vec<&Local> = if all || !jobs.is_empty() {
+            self.supervisor.locals().filter(|local| due(&local.id().slot)).collect()
+        } else {
+            slots.iter().filter_map(|slot| self.supervisor.local(slot)).collect()
+        };
+        let live: Vec<(SlotId, Ending)> = locals
+            .into_iter()
             .filter(|local| local.row().phase.is_live())
             .filter_map(|local| {
                 let slot = &local.id().slot;

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Now;
-use crate::id::SlotId;
+use crate::id::{NodeId, SlotId};
 use crate::io::Output;
 use crate::limits;
 use crate::message::{Message, decode_row, encode_row};
 use crate::resources::Rejection;
 use crate::supervisor::Record;
-use crate::table::{Key, Value};
+use crate::table::{Key, Table, Value};
 
 use super::Node;
 
@@ -125,6 +125,20 @@ impl Node {
             .collect();
         for (slot, record) in records {
             self.disk.set_record(&slot, record.as_ref());
+        }
+    }
+
+    /// Begins with a table that is on disk already.
+    pub(super) fn begin_with(&mut self, table: Table) {
+        self.table = table;
+        self.synced = true;
+        let latest = self.table.entries().map(|entry| entry.stamp).max_by_key(|s| s.reading);
+        if let Some(latest) = latest {
+            self.clock.observe(latest);
+        }
+        let nodes: Vec<NodeId> = self.table.roster().map(|(node, _)| node).collect();
+        for node in nodes {
+            self.refresh_fleet(node);
         }
     }
 

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::seq::SliceRandom;
-
 use crate::api::{Problem, ProblemKind, Submitted};
 use crate::clock::{Instant, Now};
 use crate::id::{JobName, NodeId, SlotId};
@@ -361,9 +359,7 @@ impl Node {
         if self.requests.waiting.len() >= limits::HOLDS_MAX {
             return self.answer(id, Answer::Submitted(submitted));
         }
-        let mut peers: Vec<NodeId> = self.peers().collect();
-        let (asked, _) = peers.partial_shuffle(&mut self.rng, limits::HOLDERS);
-        let asked: BTreeSet<NodeId> = asked.iter().copied().collect();
+        let asked: BTreeSet<NodeId> = self.some_peers(limits::HOLDERS).into_iter().collect();
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         let key = Key::Job(submitted.job.clone());
