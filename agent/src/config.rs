@@ -26,7 +26,7 @@ const AUTO: &str = "auto";
 /// Every key there is, by table; `""` is the top.
 const KEYS: &[(&str, &[&str])] = &[
     ("", &["state", "log"]),
-    ("node", &["name", "labels"]),
+    ("node", &["name", "labels", "witness"]),
     ("listen", &["address", "port", "advertise"]),
     ("resources", &["cpus", "housekeeping", "memory", "ports", "devices"]),
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
@@ -64,6 +64,8 @@ pub struct NodeSection {
     pub name: String,
     /// For constraints, affinity and spread.
     pub labels: BTreeMap<String, String>,
+    /// It votes on the leases of at-most-one jobs and runs nothing.
+    pub witness: bool,
 }
 
 /// `[listen]`
@@ -143,7 +145,7 @@ impl Default for Config {
 
 impl Default for NodeSection {
     fn default() -> Self {
-        Self { name: AUTO.into(), labels: BTreeMap::new() }
+        Self { name: AUTO.into(), labels: BTreeMap::new(), witness: false }
     }
 }
 

@@ -12,6 +12,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::guard::{self, WakesUp};
+
 /// Less free space than this and the table may soon not fit.
 const SPACE_BYTES_MIN: u64 = 64 << 20;
 /// The wall clock and the monotonic one may drift apart by this much before it is worth a word.
@@ -28,6 +30,8 @@ pub struct Machine {
     pub space: Option<u64>,
     /// The kernel's own range of ports for outgoing connections.
     pub ephemeral_ports: Option<(u16, u16)>,
+    /// What the guard can do here, or why it cannot work.
+    pub guard: Result<WakesUp, String>,
 }
 
 /// What the agent knows of itself.
@@ -43,6 +47,8 @@ pub struct Agent {
     pub executor: (String, String),
     /// Which limits bite.
     pub enforced: Enforced,
+    /// Whether the processes of a unit are held together by a cgroup.
+    pub cgroups: bool,
     /// Range of dynamic ports.
     pub ports: (u16, u16),
     /// Multicast discovery: `None`: switched off; `Err`: why it does not work; `Ok`: nodes seen.
@@ -81,6 +87,9 @@ pub fn look(state: &Path) -> Machine {
                 let mut numbers = text.split_whitespace().map(|number| number.parse().ok());
                 Some((numbers.next()??, numbers.next()??))
             }),
+        guard: std::path::absolute(state)
+            .map_err(|error| error.to_string())
+            .and_then(|state| guard::probe(&guard::folder_of(&state))),
     }
 }
 
@@ -104,6 +113,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         clock(agent),
         executor(agent),
         limits(agent),
+        lease_guard(machine, agent),
         ports(machine, agent),
         discovery(agent),
     ];
@@ -210,6 +220,33 @@ fn limits(agent: &Agent) -> Finding {
         format!("not enforced here: {}", missing.join(", ")),
         "jobs that need one of these are placed elsewhere; cgroup v2 with its controllers enables them",
     )
+}
+
+fn lease_guard(machine: &Machine, agent: &Agent) -> Finding {
+    match &machine.guard {
+        Err(reason) => finding(
+            "guard",
+            FindingLevel::Warning,
+            format!("at-most-one jobs are refused here: {reason}"),
+            "nothing else would end such a job with its lease: make it work, or let them run elsewhere",
+        ),
+        Ok(_) if !agent.cgroups => finding(
+            "guard",
+            FindingLevel::Warning,
+            "no cgroup holds a task together: a process that starts a session of its own and clears its \
+             environment outlives the lease of its at-most-one job",
+            "mount cgroup v2, or run under systemd",
+        ),
+        Ok(WakesUp::Yes) => {
+            finding("guard", FindingLevel::Ok, "ends at-most-one jobs with their lease", "")
+        }
+        Ok(WakesUp::No) => finding(
+            "guard",
+            FindingLevel::Ok,
+            "ends at-most-one jobs with their lease; after a suspension, at the latest when it is over",
+            "",
+        ),
+    }
 }
 
 fn ports(machine: &Machine, agent: &Agent) -> Finding {

@@ -130,7 +130,7 @@ impl Driver {
         tokio::spawn(http::serve(listener, calls));
 
         let (unit_events, units_received) = mpsc::channel(UNIT_EVENTS_MAX);
-        let choice = Executor::choose(config.executor.kind, &config.state, unit_events)
+        let choice = Executor::choose(config.executor.kind, &config.state, clock, unit_events)
             .await
             .context("no executor works here")?;
         let adopted = choice.executor.adopt().await.context("cannot look for units that run")?;
@@ -577,7 +577,7 @@ fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
         draining: false,
         impaired: None,
         started: driver.started.wall,
-        witness: false,
+        witness: driver.config.node.witness,
     }
 }
 

@@ -6,7 +6,10 @@
 //!
 //! Starting a run that is there changes nothing; its last event is said again. Stopping a run that
 //! is not there says that it is gone.
+//!
+//! A unit with a lease is started only once the guard ([`crate::guard`]) watches it, and refused otherwise.
 
+use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
 use fabric::io::{Launch, UnitEvent, UnitFound};
@@ -15,6 +18,9 @@ use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+
+use crate::clock::Clock;
+use crate::guard::{self, Leases};
 
 mod bus;
 pub mod cgroup;
@@ -74,12 +80,14 @@ impl Executor {
     pub async fn choose(
         preference: Preference,
         state: &Path,
+        clock: Clock,
         events: Events,
     ) -> io::Result<Choice> {
+        let leases = Leases::open(guard::folder_of(&std::path::absolute(state)?), clock);
         let reason = match preference {
             Preference::Direct => "the configuration says so".to_owned(),
             Preference::Auto | Preference::Systemd => {
-                match systemd::Systemd::open(state, events.clone()).await {
+                match systemd::Systemd::open(state, leases.clone(), events.clone()).await {
                     Ok(systemd) => {
                         let reason = format!("systemd {} is PID 1", systemd.version());
                         return Ok(Choice { executor: Executor::Systemd(systemd), reason });
@@ -91,7 +99,7 @@ impl Executor {
                 }
             }
         };
-        let executor = Executor::Direct(direct::Direct::open(state, events)?);
+        let executor = Executor::Direct(direct::Direct::open(state, leases, events)?);
         Ok(Choice { executor, reason })
     }
 
@@ -100,6 +108,14 @@ impl Executor {
         match self {
             Executor::Systemd(_) => "systemd",
             Executor::Direct(_) => "direct",
+        }
+    }
+
+    /// Whether the processes of a unit are held together by a cgroup, which nothing escapes.
+    pub fn has_cgroups(&self) -> bool {
+        match self {
+            Executor::Systemd(_) => true,
+            Executor::Direct(direct) => direct.has_cgroups(),
         }
     }
 
@@ -133,6 +149,19 @@ impl Executor {
         match self {
             Executor::Systemd(systemd) => systemd.confine(alloc, run, cpus),
             Executor::Direct(direct) => direct.confine(alloc, run, cpus),
+        }
+    }
+
+    /// The lease of a unit was renewed: the guard may wait until then.
+    pub fn extend(&self, alloc: &AllocId, run: u32, until: Instant) {
+        self.leases().extend(alloc, run, until);
+    }
+
+    /// The leases of its units.
+    pub fn leases(&self) -> &Leases {
+        match self {
+            Executor::Systemd(systemd) => systemd.leases(),
+            Executor::Direct(direct) => direct.leases(),
         }
     }
 
@@ -200,6 +229,18 @@ fn check_pins(launch: &Launch, event: &UnitEvent) -> Result<(), String> {
     };
     check("CPUs", &launch.cpus, cpus)?;
     check("memory nodes", &launch.claim.mems, mems)
+}
+
+/// How a unit ended whose lease the guard saw running out: not by itself, whatever it says.
+fn fired(event: UnitEvent, fired: Option<guard::Fired>) -> UnitEvent {
+    match (event, fired) {
+        (UnitEvent::Exited { status, killed, .. }, Some(fired)) => UnitEvent::Exited {
+            status: format!("its lease ran out: {status}"),
+            success: false,
+            killed: killed || fired.killed.is_some(),
+        },
+        (event, _) => event,
+    }
 }
 
 /// A unit that nobody knows any more.

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::clock::BootTime;
+use lease::Folder;
 
 mod lease;
 mod leases;
@@ -44,13 +45,15 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use lease::{Fired, Folder, LeaseFile};
-pub use leases::{Keeper, LeaseOf, Leases, program};
+pub use lease::Fired;
+pub use leases::{Keeper, LeaseOf, Leases, program, program_before};
 pub use reach::Reach;
 pub use watch::WakesUp;
 
 /// The word after `weftd` that makes it a guard.
 pub const WORD: &str = "guard";
+const FOLDER: &str = "--dir";
+const BEFORE: &str = "--before";
 
 /// The guard's command line, after [`WORD`]:
 ///
@@ -60,8 +63,8 @@ pub const WORD: &str = "guard";
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let given: Vec<OsString> = arguments.collect();
     let done = match given.as_slice() {
-        [word, folder] if word == "--dir" => watch::guard(Path::new(folder)),
-        [word, time] if word == "--before" => return before(time.to_str()),
+        [word, folder] if word == FOLDER => watch::guard(Path::new(folder)),
+        [word, time] if word == BEFORE => return before(time.to_str()),
         _ => Err("usage: weftd guard --dir DIR: started by the agent, not by people".into()),
     };
     match done {
@@ -87,6 +90,30 @@ pub fn folder_of(state: &Path) -> PathBuf {
         Ok(()) => Path::new(RUN).join(name),
         Err(_) => state.join(WORD),
     }
+}
+
+/// What the guard could do on this machine. Tries it: the folder, the timer, and the program itself.
+pub fn probe(folder: &Path) -> Result<WakesUp, String> {
+    let said = |error: std::io::Error| format!("{} cannot be written: {error}", folder.display());
+    let there = folder.is_dir();
+    let own = Folder::new(folder);
+    own.make().map_err(said)?;
+    let path = folder.join("probe");
+    let written = std::fs::write(&path, b"probe").and_then(|()| std::fs::remove_file(&path));
+    if !there {
+        let _ = std::fs::remove_dir(folder);
+    }
+    written.map_err(said)?;
+    let later = BootTime::now() + std::time::Duration::from_secs(3600);
+    if let Some(command) = program_before(later) {
+        let ended = std::process::Command::new(&command[0]).args(&command[1..]).status();
+        match ended {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(format!("{} {WORD} does not run: {status}", command[0])),
+            Err(error) => return Err(format!("{} cannot be executed: {error}", command[0])),
+        }
+    }
+    WakesUp::here()
 }
 
 fn before(nanoseconds: Option<&str>) -> ExitCode {

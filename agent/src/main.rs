@@ -35,7 +35,6 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
-#[allow(dead_code, unused_imports)]
 mod guard;
 mod health;
 mod http;

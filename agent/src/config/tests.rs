@@ -71,6 +71,7 @@ fn values_are_taken_over() {
         [node]
         name = "a"
         labels = { rack = "r1" }
+        witness = true
         [listen]
         address = "127.0.0.1"
         port = 7500
@@ -103,6 +104,7 @@ fn values_are_taken_over() {
     assert_eq!(config.name(), "a");
     assert_eq!(config.executor.kind, Preference::Direct);
     assert_eq!(config.node.labels["rack"], "r1");
+    assert!(config.node.witness);
 }
 
 /// Text, and what the complaint must contain.

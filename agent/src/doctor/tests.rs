@@ -2,7 +2,12 @@ use super::*;
 use fabric::clock::Instant;
 
 fn machine() -> Machine {
-    Machine { written: Ok(()), space: Some(1 << 30), ephemeral_ports: Some((32768, 60999)) }
+    Machine {
+        written: Ok(()),
+        space: Some(1 << 30),
+        ephemeral_ports: Some((32768, 60999)),
+        guard: Ok(WakesUp::Yes),
+    }
 }
 
 fn agent() -> Agent {
@@ -25,6 +30,7 @@ fn agent() -> Agent {
             tasks: bites,
             devices: bites,
         },
+        cgroups: true,
         ports: (20000, 29999),
         mdns: Some(Ok(2)),
         other_sources: 0,
@@ -69,6 +75,8 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         }),
         ("clock", Warning, |_, agent| membership(agent).ahead = Duration::from_secs(60)),
         ("cgroup", Warning, |_, agent| agent.enforced.memory = false),
+        ("guard", Warning, |machine, _| machine.guard = Err("no timer".into())),
+        ("guard", Warning, |_, agent| agent.cgroups = false),
         ("ports", Warning, |machine, _| machine.ephemeral_ports = Some((1024, 60999))),
         ("discovery", Error, |_, agent| agent.mdns = Some(Err("address in use".into()))),
         ("discovery", Warning, |_, agent| agent.mdns = None),
@@ -103,6 +111,7 @@ fn a_directory_that_cannot_be_written_is_noticed() {
     let machine = look(directory.path());
     assert_eq!(machine.written, Ok(()));
     assert!(machine.space.is_some());
+    machine.guard.expect("root or not, there is a folder for leases");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     assert!(look(&directory.path().join("missing")).written.is_err());
 }

@@ -118,6 +118,7 @@ impl Driver {
             store: self.member.as_ref().and_then(|member| member.disk.clone()),
             executor: (self.executor.name().into(), self.executor_reason.clone()),
             enforced: self.topology.enforced,
+            cgroups: self.executor.has_cgroups(),
             ports: self.topology.ports,
             mdns,
             other_sources: self.config.discovery.domains.len() + self.config.discovery.seeds.len(),

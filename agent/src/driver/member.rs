@@ -220,7 +220,9 @@ impl Member {
                 Output::Confine { alloc, run, cpus } => {
                     hands.unit(UnitCommand::Confine { alloc, run, cpus });
                 }
-                Output::Extend { alloc, .. } => tracing::trace!(%alloc, "no guard to extend"),
+                Output::Extend { alloc, run, until } => {
+                    hands.unit(UnitCommand::Extend { alloc, run, until });
+                }
                 Output::Answer { id, answer } => match self.pending.remove(&id) {
                     Some((_, asker)) => answers.push((asker, answer)),
                     None => tracing::debug!(id, "an answer to nobody"),

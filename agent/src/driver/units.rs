@@ -1,6 +1,7 @@
 //! Carries out what the core decides about units, in order, beside the loop: the executor may have to
 //! wait until the loop takes an event.
 
+use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
 use fabric::io::Launch;
@@ -32,6 +33,15 @@ pub(super) enum UnitCommand {
         /// Where to.
         cpus: CpuSet,
     },
+    /// Its lease was renewed.
+    Extend {
+        /// Which.
+        alloc: AllocId,
+        /// Of which run.
+        run: u32,
+        /// Until when it may run.
+        until: Instant,
+    },
 }
 
 /// Carries out commands until the loop is gone.
@@ -41,6 +51,7 @@ pub(super) async fn carry_out(executor: Executor, mut commands: mpsc::Receiver<U
             UnitCommand::Start(launch) => executor.start(*launch).await,
             UnitCommand::Stop { alloc, run } => executor.stop(&alloc, run).await,
             UnitCommand::Confine { alloc, run, cpus } => executor.confine(&alloc, run, cpus),
+            UnitCommand::Extend { alloc, run, until } => executor.extend(&alloc, run, until),
         }
     }
 }

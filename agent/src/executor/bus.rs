@@ -17,6 +17,7 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
+const SLICE: &str = "org.freedesktop.systemd1.Slice";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// systemd answers within this, or is not well.
@@ -260,6 +261,12 @@ impl Bus {
     pub async fn environment(&self, unit: &str) -> zbus::Result<Vec<String>> {
         let value = self.get(&path_of(unit), SERVICE, "Environment").await?;
         Variant::from(value).try_into()
+    }
+
+    /// The cgroup of all of systemd's units, below the mount: `/` and usually nothing more.
+    pub async fn top_cgroup(&self) -> zbus::Result<String> {
+        let value = self.get(&path_of("-.slice"), SLICE, "ControlGroup").await?;
+        String::try_from(&*value)
     }
 
     /// A unit's cgroup, below the mount; empty when it has none.

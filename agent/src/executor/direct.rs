@@ -25,9 +25,12 @@ use super::output::{self, Channel, blocking};
 use super::process::{self, Members, PidFd};
 use super::record::{self, Record, Store};
 use super::spawn::{self, Identity, Plan};
+use crate::guard::{Keeper, LeaseOf, Leases, Reach};
 
 /// Users that are made up for tasks that name none: the range that systemd uses for the same purpose.
 const USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
+/// The guard's cgroup, among those of the units.
+const GUARD: &str = "guard";
 /// Time between two looks whether the last processes of an ended unit are gone.
 const LEFTOVER_PERIOD: Duration = Duration::from_millis(20);
 /// Killed processes are gone within this, unless the kernel itself hangs.
@@ -40,6 +43,10 @@ pub struct Direct {
     store: Store,
     cgroup: Option<Cgroup>,
     boot: Arc<str>,
+    /// Names the agent, so that the processes of another one on this machine are not taken for its own.
+    agent: Arc<str>,
+    leases: Leases,
+    guard: Keeper,
     users: Arc<Mutex<BTreeSet<u32>>>,
 }
 
@@ -53,7 +60,7 @@ struct Unit {
 
 impl Direct {
     /// Keeps records and output under `state`. Call within the runtime.
-    pub fn open(state: &Path, events: Events) -> io::Result<Self> {
+    pub fn open(state: &Path, leases: Leases, events: Events) -> io::Result<Self> {
         let store = Store::open(state)?;
         // Several agents share a machine in tests: each has a cgroup named after its state.
         let state = std::path::absolute(state)?;
@@ -65,11 +72,16 @@ impl Direct {
                 None
             }
         };
+        // Not below the agent's own cgroup, and so beside the units.
+        let place = cgroup.as_ref().map(|cgroup| cgroup.of_unit(GUARD));
         let direct = Self {
             desk: Desk::new(events),
             store,
             cgroup,
             boot: process::boot_id().into(),
+            agent: name.into(),
+            guard: Keeper::new(leases.clone(), place, state.join("guard.log")),
+            leases,
             users: Arc::default(),
         };
         tokio::spawn(rotate_all(direct.desk.clone(), direct.store.clone()));
@@ -87,6 +99,11 @@ impl Direct {
         }
     }
 
+    /// Whether each unit has a cgroup.
+    pub fn has_cgroups(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
     /// The cgroup that a unit has or would have.
     #[cfg(test)]
     pub fn cgroup_of(&self, alloc: &AllocId) -> Option<PathBuf> {
@@ -96,6 +113,11 @@ impl Direct {
     /// Where records and output are.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The leases of its units.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Starts a unit, unless this run of it is there.
@@ -133,6 +155,13 @@ impl Direct {
     pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
         let store = self.store.clone();
         let mut found = Vec::new();
+        self.leases.adopt();
+        self.leases.end_other_version();
+        if self.leases.any()
+            && let Err(error) = self.guard.ensure()
+        {
+            tracing::error!(%error, "the guard cannot be started");
+        }
         for record in blocking(move || Ok(store.all())).await? {
             let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
             if record.boot != *self.boot {
@@ -150,8 +179,10 @@ impl Direct {
                 }
                 None => self.adopt_one(record, seat).await,
             };
-            found.push(UnitFound { alloc, run, event, lease_until: None });
+            let lease_until = self.leases.until(&alloc, run);
+            found.push(UnitFound { alloc, run, event, lease_until });
         }
+        self.leases.forget_others(&self.desk.kept());
         Ok(found)
     }
 
@@ -187,6 +218,7 @@ impl Direct {
             Some(_) => exited("exited while the agent was away".into(), false, false),
             None => exited("not started: the agent ended before".into(), false, false),
         };
+        let event = self.with_guard(&record.launch, event);
         self.finish(record, members, seat, &event, false).await;
         event
     }
@@ -198,8 +230,27 @@ impl Direct {
         }
     }
 
-    /// Starts the process and looks at what it got.
+    /// Starts the process; one with a lease only under the guard's eyes.
     async fn launch(&self, launch: Launch) -> Result<(Unit, UnitEvent), String> {
+        let Some(lease) = LeaseOf::of(&launch) else { return self.launch_armed(launch).await };
+        let unit = launch.alloc.unit();
+        let reach = match &self.cgroup {
+            Some(cgroup) => Reach::Cgroup(cgroup.of_unit(&unit)),
+            None => Reach::marked(&unit, launch.run, &self.agent),
+        };
+        self.leases.arm(&lease, reach, || async { self.guard.ensure() }).await?;
+        let started = self.launch_armed(launch).await;
+        // A start that failed leaves its lease to the guard, which ends what may be left of it.
+        if let Ok((Unit { record, .. }, _)) = &started
+            && let Some(main) = record.process
+        {
+            self.leases.led_by(&record.launch.alloc, record.launch.run, main);
+        }
+        started
+    }
+
+    /// Starts the process and looks at what it got.
+    async fn launch_armed(&self, launch: Launch) -> Result<(Unit, UnitEvent), String> {
         let direct = self.clone();
         let started = blocking(move || Ok(direct.spawn(launch))).await;
         let (record, pid, started) = started.map_err(|error| error.to_string())??;
@@ -276,6 +327,7 @@ impl Direct {
             None => None,
         };
         let mut environment = super::environment(launch);
+        environment.insert("WEFT_AGENT".into(), self.agent.to_string());
         if let Some(identity) = &identity {
             let (name, home) = match &identity.name {
                 Some((name, home)) => (name.clone(), home.to_string_lossy().into_owned()),
@@ -290,6 +342,7 @@ impl Direct {
             environment,
             identity,
             cgroup,
+            until: launch.lease.map(|lease| self.leases.end_of(&lease)),
             files,
             stdout: open(Channel::Stdout)?,
             stderr: open(Channel::Stderr)?,
@@ -357,9 +410,12 @@ impl Direct {
                     Command::Stop if stopping => {}
                     Command::Stop => {
                         stopping = true;
-                        signal(&members, stop_signal).await;
-                        // One that is frozen by job control cannot hear.
-                        signal(&members, Signal::SIGCONT).await;
+                        // The guard may have asked it already: once is enough.
+                        if !self.has_fired(&record.launch) {
+                            signal(&members, stop_signal).await;
+                            // One that is frozen by job control cannot hear.
+                            signal(&members, Signal::SIGCONT).await;
+                        }
                         deadline = Box::pin(tokio::time::sleep(task.stop_timeout));
                     }
                     Command::Confine(cpus) => {
@@ -403,7 +459,7 @@ impl Direct {
             Some(status) => status.to_string(),
             None => "exited (status unknown)".into(),
         };
-        let event = exited(text, success, stopping && killed);
+        let event = self.with_guard(&record.launch, exited(text, success, stopping && killed));
         self.finish(record, Some(members), seat, &event, true).await;
     }
 
@@ -432,12 +488,23 @@ impl Direct {
         say: bool,
     ) {
         self.clean(&record, members).await;
+        if record.launch.lease.is_some() {
+            self.leases.disarm(&record.launch.alloc, record.launch.run);
+        }
         self.write_end(record, event.clone()).await;
         if say {
             seat.end(event.clone()).await;
         } else {
             seat.close(event);
         }
+    }
+
+    fn has_fired(&self, launch: &Launch) -> bool {
+        self.leases.fired(launch).is_some()
+    }
+
+    fn with_guard(&self, launch: &Launch, event: UnitEvent) -> UnitEvent {
+        super::fired(event, self.leases.fired(launch))
     }
 
     async fn write_end(&self, record: Record, event: UnitEvent) {

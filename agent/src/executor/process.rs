@@ -141,6 +141,15 @@ impl PidFd {
         self.0.readable().await.map(drop)
     }
 
+    /// Kills it.
+    pub fn kill(&self) {
+        let (signal, nothing) = (Signal::SIGKILL as i32, std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: no memory is passed; the descriptor is ours.
+        unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), signal, nothing, 0)
+        };
+    }
+
     /// Takes the exit status, once [`PidFd::ended`] has returned. `None`: it was not a child of
     /// ours, and this kernel (before 6.15) tells only parents.
     pub fn reap(&self) -> Option<ExitStatus> {

@@ -34,6 +34,8 @@ pub struct Surroundings {
     pub agent: String,
     /// The limits that hold here.
     pub enforced: Enforced,
+    /// What must end well right before the command is executed: whether its lease still runs.
+    pub condition: Option<Vec<String>>,
 }
 
 /// All properties of a unit, in an order that reads well.
@@ -79,6 +81,11 @@ fn command(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<()
     // Taken literally: the agent has replaced its own placeholders, `$` is not systemd's to expand.
     let literal = words(&["no-env-expand"]);
     list.must("ExecStartEx", vec![(program, task.command.clone(), literal)]);
+    if let Some(condition) = &around.condition {
+        let program = condition.first().ok_or("the condition is empty")?.clone();
+        let outside = words(&["privileged", "no-env-expand"]);
+        list.must("ExecConditionEx", vec![(program, condition.clone(), outside)]);
+    }
     let mut environment = super::environment(launch);
     environment.insert("WEFT_AGENT".into(), around.agent.clone());
     let environment: Vec<String> =
@@ -91,6 +98,32 @@ fn command(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<()
     list.must("StandardErrorFileToAppend", text(&Channel::Stderr.path(&around.folder))?);
     list.may("UMask", 0o022u32);
     Ok(())
+}
+
+/// The service of the guard: beside the agent's and the units', and there as long as it has something to
+/// guard.
+pub fn of_guard(command: Vec<String>, environment: Vec<String>) -> Result<Vec<Property>, String> {
+    let mut list = List(Vec::new());
+    let program = command.first().ok_or("the command is empty")?.clone();
+    list.must("Description", "weft guard: ends units whose lease has run out".to_owned());
+    list.must("Slice", "weft.slice".to_owned());
+    list.must("Type", "exec".to_owned());
+    list.must("ExecStartEx", vec![(program, command, words(&["no-env-expand"]))]);
+    list.must("Environment", environment);
+    // It ends well when no lease is left. Whatever else ends it, it comes back.
+    list.must("Restart", "always".to_owned());
+    list.must("RestartPreventExitStatus", (vec![0i32], Vec::<i32>::new()));
+    list.must("RestartUSec", 100_000u64);
+    list.must("StartLimitIntervalUSec", 0u64);
+    list.must("CollectMode", "inactive-or-failed".to_owned());
+    list.may("OOMScoreAdjust", -1000i32);
+    list.may("Nice", -20i32);
+    list.may("CPUWeight", 10_000u64);
+    list.may("TasksMax", 16u64);
+    list.may("NoNewPrivileges", true);
+    list.may("ProtectHome", "read-only".to_owned());
+    list.may("UMask", 0o077u32);
+    Ok(list.0)
 }
 
 fn lifetime(list: &mut List, launch: &Launch) {

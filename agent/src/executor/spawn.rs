@@ -2,7 +2,8 @@
 //! child, then exec. Everything is computed before the fork; the child allocates nothing.
 //!
 //! Order in the child, each step needing the privileges that later ones give up: session, cgroup,
-//! mounts, limits, affinity and memory policy, capabilities, user, directory, no-new-privileges.
+//! mounts, limits, affinity and memory policy, capabilities, user, directory, no-new-privileges. Last
+//! of all it looks whether its lease, if it has one, still runs.
 
 use fabric::io::Launch;
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::process::{Mask, bound_capabilities, prctl};
+use crate::clock::BootTime;
+use crate::guard;
 
 /// Whom a task runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub struct Plan<'a> {
     pub identity: Option<Identity>,
     /// The cgroup to enter.
     pub cgroup: Option<PathBuf>,
+    /// The end of its lease: it is not executed later than that.
+    pub until: Option<BootTime>,
     /// Files to mount read-only: where they are, where they are wanted.
     pub files: Vec<(PathBuf, PathBuf)>,
     /// Where standard output goes.
@@ -92,9 +97,10 @@ enum Step {
     User,
     Directory,
     Privileges,
+    Lease,
 }
 
-const STEPS: [(Step, &str); 10] = [
+const STEPS: [(Step, &str); 11] = [
     (Step::Session, "start a session"),
     (Step::Cgroup, "enter its cgroup"),
     (Step::Mounts, "mount its files"),
@@ -105,6 +111,7 @@ const STEPS: [(Step, &str); 10] = [
     (Step::User, "become its user"),
     (Step::Directory, "enter its working directory"),
     (Step::Privileges, "give up new privileges"),
+    (Step::Lease, "be started before the end of its lease"),
 ];
 
 /// Starts the process and returns its number. The caller reaps it. Blocks until exec.
@@ -155,6 +162,7 @@ struct Child {
     identity: Option<Identity>,
     directory: CString,
     no_new_privileges: bool,
+    until: Option<BootTime>,
 }
 
 impl Child {
@@ -194,6 +202,7 @@ impl Child {
             identity: plan.identity.clone(),
             directory: text(Path::new(directory))?,
             no_new_privileges: task.sandbox.enabled && !task.sandbox.new_privileges,
+            until: plan.until,
         })
     }
 
@@ -239,6 +248,12 @@ impl Child {
         })?;
         if self.no_new_privileges {
             self.step(Step::Privileges, || prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0))?;
+        }
+        if let Some(until) = self.until {
+            // Last, and inside the cgroup: from here on the guard sees it.
+            self.step(Step::Lease, || {
+                if guard::is_before(until) { Ok(()) } else { Err(Errno::ETIME) }
+            })?;
         }
         // SAFETY: no memory is passed.
         unsafe { libc::umask(0o022) };

@@ -27,6 +27,7 @@ use super::process::{self, ExitStatus, Members};
 use super::properties::{self, Surroundings};
 use super::record::{self, Record, Store};
 use super::spawn;
+use crate::guard::{self, LeaseOf, Leases, Reach};
 
 /// The oldest systemd that has every property that is required (`ExecStartEx`, `append:` over D-Bus).
 const VERSION_MIN: u32 = 246;
@@ -45,11 +46,12 @@ pub struct Systemd {
     boot: Arc<str>,
     enforced: Enforced,
     version: Arc<str>,
+    leases: Leases,
 }
 
 impl Systemd {
     /// Connects to systemd. The error says in words why it cannot be used.
-    pub async fn open(state: &Path, events: Events) -> Result<Self, String> {
+    pub async fn open(state: &Path, leases: Leases, events: Events) -> Result<Self, String> {
         if !Path::new("/run/systemd/system").is_dir() {
             return Err("systemd is not PID 1".into());
         }
@@ -76,6 +78,7 @@ impl Systemd {
             boot: process::boot_id().into(),
             enforced: enforced(),
             version: version.into(),
+            leases,
         };
         tokio::spawn(rotate_all(systemd.desk.clone(), systemd.store.clone()));
         Ok(systemd)
@@ -96,6 +99,11 @@ impl Systemd {
         &self.store
     }
 
+    /// The leases of its units.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
     /// Starts a unit, unless this run of it is there.
     pub fn start(&self, launch: Launch) {
         if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {
@@ -105,6 +113,7 @@ impl Systemd {
                 match systemd.launch(&launch).await {
                     Ok((changes, state)) => systemd.keep(launch, changes, state, seat, true).await,
                     Err(reason) => {
+                        // Its lease, if it has one, stays: systemd may still be about to start it.
                         let event = UnitEvent::Refused { reason };
                         systemd.write_end(&launch, event.clone()).await;
                         seat.end(event).await;
@@ -130,6 +139,13 @@ impl Systemd {
     /// Finds the units of the agent before, and keeps those that still run.
     pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
         let mut found = Vec::new();
+        self.leases.adopt();
+        self.leases.end_other_version();
+        if self.leases.any()
+            && let Err(error) = self.ensure_guard().await
+        {
+            tracing::error!(%error, "the guard cannot be started");
+        }
         for unit in self.bus.list("weft-*.service").await.map_err(io::Error::other)? {
             let Some(alloc) = AllocId::from_unit(&unit) else { continue };
             match self.adopt_one(&alloc, &unit).await {
@@ -148,21 +164,23 @@ impl Systemd {
             if record.boot != *self.boot {
                 // The machine went down under it: that is not an exit, there is simply no unit.
                 if record.ended.is_none() {
-                    self.write_end(&record.launch, super::gone()).await;
+                    self.finish(&record.launch, &super::gone()).await;
                 }
                 continue;
             }
             let Some(seat) = self.desk.take(&alloc, run) else { continue };
             let event = record.ended.clone().unwrap_or_else(|| {
                 let status = "exited while the agent was away".into();
-                UnitEvent::Exited { status, success: false, killed: false }
+                let event = UnitEvent::Exited { status, success: false, killed: false };
+                super::fired(event, self.leases.fired(&record.launch))
             });
             if record.ended.is_none() {
-                self.write_end(&record.launch, event.clone()).await;
+                self.finish(&record.launch, &event).await;
             }
             seat.close(&event);
             found.push(UnitFound { alloc, run, event, lease_until: None });
         }
+        self.leases.forget_others(&self.desk.kept());
         Ok(found)
     }
 
@@ -183,17 +201,22 @@ impl Systemd {
         let id = alloc.clone();
         let record = blocking(move || store.read(&id)).await.ok();
         let launch = record.map(|record| record.launch).filter(|launch| launch.run == run);
+        let lease_until = self.leases.until(alloc, run);
+        let ended = || {
+            let fired = launch.as_ref().and_then(|launch| self.leases.fired(launch));
+            super::fired(ended(&state, false), fired)
+        };
         let event = if state.is_over() {
-            let event = ended(&state, false);
+            let event = ended();
             self.bus.forget(unit).await;
             if let Some(launch) = &launch {
-                self.write_end(launch, event.clone()).await;
+                self.finish(launch, &event).await;
             }
             seat.close(&event);
             event
         } else if state.sub == "exited" {
             // It ended well, and was kept for us. What it left behind goes in the background.
-            let event = ended(&state, false);
+            let event = ended();
             if let Some(launch) = &launch {
                 self.write_end(launch, event.clone()).await;
             }
@@ -213,7 +236,7 @@ impl Systemd {
             tokio::spawn(async move { systemd.keep(launch, changes, state, seat, false).await });
             event
         };
-        Ok(Some(UnitFound { alloc: alloc.clone(), run, event, lease_until: None }))
+        Ok(Some(UnitFound { alloc: alloc.clone(), run, event, lease_until }))
     }
 
     /// Starts the unit and waits until it was executed or refused.
@@ -221,6 +244,15 @@ impl Systemd {
         let unit = launch.alloc.unit();
         let around = self.prepare(launch).await?;
         let on_bus = |error: zbus::Error| format!("systemd: {error}");
+        let cgroup = match LeaseOf::of(launch) {
+            Some(lease) => {
+                let (below, path) = self.cgroup_of(&unit).await?;
+                let reach = Reach::Cgroup(path);
+                self.leases.arm(&lease, reach, || self.ensure_guard()).await?;
+                Some(below)
+            }
+            None => None,
+        };
         let changes = self.bus.changes(&unit).await.map_err(on_bus)?;
         let mut jobs = self.bus.jobs(&unit);
         let job = match self.bus.start_transient(&unit, properties::of(launch, &around)?).await {
@@ -234,6 +266,9 @@ impl Systemd {
         let job = job.map_err(on_bus)?;
         let outcome = tokio::time::timeout(START_TIMEOUT, jobs.outcome(&job)).await;
         let state = self.bus.state(&unit).await.map_err(on_bus)?;
+        if let Some(wanted) = cgroup {
+            self.check_guarded(&unit, &wanted, &state).await?;
+        }
         match outcome {
             Ok(Some(outcome)) if outcome == "done" => {}
             // The bus was lost meanwhile: the state says what became of it.
@@ -252,6 +287,53 @@ impl Systemd {
             }
         }
         Ok((changes, state))
+    }
+
+    /// The cgroup that systemd gives a unit: below the mount, and as a path.
+    async fn cgroup_of(&self, unit: &str) -> Result<(String, PathBuf), String> {
+        let top = self.bus.top_cgroup().await.map_err(|error| format!("systemd: {error}"))?;
+        let below = format!("{}/weft.slice/{unit}", top.trim_end_matches('/'));
+        let mount = super::cgroup::mount().ok_or("the guard cannot reach it: no cgroups here")?;
+        let path = mount.join(below.trim_start_matches('/'));
+        Ok((below, path))
+    }
+
+    /// Whether a unit that was started with a lease is where the guard looks for it.
+    async fn check_guarded(&self, unit: &str, wanted: &str, state: &State) -> Result<(), String> {
+        if state.result == "exec-condition" {
+            self.bus.forget(unit).await;
+            return Err("its lease ran out before it was executed".into());
+        }
+        let has = self.bus.cgroup(unit).await.map_err(|error| format!("systemd: {error}"))?;
+        // Empty: it is over already.
+        if has.is_empty() || has == wanted {
+            return Ok(());
+        }
+        let _ = self.bus.kill(unit, libc::SIGKILL).await;
+        let _ = self.bus.stop(unit).await;
+        self.bus.forget(unit).await;
+        Err(format!("the guard cannot reach it: its cgroup is {has}, and not {wanted}"))
+    }
+
+    /// Has systemd start the guard, and start it again whenever it dies.
+    async fn ensure_guard(&self) -> Result<(), String> {
+        let unit = format!("weft-guard-{}.service", self.agent);
+        let text = |text: std::ffi::OsString| {
+            text.into_string().map_err(|text| format!("{} is not UTF-8", text.display()))
+        };
+        let (command, environment) = guard::program(self.leases.folder().path());
+        let command = command.into_iter().map(text).collect::<Result<_, _>>()?;
+        let environment = environment
+            .into_iter()
+            .map(|(name, value)| Ok(format!("{name}={}", text(value)?)))
+            .collect::<Result<_, String>>()?;
+        let properties = properties::of_guard(command, environment)?;
+        match self.bus.start_transient(&unit, properties).await {
+            Ok(_) => Ok(()),
+            // It runs, or is being started again.
+            Err(error) if is_there(&error) || error.to_string().contains("already") => Ok(()),
+            Err(error) => Err(format!("systemd: {error}")),
+        }
     }
 
     /// Writes what systemd and the next agent need on disk.
@@ -277,6 +359,10 @@ impl Systemd {
                 files,
                 agent: systemd.agent.to_string(),
                 enforced: systemd.enforced,
+                condition: record
+                    .launch
+                    .lease
+                    .and_then(|lease| guard::program_before(systemd.leases.end_of(&lease))),
             })
         });
         prepared.await.map_err(|error| format!("its files cannot be written: {error}"))
@@ -341,6 +427,10 @@ impl Systemd {
                     }
                 }
                 Some(command) = seat.commands.recv() => match command {
+                    // The guard has asked it already: once is enough. Told again, it is stopped again.
+                    Command::Stop if !stopping && self.leases.fired(&launch).is_some() => {
+                        stopping = true;
+                    }
                     Command::Stop => {
                         stopping = true;
                         if let Err(error) = self.bus.stop(&unit).await {
@@ -364,10 +454,10 @@ impl Systemd {
         }
         let event = match refused {
             Some(reason) => UnitEvent::Refused { reason },
-            None => ended(&state, stopping),
+            None => super::fired(ended(&state, stopping), self.leases.fired(&launch)),
         };
         self.bus.forget(&unit).await;
-        self.write_end(&launch, event.clone()).await;
+        self.finish(&launch, &event).await;
         seat.end(event).await;
     }
 
@@ -400,6 +490,14 @@ impl Systemd {
         let members = Members::Cgroup(mount.join(cgroup.trim_start_matches('/')));
         let cpus = cpus.clone();
         blocking(move || members.confine(&cpus)).await
+    }
+
+    /// Nothing of it runs any more.
+    async fn finish(&self, launch: &Launch, event: &UnitEvent) {
+        if launch.lease.is_some() {
+            self.leases.disarm(&launch.alloc, launch.run);
+        }
+        self.write_end(launch, event.clone()).await;
     }
 
     async fn write_end(&self, launch: &Launch, event: UnitEvent) {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::output::{Channel, LogQuery};
 use super::process;
 use super::{Executor, Preference};
+use crate::clock::Clock;
 
 /// Far more than anything here takes; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +23,7 @@ pub struct Agent {
     pub runtime: tokio::runtime::Runtime,
     pub executor: Executor,
     pub events: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+    clock: Clock,
 }
 
 impl Drop for Agent {
@@ -43,8 +45,14 @@ impl Agent {
     pub fn with(preference: Preference, state: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, events) = mpsc::channel(256);
-        let choice = runtime.block_on(Executor::choose(preference, state, sender)).unwrap();
-        Self { runtime, executor: choice.executor, events }
+        let clock = Clock::start();
+        let choice = Executor::choose(preference, state, clock, sender);
+        let executor = runtime.block_on(choice).unwrap().executor;
+        Self { runtime, executor, events, clock }
+    }
+
+    pub fn now(&self) -> fabric::clock::Instant {
+        self.clock.now().at
     }
 
     pub fn start(&mut self, launch: &Launch) {
@@ -241,7 +249,9 @@ fn commands_do_not_wait_for_whoever_reads_the_events() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (events, mut read) = mpsc::channel(1);
-        let choice = Executor::choose(Preference::Direct, state.path(), events).await.unwrap();
+        let choice = Executor::choose(Preference::Direct, state.path(), Clock::start(), events)
+            .await
+            .unwrap();
         let never = shell("unread", "true");
         let commands = async {
             for _ in 0..10 {
@@ -693,4 +703,101 @@ fn no_unit_of_a_test_outlives_it_in_the_cgroup_tree() {
     if let Some(cgroup) = direct.cgroup_of(&one.alloc) {
         wait_until("the cgroup goes with the unit", || !cgroup.exists());
     }
+}
+
+/// A launch whose lease ends this long from now, for an agent whose clock starts now.
+pub fn leased(mut launch: Launch, length: Duration, stop_timeout: Duration) -> Launch {
+    // The tests' clocks start with their executors, a moment earlier.
+    let until = fabric::clock::Instant::at(length);
+    launch.lease = Some(fabric::io::Lease { until, stop_timeout });
+    launch.task.stop_timeout = stop_timeout;
+    launch
+}
+
+const UNTIL_STOPPED: &str =
+    "exec 2>/dev/null; trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done";
+
+#[test]
+fn a_unit_runs_as_long_as_its_lease_is_renewed_and_its_end_says_so() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let length = Duration::from_secs(2);
+    let one = leased(shell("leased", UNTIL_STOPPED), length, Duration::from_secs(10));
+    agent.start(&one);
+    agent.running(&one);
+    agent.wait_for_log(&one, "up");
+    let longer = fabric::clock::Instant::at(2 * length);
+    agent.executor.extend(&one.alloc, one.run, longer);
+    // Of an earlier run, and earlier than what it has: neither shortens anything.
+    agent.executor.extend(&one.alloc, one.run + 1, fabric::clock::Instant::default());
+    agent.executor.extend(&one.alloc, one.run, fabric::clock::Instant::default());
+    assert_eq!(agent.executor.leases().until(&one.alloc, one.run), Some(longer));
+    let (status, success, killed) = agent.exited(&one);
+    assert_eq!(
+        (status.as_str(), success, killed),
+        ("its lease ran out: exit status 0", false, false)
+    );
+    assert!(agent.now() >= longer, "not before its time");
+    assert_eq!(agent.log(&one, LogQuery::default()), "up\nasked\n");
+    assert!(!agent.executor.leases().any(), "nothing is left to guard");
+}
+
+#[test]
+fn a_unit_that_outlives_its_lease_is_killed_also_while_no_agent_runs() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let script = "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done";
+    let stop_timeout = Duration::from_millis(500);
+    let one = leased(shell("orphan", script), Duration::from_secs(1), stop_timeout);
+    agent.start(&one);
+    let pid = agent.running(&one);
+    // Its end, without a word to anybody.
+    drop(agent);
+    wait_until("the guard kills it", || !alive(pid));
+    let mut next = Agent::direct(state.path());
+    let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    let UnitEvent::Exited { status, success, killed } = &found[0].event else {
+        panic!("{found:?}")
+    };
+    assert!(status.starts_with("its lease ran out: ") && !success && *killed, "{found:?}");
+    assert_eq!(found[0].lease_until, None);
+    // The same run is over; the next one starts under a lease of its own.
+    let mut again = leased(one.clone(), Duration::from_secs(60), stop_timeout);
+    again.run = 2;
+    next.start(&again);
+    next.running(&again);
+    next.stop(&again);
+    let (status, _, killed) = next.exited(&again);
+    assert!(killed && !status.contains("lease"), "it was stopped, its lease ran: {status}");
+}
+
+#[test]
+fn the_next_agent_knows_the_lease_of_a_unit_and_renews_it() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let length = Duration::from_secs(3);
+    let one = leased(shell("adopted", UNTIL_STOPPED), length, Duration::from_secs(10));
+    agent.start(&one);
+    let pid = agent.running(&one);
+    drop(agent);
+    let mut next = Agent::direct(state.path());
+    let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    assert!(matches!(found[0].event, UnitEvent::Running { pid: has, .. } if has == pid));
+    let until = found[0].lease_until.expect("the guard is armed");
+    assert!(until.since_origin() < length, "on the new agent's clock: {until:?}");
+    let later = until + length;
+    next.executor.extend(&one.alloc, one.run, later);
+    assert_eq!(next.exited(&one).0, "its lease ran out: exit status 0");
+    assert!(next.now() >= later);
+}
+
+#[test]
+fn a_unit_is_not_started_after_the_end_of_its_lease() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let late = leased(shell("late", "echo up"), Duration::ZERO, Duration::ZERO);
+    agent.start(&late);
+    let reason = agent.refused(&late);
+    assert!(reason.contains("lease has run out"), "{reason}");
+    assert!(!agent.executor.leases().any());
 }

@@ -5,6 +5,8 @@ use fabric::limits;
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -182,6 +184,17 @@ impl Folder {
             }
         }
         Ok(units)
+    }
+
+    /// Units that anything in the folder is about.
+    pub fn mentioned(&self) -> io::Result<BTreeSet<String>> {
+        let names = std::fs::read_dir(&self.0)?.flatten().map(|entry| entry.file_name());
+        let unit = |name: OsString| {
+            let name = name.to_str()?;
+            let unit = [LEASE, ANSWER, FIRED].iter().find_map(|kind| name.strip_suffix(kind))?;
+            AllocId::from_unit(unit).map(|_| unit.to_owned())
+        };
+        Ok(names.filter_map(unit).collect())
     }
 
     /// Reads the lease of a unit, and refuses what cannot be believed.

@@ -2,6 +2,7 @@
 
 use fabric::clock::Instant;
 use fabric::id::AllocId;
+use fabric::io::{Launch, Lease};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::future::Future;
@@ -12,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::lease::{Answer, Fired, Folder, LeaseFile};
+use super::lease::{Answer, Fired, Folder, LeaseFile, Process};
 use super::reach::Reach;
 use crate::clock::{BootTime, Clock};
 use crate::executor::process::{self, PidFd};
@@ -23,6 +24,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_PERIOD: Duration = Duration::from_millis(5);
 /// A guard may end just when a lease is written; it is asked for again after this.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A lease that nobody renewed or took back is forgotten this long after its unit was killed.
+const FAILED_KEEP: Duration = Duration::from_secs(60);
 /// Wait before a guard that died is started again.
 const RESTART_PERIOD: Duration = Duration::from_millis(100);
 /// Bytes of the guard's words that are kept from one start to the next.
@@ -67,15 +70,28 @@ impl Leases {
         }
         file.check(&file.unit, &self.boot)
             .map_err(|error| format!("the guard cannot watch it: {error}"))?;
-        self.folder.make().map_err(|error| self.cannot_write(&error))?;
-        self.folder.remove(&file.unit);
-        self.folder.write_lease(&file).map_err(|error| self.cannot_write(&error))?;
-        self.lock().insert(lease.alloc.clone(), file.clone());
+        // A guard that ends takes the empty folder along.
+        self.write_first(&file)
+            .or_else(|_| self.write_first(&file))
+            .map_err(|error| self.cannot_write(&error))?;
+        {
+            let mut held = self.lock();
+            // Those of starts that failed: the guard has cleared them away.
+            let now = BootTime::now();
+            held.retain(|_, other| other.kill_at() + FAILED_KEEP > now);
+            held.insert(lease.alloc.clone(), file.clone());
+        }
         let armed = self.wait_for_answer(&file, ensure).await;
         if armed.is_err() {
             self.disarm(lease.alloc, lease.run);
         }
         armed
+    }
+
+    fn write_first(&self, file: &LeaseFile) -> io::Result<()> {
+        self.folder.make()?;
+        self.folder.remove(&file.unit);
+        self.folder.write_lease(file)
     }
 
     async fn wait_for_answer<F>(
@@ -139,21 +155,24 @@ impl Leases {
         }
     }
 
-    /// The run is gone with everything it started: its lease is of no use any more. Says what the
-    /// guard did to it, if it did anything.
-    pub fn disarm(&self, alloc: &AllocId, run: u32) -> Option<Fired> {
+    /// The run is gone with everything it started: its lease is of no use any more.
+    pub fn disarm(&self, alloc: &AllocId, run: u32) {
         let mut held = self.lock();
-        let file = held.get(alloc).filter(|file| file.run == run)?;
-        let fired = self.folder.fired(&file.unit, run);
-        self.folder.remove(&file.unit);
-        held.remove(alloc);
-        fired
+        if held.get(alloc).is_none_or(|file| file.run == run) {
+            held.remove(alloc);
+            self.folder.remove(&alloc.unit());
+        }
     }
 
-    /// Whether the guard has asked this run to stop.
-    pub fn has_fired(&self, alloc: &AllocId, run: u32) -> bool {
-        let held = self.lock().get(alloc).is_some_and(|file| file.run == run);
-        held && self.folder.fired(&alloc.unit(), run).is_some()
+    /// What the guard did to a unit, if it had to do anything. The answer is gone once it is disarmed.
+    pub fn fired(&self, launch: &Launch) -> Option<Fired> {
+        launch.lease?;
+        self.folder.fired(&launch.alloc.unit(), launch.run)
+    }
+
+    /// The end of a lease, as the guard counts time.
+    pub fn end_of(&self, lease: &Lease) -> BootTime {
+        self.clock.boot_time(lease.until)
     }
 
     /// When the lease of a run is over that was started by this agent or was adopted by it.
@@ -178,21 +197,39 @@ impl Leases {
         }
     }
 
-    /// Forgets the leases of units of which nothing runs and that nobody keeps. Blocks on `/proc`.
+    /// Forgets what is left of units of which nothing runs and that nobody keeps. Reads `/proc`.
     pub fn forget_others(&self, kept: &[AllocId]) {
         let mut held = self.lock();
-        held.retain(|alloc, file| {
-            let needed = kept.contains(alloc) || !file.reach.pids().is_empty();
-            if !needed {
-                self.folder.remove(&file.unit);
+        held.retain(|alloc, file| kept.contains(alloc) || !file.reach.pids().is_empty());
+        for unit in self.folder.mentioned().unwrap_or_default() {
+            if AllocId::from_unit(&unit).is_some_and(|alloc| !held.contains_key(&alloc)) {
+                self.folder.remove(&unit);
             }
-            needed
-        });
+        }
     }
 
-    /// Whether any unit has a lease.
+    /// Whether there is anything to guard.
     pub fn any(&self) -> bool {
-        !self.lock().is_empty()
+        self.folder.units().is_ok_and(|units| !units.is_empty())
+    }
+
+    /// The guard that runs, and its version. Call within the runtime.
+    pub fn guard(&self) -> Option<(Process, PidFd)> {
+        let known = self.folder.guard()?;
+        let guard = PidFd::open(known.pid).ok()?;
+        let same = process::start_time(known.pid) == Some(known.started);
+        (same && !process::is_zombie(known.pid)).then_some((known, guard))
+    }
+
+    /// Ends a guard of another version, which may not understand what this agent writes. Another one
+    /// is started in its place, and reads the leases again.
+    pub fn end_other_version(&self) {
+        if let Some((process, guard)) = self.guard()
+            && process.version != env!("CARGO_PKG_VERSION")
+        {
+            tracing::info!(version = process.version, "a guard of another version is replaced");
+            guard.kill();
+        }
     }
 
     fn file_of(&self, lease: &LeaseOf<'_>, reach: Reach) -> LeaseFile {
@@ -226,6 +263,20 @@ pub struct LeaseOf<'a> {
     pub stop_timeout: Duration,
     /// What asks it.
     pub stop_signal: &'a str,
+}
+
+impl<'a> LeaseOf<'a> {
+    /// The lease of a launch; `None`: it needs none.
+    pub fn of(launch: &'a Launch) -> Option<Self> {
+        let lease = launch.lease?;
+        Some(Self {
+            alloc: &launch.alloc,
+            run: launch.run,
+            until: lease.until,
+            stop_timeout: lease.stop_timeout,
+            stop_signal: &launch.task.stop_signal,
+        })
+    }
 }
 
 /// Keeps a guard running as a process of its own, where no service manager does: in its own session
@@ -294,10 +345,8 @@ impl Keeper {
 
     /// The guard that an agent before has started.
     fn running(&self) -> Option<PidFd> {
-        let known = self.leases.folder.guard()?;
-        let guard = PidFd::open(known.pid).ok()?;
-        let same = process::start_time(known.pid) == Some(known.started);
-        (same && !process::is_zombie(known.pid)).then_some(guard)
+        let (_, guard) = self.leases.guard()?;
+        Some(guard)
     }
 
     fn spawn(&self) -> io::Result<PidFd> {
@@ -349,23 +398,35 @@ impl Keeper {
     }
 }
 
-/// The guard's command and what it needs in its environment: this very program, also when its file has
-/// been replaced since.
-#[cfg(not(test))]
-pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
+/// This very program, also when its file has been replaced since.
+fn own_program() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/weftd".into());
     // What the kernel says of a program that an upgrade has replaced; the new one is at its place.
     let text = own.to_string_lossy();
-    let own = text.strip_suffix(" (deleted)").map_or_else(|| own.clone(), PathBuf::from);
-    let command = vec![own.into(), super::WORD.into(), "--dir".into(), folder.into()];
+    text.strip_suffix(" (deleted)").map_or_else(|| own.clone(), PathBuf::from)
+}
+
+/// The guard's command and what it needs in its environment.
+#[cfg(not(test))]
+pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
+    let command =
+        vec![own_program().into(), super::WORD.into(), super::FOLDER.into(), folder.into()];
     (command, Vec::new())
 }
 
 /// In the tests of this crate this very program is the tests, one of which is a guard if asked.
 #[cfg(test)]
 pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
-    let own = std::env::current_exe().expect("the test program");
     let words = ["guard::tests::a_guard_of_another_test", "--exact", "--nocapture"];
-    let command = std::iter::once(own.into()).chain(words.map(OsString::from)).collect();
+    let words = words.map(OsString::from);
+    let command = std::iter::once(own_program().into()).chain(words).collect();
     (command, vec![(super::tests::FOLDER.into(), folder.into())])
+}
+
+/// The command that ends well before `until`, and badly from then on. `None`: in the tests of this crate,
+/// where this program is another one.
+pub fn program_before(until: BootTime) -> Option<Vec<String>> {
+    let own = own_program().into_os_string().into_string().ok()?;
+    let time = until.since_boot().as_nanos().to_string();
+    (!cfg!(test)).then(|| vec![own, super::WORD.into(), super::BEFORE.into(), time])
 }

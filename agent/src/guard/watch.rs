@@ -106,6 +106,8 @@ pub fn guard(path: &Path) -> Result<(), String> {
         }
     }
     folder.remove_guard();
+    // Stays where something is left for the agent to read.
+    let _ = std::fs::remove_dir(path);
     say("no lease is left");
     Ok(())
 }
