@@ -130,6 +130,10 @@ impl Executor {
     /// Starts a unit. Like [`Executor::stop`] and [`Executor::confine`] it waits for nothing, not
     /// even for room in the channel of events; call them within the runtime.
     pub async fn start(&self, launch: Launch) {
+        if let Some(lease) = launch.lease {
+            // Said twice of a run that is there, it may know more than the first time.
+            self.extend(&launch.alloc, launch.run, lease.until);
+        }
         match self {
             Executor::Systemd(systemd) => systemd.start(launch),
             Executor::Direct(direct) => direct.start(launch),

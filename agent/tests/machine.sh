@@ -9,7 +9,8 @@
 #   machine.sh remove CGROUP               after the end of its init: removes the cgroups it left
 #
 # NETNS is a network namespace, by path. CGROUP is a folder to make in the cgroup v2 hierarchy, or `-`
-# for none. The machine has an empty /srv, so that tasks can have files there. Needs root.
+# for none. The machine has an empty /srv, so that tasks can have files there, and its own leases in
+# /run/weft-guard. Needs root.
 
 set -eu
 script=$(readlink -f "${BASH_SOURCE[0]}")
@@ -49,6 +50,9 @@ inside() {
         mount -t cgroup2 cgroup2 /sys/fs/cgroup
     fi
     mount -t tmpfs -o size=16m,mode=755 tmpfs /srv
+    # What a machine has in /run is gone after a power cut.
+    mkdir -p /run/weft-guard
+    mount -t tmpfs -o size=16m,mode=700 tmpfs /run/weft-guard
     echo "init $process"
     exec >/dev/null
     # Bash reaps whatever is left to it. A signal to the whole terminal is not for us.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::output::LogQuery;
 use super::process;
-use super::tests::{Agent, alive, launch, shell, wait_until};
+use super::tests::{Agent, UNTIL_STOPPED, alive, launch, leased, shell, wait_until};
 use super::{Executor, Preference};
 
 /// An agent on systemd, or a word why not.
@@ -371,4 +371,74 @@ fn on_systemd_a_unit_that_is_not_there_is_gone() {
     let nobody = AllocId::new(JobName::new("nobody").unwrap(), 0, 1);
     let logs = agent.runtime.block_on(agent.executor.logs(&nobody, LogQuery::default()));
     assert_eq!(logs.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+/// A leased unit ignores its stop signal, and its agent is gone.
+#[test]
+fn on_systemd_the_guard_ends_a_unit_whose_lease_has_run_out_while_no_agent_runs() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    let script = "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done";
+    let stop_timeout = Duration::from_secs(1);
+    let one = leased(shell("orphan", script), Duration::from_secs(8), stop_timeout);
+    agent.start(&one);
+    let pid = agent.running(&one);
+    agent.wait_for_log(&one, "up");
+    let guard = agent.executor.leases().folder().guard().expect("it guards");
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", guard.pid)).unwrap();
+    assert!(
+        cgroup.contains("weft.slice/weft-guard-"),
+        "beside the agent, and beside the unit: {cgroup}"
+    );
+    // Longer than it would have lived.
+    let longer = fabric::clock::Instant::at(Duration::from_secs(10));
+    agent.executor.extend(&one.alloc, one.run, longer);
+    // The guard dies, and systemd starts it again, without any agent.
+    let leases = agent.executor.leases().clone();
+    drop(agent);
+    signal(guard.pid, nix::sys::signal::Signal::SIGKILL);
+    wait_until("another guard", || {
+        leases.folder().guard().is_some_and(|next| next != guard && alive(next.pid))
+    });
+    assert!(alive(pid));
+    wait_until("the guard kills it", || !alive(pid));
+    let mut next = Agent::with(Preference::Systemd, state.path());
+    let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    let UnitEvent::Exited { status, success, killed } = &found[0].event else {
+        panic!("{found:?}")
+    };
+    assert!(status.starts_with("its lease ran out: ") && !success && *killed, "{found:?}");
+    assert_eq!(next.log(&one, LogQuery::default()).matches("asked").count(), 1);
+    let (_, unit) = cgroup.trim_end().rsplit_once('/').unwrap();
+    wait_until("it ends well when nothing is left to guard", || !loaded(unit));
+}
+
+#[test]
+fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    let length = Duration::from_secs(6);
+    let one = leased(shell("adopted", UNTIL_STOPPED), length, Duration::from_secs(10));
+    agent.start(&one);
+    let pid = agent.running(&one);
+    drop(agent);
+    let mut next = Agent::with(Preference::Systemd, state.path());
+    let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    assert!(matches!(found[0].event, UnitEvent::Running { pid: has, .. } if has == pid));
+    let until = found[0].lease_until.expect("the guard is armed");
+    assert!(until.since_origin() < length, "on the new agent's clock: {until:?}");
+    let later = until + Duration::from_secs(1);
+    next.executor.extend(&one.alloc, one.run, later);
+    assert_eq!(next.exited(&one).0, "its lease ran out: exit status 0");
+    assert!(next.now() >= later);
+    let again = leased(Launch { run: 2, ..one }, 10 * length, Duration::from_secs(1));
+    next.start(&again);
+    next.running(&again);
+    next.stop(&again);
+    assert_eq!(next.exited(&again).0, "exit status 0", "it was stopped, its lease ran");
+    assert!(!next.executor.leases().any());
+}
+
+fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
 }

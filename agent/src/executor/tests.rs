@@ -714,7 +714,7 @@ pub fn leased(mut launch: Launch, length: Duration, stop_timeout: Duration) -> L
     launch
 }
 
-const UNTIL_STOPPED: &str =
+pub const UNTIL_STOPPED: &str =
     "exec 2>/dev/null; trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done";
 
 #[test]

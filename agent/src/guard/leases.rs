@@ -76,9 +76,15 @@ impl Leases {
             .map_err(|error| self.cannot_write(&error))?;
         {
             let mut held = self.lock();
-            // Those of starts that failed: the guard has cleared them away.
+            // Those of starts that failed: the guard has ended what was left of them long ago.
             let now = BootTime::now();
-            held.retain(|_, other| other.kill_at() + FAILED_KEEP > now);
+            held.retain(|_, other| {
+                let needed = other.kill_at() + FAILED_KEEP > now;
+                if !needed {
+                    self.folder.remove(&other.unit);
+                }
+                needed
+            });
             held.insert(lease.alloc.clone(), file.clone());
         }
         let armed = self.wait_for_answer(&file, ensure).await;

@@ -89,6 +89,7 @@ impl Lab {
             port,
             cpus: all_cpus(),
             labels: String::new(),
+            witness: false,
             program: weftd(),
             state: folder.join("state"),
             folder,
@@ -114,7 +115,8 @@ impl Lab {
         })
     }
 
-    fn fabric_with(&self, count: usize, prepare: impl Fn(&mut Machine)) -> Vec<Machine> {
+    /// The same, but each machine is prepared before its agent starts.
+    pub fn fabric_with(&self, count: usize, prepare: impl Fn(&mut Machine)) -> Vec<Machine> {
         let mut machines: Vec<Machine> = (1..=count)
             .map(|number| {
                 let mut machine = self.machine(&format!("n{number}"));
@@ -132,6 +134,13 @@ impl Lab {
             machine.wait_alive(count);
         }
         machines
+    }
+}
+
+impl Lab {
+    /// A folder that all machines see.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 
@@ -154,6 +163,8 @@ pub struct Machine {
     pub cpus: String,
     /// Lines of `[node.labels]`.
     pub labels: String,
+    /// It votes and runs nothing.
+    pub witness: bool,
     /// The agent.
     program: PathBuf,
     /// The agent's state directory.
@@ -264,6 +275,11 @@ impl Machine {
         let _ = agent.wait();
     }
 
+    /// Sends a signal to the agent, and to nothing else.
+    pub fn signal_agent(&self, what: nix::sys::signal::Signal) {
+        signal(self.agent_pid(), what);
+    }
+
     /// The agent's process, as this machine sees it.
     pub fn agent_pid(&self) -> u32 {
         self.agent_pid_of(self.agent.as_ref().expect("an agent"))
@@ -279,11 +295,12 @@ impl Machine {
     }
 
     fn config(&self) -> String {
-        let Self { state, cpus, labels, .. } = self;
+        let Self { state, cpus, labels, witness, .. } = self;
         let (state, socket) = (state.display(), self.socket());
         let socket = socket.display();
         format!(
             "state = \"{state}\"\n\
+             [node]\nwitness = {witness}\n\
              [node.labels]\n{labels}\n\
              [resources]\ncpus = \"{cpus}\"\nhousekeeping = \"\"\nmemory = \"512MiB\"\n\
              [api]\nsocket = \"{socket}\"\n\
