@@ -144,6 +144,8 @@ pub const REJECTED_FOR: Duration = Duration::from_secs(2);
 pub const FAILED_FOR: Duration = Duration::from_secs(60);
 /// Every job is looked at this often even when nothing seems to have changed.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
+/// A node that has placed nothing for this long drops its ledgers of the others.
+pub const FLEET_KEPT: Duration = Duration::from_secs(60);
 /// A retirement is asked for again after this.
 pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 /// A unit whose start or stop shows no effect is asked again after this, then twice as long, and so on.
@@ -162,5 +164,7 @@ pub const HOLDERS: usize = 2;
 pub const HOLDS_MAX: usize = 1024;
 /// After the disk refused, everything is written again this much later.
 pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
+/// Entries of the table looked at in one tick while everything is written again.
+pub const REWRITE_ENTRIES: usize = 4096;
 /// After a rotation, datagrams sealed with the key before are still opened for this long.
 pub const KEY_OVERLAP: Duration = Duration::from_secs(30);

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -32,6 +31,7 @@ mod coordinate;
 mod duties;
 mod persistence;
 mod requests;
+mod stock;
 mod views;
 
 use appointment::Appointments;
@@ -39,6 +39,7 @@ use coordinate::Coordinator;
 use duties::Duties;
 use persistence::Disk;
 use requests::Requests;
+use stock::Stock;
 
 /// What a node is told about itself when it starts.
 #[derive(Clone, Debug)]
@@ -122,7 +123,9 @@ pub struct Node {
     table: Table,
     membership: Membership,
     gossip: Gossip,
+    /// Valid while `stock` says so: see [`Node::take_stock`].
     fleet: Fleet,
+    stock: Stock,
     supervisor: Supervisor,
     coordinator: Coordinator,
     appointments: Appointments,
@@ -176,6 +179,7 @@ impl Node {
             },
             gossip: Gossip::default(),
             fleet: Fleet::default(),
+            stock: Stock::default(),
             supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger),
             coordinator: Coordinator::default(),
             appointments: Appointments::default(),
@@ -199,7 +203,6 @@ impl Node {
             config,
         };
         node.take_origin(now, origin);
-        node.fleet.set_alive(node.config.id, true);
         node.outputs.push_back(Output::TrustChanged);
         node
     }
@@ -333,6 +336,7 @@ impl Node {
             self.expire(now);
         }
         self.retry_disk(now);
+        self.drop_stock(now);
         let settled = self.is_settled(now);
         self.do_duties(now, settled);
         self.supervisor.tick(now, settled);
@@ -397,12 +401,8 @@ impl Node {
     fn follow(&mut self, now: Now, key: &Key, before: Option<SharedEntry>) {
         match key {
             Key::Roster(node) => {
-                if self.table.is_removed(node) {
-                    self.fleet.remove(node);
-                    self.coordinator.all_dirty = true;
-                } else {
-                    self.refresh_fleet(*node);
-                }
+                self.restock(*node);
+                self.coordinator.all_dirty = true;
                 self.reappoint(*node);
                 self.duties.all = true;
                 let member = self.table.is_member(node);
@@ -412,7 +412,8 @@ impl Node {
                 self.outputs.push_back(Output::TrustChanged);
             }
             Key::Node(node) => {
-                self.refresh_fleet(*node);
+                self.restock(*node);
+                self.coordinator.all_dirty = true;
                 self.duties.all |= *node == self.config.id;
                 if *node == self.config.id && self.table.node(node) != Some(&self.info) {
                     // A former life of ours, with a clock that was ahead of this one.
@@ -455,19 +456,6 @@ impl Node {
                 }
                 self.follow_alloc(now, slot, *node, before);
             }
-        }
-    }
-
-    /// A node became known or says something new of itself.
-    fn refresh_fleet(&mut self, node: NodeId) {
-        self.coordinator.all_dirty = true;
-        if !self.table.is_member(&node) {
-            return;
-        }
-        if let Some(info) = self.table.node(&node) {
-            self.fleet.upsert(node, Arc::new(info.clone()));
-            let alive = self.is_up(&node);
-            self.fleet.set_alive(node, alive);
         }
     }
 
@@ -656,8 +644,7 @@ impl Node {
                 Change::Down(node) => (node, NodeState::Dead),
             };
             tracing::info!(?node, %state, "member");
-            let alive = state == NodeState::Alive && self.table.is_member(&node);
-            self.fleet.set_alive(node, alive);
+            self.restock(node);
             self.reappoint(node);
             self.coordinator.all_dirty = true;
             self.duties.all = true;

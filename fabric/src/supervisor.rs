@@ -122,16 +122,80 @@ impl Local {
         changed
     }
 
+    /// When a tick has something to do for it at the latest.
+    fn due(&self) -> Option<Instant> {
+        match (self.row.phase, self.unit) {
+            (Phase::Ended, _) => None,
+            (_, Unit::Absent) => Some(self.start_at),
+            (Phase::Stopping, _) | (_, Unit::Asked) => Some(self.retry_at),
+            (Phase::Running, _) if self.restarting.is_some() => Some(self.retry_at),
+            _ => None,
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.row.phase == Phase::Ended || self.unit == Unit::Active && self.due().is_none()
+    }
+
     fn command(&self) -> Output {
         Output::Stop { alloc: self.record.alloc.clone(), run: self.record.run }
+    }
+}
+
+/// Allocations by slot. Invariant: every one for which a tick has something to do, now or at a time that
+/// [`Local::due`] names, is `busy`; whoever can change one makes it so. A change of the shared CPUs
+/// concerns the others too.
+#[derive(Debug, Default)]
+struct Locals {
+    all: BTreeMap<SlotId, Local>,
+    busy: BTreeSet<SlotId>,
+}
+
+impl Locals {
+    fn get(&self, slot: &SlotId) -> Option<&Local> {
+        self.all.get(slot)
+    }
+
+    fn get_mut(&mut self, slot: &SlotId) -> Option<&mut Local> {
+        let local = self.all.get_mut(slot)?;
+        if !self.busy.contains(slot) {
+            self.busy.insert(slot.clone());
+        }
+        Some(local)
+    }
+
+    fn insert(&mut self, slot: SlotId, local: Local) {
+        self.busy.insert(slot.clone());
+        self.all.insert(slot, local);
+    }
+
+    fn remove(&mut self, slot: &SlotId) {
+        self.busy.remove(slot);
+        self.all.remove(slot);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&SlotId, &Local)> {
+        self.all.iter()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Local> {
+        self.all.values()
+    }
+
+    /// Takes those out for which there is nothing to do before something happens to them.
+    fn rest(&mut self) {
+        let all = &self.all;
+        self.busy.retain(|slot| all.get(slot).is_some_and(|local| !local.is_at_rest()));
     }
 }
 
 /// All allocations of this node.
 pub struct Supervisor {
     node: String,
-    locals: BTreeMap<SlotId, Local>,
+    locals: Locals,
     ledger: Ledger,
+    /// The shared CPUs as of the last tick.
+    shared: CpuSet,
     /// Everything up to this write is on disk.
     persisted: u64,
     /// The agent has said which units there are.
@@ -148,8 +212,9 @@ impl Supervisor {
     pub fn new(now: Instant, node: String, ledger: Ledger) -> Self {
         Self {
             node,
-            locals: BTreeMap::new(),
+            locals: Locals::default(),
             ledger,
+            shared: CpuSet::new(),
             persisted: 0,
             listed: false,
             started: now,
@@ -484,7 +549,10 @@ impl Supervisor {
     /// learns whether its slots went elsewhere.
     pub fn tick(&mut self, now: Now, may_start: bool) {
         let late = now.at.since(self.started) > limits::ADOPT_TIMEOUT;
-        for slot in self.slots() {
+        let shared = self.ledger.shared_cpus();
+        let slots = if self.shared == shared { self.busy_slots() } else { self.slots() };
+        self.shared = shared;
+        for slot in slots {
             if self.listed || late {
                 self.give_up_unknown(now, &slot);
             }
@@ -540,20 +608,21 @@ impl Supervisor {
                 _ => {}
             }
         }
+        self.locals.rest();
         // Shared units leave an exclusive core before its new owner starts on it.
         self.outputs.sort_by_key(|output| !matches!(output, Output::Confine { .. }));
     }
 
     /// When [`Supervisor::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let due = |local: &Local| match (local.row.phase, local.unit) {
-            (Phase::Ended, _) => None,
-            (_, Unit::Absent) => Some(local.start_at),
-            (Phase::Stopping, _) | (_, Unit::Asked) => Some(local.retry_at),
-            (Phase::Running, _) if local.restarting.is_some() => Some(local.retry_at),
-            _ => None,
+        self.locals.busy.iter().filter_map(|slot| self.locals.get(slot)?.due()).min()
+    }
+
+    fn busy_slots(&self) -> Vec<SlotId> {
+        let live = |slot: &&SlotId| {
+            self.locals.get(slot).is_some_and(|local| local.row.phase != Phase::Ended)
         };
-        self.locals.values().filter_map(due).min()
+        self.locals.busy.iter().filter(live).cloned().collect()
     }
 
     fn slots(&self) -> Vec<SlotId> {

@@ -11,6 +11,7 @@
 //! expired one could let a node that was away bring the job back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::alloc::{AllocRow, Phase};
@@ -202,6 +203,14 @@ impl Table {
     /// Every entry that says nothing of nodes, from `first` on, in the order of the keys.
     pub fn entries_from(&self, first: Key) -> impl Iterator<Item = &SharedEntry> {
         self.rows.range::<Key, _>(first..).map(|row| &row.0)
+    }
+
+    /// The keys that come after `key`, or all of them, in their order.
+    pub fn keys_after(&self, key: Option<&Key>) -> impl Iterator<Item = &Key> {
+        let first = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let (nodes, rows) = (&self.nodes, &self.rows);
+        let nodes = nodes.range::<Key, _>((first, Bound::Unbounded));
+        nodes.chain(rows.range::<Key, _>((first, Bound::Unbounded))).map(Row::key)
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {

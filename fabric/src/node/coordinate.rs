@@ -209,6 +209,9 @@ impl Node {
                 self.coordinator.unplaceable.remove(&slot.id);
                 continue;
             }
+            if placer.is_none() {
+                self.take_stock(now);
+            }
             let placer =
                 placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
             let slot = &mut slots[at];
@@ -232,6 +235,7 @@ impl Node {
         if leaving.is_empty() {
             return;
         }
+        self.take_stock(now);
         let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
         for at in leaving {
             self.propose(now, &mut placer, &slots[at], job);
@@ -426,6 +430,11 @@ impl Node {
 }
 
 impl Coordinator {
+    /// Whether nothing that it proposed is under way.
+    pub fn has_no_proposals(&self) -> bool {
+        self.proposals.is_empty()
+    }
+
     /// An allocation's row says that it failed for good.
     pub fn hear_of_failure(&mut self, now: Instant, alloc: &AllocId, node: NodeId) {
         let known = self.failed.entry((alloc.slot.clone(), node)).or_insert((alloc.epoch, now));

@@ -251,7 +251,9 @@ impl Node {
             let same =
                 after.is_some_and(|row| row.epoch == before.epoch && row.phase.holds_claim());
             if before.phase.holds_claim() && !same {
-                self.fleet.release(&node, &alloc);
+                if self.has_stock() {
+                    self.fleet.release(&node, &alloc);
+                }
                 // Somebody may have waited for this room.
                 let waiting = self.coordinator.unplaceable.iter().map(|slot| slot.job.clone());
                 self.coordinator.dirty.extend(waiting);
@@ -259,7 +261,9 @@ impl Node {
         }
         let Some(row) = self.table.alloc(slot, &node).cloned() else { return };
         let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
-        if row.phase.holds_claim() {
+        if !self.has_stock() {
+            // Built from the table when it is needed.
+        } else if row.phase.holds_claim() {
             self.fleet.hold(node, &alloc, &row.claim);
         } else {
             self.fleet.release(&node, &alloc);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Now;
-use crate::id::{NodeId, SlotId};
+use crate::id::SlotId;
 use crate::io::Output;
 use crate::limits;
 use crate::message::{Message, decode_row, encode_row};
@@ -29,7 +29,18 @@ pub(super) struct Disk {
     persisted: u64,
     /// The disk refused: write everything again then.
     retry_at: Option<crate::clock::Instant>,
+    /// Writing everything again is under way.
+    rewrite: Option<Rewrite>,
     failing: bool,
+}
+
+/// How far it has come.
+#[derive(Debug)]
+enum Rewrite {
+    /// Entries up to this one are written; `None`: none yet.
+    Entries(Option<Key>),
+    /// All entries are; what this node's allocations run is not.
+    Records,
 }
 
 impl Disk {
@@ -77,7 +88,8 @@ impl Node {
     pub(super) fn handle_persisted(&mut self, now: Now, through: u64) {
         self.disk.persisted = self.disk.persisted.max(through);
         self.supervisor.persisted(through);
-        if self.disk.failing && self.disk.retry_at.is_none() && through == self.disk.sequence {
+        let complete = self.disk.retry_at.is_none() && self.disk.rewrite.is_none();
+        if self.disk.failing && complete && through == self.disk.sequence {
             self.disk.failing = false;
             self.info.impaired = None;
             tracing::info!("the disk takes writes again");
@@ -90,6 +102,7 @@ impl Node {
     pub(super) fn handle_persist_failed(&mut self, now: Now, sequence: u64, reason: String) {
         tracing::error!(sequence, reason, "the disk refused a write: no new work is taken");
         self.disk.retry_at = Some(now.at + limits::PERSIST_RETRY);
+        self.disk.rewrite = None;
         self.disown(sequence);
         let told = self.supervisor.unpersisted(now);
         let impaired = format!("its disk refuses writes: {reason}");
@@ -105,26 +118,35 @@ impl Node {
         self.dirty = true;
     }
 
-    /// After a refusal, writes everything again: what was refused is not known one by one.
+    /// After a refusal, writes everything again, a part in each tick: what was refused is not known one by
+    /// one.
     pub(super) fn retry_disk(&mut self, now: Now) {
-        if self.disk.retry_at.is_none_or(|at| at > now.at) {
-            return;
+        if self.disk.retry_at.is_some_and(|at| at <= now.at) {
+            self.disk.retry_at = None;
+            self.disk.rewrite = Some(Rewrite::Entries(None));
         }
-        self.disk.retry_at = None;
-        let keys: Vec<Key> = self.table.entries().map(|entry| entry.key.clone()).collect();
-        for key in keys {
-            self.remember(&key);
-        }
-        let records: Vec<(SlotId, Option<Record>)> = self
-            .supervisor
-            .locals()
-            .map(|local| {
-                let held = local.row().phase.holds_claim();
-                (local.id().slot.clone(), held.then(|| local.record().clone()))
-            })
-            .collect();
-        for (slot, record) in records {
-            self.disk.set_record(&slot, record.as_ref());
+        match self.disk.rewrite.take() {
+            None => {}
+            Some(Rewrite::Entries(after)) => {
+                let part = self.table.keys_after(after.as_ref()).take(limits::REWRITE_ENTRIES);
+                let part: Vec<Key> = part.cloned().collect();
+                for key in &part {
+                    self.remember(key);
+                }
+                self.disk.rewrite = Some(match part.last() {
+                    Some(last) => Rewrite::Entries(Some(last.clone())),
+                    None => Rewrite::Records,
+                });
+                self.dirty = true;
+            }
+            Some(Rewrite::Records) => {
+                for local in self.supervisor.locals() {
+                    let held = local.row().phase.holds_claim();
+                    self.disk.set_record(&local.id().slot, held.then(|| local.record()));
+                }
+                // Also when nothing is left to write, one more write shows that the disk takes it.
+                self.remember(&Key::Roster(self.config.id));
+            }
         }
     }
 
@@ -135,10 +157,6 @@ impl Node {
         let latest = self.table.entries().map(|entry| entry.stamp).max_by_key(|s| s.reading);
         if let Some(latest) = latest {
             self.clock.observe(latest);
-        }
-        let nodes: Vec<NodeId> = self.table.roster().map(|(node, _)| node).collect();
-        for node in nodes {
-            self.refresh_fleet(node);
         }
     }
 

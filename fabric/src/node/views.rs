@@ -1,5 +1,7 @@
 //! What a node can be asked about itself and its fabric. Reading only.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -14,7 +16,7 @@ use crate::api::{
 use crate::clock::Now;
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{JobKind, JobSpec, SpecHash};
-use crate::placement::Placer;
+use crate::placement::{Fleet, Placer};
 use crate::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Value};
 
 use super::requests::no_such_job;
@@ -106,9 +108,9 @@ impl Node {
                 allocs.entry(node).or_default().push(self.alloc_view(slot, node, row));
             }
         }
-        let members = self.table.roster();
+        let (members, fleet) = (self.table.roster(), self.current_fleet());
         let mut nodes: Vec<NodeView> = members
-            .map(|(node, _)| self.view_of(node, allocs.remove(&node).unwrap_or_default()))
+            .map(|(node, _)| self.view_of(node, &fleet, allocs.remove(&node).unwrap_or_default()))
             .collect();
         nodes.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         nodes
@@ -122,17 +124,17 @@ impl Node {
             .filter(|(_, owner, row, _)| *owner == node && row.phase.holds_claim())
             .map(|(slot, owner, row, _)| self.alloc_view(slot, owner, row))
             .collect();
-        self.view_of(node, allocs)
+        self.view_of(node, &self.current_candidate(node), allocs)
     }
 
-    fn view_of(&self, node: NodeId, allocs: Vec<AllocView>) -> NodeView {
+    fn view_of(&self, node: NodeId, fleet: &Fleet, allocs: Vec<AllocView>) -> NodeView {
         NodeView {
             id: node,
             name: self.name_of(&node),
             state: self.state_of(&node),
             local: node == self.config.id,
             info: self.table.node(&node).cloned(),
-            free: self.fleet.get(&node).map_or_else(Free::default, |c| c.ledger().free()),
+            free: fleet.get(&node).map_or_else(Free::default, |c| c.ledger().free()),
             allocs,
         }
     }
@@ -167,19 +169,26 @@ impl Node {
 
     /// Every job, by name.
     pub fn jobs(&self) -> Vec<JobView> {
-        self.table.jobs().map(|(_, job, entry)| self.job_view(job, entry)).collect()
+        let fleet = OnceCell::new();
+        self.table.jobs().map(|(_, job, entry)| self.job_view(job, entry, &fleet)).collect()
     }
 
     /// One job.
     pub fn job(&self, name: &JobName) -> Result<JobView, Problem> {
         let entry = self.table.entry(&Key::Job(name.clone()));
         match (self.table.job(name), entry) {
-            (Some(job), Some(entry)) => Ok(self.job_view(job, entry)),
+            (Some(job), Some(entry)) => Ok(self.job_view(job, entry, &OnceCell::new())),
             _ => Err(no_such_job(name)),
         }
     }
 
-    fn job_view(&self, job: &JobEntry, entry: &Entry) -> JobView {
+    /// `fleet` is filled when the view needs it, and serves the next one.
+    fn job_view<'a>(
+        &'a self,
+        job: &JobEntry,
+        entry: &Entry,
+        fleet: &OnceCell<Cow<'a, Fleet>>,
+    ) -> JobView {
         let (spec, version, _) = job.effective();
         let hash = job.hash();
         let live: Vec<(u32, NodeId, &AllocRow)> = self
@@ -217,7 +226,9 @@ impl Node {
             (JobState::Reverted, Some(reason))
         } else if healthy >= wanted && live.len() as u32 == wanted {
             (JobState::Healthy, None)
-        } else if filled < wanted && self.is_unplaceable(spec) {
+        } else if filled < wanted
+            && is_unplaceable(fleet.get_or_init(|| self.current_fleet()), spec)
+        {
             let reason = format!("no node can take {} of {wanted} slots", wanted - filled);
             (JobState::Unplaceable, Some(reason))
         } else if trouble.is_some() {
@@ -248,11 +259,6 @@ impl Node {
             })
         };
         self.table.roster().filter(|(node, _)| self.is_up(node) && matches(node)).count() as u32
-    }
-
-    /// Whether no node could take one more slot, by this node's own view: any node can be asked.
-    fn is_unplaceable(&self, spec: &JobSpec) -> bool {
-        !self.fleet.iter().any(|candidate| candidate.check(spec).is_ok())
     }
 
     /// The last thing that went wrong with any slot in which `hash` is not well.
@@ -322,7 +328,7 @@ impl Node {
             slots: Vec::new(),
             unplaceable: Vec::new(),
         };
-        let mut fleet = self.fleet.clone();
+        let mut fleet = self.current_fleet().into_owned();
         // What is replaced frees its claim first.
         for ((index, node), row) in &live {
             if row.spec != hash {
@@ -376,7 +382,7 @@ impl Node {
         hash: SpecHash,
         plan: &mut Plan,
     ) {
-        let fleet = &self.fleet;
+        let fleet = &*self.current_fleet();
         for verdict in Placer::new(fleet, spec, &BTreeMap::new()).verdicts(fleet, &[]) {
             let node = Some(self.name_of(&verdict.node));
             let action = match live.get(&(0, verdict.node)) {
@@ -419,8 +425,9 @@ impl Node {
         let first = SlotId { job: job.clone(), index: 0 };
         let unfilled = slots.iter().find(|slot| !slot.allocs.iter().any(|a| a.row.phase.is_live()));
         let slot = unfilled.map_or(first, |slot| SlotId { job: job.clone(), index: slot.index });
+        let fleet = self.current_fleet();
         let mut nodes =
-            Placer::new(&self.fleet, spec, &taken).verdicts(&self.fleet, &self.avoided(now, &slot));
+            Placer::new(&fleet, spec, &taken).verdicts(&fleet, &self.avoided(now, &slot));
         for verdict in &mut nodes {
             verdict.name = self.name_of(&verdict.node);
         }
@@ -439,7 +446,7 @@ impl Node {
                 |alloc: &&AllocView| alloc.row.phase == Phase::Stopping && self.is_up(&alloc.node);
             return if let Some(alloc) = allocs.iter().find(leaving) {
                 format!("waiting for {} on {} to stop", alloc.id, alloc.node_name)
-            } else if self.is_unplaceable(spec) {
+            } else if is_unplaceable(&self.current_fleet(), spec) {
                 "pending: no node can take it".into()
             } else {
                 "being placed".into()
@@ -481,4 +488,9 @@ impl Node {
     pub fn info(&self) -> &crate::topology::NodeInfo {
         &self.info
     }
+}
+
+/// Whether no node could take one more slot, by this node's own view: any node can be asked.
+fn is_unplaceable(fleet: &Fleet, spec: &JobSpec) -> bool {
+    !fleet.iter().any(|candidate| candidate.check(spec).is_ok())
 }

@@ -1,0 +1,103 @@
+//! The fleet of a node that places something: built from the table when it is first needed, kept in step
+//! while it is in use, and dropped when nothing was placed for a while.
+//!
+//! A ledger of every node takes kilobytes, and nearly all nodes of a large fabric place nothing most of the
+//! time.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::clock::{Instant, Now};
+use crate::id::{AllocId, NodeId};
+use crate::limits;
+use crate::placement::Fleet;
+
+use super::Node;
+
+/// Since when the fleet is not needed any more, if it is there at all.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    /// When something was placed last; `None`: there is no fleet.
+    used: Option<Instant>,
+}
+
+impl Node {
+    /// Sees to it that `fleet` says what the table says. Whoever reads `fleet` calls this first.
+    pub(super) fn take_stock(&mut self, now: Now) {
+        if self.stock.used.replace(now.at).is_none() {
+            self.fleet = self.counted(|_| true);
+        }
+    }
+
+    /// The fleet for a question: the one in use, or one made for it.
+    pub(super) fn current_fleet(&self) -> Cow<'_, Fleet> {
+        match self.stock.used {
+            Some(_) => Cow::Borrowed(&self.fleet),
+            None => Cow::Owned(self.counted(|_| true)),
+        }
+    }
+
+    /// The part of the fleet that is one node.
+    pub(super) fn current_candidate(&self, node: NodeId) -> Cow<'_, Fleet> {
+        match self.stock.used {
+            Some(_) => Cow::Borrowed(&self.fleet),
+            None => Cow::Owned(self.counted(|other| *other == node)),
+        }
+    }
+
+    /// Whether `fleet` is there and has to be kept in step.
+    pub(super) fn has_stock(&self) -> bool {
+        self.stock.used.is_some()
+    }
+
+    /// Drops the fleet when it was not needed for a while and no proposal depends on it.
+    pub(super) fn drop_stock(&mut self, now: Now) {
+        let idle = self.stock.used.is_some_and(|used| used + limits::FLEET_KEPT <= now.at);
+        if idle && self.coordinator.has_no_proposals() {
+            self.stock.used = None;
+            self.fleet = Fleet::default();
+        }
+    }
+
+    /// Everything that the table says of `wanted` nodes and of what they have given away.
+    fn counted(&self, wanted: impl Fn(&NodeId) -> bool) -> Fleet {
+        let mut fleet = Fleet::default();
+        for (node, _) in self.table.roster().filter(|(node, _)| wanted(node)) {
+            if let Some(info) = self.table.node(&node) {
+                fleet.upsert(node, Arc::new(info.clone()));
+            }
+            if self.is_up(&node) {
+                fleet.set_alive(node, true);
+            }
+        }
+        if wanted(&self.config.id) {
+            fleet.set_alive(self.config.id, true);
+        }
+        for (slot, node, row, _) in self.table.allocs() {
+            if row.phase.holds_claim() && wanted(&node) {
+                let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+                fleet.hold(node, &alloc, &row.claim);
+            }
+        }
+        fleet
+    }
+
+    /// A node became known, says something new of itself, came or went.
+    pub(super) fn restock(&mut self, node: NodeId) {
+        if !self.has_stock() {
+            return;
+        }
+        if self.table.is_removed(&node) {
+            return self.fleet.remove(&node);
+        }
+        if let Some(info) = self.table.node(&node).filter(|_| self.table.is_member(&node)) {
+            let same =
+                self.fleet.get(&node).and_then(|c| c.info()).is_some_and(|old| **old == *info);
+            if !same {
+                self.fleet.upsert(node, Arc::new(info.clone()));
+            }
+        }
+        let alive = node == self.config.id || self.is_up(&node);
+        self.fleet.set_alive(node, alive);
+    }
+}
