@@ -153,6 +153,9 @@ fn shared() -> JobSpec {
         update: Update::default(),
         restart: Restart::default(),
         guarantee: Default::default(),
+        priority: 50,
+        namespace: Default::default(),
+        gang: false,
     }
 }
 

@@ -68,14 +68,7 @@ pub struct JobName(Arc<str>);
 impl JobName {
     /// Checks and takes over a name.
     pub fn new(name: &str) -> Result<Self, IdError> {
-        let bytes = name.as_bytes();
-        let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let fine = !bytes.is_empty()
-            && bytes.len() <= limits::JOB_NAME_BYTES_MAX
-            && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
-            && bytes.first().is_some_and(alphanumeric)
-            && bytes.last().is_some_and(alphanumeric);
-        if fine {
+        if is_dns_label(name) {
             Ok(Self(name.into()))
         } else {
             Err(IdError::NotAJobName(name.chars().take(80).collect()))
@@ -85,6 +78,66 @@ impl JobName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// What a group of people or programs calls its share of the fabric: a DNS label. Jobs of all namespaces
+/// have their names in common; quotas are given to namespaces.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(Arc<str>);
+
+impl Namespace {
+    /// Checks and takes over a name.
+    pub fn new(name: &str) -> Result<Self, IdError> {
+        if is_dns_label(name) {
+            Ok(Self(name.into()))
+        } else {
+            Err(IdError::NotANamespace(name.chars().take(80).collect()))
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Namespace {
+    /// `default`: that of jobs which name none.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        Self::new(text)
+    }
+}
+
+impl Serialize for Namespace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Namespace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Namespace::new(&text).map_err(de::Error::custom)
     }
 }
 
@@ -177,6 +230,23 @@ pub enum IdError {
         max = limits::JOB_NAME_BYTES_MAX
     )]
     NotAJobName(String),
+    /// Not a DNS label.
+    #[error(
+        "{0:?} is not a namespace: use 1 to {max} of a-z, 0-9 and '-', with a letter or digit at both ends",
+        max = limits::JOB_NAME_BYTES_MAX
+    )]
+    NotANamespace(String),
+}
+
+/// RFC 1123, section 2.1, in lower case.
+fn is_dns_label(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    !bytes.is_empty()
+        && bytes.len() <= limits::JOB_NAME_BYTES_MAX
+        && bytes.iter().all(|b| alphanumeric(b) || *b == b'-')
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::constraint::{Attribute, Constraint};
-use crate::id::JobName;
+use crate::id::{JobName, Namespace};
+use crate::limits;
 
 mod diff;
 pub mod duration;
@@ -47,6 +48,13 @@ pub struct JobSpec {
     /// How many live allocations a slot may have while the fabric is split.
     #[serde(default)]
     pub guarantee: Guarantee,
+    /// 1 to 100; the higher may displace the strictly lower where nothing else fits, and is kept first where
+    /// a namespace has more than its quota.
+    pub priority: u8,
+    /// Whose quota its claims count against.
+    pub namespace: Namespace,
+    /// All slots start, or none holds a claim.
+    pub gang: bool,
 }
 
 /// How many live allocations a slot may have.
@@ -383,11 +391,14 @@ impl JobSpec {
             update: Update::default(),
             restart: Restart::default(),
             guarantee: Guarantee::default(),
+            priority: limits::PRIORITY_DEFAULT,
+            namespace: Namespace::default(),
+            gang: false,
         }
     }
 
-    /// What an allocation of this spec depends on. `count`, `update` and `restart` are left out:
-    /// changing them restarts nothing. `generation` grows when a user asks for a restart.
+    /// What an allocation of this spec depends on. `count`, `update`, `restart`, `priority`,
+    /// `namespace` and `gang` are left out: changing them restarts nothing. `generation` grows when a user asks for a restart.
     pub fn hash(&self, generation: u32) -> SpecHash {
         let parts = (
             &self.name,

@@ -28,8 +28,16 @@ pub const ENTRIES_MAX: usize = 1 << 21;
 pub const JOBS_MAX: usize = 65_536;
 /// Slots of one job.
 pub const COUNT_MAX: u32 = 100_000;
+/// Slots of a gang: all their reservations are collected in memory, and within [`GANG_GATHER`].
+pub const GANG_SLOTS_MAX: u32 = 1024;
 /// Bytes of a job's name: a DNS label.
 pub const JOB_NAME_BYTES_MAX: usize = 63;
+/// The least important job.
+pub const PRIORITY_MIN: u8 = 1;
+/// The most important job.
+pub const PRIORITY_MAX: u8 = 100;
+/// Of a job that says nothing: as much room above as below.
+pub const PRIORITY_DEFAULT: u8 = 50;
 /// Bytes of a job file, with files inlined, and of the spec it becomes. A job's entry holds two
 /// specs: the one submitted last and the one to go back to.
 pub const JOB_FILE_BYTES_MAX: usize = 90 << 10;
@@ -146,6 +154,12 @@ pub const FAILED_FOR: Duration = Duration::from_secs(60);
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 /// A node that has placed nothing for this long drops its ledgers of the others.
 pub const FLEET_KEPT: Duration = Duration::from_secs(60);
+/// A reservation of a gang that is neither committed nor released ends after this, on its target's clock.
+pub const GANG_HOLD: Duration = Duration::from_secs(5);
+/// A gang whose reservations are not together after this is released. Shorter than the hold by more than
+/// the drift of two clocks: what is committed is still held everywhere.
+pub const GANG_GATHER: Duration = Duration::from_secs(3);
+const _: () = assert!(GANG_GATHER.as_millis() * 11 < GANG_HOLD.as_millis() * 9);
 /// A retirement is asked for again after this.
 pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 /// A unit whose start or stop shows no effect is asked again after this, then twice as long, and so on.

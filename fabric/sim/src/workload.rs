@@ -1,11 +1,12 @@
 //! What users want: random jobs, submitted, scaled, updated, restarted, stopped, and nodes drained.
 
-use fabric::id::{JobName, NodeId};
+use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::Request;
 use fabric::job::{
     Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Placement, Port, Resources,
     Restart, Sandbox, Smt, Task, Update,
 };
+use fabric::limits;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -56,6 +57,9 @@ pub fn service(name: JobName) -> JobSpec {
         },
         restart: Restart::default(),
         guarantee: Guarantee::AtLeast,
+        priority: limits::PRIORITY_DEFAULT,
+        namespace: Namespace::default(),
+        gang: false,
     }
 }
 

@@ -41,6 +41,9 @@ pub(crate) fn job(name: &str) -> JobSpec {
         update: Update::default(),
         restart: Restart::default(),
         guarantee: Default::default(),
+        priority: 50,
+        namespace: Default::default(),
+        gang: false,
     }
 }
 

@@ -13,6 +13,18 @@ fn a_job_name_is_a_dns_label() {
 }
 
 #[test]
+fn a_namespace_is_a_dns_label() {
+    assert_eq!(Namespace::default(), Namespace::new("default").unwrap());
+    for name in ["a", "team-7", &"x".repeat(63)] {
+        assert_eq!(name.parse::<Namespace>().unwrap().as_str(), name);
+    }
+    for name in ["", "-a", "Team", "a b", &"x".repeat(64)] {
+        assert_eq!(Namespace::new(name), Err(IdError::NotANamespace(name.into())));
+    }
+    assert!(serde_json::from_str::<Namespace>("\"../etc\"").is_err());
+}
+
+#[test]
 fn a_node_id_is_64_hex_digits() {
     let id = NodeId([0xab; 32]);
     assert_eq!(id.to_string(), "ab".repeat(32));

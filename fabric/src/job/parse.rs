@@ -13,7 +13,7 @@ use super::{
     Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart,
     Sandbox, Smt, Strategy, Task, TaskFile, Update,
 };
-use crate::id::JobName;
+use crate::id::{JobName, Namespace};
 use crate::limits;
 
 /// Why a job file is refused. Nothing was changed.
@@ -78,6 +78,9 @@ fn job(
         "type",
         "count",
         "guarantee",
+        "priority",
+        "namespace",
+        "gang",
         "task",
         "resources",
         "port",
@@ -120,6 +123,15 @@ fn job(
     }
     if let Some(item) = root.item("guarantee") {
         spec.guarantee = item.choice(&GUARANTEES)?;
+    }
+    if let Some(item) = root.item("priority") {
+        spec.priority = item.integer(limits::PRIORITY_MIN, limits::PRIORITY_MAX)?;
+    }
+    if let Some(item) = root.item("namespace") {
+        spec.namespace = Namespace::new(item.string()?).map_err(|error| item.error(error))?;
+    }
+    if let Some(item) = root.item("gang") {
+        spec.gang = item.boolean()?;
     }
     task(&section, &mut spec.task, read_file)?;
     if let Some(item) = root.item("resources") {

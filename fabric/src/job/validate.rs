@@ -80,6 +80,8 @@ impl JobSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         self.validate_count()?;
         self.validate_guarantee()?;
+        in_range("priority", self.priority, limits::PRIORITY_MIN, limits::PRIORITY_MAX)?;
+        self.validate_gang()?;
         self.validate_ports()?;
         self.validate_task(&self.task)?;
         self.validate_resources()?;
@@ -129,6 +131,20 @@ impl JobSpec {
                 limits::LEASE_STOP_MAX.as_secs()
             )
         })
+    }
+
+    fn validate_gang(&self) -> Checked {
+        if !self.gang {
+            return Ok(());
+        }
+        ensure(self.kind == JobKind::Service, "gang", || {
+            "a system job starts on each node by itself: leave gang out".into()
+        })?;
+        ensure(self.guarantee == Guarantee::AtLeast, "gang", || {
+            "the slots of a gang start together, those of an at-most-one job when each has its lease: leave one of the two out"
+                .into()
+        })?;
+        in_range("count", self.count, 0, limits::GANG_SLOTS_MAX)
     }
 
     fn validate_ports(&self) -> Checked {

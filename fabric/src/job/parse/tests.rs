@@ -8,6 +8,7 @@ const WEB: &str = include_str!("../../../../docs/examples/web.toml");
 const NODE_EXPORTER: &str = include_str!("../../../../docs/examples/node-exporter.toml");
 const PINNED: &str = include_str!("../../../../docs/examples/pinned.toml");
 const DATABASE: &str = include_str!("../../../../docs/examples/database.toml");
+const TRAINING: &str = include_str!("../../../../docs/examples/training.toml");
 const SMALLEST: &str = "name = \"a\"\n[task]\ncommand = [\"/bin/true\"]\n";
 
 #[test]
@@ -59,6 +60,47 @@ fn the_database_example_says_what_it_means() {
 }
 
 #[test]
+fn the_training_example_says_what_it_means() {
+    let spec = parse(TRAINING).unwrap();
+    assert_eq!((spec.priority, spec.namespace.as_str(), spec.gang), (20, "research", true));
+    let plain = parse(SMALLEST).unwrap();
+    assert_eq!((plain.priority, plain.namespace.as_str(), plain.gang), (50, "default", false));
+}
+
+#[test]
+fn priority_namespace_and_gang_restart_nothing_and_show_in_the_difference() {
+    let plain = parse(SMALLEST).unwrap();
+    let namespace = Namespace::new("research").unwrap();
+    let other = JobSpec { priority: 51, namespace, gang: true, ..plain.clone() };
+    assert_eq!(plain.hash(0), other.hash(0));
+    let changes = JobSpec::changes(Some(&plain), &other);
+    let after: Vec<_> =
+        changes.iter().map(|c| (c.path.as_str(), c.after.as_deref().unwrap())).collect();
+    assert_eq!(after, [("gang", "true"), ("namespace", "\"research\""), ("priority", "51")]);
+}
+
+#[test]
+fn impossible_priorities_namespaces_and_gangs_are_refused() {
+    let refused = |top: &str| {
+        let text = format!("name = \"a\"\n{top}\n[task]\ncommand = [\"/bin/true\"]\n");
+        parse(&text).unwrap_err().to_string()
+    };
+    for (top, said) in [
+        ("priority = 0", "1 to 100"),
+        ("priority = 101", "1 to 100"),
+        ("priority = \"high\"", "1 to 100"),
+        ("namespace = \"A b\"", "is not a namespace"),
+        ("gang = 1", "true or false"),
+        ("gang = true\ntype = \"system\"", "leave gang out"),
+        ("gang = true\nguarantee = \"at-most-one\"", "leave one of the two out"),
+        ("gang = true\ncount = 1025", "1024"),
+    ] {
+        let error = refused(top);
+        assert!(error.contains(said), "{top}: {error}");
+    }
+}
+
+#[test]
 fn the_guarantee_is_part_of_what_an_allocation_depends_on() {
     let least = parse(SMALLEST).unwrap();
     let most = JobSpec { guarantee: Guarantee::AtMostOne, ..least.clone() };
@@ -101,7 +143,7 @@ fn the_pinned_example_says_what_it_means() {
 
 #[test]
 fn every_example_survives_json_and_postcard() {
-    for text in [WEB, NODE_EXPORTER, PINNED, SMALLEST] {
+    for text in [WEB, NODE_EXPORTER, PINNED, TRAINING, SMALLEST] {
         let spec = parse(text).unwrap();
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<JobSpec>(&json).unwrap(), spec);
