@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use fabric::id::{AllocId, JobName, NodeId};
 use fabric::job::{
-    CpuRequest, JobKind, JobSpec, NumaPolicy, Placement, Resources, Restart, Sandbox, Smt, Task,
-    Update,
+    Affinity, CpuRequest, JobKind, JobSpec, NumaPolicy, Placement, Resources, Restart, Sandbox,
+    Smt, Task, Update,
 };
 use fabric::placement::{Fleet, Placer};
 use fabric::topology::{Core, Device, Enforced, NodeInfo, NumaNode, Topology};
@@ -138,6 +138,7 @@ fn shared() -> JobSpec {
             stop_signal: "SIGTERM".into(),
             stop_timeout: Duration::from_secs(10),
             sandbox: Sandbox::default(),
+            arch: BTreeMap::new(),
         },
         resources: Resources {
             cpu: CpuRequest::Shared { millis: 1000, hard: false },
@@ -177,8 +178,8 @@ fn particular() -> JobSpec {
     let mut spec = pinned();
     let condition = |text: &str| text.parse().expect("a condition");
     spec.placement.constraints = vec![condition("labels.rack != \"r1\"")];
-    spec.placement.affinity = vec![condition("labels.rack == \"r2\"")];
-    spec.placement.spread = Some("labels.rack".parse().expect("an attribute"));
+    spec.placement.affinity = vec![Affinity::new(condition("labels.rack == \"r2\""))];
+    spec.placement.spread = vec!["labels.rack".parse().expect("an attribute")];
     spec
 }
 

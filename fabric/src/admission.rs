@@ -6,7 +6,8 @@
 //! - **Exclusive cores** are whole physical cores: every hardware thread of a core must be free. With
 //!   `smt = "share"` they are single hardware threads, taken from cores that are broken up already as
 //!   long as there are any. Cores come from as few memory nodes and caches as possible, and among
-//!   those that hold all of them from the fullest, so that large holes stay.
+//!   those that hold all of them from the fullest, of equal ones that of the fullest socket, so that
+//!   large holes stay. What no memory node holds comes from one socket if that is possible.
 //! - **Shared CPU** is time on the CPUs that nobody holds. The sum of what was promised never exceeds
 //!   what these CPUs have, so an exclusive claim may not shrink the pool below it, nor take the pool's
 //!   last CPU while anybody uses it.
@@ -26,8 +27,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api;
 use crate::claim::Claim;
 use crate::cpuset::CpuSet;
-use crate::id::AllocId;
-use crate::job::JobSpec;
+use crate::id::{AllocId, JobName};
+use crate::job::{CpuRequest, JobSpec};
 use crate::resources::Rejection;
 use crate::topology::Topology;
 
@@ -55,9 +56,10 @@ pub struct Ledger {
     cpus: CpuSet,
     /// Free hardware threads of each core.
     cores: Vec<u16>,
-    /// Of each cache, of each memory node, and in all.
+    /// Of each cache, of each memory node, of each socket, and in all.
     caches: Vec<Count>,
     nodes: Vec<Count>,
+    sockets: Vec<Count>,
     total: Count,
     /// Bytes bound to each memory node, and in all. Wide, because claims come from other nodes too.
     bound: Vec<u128>,
@@ -183,6 +185,7 @@ impl Ledger {
             cores: Vec::new(),
             caches: Vec::new(),
             nodes: Vec::new(),
+            sockets: Vec::new(),
             total: Count::default(),
             bound: Vec::new(),
             memory: 0,
@@ -268,6 +271,23 @@ impl Ledger {
     /// What `alloc` holds.
     pub fn claim(&self, alloc: &AllocId) -> Option<&Claim> {
         self.claims.get(alloc)
+    }
+
+    /// Free cores (with `smt = "share"`: hardware threads) that would be left of the hole that the job's
+    /// exclusive ones come from: the least of any memory node that holds all of them, and of a whole
+    /// machine that they are spread over. `None`: it asks for no exclusive ones, or they are not free.
+    pub(crate) fn cores_left_over(&self, spec: &JobSpec) -> Option<u32> {
+        let CpuRequest::Exclusive { cores, smt } = spec.resources.cpu else { return None };
+        let wanted = u32::from(cores);
+        let left = |count: &Count| count.of(smt).checked_sub(wanted);
+        self.nodes.iter().filter_map(left).min().or_else(|| left(&self.total))
+    }
+
+    /// Whether any allocation of `job` holds a claim.
+    pub fn holds_job(&self, job: &JobName) -> bool {
+        let first = AllocId::new(job.clone(), 0, 0);
+        let next = self.claims.range(first..).next();
+        next.is_some_and(|(alloc, _)| alloc.slot.job == *job)
     }
 
     /// Every claim that is held, by allocation.
@@ -512,7 +532,14 @@ impl Ledger {
         *free = if to_free { *free + 1 } else { *free - 1 };
         let is_whole = *free == all;
         let (cache, node) = (usize::from(core.cache), usize::from(core.node));
-        for count in [&mut self.caches[cache], &mut self.nodes[node], &mut self.total] {
+        let socket = usize::from(self.layout.nodes[node].socket);
+        let counts = [
+            &mut self.caches[cache],
+            &mut self.nodes[node],
+            &mut self.sockets[socket],
+            &mut self.total,
+        ];
+        for count in counts {
             count.threads = if to_free { count.threads + 1 } else { count.threads - 1 };
             if is_whole && !was_whole {
                 count.whole += 1;
@@ -535,10 +562,18 @@ impl Ledger {
         self.cores = self.layout.cores.iter().map(layout::Core::thread_count).collect();
         self.caches = vec![Count::default(); self.layout.caches.len()];
         self.nodes = vec![Count::default(); self.layout.nodes.len()];
+        self.sockets = vec![Count::default(); usize::from(self.layout.sockets)];
         self.total = Count::default();
         for core in &self.layout.cores {
             let (cache, node) = (usize::from(core.cache), usize::from(core.node));
-            for count in [&mut self.caches[cache], &mut self.nodes[node], &mut self.total] {
+            let socket = usize::from(self.layout.nodes[node].socket);
+            let counts = [
+                &mut self.caches[cache],
+                &mut self.nodes[node],
+                &mut self.sockets[socket],
+                &mut self.total,
+            ];
+            for count in counts {
                 count.whole += 1;
                 count.whole_threads += u32::from(core.thread_count());
                 count.threads += u32::from(core.thread_count());

@@ -32,6 +32,8 @@ pub enum Attribute {
     Numa,
     /// A label; a node that lacks it matches only `!=`.
     Label(String),
+    /// Number of devices of a class that are given to the fabric, in use or not.
+    Devices(String),
 }
 
 /// How an attribute is compared.
@@ -69,7 +71,7 @@ pub enum ConstraintError {
     #[error("{0:?} compares nothing: write ATTRIBUTE == \"VALUE\" (or != < <= > >=)")]
     NoOperator(String),
     /// Not an attribute.
-    #[error("a node has no attribute {name:?}{}", suggestion.as_ref().map(|s| format!(": did you mean {s:?}?")).unwrap_or_else(|| ": use name, arch, kernel, os, version, executor, cores, memory, numa or labels.NAME".into()))]
+    #[error("a node has no attribute {name:?}{}", suggestion.as_ref().map(|s| format!(": did you mean {s:?}?")).unwrap_or_else(|| ": use name, arch, kernel, os, version, executor, cores, memory, numa, labels.NAME or devices.CLASS".into()))]
     NoSuchAttribute {
         /// What was written.
         name: String,
@@ -79,6 +81,11 @@ pub enum ConstraintError {
     /// A label's name that no node can have.
     #[error("{0:?} is not the name of a label: use letters, digits, '-', '_', '.' and '/'")]
     NotALabel(String),
+    /// A class that no device can have.
+    #[error(
+        "{0:?} is not a class of devices: use lower-case letters, digits and '-', as in devices.gpu"
+    )]
+    NotAClass(String),
     /// A value that could be read in two ways.
     #[error(
         "{0:?} is not one value: put text with spaces in quotes, and write one condition for each item of the list"
@@ -120,11 +127,18 @@ impl Attribute {
             Attribute::Memory => Cow::Owned(node.topology.memory.to_string()),
             Attribute::Numa => Cow::Owned(node.topology.numa.len().to_string()),
             Attribute::Label(label) => Cow::Borrowed(node.labels.get(label)?.as_str()),
+            Attribute::Devices(class) => {
+                let devices = node.topology.devices.iter();
+                Cow::Owned(devices.filter(|device| device.class == *class).count().to_string())
+            }
         })
     }
 
     fn is_number(&self) -> bool {
-        matches!(self, Attribute::Cores | Attribute::Memory | Attribute::Numa)
+        matches!(
+            self,
+            Attribute::Cores | Attribute::Memory | Attribute::Numa | Attribute::Devices(_)
+        )
     }
 }
 
@@ -140,6 +154,13 @@ impl FromStr for Attribute {
                 Err(ConstraintError::NotALabel(shorten(label)))
             };
         }
+        if let Some(class) = text.strip_prefix("devices.") {
+            return if is_device_class(class) {
+                Ok(Attribute::Devices(class.into()))
+            } else {
+                Err(ConstraintError::NotAClass(shorten(class)))
+            };
+        }
         if let Some((_, attribute)) = PLAIN.iter().find(|(name, _)| *name == text) {
             return Ok(attribute.clone());
         }
@@ -152,6 +173,7 @@ impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Attribute::Label(label) => write!(f, "labels.{label}"),
+            Attribute::Devices(class) => write!(f, "devices.{class}"),
             plain => {
                 let known = PLAIN.iter().find(|(_, attribute)| attribute == plain);
                 f.write_str(known.map_or("?", |(name, _)| name))
@@ -259,6 +281,13 @@ const VALUE_BYTES_MAX: usize = 253;
 fn is_label(name: &str) -> bool {
     (1..=VALUE_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
+}
+
+/// Whether a class of devices can be called that: `gpu`, `tty`.
+pub(crate) fn is_device_class(class: &str) -> bool {
+    class.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+        && class.len() <= 32
+        && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn shorten(text: &str) -> String {

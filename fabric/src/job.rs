@@ -5,10 +5,10 @@
 //! enters the table, whichever way it came.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::constraint::{Attribute, Constraint};
 use crate::id::{JobName, Namespace};
 use crate::limits;
 
@@ -17,9 +17,11 @@ pub mod duration;
 mod item;
 mod parse;
 pub mod placeholder;
+mod placement;
 mod validate;
 
 pub use parse::{ParseError, nearest, parse, parse_bytes, parse_with};
+pub use placement::{Affinity, Placement, Strategy};
 pub use validate::SpecError;
 
 /// A job as the user wrote it.
@@ -98,6 +100,26 @@ pub struct Task {
     pub stop_timeout: Duration,
     /// What the sandbox keeps from it.
     pub sandbox: Sandbox,
+    /// What is different on machines of one architecture, by the name that `uname -m` has for it. A task
+    /// whose own command is empty runs on these architectures only.
+    #[serde(default)]
+    pub arch: BTreeMap<String, TaskVariant>,
+}
+
+/// What a task has instead on one architecture. What is empty here is the task's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskVariant {
+    /// Program and arguments, all of them.
+    pub command: Vec<String>,
+    /// Variables that are added, or that replace those with the same name.
+    pub env: BTreeMap<String, String>,
+    /// User to run as.
+    pub user: Option<String>,
+    /// Directory to start in.
+    pub working_dir: Option<String>,
+    /// Files that are added, or that replace those with the same path.
+    pub files: Vec<TaskFile>,
 }
 
 /// A file that the task sees, read-only.
@@ -283,30 +305,6 @@ pub enum Check {
     },
 }
 
-/// Where allocations may run, and where they are better off.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placement {
-    /// All must hold.
-    pub constraints: Vec<Constraint>,
-    /// Each that holds makes a node better.
-    pub affinity: Vec<Constraint>,
-    /// Spread slots evenly over the values of this attribute.
-    pub spread: Option<Attribute>,
-    /// What a good node is, among those that fit.
-    pub strategy: Strategy,
-}
-
-/// What a good node is, among those that fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// The one with the most left: work spreads out.
-    #[default]
-    LeastLoaded,
-    /// The one with the least left: large holes stay for large work.
-    BestFit,
-}
-
 /// How a new version replaces an old one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
@@ -371,7 +369,29 @@ impl Task {
             stop_signal: "SIGTERM".into(),
             stop_timeout: Duration::from_secs(10),
             sandbox: Sandbox::default(),
+            arch: BTreeMap::new(),
         }
+    }
+
+    /// Whether there is a command for machines of this architecture.
+    pub fn runs_on(&self, arch: &str) -> bool {
+        !self.command.is_empty()
+            || self.arch.get(arch).is_some_and(|variant| !variant.command.is_empty())
+    }
+
+    /// The task as machines of this architecture run it.
+    pub fn on_arch(&self, arch: &str) -> Cow<'_, Task> {
+        let Some(variant) = self.arch.get(arch) else { return Cow::Borrowed(self) };
+        let mut task = Task { arch: BTreeMap::new(), ..self.clone() };
+        if !variant.command.is_empty() {
+            task.command.clone_from(&variant.command);
+        }
+        task.env.extend(variant.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        task.user = variant.user.clone().or(task.user);
+        task.working_dir = variant.working_dir.clone().or(task.working_dir);
+        task.files.retain(|file| variant.files.iter().all(|other| other.path != file.path));
+        task.files.extend(variant.files.iter().cloned());
+        Cow::Owned(task)
     }
 }
 

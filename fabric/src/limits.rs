@@ -44,6 +44,8 @@ pub const JOB_FILE_BYTES_MAX: usize = 90 << 10;
 const _: () = assert!(2 * JOB_FILE_BYTES_MAX + (8 << 10) <= ENTRY_BYTES_MAX);
 /// Items in any list of a job file.
 pub const JOB_LIST_MAX: usize = 256;
+/// Attributes that the slots of one job spread over, one within the other: region, room, rack, node.
+pub const SPREAD_LEVELS_MAX: usize = 4;
 /// Bytes of memory or swap of one allocation: sums over all of them cannot overflow.
 pub const JOB_MEMORY_BYTES_MAX: u64 = 1 << 50;
 const _: () = assert!(JOB_MEMORY_BYTES_MAX.checked_mul(ALLOCS_PER_NODE_MAX as u64).is_some());

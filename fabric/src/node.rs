@@ -180,7 +180,8 @@ impl Node {
             gossip: Gossip::default(),
             fleet: Fleet::default(),
             stock: Stock::default(),
-            supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger),
+            supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger)
+                .on_arch(&config.info.topology.arch),
             coordinator: Coordinator::default(),
             appointments: Appointments::default(),
             duties: Duties::default(),

@@ -5,10 +5,12 @@
 //! 1. **Candidates** are looked at in a random order: all of them in a small fleet, in a large one until
 //!    [`SAMPLE`] of them may fit, and, for a job that spreads, one of them is where it has the fewest
 //!    slots. A walk that finds fewer has seen every node, so a job that fits anywhere is never refused.
-//! 2. **Scores**, each outweighing the next: few slots of the job with the same value of the `spread`
-//!    attribute; few slots of the job on the node; affinities that hold; leaving nodes with rare
-//!    devices to those who need them; one memory node for `numa = "prefer"`; and the strategy, over
-//!    the node's scarcest resource.
+//! 2. **The order**, each point outweighing the next: few slots of the job with the same value of the
+//!    first `spread` attribute, then with the same values of the first two, and so on; few slots of
+//!    the job on the node; the weights of affinities that hold; leaving nodes with rare devices to
+//!    those who need them; one memory node for `numa = "prefer"`; and the strategy: over the node's
+//!    scarcest resource, or, for the best fit of exclusive cores, over what is left of the memory
+//!    node's hole that they come from.
 //! 3. **The choice** is random among the best few, the closer to the best the likelier: coordinators
 //!    with the same view do not all run to the same node.
 //! 4. **[`Candidate::check`]** has the last word, with the same function that the node itself uses.
@@ -22,9 +24,11 @@ use rand::{Rng, RngExt};
 
 use crate::admission::Ledger;
 use crate::claim::Claim;
+use crate::constraint::Constraint;
 use crate::id::NodeId;
 use crate::io::Verdict;
 use crate::job::JobSpec;
+use crate::limits::SPREAD_LEVELS_MAX;
 use crate::resources::Rejection;
 use crate::topology::NodeInfo;
 
@@ -35,7 +39,7 @@ mod tests;
 mod walk;
 
 pub use fleet::{Candidate, Fleet};
-use score::{LOAD, Needs, Standing};
+use score::{Crowd, LOAD, Needs, Standing, shown};
 use walk::Walk;
 
 /// Fleets up to this size are looked at as a whole.
@@ -60,13 +64,29 @@ pub fn check(spec: &JobSpec, info: &NodeInfo, ledger: &Ledger) -> Result<Claim, 
     if let Some(reason) = &info.impaired {
         return Err(Rejection::Impaired { reason: reason.clone() });
     }
+    check_kind(spec, info)?;
+    if let Some(job) = spec.placement.anti_affinity.iter().find(|job| ledger.holds_job(job)) {
+        return Err(Rejection::AntiAffinity { job: job.to_string() });
+    }
+    ledger.admit(spec)
+}
+
+/// Whether what a node is, whatever it has left, suits the job.
+pub(crate) fn check_kind(spec: &JobSpec, info: &NodeInfo) -> Result<(), Rejection> {
+    if !spec.task.runs_on(&info.topology.arch) {
+        let commands = spec.task.arch.iter().filter(|(_, variant)| !variant.command.is_empty());
+        return Err(Rejection::Architecture {
+            actual: info.topology.arch.clone(),
+            tasks: commands.map(|(arch, _)| arch.clone()).collect(),
+        });
+    }
     if let Some(constraint) = spec.placement.constraints.iter().find(|c| !c.holds(info)) {
         return Err(Rejection::Constraint {
             constraint: constraint.to_string(),
             actual: constraint.attribute().of(info).map(|actual| actual.into_owned()),
         });
     }
-    ledger.admit(spec)
+    Ok(())
 }
 
 /// Where an allocation should go.
@@ -94,9 +114,10 @@ pub struct Placer<'s> {
     taken: BTreeMap<NodeId, u32>,
     taken_at: BTreeMap<usize, u32>,
     arrangement: u64,
-    /// Values of the spread attribute; nodes without it have the empty value in common.
-    values: BTreeMap<String, usize>,
-    /// By index in `values`.
+    /// The group of each value within the group above it; nodes without the attribute have the empty
+    /// value in common.
+    values: BTreeMap<(u32, String), u32>,
+    /// Of all levels of the spread.
     groups: Vec<Group>,
     /// Whether every node of a large fleet was asked for its value.
     values_known: bool,
@@ -107,31 +128,37 @@ pub struct Placer<'s> {
     ranked: Vec<Ranked>,
 }
 
-/// The nodes with one value of the spread attribute.
+/// The nodes with the same values on the first few levels of the spread.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     /// Slots of the job on them.
     slots: u32,
-    /// None of them can take one more.
+    /// On the last level: none of them can take one more.
     is_exhausted: bool,
+    /// How many levels it is about, and the groups that it lies in, level by level, itself last.
+    levels: u8,
+    path: [u32; SPREAD_LEVELS_MAX],
 }
 
-/// A node that may fit. Ordered by score.
+/// A node that may fit.
 #[derive(Clone, Copy, Debug)]
 struct Ranked {
+    /// Less is better, before all else.
+    crowd: Crowd,
     score: i64,
     index: usize,
-    /// Slots of the job in its group.
-    in_group: u32,
 }
+
+/// Where a node stands in the order; `None` for one that cannot take it.
+type Place = Option<(Crowd, Reverse<i64>)>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Memo {
     /// Of the row that this was found out from; 0 is none.
     version: u32,
     constraints_hold: bool,
-    affinities: u16,
-    /// Index into `groups`.
+    affinity: i32,
+    /// The group on the last level.
     group: u32,
 }
 
@@ -151,13 +178,19 @@ impl<'s> Placer<'s> {
             memo: Vec::new(),
             is_particular: !placement.constraints.is_empty()
                 || !placement.affinity.is_empty()
-                || placement.spread.is_some(),
+                || !placement.spread.is_empty()
+                || spec.task.command.is_empty(),
             ranked: Vec::new(),
         };
         for (node, &slots) in taken {
             placer.took(fleet, node, slots);
         }
         placer
+    }
+
+    /// The job whose slots it places.
+    pub fn spec(&self) -> &'s JobSpec {
+        self.spec
     }
 
     /// Takes note that so many more slots of the job are on `node`.
@@ -169,9 +202,12 @@ impl<'s> Placer<'s> {
         *self.taken.entry(*node).or_default() += slots;
         let Some(index) = fleet.index_of(node) else { return };
         *self.taken_at.entry(index).or_default() += slots;
-        if self.spec.placement.spread.is_some() {
+        if !self.spec.placement.spread.is_empty() {
             let group = self.memo(fleet, index).group;
-            self.groups[group as usize].slots += slots;
+            let group = self.groups[group as usize];
+            for &outer in &group.path[..usize::from(group.levels)] {
+                self.groups[outer as usize].slots += slots;
+            }
         }
     }
 
@@ -185,7 +221,7 @@ impl<'s> Placer<'s> {
         random: &mut R,
     ) -> Option<Choice> {
         self.arrange(fleet);
-        let spreads = self.spec.placement.spread.is_some();
+        let spreads = !self.spec.placement.spread.is_empty();
         let (sample, mut walk) = if fleet.len() <= SCAN_NODES {
             (usize::MAX, Walk::in_order(fleet.len()))
         } else {
@@ -198,8 +234,10 @@ impl<'s> Placer<'s> {
             self.values_known = true;
         }
         // Spreading needs a node of the group with the fewest slots, wherever it is.
-        let open = self.groups.iter().filter(|group| !group.is_exhausted);
-        let fewest = open.map(|group| group.slots).min().unwrap_or(0);
+        let levels = self.spec.placement.spread.len();
+        let last = |group: &&Group| usize::from(group.levels) == levels && !group.is_exhausted;
+        let open = self.groups.iter().filter(last);
+        let fewest = open.map(|group| self.crowd(group)).min().unwrap_or_default();
         let scarce = fleet.scarce_classes();
         let mut ranked = std::mem::take(&mut self.ranked);
         ranked.clear();
@@ -208,20 +246,20 @@ impl<'s> Placer<'s> {
             while ranked.len() < sample || spreads && in_smallest == 0 {
                 let Some(index) = walk.next() else { break };
                 if let Some(rated) = self.rate(fleet, index, scarce, avoid) {
-                    in_smallest += u32::from(rated.in_group <= fewest);
+                    in_smallest += u32::from(rated.crowd <= fewest);
                     ranked.push(rated);
                 }
             }
-            ranked.sort_unstable_by_key(|ranked| (Reverse(ranked.score), ranked.index));
+            ranked.sort_unstable_by_key(|node| (node.crowd, Reverse(node.score), node.index));
             let Some(chosen) = draw(&ranked, random) else { break None };
-            let Ranked { score, index, in_group } = ranked.remove(chosen);
-            in_smallest -= u32::from(in_group <= fewest);
+            let Ranked { crowd, score, index } = ranked.remove(chosen);
+            in_smallest -= u32::from(crowd <= fewest);
             let candidate = fleet.at(index);
             if let Ok(claim) = candidate.check(self.spec) {
-                if in_group > fewest && avoid.is_empty() {
-                    self.exhaust_below(in_group);
+                if crowd > fewest && avoid.is_empty() {
+                    self.exhaust_below(crowd);
                 }
-                break Some(Choice { node: candidate.id(), claim, score });
+                break Some(Choice { node: candidate.id(), claim, score: shown(crowd, score) });
             }
         };
         self.ranked = ranked;
@@ -231,12 +269,30 @@ impl<'s> Placer<'s> {
         choice
     }
 
+    /// The same for one node alone: `None` where that one cannot take it.
+    pub fn choose_there(
+        &mut self,
+        fleet: &Fleet,
+        node: &NodeId,
+        avoid: &[Avoid],
+    ) -> Option<Choice> {
+        self.arrange(fleet);
+        let index = fleet.index_of(node)?;
+        if avoid.iter().any(|(avoided, _)| avoided == node) {
+            return None;
+        }
+        let claim = fleet.at(index).check(self.spec).ok()?;
+        let (crowd, score) = self.rank(fleet, index, fleet.scarce_classes());
+        self.took(fleet, node, 1);
+        Some(Choice { node: *node, claim, score: shown(crowd, score) })
+    }
+
     /// What each node says to one more slot: a score or a rejection. Best first, then the rejections,
     /// by name.
     pub fn verdicts(&mut self, fleet: &Fleet, avoid: &[Avoid]) -> Vec<Verdict> {
         self.arrange(fleet);
         let scarce = fleet.scarce_classes();
-        let mut verdicts: Vec<Verdict> = (0..fleet.len())
+        let mut verdicts: Vec<(Place, Verdict)> = (0..fleet.len())
             .map(|index| {
                 let candidate = fleet.at(index);
                 let node = candidate.id();
@@ -245,19 +301,18 @@ impl<'s> Placer<'s> {
                     (Ok(_), Some(&(_, for_another))) => Err(Rejection::FailedHere { for_another }),
                     (outcome, _) => outcome,
                 };
-                let score = outcome.is_ok().then(|| {
-                    let standing = self.standing(fleet, index);
-                    self.needs.score(&fleet.glances()[index].summary, scarce, standing)
-                });
+                let rank = outcome.is_ok().then(|| self.rank(fleet, index, scarce));
+                let score = rank.map(|(crowd, score)| shown(crowd, score));
                 let name = candidate.info().map_or_else(|| node.short(), |info| info.name.clone());
-                Verdict { node, name, rejection: outcome.err(), score }
+                let place = rank.map(|(crowd, score)| (crowd, Reverse(score)));
+                (place, Verdict { node, name, rejection: outcome.err(), score })
             })
             .collect();
-        verdicts.sort_by(|a, b| {
-            let key = |v: &Verdict| (v.score.is_none(), Reverse(v.score));
-            key(a).cmp(&key(b)).then_with(|| (&a.name, a.node).cmp(&(&b.name, b.node)))
+        verdicts.sort_by(|(place_a, a), (place_b, b)| {
+            let places = (place_a.is_none(), place_a).cmp(&(place_b.is_none(), place_b));
+            places.then_with(|| (&a.name, a.node).cmp(&(&b.name, b.node)))
         });
-        verdicts
+        verdicts.into_iter().map(|(_, verdict)| verdict).collect()
     }
 
     /// The score of a node that may fit, at a glance.
@@ -277,20 +332,40 @@ impl<'s> Placer<'s> {
         if !avoid.is_empty() && avoid.iter().any(|(node, _)| *node == fleet.at(index).id()) {
             return None;
         }
-        let standing = self.standing(fleet, index);
-        let score = self.needs.score(&fleet.glances()[index].summary, scarce, standing);
-        Some(Ranked { score, index, in_group: standing.same_value })
+        let away = &self.spec.placement.anti_affinity;
+        if !away.is_empty() && away.iter().any(|job| fleet.at(index).ledger().holds_job(job)) {
+            return None;
+        }
+        let (crowd, score) = self.rank(fleet, index, scarce);
+        Some(Ranked { crowd, score, index })
     }
 
-    fn standing(&mut self, fleet: &Fleet, index: usize) -> Standing {
+    /// Where a node that may fit stands: how crowded, and how good.
+    fn rank(&mut self, fleet: &Fleet, index: usize, scarce: u32) -> (Crowd, i64) {
         let mut standing = Standing::default();
         if self.is_particular {
             let memo = self.memo(fleet, index);
-            standing.affinities = memo.affinities;
-            standing.same_value = self.groups.get(memo.group as usize).map_or(0, |g| g.slots);
+            standing.affinity = memo.affinity;
+            let group = self.groups.get(memo.group as usize);
+            standing.crowd = group.map_or_else(Crowd::default, |group| self.crowd(group));
         }
         standing.same_node = self.taken_at.get(&index).copied().unwrap_or(0);
-        standing
+        let left_over = if self.needs.minds_holes() {
+            fleet.at(index).ledger().cores_left_over(self.spec)
+        } else {
+            None
+        };
+        let summary = &fleet.glances()[index].summary;
+        (standing.crowd, self.needs.score(summary, left_over, scarce, standing))
+    }
+
+    /// Slots of the job in the group and in those that it lies in.
+    fn crowd(&self, group: &Group) -> Crowd {
+        let mut crowd = Crowd::default();
+        for (slots, &outer) in crowd.iter_mut().zip(&group.path[..usize::from(group.levels)]) {
+            *slots = self.groups[outer as usize].slots;
+        }
+        crowd
     }
 
     fn arrange(&mut self, fleet: &Fleet) {
@@ -302,10 +377,11 @@ impl<'s> Placer<'s> {
         }
     }
 
-    /// Takes note that groups with fewer slots were searched through, and have no room.
-    fn exhaust_below(&mut self, slots: u32) {
-        for group in self.groups.iter_mut().filter(|group| group.slots < slots) {
-            group.is_exhausted = true;
+    /// Takes note that less crowded groups were searched through, and have no room.
+    fn exhaust_below(&mut self, crowd: Crowd) {
+        for index in 0..self.groups.len() {
+            let is_below = self.crowd(&self.groups[index]) < crowd;
+            self.groups[index].is_exhausted |= is_below;
         }
     }
 
@@ -321,33 +397,42 @@ impl<'s> Placer<'s> {
         }
         let placement = &self.spec.placement;
         let info = fleet.at(index).info();
-        let holds = |c: &crate::constraint::Constraint| info.is_some_and(|info| c.holds(info));
+        let holds = |condition: &Constraint| info.is_some_and(|info| condition.holds(info));
+        let weights = placement.affinity.iter().filter(|affinity| holds(&affinity.condition));
         let memo = Memo {
             version,
-            constraints_hold: placement.constraints.iter().all(holds),
-            affinities: placement.affinity.iter().filter(|c| holds(c)).count() as u16,
-            group: placement.spread.as_ref().map_or(0, |attribute| {
-                let value = info.and_then(|info| attribute.of(info)).unwrap_or_default();
-                match self.values.get(&*value) {
-                    Some(group) => *group as u32,
-                    None => {
-                        let group = self.groups.len();
-                        self.values.insert(value.into_owned(), group);
-                        self.groups.push(Group::default());
-                        group as u32
-                    }
-                }
-            }),
+            constraints_hold: placement.constraints.iter().all(holds)
+                && info.is_some_and(|info| self.spec.task.runs_on(&info.topology.arch)),
+            affinity: weights.map(|affinity| i32::from(affinity.weight)).sum(),
+            group: self.group_of(info.map(|info| &**info)),
         };
         self.memo[index] = memo;
         memo
+    }
+
+    /// The group on the last level of the spread that a node belongs to.
+    fn group_of(&mut self, info: Option<&NodeInfo>) -> u32 {
+        let mut inner = Group::default();
+        let mut group = u32::MAX;
+        for attribute in &self.spec.placement.spread {
+            let value = info.and_then(|info| attribute.of(info)).unwrap_or_default();
+            let next = self.groups.len() as u32;
+            group = *self.values.entry((group, value.into_owned())).or_insert(next);
+            inner.path[usize::from(inner.levels)] = group;
+            inner.levels += 1;
+            if group == next {
+                self.groups.push(inner);
+            }
+        }
+        group
     }
 }
 
 /// The place of one of the best, the closer to the best the likelier. `ranked` is sorted.
 fn draw<R: Rng + ?Sized>(ranked: &[Ranked], random: &mut R) -> Option<usize> {
-    let best = ranked.first()?.score;
+    let Ranked { crowd, score: best, .. } = *ranked.first()?;
     let few = &ranked[..ranked.len().min(BEST)];
+    let few = &few[..few.iter().take_while(|ranked| ranked.crowd == crowd).count()];
     let weight = |ranked: &Ranked| (CLOSE - (best - ranked.score)).max(0);
     let mut point = random.random_range(0..few.iter().map(weight).sum());
     few.iter().position(|ranked| {

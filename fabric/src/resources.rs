@@ -91,6 +91,18 @@ pub enum Rejection {
         /// The lowest epoch that they may grant.
         at_least: u64,
     },
+    /// The job has a task for other architectures only.
+    Architecture {
+        /// The node's.
+        actual: String,
+        /// Those that there is a task for.
+        tasks: Vec<String>,
+    },
+    /// A job that this one stays away from has an allocation here.
+    AntiAffinity {
+        /// Its name.
+        job: String,
+    },
 }
 
 impl fmt::Display for Rejection {
@@ -130,6 +142,12 @@ impl fmt::Display for Rejection {
             Rejection::Witness => f.write_str("it is a witness: it votes and runs nothing"),
             Rejection::Epoch { at_least } => {
                 write!(f, "the voters grant this slot no epoch below {at_least}")
+            }
+            Rejection::Architecture { actual, tasks } => {
+                write!(f, "the job has no task for {actual}, only for {}", tasks.join(", "))
+            }
+            Rejection::AntiAffinity { job } => {
+                write!(f, "{job} runs here, and the job stays away from it")
             }
         }
     }

@@ -192,6 +192,8 @@ impl Locals {
 /// All allocations of this node.
 pub struct Supervisor {
     node: String,
+    /// This node's architecture: which of a job's tasks it runs.
+    arch: String,
     locals: Locals,
     ledger: Ledger,
     /// The shared CPUs as of the last tick.
@@ -212,6 +214,7 @@ impl Supervisor {
     pub fn new(now: Instant, node: String, ledger: Ledger) -> Self {
         Self {
             node,
+            arch: String::new(),
             locals: Locals::default(),
             ledger,
             shared: CpuSet::new(),
@@ -222,6 +225,11 @@ impl Supervisor {
             outputs: Vec::new(),
             accepted: Vec::new(),
         }
+    }
+
+    /// The same on a machine of this architecture.
+    pub fn on_arch(self, arch: &str) -> Self {
+        Self { arch: arch.to_owned(), ..self }
     }
 
     /// Takes back an allocation from the disk. Its unit is unknown until [`Supervisor::units_found`].
@@ -439,7 +447,8 @@ impl Supervisor {
                     {
                         local.set_healthy(now, still_healthy || local.record.spec.health.is_none());
                         let spec = &local.record.spec;
-                        let launch = launch(&self.node, local, self.ledger.shared_cpus(), spec);
+                        let launch =
+                            launch(&self.node, &self.arch, local, self.ledger.shared_cpus(), spec);
                         // Starting what is there changes nothing, but the agent learns how to check it.
                         self.outputs.push(Output::Start(Box::new(launch)));
                     }
@@ -595,14 +604,14 @@ impl Supervisor {
                     local.unit = Unit::Asked;
                     local.arm(now.at);
                     local.confined_to = shared.clone();
-                    let launch = launch(&self.node, local, shared, &local.record.spec);
+                    let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
                     self.outputs.push(Output::Start(Box::new(launch)));
                     self.changed.insert(slot.clone());
                 }
                 Unit::Asked if local.retry_at <= now.at => {
                     local.rearm(now.at);
                     local.confined_to = shared.clone();
-                    let launch = launch(&self.node, local, shared, &local.record.spec);
+                    let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
                     self.outputs.push(Output::Start(Box::new(launch)));
                 }
                 _ => {}
@@ -676,6 +685,7 @@ impl Supervisor {
 
     /// The hardware or the share of it changed.
     pub fn topology_changed(&mut self, topology: &crate::topology::Topology) {
+        self.arch.clone_from(&topology.arch);
         self.ledger.topology_changed(topology);
     }
 }
@@ -706,14 +716,15 @@ fn fresh(
     }
 }
 
-fn launch(node: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
+fn launch(node: &str, arch: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
     let claim = local.row.claim.clone();
     let cpus = if claim.cpus.is_empty() { shared } else { claim.cpus.clone() };
     let values =
         Placeholders { alloc: &local.record.alloc, node, cpus: &cpus, ports: &claim.ports };
     // A validated spec has no placeholder that cannot be filled; one that came from a newer agent
     // may, and then the command's own error is clearer than no start at all.
-    let task = spec.task.substitute(&values).unwrap_or_else(|_| spec.task.clone());
+    let task = spec.task.on_arch(arch);
+    let task = task.substitute(&values).unwrap_or_else(|_| task.clone().into_owned());
     let health = spec
         .health
         .as_ref()

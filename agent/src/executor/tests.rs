@@ -142,6 +142,7 @@ pub fn launch(job: &str, command: &[&str]) -> Launch {
             stop_signal: "SIGTERM".into(),
             stop_timeout: Duration::from_secs(10),
             sandbox: Sandbox::default(),
+            arch: BTreeMap::new(),
         },
         memory: 64 << 20,
         swap: 0,

@@ -37,6 +37,7 @@ pub fn service(name: JobName) -> JobSpec {
             stop_signal: "SIGTERM".into(),
             stop_timeout: Duration::from_secs(5),
             sandbox: Sandbox::default(),
+            arch: BTreeMap::new(),
         },
         resources: Resources {
             cpu: CpuRequest::Shared { millis: 100, hard: false },
@@ -205,7 +206,7 @@ impl Workload {
             spec.placement.constraints.push(arch);
         }
         if self.chance(4) {
-            spec.placement.spread = Some("labels.rack".parse().expect("an attribute"));
+            spec.placement.spread = vec!["labels.rack".parse().expect("an attribute")];
         }
         spec.update.max_parallel = self.random.random_range(1..=2);
         spec.update.min_healthy = Duration::from_secs(self.random.random_range(1..=5));

@@ -142,14 +142,19 @@ impl Ledger {
             let bind = self.layout.enforced.numa;
             let fits =
                 (0..self.layout.nodes.len()).filter_map(|node| self.fit_one(spec, node, bind));
-            // The fullest node that still has room; for work on shared CPUs the one with most memory.
+            // The fullest node that still has room, on the fullest socket; for work on shared CPUs
+            // the one with most memory.
             let best = fits.min_by_key(|fit| {
                 let node = fit.node.unwrap_or(0);
                 let left = match spec.resources.cpu {
                     CpuRequest::Exclusive { smt, .. } => self.nodes[node].of(smt),
                     CpuRequest::Shared { .. } => 0,
                 };
-                (left, Reverse(self.memory_free_on(node)))
+                let of_socket = match spec.resources.cpu {
+                    CpuRequest::Exclusive { smt, .. } => self.free_on_socket_of(node, smt),
+                    CpuRequest::Shared { .. } => 0,
+                };
+                (left, of_socket, Reverse(self.memory_free_on(node)))
             });
             match best {
                 Some(fit) => return Ok(fit),
@@ -318,12 +323,27 @@ impl Ledger {
         let mut of_node = |node: usize, wanted: u32| {
             let caches = &self.layout.nodes[node].caches;
             let caches = usize::from(caches.start)..usize::from(caches.end);
-            over_few(&self.caches, caches, smt, wanted, take);
+            over_few(&self.caches, caches, smt, wanted, &|_| 0, take);
         };
-        match node {
-            Some(node) => of_node(node, wanted),
-            None => over_few(&self.nodes, 0..self.nodes.len(), smt, wanted, &mut of_node),
+        if let Some(node) = node {
+            return of_node(node, wanted);
         }
+        let socket_of = |node: usize| usize::from(self.layout.nodes[node].socket);
+        let of_socket = |node: usize| self.free_on_socket_of(node, smt);
+        let nodes = 0..self.nodes.len();
+        if self.sockets.len() < 2 || nodes.clone().any(|node| self.nodes[node].of(smt) >= wanted) {
+            return over_few(&self.nodes, nodes, smt, wanted, &of_socket, &mut of_node);
+        }
+        let sockets = 0..self.sockets.len();
+        over_few(&self.sockets, sockets, smt, wanted, &|_| 0, &mut |socket, wanted| {
+            let nodes = nodes.clone().filter(|&node| socket_of(node) == socket);
+            over_few(&self.nodes, nodes, smt, wanted, &of_socket, &mut of_node);
+        });
+    }
+
+    /// What can be given away of the socket that a memory node belongs to.
+    fn free_on_socket_of(&self, node: usize, smt: Smt) -> u32 {
+        self.sockets[usize::from(self.layout.nodes[node].socket)].of(smt)
     }
 
     fn cores_of_cache(&self, cache: usize) -> Range<usize> {
@@ -371,7 +391,7 @@ impl Ledger {
 
 impl Count {
     /// What can be given away: whole cores, or single hardware threads.
-    fn of(&self, smt: Smt) -> u32 {
+    pub(super) fn of(&self, smt: Smt) -> u32 {
         match smt {
             Smt::Whole => self.whole,
             Smt::Share => self.threads,
@@ -381,12 +401,14 @@ impl Count {
 
 /// Splits `wanted` over as few of `bins[range]` as possible: a bin that holds the whole rest, and among
 /// those the fullest (for single threads: the one with most in broken cores); failing that everything
-/// in the emptiest bin, and again. There is enough in all of them together.
+/// in the emptiest bin, and again. There is enough in all of them together. Among equally full bins that
+/// hold all, the one with the least `tie`.
 fn over_few(
     bins: &[Count],
-    range: Range<usize>,
+    range: impl Iterator<Item = usize> + Clone,
     smt: Smt,
     wanted: u32,
+    tie: &dyn Fn(usize) -> u32,
     take: &mut dyn FnMut(usize, u32),
 ) {
     let mut rest = wanted;
@@ -397,7 +419,7 @@ fn over_few(
         let open = || range.clone().filter(|&bin| last.is_none_or(|last| order(bin) > last));
         let enough = open().filter(|&bin| bins[bin].of(smt) >= rest).min_by_key(|&bin| {
             let broken = if smt == Smt::Share { bins[bin].broken().min(rest) } else { 0 };
-            (Reverse(broken), bins[bin].of(smt), bin)
+            (Reverse(broken), bins[bin].of(smt), tie(bin), bin)
         });
         if let Some(bin) = enough {
             return take(bin, rest);

@@ -24,6 +24,8 @@ pub(super) struct Layout {
     pub caches: Vec<Cache>,
     /// Sorted by id.
     pub nodes: Vec<MemoryNode>,
+    /// How many sockets there are. A memory node belongs to the socket of its first core.
+    pub sockets: u16,
     /// All CPUs of all cores.
     pub cpus: CpuSet,
     pub cpu_count: u32,
@@ -58,6 +60,8 @@ pub(super) struct Cache {
 pub(super) struct MemoryNode {
     pub id: u16,
     pub memory: u64,
+    /// Index of its socket.
+    pub socket: u16,
     /// Indices of its caches.
     pub caches: Range<u16>,
 }
@@ -127,12 +131,14 @@ impl Layout {
     fn take_cores(&mut self, topology: &Topology) {
         let mut seen = CpuSet::new();
         let mut cores: Vec<(u16, u16, Vec<u16>)> = Vec::new();
+        let mut packages: BTreeMap<u16, u16> = BTreeMap::new();
         for core in &topology.cores {
             let mut cpus = core.cpus.clone();
             cpus.remove_all(&topology.housekeeping);
             cpus.remove_all(&seen);
             if !cpus.is_empty() {
                 seen.insert_all(&cpus);
+                packages.entry(core.numa).or_insert(core.package);
                 cores.push((core.numa, core.cache, cpus.iter().collect()));
             }
         }
@@ -148,6 +154,15 @@ impl Layout {
         for (numa, _, _) in &cores {
             memory.entry(*numa).or_insert(of_unknown_node);
         }
+
+        let mut sockets: Vec<u16> = packages.values().copied().collect();
+        sockets.sort_unstable();
+        sockets.dedup();
+        let socket_of = |id| {
+            let package = packages.get(&id)?;
+            sockets.binary_search(package).ok()
+        };
+        self.sockets = sockets.len().max(1) as u16;
 
         self.cpu_count = seen.len() as u32;
         self.cpus = seen;
@@ -168,6 +183,7 @@ impl Layout {
             self.nodes.push(MemoryNode {
                 id,
                 memory,
+                socket: socket_of(id).unwrap_or(0) as u16,
                 caches: first_cache..self.caches.len() as u16,
             });
         }

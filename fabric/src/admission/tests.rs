@@ -26,6 +26,7 @@ pub(crate) fn job(name: &str) -> JobSpec {
             stop_signal: "SIGTERM".into(),
             stop_timeout: Duration::from_secs(10),
             sandbox: Sandbox::default(),
+            arch: BTreeMap::new(),
         },
         resources: Resources {
             cpu: CpuRequest::Shared { millis: 0, hard: false },

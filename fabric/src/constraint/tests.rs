@@ -67,7 +67,7 @@ fn what_is_no_condition_is_refused_with_advice() {
         ("arhc == x", "a node has no attribute \"arhc\": did you mean \"arch\"?"),
         (
             "disk > 5",
-            "a node has no attribute \"disk\": use name, arch, kernel, os, version, executor, cores, memory, numa or labels.NAME",
+            "a node has no attribute \"disk\": use name, arch, kernel, os, version, executor, cores, memory, numa, labels.NAME or devices.CLASS",
         ),
         (
             "labels. == x",
@@ -77,6 +77,11 @@ fn what_is_no_condition_is_refused_with_advice() {
             "labels.a b == x",
             "\"a b\" is not the name of a label: use letters, digits, '-', '_', '.' and '/'",
         ),
+        (
+            "devices.GPU >= 1",
+            "\"GPU\" is not a class of devices: use lower-case letters, digits and '-', as in devices.gpu",
+        ),
+        ("devices.gpu >= some", "devices.gpu is a number, \"some\" is not"),
         ("cores >= many", "cores is a number, \"many\" is not"),
     ] {
         assert_eq!(text.parse::<Constraint>().unwrap_err().to_string(), message);
@@ -97,6 +102,28 @@ fn a_value_that_could_be_read_in_two_ways_is_refused() {
     ] {
         let error = text.parse::<Constraint>().expect_err(text);
         assert!(matches!(error, ConstraintError::NotAValue(_)), "{text}: {error}");
+    }
+}
+
+#[test]
+fn devices_are_counted_by_class() {
+    let mut node = node();
+    let device = |number: u32, class: &str| crate::topology::Device {
+        path: format!("/dev/d{number}"),
+        class: class.into(),
+        ..Default::default()
+    };
+    node.topology.devices = vec![device(0, "gpu"), device(1, "tty"), device(2, "gpu")];
+    for (text, holds) in [
+        ("devices.gpu >= 2", true),
+        ("devices.gpu > 2", false),
+        ("devices.tty == 1", true),
+        ("devices.video == 0", true),
+        ("devices.video != 0", false),
+    ] {
+        let constraint: Constraint = text.parse().unwrap();
+        assert_eq!(constraint.holds(&node), holds, "{text}");
+        assert_eq!(constraint.to_string().parse(), Ok(constraint), "{text}");
     }
 }
 

@@ -128,6 +128,14 @@ impl<'r> Item<'r> {
         self.place.error(self.at, format!("{}: {message}", self.path))
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
+    pub(super) fn is_section(&self) -> bool {
+        self.value.is_table()
+    }
+
     pub(super) fn string(&self) -> Result<&'r str, ParseError> {
         self.value.as_str().ok_or_else(|| self.expected("text in quotes"))
     }

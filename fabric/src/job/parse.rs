@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+mod placement;
+
 use super::item::{Item, Place, Section};
 use super::{
     Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart,
-    Sandbox, Smt, Strategy, Task, TaskFile, Update,
+    Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
 };
 use crate::id::{JobName, Namespace};
 use crate::limits;
@@ -63,8 +65,6 @@ pub fn parse_with(
 const NUMA: [(&str, NumaPolicy); 3] =
     [("none", NumaPolicy::None), ("prefer", NumaPolicy::Prefer), ("require", NumaPolicy::Require)];
 const SMT: [(&str, Smt); 2] = [("whole", Smt::Whole), ("share", Smt::Share)];
-const STRATEGIES: [(&str, Strategy); 2] =
-    [("least-loaded", Strategy::LeastLoaded), ("best-fit", Strategy::BestFit)];
 const GUARANTEES: [(&str, Guarantee); 2] =
     [("at-least", Guarantee::AtLeast), ("at-most-one", Guarantee::AtMostOne)];
 const KINDS: [(&str, JobKind); 2] = [("service", JobKind::Service), ("system", JobKind::System)];
@@ -107,13 +107,18 @@ fn job(
         "stop_signal",
         "stop_timeout",
         "sandbox",
+        "arch",
     ])?;
-    let command = section
-        .required(
-            "command",
-            "the program and its arguments, as in command = [\"/usr/bin/sleep\", \"60\"]",
-        )?
-        .strings()?;
+    let command = match section.item("command") {
+        // There may be one for each architecture instead.
+        None if section.item("arch").is_some() => Vec::new(),
+        _ => section
+            .required(
+                "command",
+                "the program and its arguments, as in command = [\"/usr/bin/sleep\", \"60\"]",
+            )?
+            .strings()?,
+    };
     let mut spec = JobSpec::service(name, command);
     if let Some(item) = root.item("type") {
         spec.kind = item.choice(&KINDS)?;
@@ -145,7 +150,7 @@ fn job(
         spec.health = Some(health(&item.section()?, &spec.ports)?);
     }
     if let Some(item) = root.item("placement") {
-        placement(&item.section()?, &mut spec)?;
+        placement::placement(&item.section()?, &mut spec.placement)?;
     }
     if let Some(item) = root.item("update") {
         update(&item.section()?, &mut spec.update)?;
@@ -161,22 +166,14 @@ fn task(
     task: &mut Task,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<(), ParseError> {
-    if let Some(item) = section.item("env") {
-        for item in item.section()?.items() {
-            task.env.insert(item.key().into(), item.string()?.into());
-        }
-    }
+    task.env = env(section)?;
     if let Some(item) = section.item("user") {
         task.user = Some(item.string()?.into());
     }
     if let Some(item) = section.item("working_dir") {
         task.working_dir = Some(item.string()?.into());
     }
-    if let Some(item) = section.item("files") {
-        for item in item.list()? {
-            task.files.push(file(&item.section()?, read_file)?);
-        }
-    }
+    task.files = files(section, read_file)?;
     if let Some(item) = section.item("stop_signal") {
         task.stop_signal = item.string()?.into();
     }
@@ -186,7 +183,47 @@ fn task(
     if let Some(item) = section.item("sandbox") {
         sandbox(&item, &mut task.sandbox)?;
     }
+    if let Some(item) = section.item("arch") {
+        for item in item.section()?.items() {
+            let variant = variant(&item.section()?, read_file)?;
+            task.arch.insert(item.key().into(), variant);
+        }
+    }
     Ok(())
+}
+
+/// What a task has instead on one architecture.
+fn variant(
+    section: &Section<'_>,
+    read_file: &mut dyn FnMut(&str) -> Result<String, String>,
+) -> Result<TaskVariant, ParseError> {
+    section.only(&["command", "env", "user", "working_dir", "files"])?;
+    let text = |key| section.item(key).map(|item| item.string().map(str::to_owned)).transpose();
+    Ok(TaskVariant {
+        command: section
+            .item("command")
+            .map(|item| item.strings())
+            .transpose()?
+            .unwrap_or_default(),
+        env: env(section)?,
+        user: text("user")?,
+        working_dir: text("working_dir")?,
+        files: files(section, read_file)?,
+    })
+}
+
+fn env(section: &Section<'_>) -> Result<BTreeMap<String, String>, ParseError> {
+    let Some(item) = section.item("env") else { return Ok(BTreeMap::new()) };
+    let items = item.section()?.items();
+    items.iter().map(|item| Ok((item.key().into(), item.string()?.into()))).collect()
+}
+
+fn files(
+    section: &Section<'_>,
+    read_file: &mut dyn FnMut(&str) -> Result<String, String>,
+) -> Result<Vec<TaskFile>, ParseError> {
+    let Some(item) = section.item("files") else { return Ok(Vec::new()) };
+    item.list()?.iter().map(|item| file(&item.section()?, read_file)).collect()
 }
 
 fn file(
@@ -392,27 +429,6 @@ fn checked_port(
         (None, []) => Err(check.error("the job has no port to check: add [[port]] with a name")),
         (None, _) => Err(section.missing("port", "the name of the port to check")),
     }
-}
-
-fn placement(section: &Section<'_>, spec: &mut JobSpec) -> Result<(), ParseError> {
-    section.only(&["constraints", "affinity", "spread", "strategy"])?;
-    for (key, field) in [
-        ("constraints", &mut spec.placement.constraints),
-        ("affinity", &mut spec.placement.affinity),
-    ] {
-        if let Some(item) = section.item(key) {
-            for item in item.list()? {
-                field.push(item.string()?.parse().map_err(|error| item.error(error))?);
-            }
-        }
-    }
-    if let Some(item) = section.item("spread") {
-        spec.placement.spread = Some(item.string()?.parse().map_err(|error| item.error(error))?);
-    }
-    if let Some(item) = section.item("strategy") {
-        spec.placement.strategy = item.choice(&STRATEGIES)?;
-    }
-    Ok(())
 }
 
 fn update(section: &Section<'_>, update: &mut Update) -> Result<(), ParseError> {

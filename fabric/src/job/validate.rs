@@ -1,9 +1,13 @@
 //! What holds for every spec that enters the table, whichever way it came.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::placeholder;
-use super::{Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Task, nearest};
+use super::{
+    Affinity, Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Task, TaskFile, nearest,
+};
+use crate::constraint::is_device_class;
 use crate::limits;
 
 /// Why a spec is refused. Nothing was changed.
@@ -69,6 +73,16 @@ const CAPABILITIES: [&str; 41] = [
 
 /// RFC 6335, section 5.1: the longest service name.
 const PORT_NAME_CHARS_MAX: usize = 15;
+/// What people call an architecture, and what `uname -m` says.
+const ARCHITECTURE_NICKNAMES: [(&str, &str); 5] = [
+    ("amd64", "x86_64"),
+    ("x86-64", "x86_64"),
+    ("x64", "x86_64"),
+    ("arm64", "aarch64"),
+    ("armhf", "armv7l"),
+];
+/// Longest name of an architecture: utsname(2) has no room for more.
+const ARCHITECTURE_CHARS_MAX: usize = 64;
 /// Longest name of a user: utmp(5) has no room for more.
 const USER_CHARS_MAX: usize = 31;
 
@@ -178,43 +192,16 @@ impl JobSpec {
     }
 
     fn validate_task(&self, task: &Task) -> Checked {
-        self.validate_command("task.command", &task.command)?;
-        bounded("task.env", task.env.len())?;
-        for (name, value) in &task.env {
-            let path = || format!("task.env.{}", shown(name));
-            let mut bytes = name.bytes();
-            let fine = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-                && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            ensure(fine, path, || {
-                "not the name of a variable: use letters, digits and '_', a letter first".into()
-            })?;
-            ensure(!name.starts_with("WEFT_"), path, || {
-                "names that begin with WEFT_ are set by weft itself".into()
-            })?;
-            self.validate_text(path, value)?;
+        if !task.command.is_empty() || task.arch.is_empty() {
+            self.validate_command("task.command", &task.command)?;
         }
-        if let Some(user) = &task.user {
-            let mut bytes = user.bytes();
-            let named = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-                && bytes.all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-                && user.len() <= USER_CHARS_MAX;
-            ensure(named || user.parse::<u32>().is_ok(), "task.user", || {
-                format!("{:?} is neither the name of a user nor a number", shown(user))
-            })?;
-        }
+        self.validate_env("task", &task.env)?;
+        validate_user("task", task.user.as_deref())?;
         if let Some(directory) = &task.working_dir {
             absolute("task.working_dir", directory)?;
         }
-        bounded("task.files", task.files.len())?;
-        for (index, file) in task.files.iter().enumerate() {
-            let path = || format!("task.files[{index}].path");
-            absolute(path, &file.path)?;
-            ensure(!file.path.ends_with('/'), path, || {
-                "names a directory: add a file name".into()
-            })?;
-            let twice = task.files[..index].iter().any(|other| other.path == file.path);
-            ensure(!twice, path, || format!("{} is there twice", shown(&file.path)))?;
-        }
+        validate_files("task", &task.files)?;
+        self.validate_arch(task)?;
         ensure(SIGNALS.contains(&task.stop_signal.as_str()), "task.stop_signal", || {
             let signal = &task.stop_signal;
             let upper = signal.to_uppercase();
@@ -271,6 +258,56 @@ impl JobSpec {
             )?;
         }
         in_range("task.sandbox.tasks_max", sandbox.tasks_max, 1, limits::TASKS_MAX)
+    }
+
+    fn validate_arch(&self, task: &Task) -> Checked {
+        bounded("task.arch", task.arch.len())?;
+        for (arch, variant) in &task.arch {
+            let at = format!("task.arch.{}", shown(arch));
+            if let Some((_, right)) = ARCHITECTURE_NICKNAMES.iter().find(|(name, _)| name == arch) {
+                return ensure(false, at.as_str(), || format!("the kernel calls it {right:?}"));
+            }
+            let fine = (1..=ARCHITECTURE_CHARS_MAX).contains(&arch.len())
+                && arch.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+            ensure(fine, at.as_str(), || {
+                "is not an architecture: write what `uname -m` says there, as in x86_64 or aarch64"
+                    .into()
+            })?;
+            let command = format!("{at}.command");
+            ensure(
+                !task.command.is_empty() || !variant.command.is_empty(),
+                command.as_str(),
+                || "is missing, and task.command too: name a program in one of them".into(),
+            )?;
+            if !variant.command.is_empty() {
+                self.validate_command(&command, &variant.command)?;
+            }
+            self.validate_env(&at, &variant.env)?;
+            validate_user(&at, variant.user.as_deref())?;
+            if let Some(directory) = &variant.working_dir {
+                absolute(|| format!("{at}.working_dir"), directory)?;
+            }
+            validate_files(&at, &variant.files)?;
+        }
+        Ok(())
+    }
+
+    fn validate_env(&self, at: &str, env: &BTreeMap<String, String>) -> Checked {
+        bounded(&format!("{at}.env"), env.len())?;
+        for (name, value) in env {
+            let path = || format!("{at}.env.{}", shown(name));
+            let mut bytes = name.bytes();
+            let fine = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+                && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            ensure(fine, path, || {
+                "not the name of a variable: use letters, digits and '_', a letter first".into()
+            })?;
+            ensure(!name.starts_with("WEFT_"), path, || {
+                "names that begin with WEFT_ are set by weft itself".into()
+            })?;
+            self.validate_text(path, value)?;
+        }
+        Ok(())
     }
 
     fn validate_resources(&self) -> Checked {
@@ -356,8 +393,39 @@ impl JobSpec {
     }
 
     fn validate_placement(&self) -> Checked {
-        bounded("placement.constraints", self.placement.constraints.len())?;
-        bounded("placement.affinity", self.placement.affinity.len())
+        let placement = &self.placement;
+        bounded("placement.constraints", placement.constraints.len())?;
+        bounded("placement.affinity", placement.affinity.len())?;
+        for (index, affinity) in placement.affinity.iter().enumerate() {
+            let path = || format!("placement.affinity[{index}].weight");
+            in_range(path, affinity.weight, -Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX)?;
+        }
+        bounded("placement.anti_affinity", placement.anti_affinity.len())?;
+        let levels = &placement.spread;
+        ensure(levels.len() <= limits::SPREAD_LEVELS_MAX, "placement.spread", || {
+            format!("has {} levels, {} are allowed", levels.len(), limits::SPREAD_LEVELS_MAX)
+        })?;
+        for (index, level) in levels.iter().enumerate() {
+            ensure(
+                !levels[..index].contains(level),
+                || format!("placement.spread[{index}]"),
+                || {
+                    format!(
+                        "{level} is there twice: within one value of it there is nothing to spread"
+                    )
+                },
+            )?;
+        }
+        if self.kind == JobKind::System {
+            for (path, is_there) in
+                [("placement.spread", !levels.is_empty()), ("placement.sticky", placement.sticky)]
+            {
+                ensure(!is_there, path, || {
+                    "a system job runs on every node that matches: leave it out".into()
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn validate_times(&self) -> Checked {
@@ -429,6 +497,31 @@ impl JobSpec {
     }
 }
 
+fn validate_user(at: &str, user: Option<&str>) -> Checked {
+    let Some(user) = user else { return Ok(()) };
+    let mut bytes = user.bytes();
+    let named = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+        && user.len() <= USER_CHARS_MAX;
+    ensure(
+        named || user.parse::<u32>().is_ok(),
+        || format!("{at}.user"),
+        || format!("{:?} is neither the name of a user nor a number", shown(user)),
+    )
+}
+
+fn validate_files(at: &str, files: &[TaskFile]) -> Checked {
+    bounded(&format!("{at}.files"), files.len())?;
+    for (index, file) in files.iter().enumerate() {
+        let path = || format!("{at}.files[{index}].path");
+        absolute(path, &file.path)?;
+        ensure(!file.path.ends_with('/'), path, || "names a directory: add a file name".into())?;
+        let twice = files[..index].iter().any(|other| other.path == file.path);
+        ensure(!twice, path, || format!("{} is there twice", shown(&file.path)))?;
+    }
+    Ok(())
+}
+
 /// A path that is written out only when there is something to say about it.
 trait Path {
     fn text(&self) -> String;
@@ -494,11 +587,7 @@ fn is_device_request(device: &str) -> bool {
     let mut parts = device.split(':');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some("usb" | "pci"), Some(vendor), Some(product), None) => hex(vendor) && hex(product),
-        (Some(class), None, None, None) => {
-            class.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
-                && class.len() <= 32
-                && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        }
+        (Some(class), None, None, None) => is_device_class(class),
         _ => false,
     }
 }

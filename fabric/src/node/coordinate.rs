@@ -394,7 +394,11 @@ impl Node {
             return false;
         }
         let avoid = self.avoided(now, &slot.id);
-        let Some(choice) = placer.choose(&self.fleet, &avoid, &mut self.rng) else {
+        let is_empty = slot.current.is_empty() && slot.outdated.is_empty();
+        let home = if is_empty { self.home_of(placer.spec(), &slot.id) } else { None };
+        let back = home.and_then(|home| placer.choose_there(&self.fleet, &home, &avoid));
+        let choice = back.or_else(|| placer.choose(&self.fleet, &avoid, &mut self.rng));
+        let Some(choice) = choice else {
             self.coordinator.unplaceable.insert(slot.id.clone());
             return false;
         };
@@ -407,6 +411,12 @@ impl Node {
         self.coordinator.proposals.insert(slot.id.clone(), proposal);
         self.send(choice.node, Message::Propose { alloc, job: job.clone() });
         true
+    }
+
+    /// The node that had a slot of a sticky job last: what the slot wrote is there.
+    pub(super) fn home_of(&self, spec: &JobSpec, slot: &SlotId) -> Option<NodeId> {
+        let rows = || self.table.allocs_in(slot).map(|(_, node, row, _)| (row.epoch, node));
+        if spec.placement.sticky { rows().max().map(|(_, node)| node) } else { None }
     }
 
     /// Nodes to stay away from for a slot: those where it failed for good a short time ago, and those

@@ -255,7 +255,7 @@ impl Node {
     fn matching_nodes(&self, spec: &JobSpec) -> u32 {
         let matches = |node: &NodeId| {
             self.table.node(node).is_some_and(|info| {
-                !info.draining && spec.placement.constraints.iter().all(|c| c.holds(info))
+                !info.draining && crate::placement::check_kind(spec, info).is_ok()
             })
         };
         self.table.roster().filter(|(node, _)| self.is_up(node) && matches(node)).count() as u32
@@ -357,7 +357,10 @@ impl Node {
             }
             let action = if here.is_some() { SlotAction::Replace } else { SlotAction::Start };
             let slot = SlotId { job: spec.name.clone(), index };
-            let choice = placer.choose(&fleet, &self.avoided(now, &slot), &mut rng);
+            let avoid = self.avoided(now, &slot);
+            let home = self.home_of(spec, &slot);
+            let back = home.and_then(|home| placer.choose_there(&fleet, &home, &avoid));
+            let choice = back.or_else(|| placer.choose(&fleet, &avoid, &mut rng));
             let node = choice.map(|choice| {
                 let alloc = AllocId { slot, epoch: u64::MAX };
                 fleet.propose(&choice.node, &alloc, choice.claim);

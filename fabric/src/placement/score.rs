@@ -2,7 +2,8 @@
 
 use super::fleet::Glance;
 use crate::admission::{Summary, mib, name_bit};
-use crate::job::{CpuRequest, JobSpec, NumaPolicy, Smt, Strategy};
+use crate::job::{Affinity, CpuRequest, JobSpec, NumaPolicy, Smt, Strategy};
+use crate::limits;
 
 // The parts of a score. Each outweighs everything below it: how full a node is decides among nodes that
 // are equally good for what the user asked for.
@@ -13,19 +14,30 @@ pub(super) const LOAD: i64 = 10_000;
 const ONE_MEMORY_NODE: i64 = 2 * LOAD;
 /// The node has free devices of a class that few nodes have, and the job needs none.
 const SCARCE_DEVICES: i64 = -4 * LOAD;
-/// One affinity of the job holds.
+/// An affinity of the job holds: for each unit of its weight.
 const AFFINITY: i64 = 8 * LOAD;
 /// One slot of the job is on the node already.
-const SAME_NODE: i64 = -4096 * LOAD;
-/// One slot of the job is on a node with the same value of the attribute to spread over.
-const SAME_VALUE: i64 = -(1 << 14) * 4096 * LOAD;
+const SAME_NODE: i64 = -(1 << 19) * LOAD;
+/// How much one more slot beside others on a level counts in the number that is shown. The order of
+/// nodes goes level by level and does not depend on it.
+const SHOWN_LEVEL: [i64; limits::SPREAD_LEVELS_MAX] =
+    [SAME_NODE << 12, SAME_NODE << 9, SAME_NODE << 6, SAME_NODE << 3];
 
 // The weights stay apart, and the sum stays a number.
-const _: () = assert!(
-    AFFINITY * crate::limits::JOB_LIST_MAX as i64 - SCARCE_DEVICES + ONE_MEMORY_NODE + LOAD
-        < -SAME_NODE
-);
-const _: () = assert!(crate::limits::COUNT_MAX as i64 <= i64::MAX / (-SAME_VALUE * 2));
+const AFFINITIES: i64 = AFFINITY * Affinity::WEIGHT_MAX as i64 * limits::JOB_LIST_MAX as i64;
+const _: () = assert!(2 * AFFINITIES - SCARCE_DEVICES + ONE_MEMORY_NODE + LOAD < -SAME_NODE);
+const _: () = assert!(limits::COUNT_MAX as i64 <= i64::MAX / (-SHOWN_LEVEL[0] * 2));
+
+/// Slots of the job with the same value, level by level, the first level first: fewer is better.
+pub(super) type Crowd = [u32; limits::SPREAD_LEVELS_MAX];
+
+/// The order of nodes in one number, for people: levels far apart could be, but hardly are, out of it.
+pub(super) fn shown(crowd: Crowd, score: i64) -> i64 {
+    let levels = crowd.iter().zip(SHOWN_LEVEL);
+    levels.fold(score, |sum, (slots, level)| {
+        sum.saturating_add(i64::from(*slots).saturating_mul(level))
+    })
+}
 
 /// What a job needs, as numbers in the units of [`Summary`].
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +57,10 @@ pub(super) struct Needs {
 pub(super) struct Standing {
     /// Slots of the job on the node.
     pub same_node: u32,
-    /// Slots of the job that share the node's value of the spread attribute.
-    pub same_value: u32,
-    /// Affinities that hold.
-    pub affinities: u16,
+    /// Slots of the job that share the node's values of the attributes to spread over.
+    pub crowd: Crowd,
+    /// Sum of the weights of affinities that hold.
+    pub affinity: i32,
 }
 
 impl Needs {
@@ -103,8 +115,20 @@ impl Needs {
             && self.memory_mib <= node.memory_of_one_node_mib
     }
 
-    /// How good a node is; more is better.
-    pub fn score(&self, node: &Summary, scarce_classes: u32, standing: Standing) -> i64 {
+    /// Whether the score needs [`Ledger::cores_left_over`].
+    pub fn minds_holes(&self) -> bool {
+        self.is_exclusive && self.strategy == Strategy::BestFit
+    }
+
+    /// How good a node is, among those that are equally crowded; more is better. `left_over`: what
+    /// [`Ledger::cores_left_over`] says, where [`Needs::minds_holes`].
+    pub fn score(
+        &self,
+        node: &Summary,
+        left_over: Option<u32>,
+        scarce_classes: u32,
+        standing: Standing,
+    ) -> i64 {
         let millis = u64::from(self.cpus(node)) * 1000 + u64::from(self.shared_millis);
         let cpu = share(u64::from(node.cpu_millis_used) + millis, node.cpu_millis_total);
         let memory = u64::from(node.memory_used_mib) + u64::from(self.memory_mib);
@@ -112,6 +136,12 @@ impl Needs {
         let load = cpu.max(memory);
         let mut score = match self.strategy {
             Strategy::LeastLoaded => LOAD - load,
+            // A hole that is filled exactly is best. Of large ones it matters little which is opened,
+            // so the steps get smaller, and the fuller machine counts instead.
+            Strategy::BestFit if self.is_exclusive => {
+                let hole = left_over.map_or(0, |left| LOAD * 8 / 10 / (1 + i64::from(left)));
+                hole + load * 2 / 10
+            }
             Strategy::BestFit => load,
         };
         if self.numa == NumaPolicy::Prefer && self.fits_one_memory_node(node) {
@@ -120,10 +150,7 @@ impl Needs {
         if self.device_names == 0 && node.device_classes & scarce_classes != 0 {
             score += SCARCE_DEVICES;
         }
-        score
-            + i64::from(standing.affinities) * AFFINITY
-            + i64::from(standing.same_node) * SAME_NODE
-            + i64::from(standing.same_value) * SAME_VALUE
+        score + i64::from(standing.affinity) * AFFINITY + i64::from(standing.same_node) * SAME_NODE
     }
 }
 

@@ -9,8 +9,10 @@ use crate::admission::properties::any_spec;
 use crate::admission::tests::{GIB, alloc, device, job, machine, pinned, shared};
 use crate::constraint::Constraint;
 use crate::id::AllocId;
-use crate::job::{NumaPolicy, Port, Strategy as PlacementStrategy};
+use crate::job::{Affinity, NumaPolicy, Port, Strategy as PlacementStrategy};
 use crate::topology::{Enforced, Topology};
+
+mod wishes;
 
 fn node(number: u32) -> NodeId {
     let mut id = [0; 32];
@@ -224,7 +226,7 @@ fn affinity_draws_and_does_not_force() {
     // Even a full node beats an empty one without the affinity.
     fleet.hold(node(1), &alloc(9), &Claim { shared_millis: 7000, ..Claim::default() });
     let mut spec = shared(500, 0);
-    spec.placement.affinity = vec![constraint("labels.disk == \"ssd\"")];
+    spec.placement.affinity = vec![Affinity::new(constraint("labels.disk == \"ssd\""))];
     let mut placer = Placer::new(&fleet, &spec, &BTreeMap::new());
     let mut random = random(1);
     assert_eq!(place(&mut fleet, &mut placer, 0, &mut random), node(1));
@@ -392,7 +394,7 @@ fn slots_spread_to_values_that_few_nodes_have() {
     let mut fleet = fleet((0..2000).map(|number| labelled(number, "rack", rack(number))));
     fleet.hold(node(17), &alloc(99), &Claim { shared_millis: 8000, ..Claim::default() });
     let mut spec = shared(5000, 0);
-    spec.placement.spread = Some("labels.rack".parse().unwrap());
+    spec.placement.spread = vec!["labels.rack".parse().unwrap()];
     let mut placer = Placer::new(&fleet, &spec, &BTreeMap::new());
     let mut random = random(1);
     let mut in_r2 = Vec::new();
@@ -431,7 +433,7 @@ proptest! {
     ) {
         let mut fleet = fleet((0..nodes).map(|n| labelled(n, "rack", &format!("r{}", n % values))));
         let mut spec = shared(10, 0);
-        spec.placement.spread = by_label.then(|| "labels.rack".parse().unwrap());
+        spec.placement.spread = by_label.then(|| "labels.rack".parse().unwrap()).into_iter().collect();
         let mut placer = Placer::new(&fleet, &spec, &BTreeMap::new());
         let mut random = random(seed);
         let mut by_node: BTreeMap<NodeId, u32> = fleet.iter().map(|n| (n.id(), 0)).collect();

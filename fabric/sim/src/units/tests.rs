@@ -18,6 +18,7 @@ fn launch(behaves: &str) -> Launch {
         stop_signal: "SIGTERM".into(),
         stop_timeout: Duration::from_secs(7),
         sandbox: Sandbox::default(),
+        arch: BTreeMap::new(),
     };
     Launch {
         alloc: AllocId::new(JobName::new("web").unwrap(), 0, 1),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod placed;
+
 const WEB: &str = include_str!("../../../../docs/examples/web.toml");
 const NODE_EXPORTER: &str = include_str!("../../../../docs/examples/node-exporter.toml");
 const PINNED: &str = include_str!("../../../../docs/examples/pinned.toml");
@@ -36,7 +38,7 @@ fn the_web_example_says_what_it_means() {
     assert_eq!(spec.ports, [Port { name: "http".into(), fixed: None }]);
     let health = spec.health.unwrap();
     assert_eq!(health.check, Check::Http { path: "/".into(), port: "http".into() });
-    assert_eq!(spec.placement.spread.unwrap().to_string(), "arch");
+    assert_eq!(spec.placement.spread[0].to_string(), "arch");
     assert_eq!(spec.update, Update::default());
     assert_eq!(spec.restart, Restart::default());
 }
@@ -135,7 +137,7 @@ fn the_pinned_example_says_what_it_means() {
     assert_eq!(spec.resources.numa, NumaPolicy::Require);
     assert_eq!(spec.resources.hugepages, BTreeMap::from([(2048, 16)]));
     assert_eq!(spec.resources.devices, ["/dev/pps0"]);
-    assert_eq!(spec.placement.strategy, Strategy::BestFit);
+    assert_eq!(spec.placement.strategy, crate::job::Strategy::BestFit);
     assert_eq!(spec.placement.constraints.len(), 4);
     assert_eq!(spec.task.user.as_deref(), Some("root"));
     assert!(matches!(spec.health.unwrap().check, Check::Command { .. }));
@@ -208,7 +210,7 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
         (
             "env.A = \"x\"\nenvironment = 3",
             (5, 1),
-            "unknown key task.environment: known are command, env, user, working_dir, files, stop_signal, stop_timeout, sandbox",
+            "unknown key task.environment: known are command, env, user, working_dir, files, stop_signal, stop_timeout, sandbox, arch",
         ),
         ("sandbox.homes = true", (4, 9), "unknown key task.sandbox.homes: did you mean home?"),
         (
@@ -421,6 +423,42 @@ fn wrong_values_say_what_was_expected() {
             (9, 10),
             "port[1].static: two ports have the same number",
         ),
+        (
+            "[placement]\naffinity = [{ weight = 3 }]",
+            (5, 13),
+            "placement.affinity[0].if is missing: a condition, as in if = \"labels.disk == ssd\"",
+        ),
+        (
+            "[placement]\naffinity = [{ if = \"os == a\", weight = 101 }]",
+            (5, 40),
+            "placement.affinity[0].weight: 101 is out of range: a whole number from -100 to 100",
+        ),
+        (
+            "[placement]\nspread = [\"name\", \"arch\", \"name\"]",
+            (5, 27),
+            "placement.spread[2]: name is there twice: within one value of it there is nothing to spread",
+        ),
+        (
+            "[placement]\nspread = [\"name\", \"arch\", \"os\", \"kernel\", \"version\"]",
+            (5, 10),
+            "placement.spread: has 5 levels, 4 are allowed",
+        ),
+        (
+            "[placement]\nanti_affinity = [\"Db\"]",
+            (5, 18),
+            "placement.anti_affinity[0]: \"Db\" is not a job name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
+        ),
+        ("[task.arch.arm64]", (4, 12), "task.arch.arm64: the kernel calls it \"aarch64\""),
+        (
+            "[task.arch.aarch64]\nsandbox = { home = true }",
+            (5, 1),
+            "unknown key task.arch.aarch64.sandbox: known are command, env, user, working_dir, files",
+        ),
+        (
+            "[task.arch.aarch64]\nenv = { WEFT_X = \"1\" }",
+            (5, 18),
+            "task.arch.aarch64.env.WEFT_X: names that begin with WEFT_ are set by weft itself",
+        ),
         ("[port]\nname = \"a\"", (4, 2), "port: expected a list in [ ], found a section"),
         (
             "[health]\ninterval = \"2s\"",
@@ -461,7 +499,7 @@ fn wrong_values_say_what_was_expected() {
         (
             "[placement]\nspread = \"lables.rack\"",
             (5, 10),
-            "placement.spread: a node has no attribute \"lables.rack\": use name, arch, kernel, os, version, executor, cores, memory, numa or labels.NAME",
+            "placement.spread: a node has no attribute \"lables.rack\": use name, arch, kernel, os, version, executor, cores, memory, numa, labels.NAME or devices.CLASS",
         ),
         (
             "[placement]\nstrategy = \"bestfit\"",
