@@ -580,6 +580,7 @@ fn bare_launch(alloc: &AllocId, run: u32) -> Launch {
             stop_signal: "SIGTERM".into(),
             stop_timeout: Duration::ZERO,
             sandbox: Default::default(),
+            arch: Default::default(),
         },
         memory: 0,
         swap: 0,

@@ -23,6 +23,7 @@ fn launch(check: Check) -> Launch {
             stop_signal: "SIGTERM".into(),
             stop_timeout: interval,
             sandbox: Default::default(),
+            arch: Default::default(),
         },
         memory: 0,
         swap: 0,
