@@ -3,9 +3,13 @@
 # all is there. Says what it installs, and why. `setup.sh bench` adds what the benchmarks measure beside.
 set -euo pipefail
 
-# Program, Debian package, what for.
+# Program or file, Debian package, what for.
 needed='
 cc               gcc                build: the linker
+make             make               build: libbpf
+pkg-config       pkg-config         build: libbpf
+clang            clang              build: eBPF probes; without it weft reads procfs
+/usr/include/libelf.h libelf-dev    build: libbpf, with zlib
 ip               iproute2           demo, tests: network namespaces
 nft              nftables           tests: a network that loses packets
 nsenter          util-linux         demo, tests: machines out of namespaces
@@ -26,6 +30,7 @@ serf             serf               bench: the same measured beside it
 missing=() why=()
 while read -r program package reason; do
     [ -n "$program" ] || continue
+    [[ $program != /* || ! -e $program ]] || continue
     PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null && continue
     missing+=("$package")
     why+=("  $package  ($program; $reason)")

@@ -1,0 +1,109 @@
+//! Cgroups by the number that the kernel knows them by.
+
+use crate::limits::CGROUP_FOLDERS_MAX;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The number of a cgroup in the hierarchy of version 2: the inode of its folder, and systemd's
+/// `ControlGroupId`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CgroupId(pub u64);
+
+impl CgroupId {
+    /// Stands for all cgroups that have no row of their own: those that are gone, and those beyond the bound.
+    pub const OTHER: Self = Self(0);
+}
+
+impl fmt::Display for CgroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OTHER => write!(f, "other"),
+            Self(id) => write!(f, "{id}"),
+        }
+    }
+}
+
+/// Which cgroups there are, and what their folders are called.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    root: Option<PathBuf>,
+    folders: BTreeMap<CgroupId, PathBuf>,
+    /// The folders were walked through since the last [`refresh`](Self::refresh).
+    walked: bool,
+}
+
+impl Cgroups {
+    /// Of this machine's version 2 hierarchy, unified or hybrid. Without one nothing is known, and nothing
+    /// counts as gone.
+    pub fn new() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self { root: mount_point(&mounts), ..Self::default() }
+    }
+
+    /// Where the hierarchy is mounted.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    /// The folder of a cgroup that is known to exist, relative to [`root`](Self::root).
+    pub fn folder(&self, id: CgroupId) -> Option<&Path> {
+        self.folders.get(&id).and_then(|folder| folder.strip_prefix(self.root.as_ref()?).ok())
+    }
+
+    /// Allows for one more walk through the folders: what is asked next is about now.
+    pub(crate) fn refresh(&mut self) {
+        self.walked = false;
+    }
+
+    /// Whether the cgroup still exists.
+    pub(crate) fn exists(&mut self, id: CgroupId) -> bool {
+        let Some(root) = self.root.clone() else { return true };
+        if self.folders.get(&id).is_some_and(|folder| inode(folder) == Some(id)) {
+            return true;
+        }
+        if !self.walked {
+            self.walked = true;
+            self.folders = walk(&root);
+        }
+        self.folders.contains_key(&id)
+    }
+}
+
+/// Where a version 2 hierarchy is mounted, from the text of `/proc/self/mountinfo` (proc(5)): the fields after
+/// a lone hyphen begin with the type. Spaces in names are written as `\040`.
+fn mount_point(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let folder = mount.split(' ').nth(4)?;
+        (kind.split(' ').next() == Some("cgroup2")).then(|| folder.replace("\\040", " ").into())
+    })
+}
+
+fn inode(folder: &Path) -> Option<CgroupId> {
+    fs::metadata(folder).ok().map(|metadata| CgroupId(metadata.ino()))
+}
+
+fn walk(root: &Path) -> BTreeMap<CgroupId, PathBuf> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        if found.len() == CGROUP_FOLDERS_MAX {
+            break;
+        }
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(entry.path());
+            }
+        }
+        if let Some(id) = inode(&folder) {
+            found.insert(id, folder);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! Every bound of this crate, with its unit and its reason.
+
+/// Cgroups that have rows of their own in each table; further ones are counted as `other`. A node of 200
+/// allocations has some 300 cgroups. A row costs 4 KiB a CPU where there is a histogram, and only once used.
+pub const CGROUPS_MAX: u32 = 1024;
+
+/// Pairs of a cgroup and a peer that retransmissions are counted for; further ones are counted as `other`.
+pub const PEERS_MAX: u32 = 1024;
+
+/// Connections that one reading looks at, in the order of the kernel's hash table: 64 bytes each while it
+/// reads. More than that are not averaged any better.
+pub const CONNECTIONS_MAX: usize = 65_536;
+
+/// Folders that a search for a cgroup's name walks through. Far above what the tables hold.
+pub const CGROUP_FOLDERS_MAX: usize = 16_384;
+
+/// Bytes of what libbpf says about a failed load that are kept: the verifier's log can be megabytes, its last
+/// lines say why.
+pub const SAID_MAX: usize = 2048;
+
+const _: () = assert!(CGROUP_FOLDERS_MAX > CGROUPS_MAX as usize);

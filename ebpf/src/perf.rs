@@ -1,0 +1,51 @@
+//! The kernel's software events, on every CPU.
+
+use crate::hooks::Hooks;
+use crate::status::Status;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// How often an event is sampled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Every {
+    /// Each time that it has happened so often.
+    Times(u64),
+}
+
+/// Opens a software event (`PERF_COUNT_SW_*`, perf_event_open(2)) on every CPU that is online.
+pub(crate) fn on_every_cpu(event: u64, every: Every) -> Result<Vec<OwnedFd>, Status> {
+    const PERF_TYPE_SOFTWARE: u32 = 1;
+    // SAFETY: plain numbers: all zero asks for nothing.
+    let mut attributes: libbpf_sys::perf_event_attr = unsafe { mem::zeroed() };
+    attributes.type_ = PERF_TYPE_SOFTWARE;
+    attributes.size = mem::size_of_val(&attributes) as u32;
+    attributes.config = event;
+    let Every::Times(period) = every;
+    attributes.__bindgen_anon_1.sample_period = period;
+    let mut events = Vec::new();
+    for cpu in 0..crate::kernel::possible_cpus() as libc::c_long {
+        // SAFETY: the attributes live through the call, and the kernel only reads them.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                &attributes,
+                -1 as libc::c_long,
+                cpu,
+                -1 as libc::c_long,
+                libbpf_sys::PERF_FLAG_FD_CLOEXEC as libc::c_long,
+            )
+        };
+        match (fd, std::io::Error::last_os_error()) {
+            // SAFETY: the call has just given us this descriptor.
+            (0.., _) => events.push(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            (_, error) if error.raw_os_error() == Some(libc::ENODEV) => {} // not online
+            (_, error) => return Err(Status::Unsupported(format!("perf_event_open: {error}"))),
+        }
+    }
+    Ok(events)
+}
+
+/// Has the program run at each sample. The program's link keeps the event.
+pub(crate) fn attach(hooks: &mut Hooks, program: &str, event: OwnedFd) -> Result<(), Status> {
+    hooks.attach_as(program, |program| program.attach_perf_event(event.as_raw_fd()))
+}

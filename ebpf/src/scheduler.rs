@@ -1,0 +1,60 @@
+//! Run-queue latency, time on and off CPU, context switches.
+//!
+//! - Hooks in: `tp_btf/sched_wakeup`, `sched_wakeup_new`, `sched_switch`, `sched_process_fork`; `iter/task` once;
+//!   a `raw_tp` program run on each CPU before a reading.
+//! - Metrics out, by cgroup: [`Scheduling`].
+
+mod metrics;
+
+pub use metrics::Scheduling;
+
+use crate::cgroup::{CgroupId, Cgroups};
+use crate::hooks::{Hooks, object};
+use crate::kernel::Kernel;
+use crate::status::Status;
+use crate::table::Table;
+use libbpf_rs::Iter;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+const SWITCHING: [&str; 4] =
+    ["sched_process_fork", "sched_wakeup", "sched_wakeup_new", "sched_switch"];
+
+pub(crate) struct Scheduler {
+    pub(crate) hooks: Hooks,
+    cgroups: Table<1>,
+}
+
+impl Scheduler {
+    pub(crate) fn load(kernel: &Kernel, cgroups_max: u32) -> Result<Self, Status> {
+        kernel.require(&SWITCHING)?;
+        let programs = [&SWITCHING[..], &["adopt", "settle"]].concat();
+        let mut hooks = Hooks::load(object!("scheduler"), &programs, &[("cgroups", cgroups_max)])?;
+        let cgroups = Table::new(&hooks, "cgroups", &[[CgroupId::OTHER.0]])?;
+        // Forks first: a thread is then either seen to be made, or there to be adopted.
+        hooks.attach(&SWITCHING[..1])?;
+        adopt(&hooks)?;
+        hooks.attach(&SWITCHING[1..])?;
+        Ok(Self { hooks, cgroups })
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        live: &mut Cgroups,
+    ) -> Result<BTreeMap<CgroupId, Scheduling>, libbpf_rs::Error> {
+        self.hooks.run_on_every_cpu("settle");
+        let rows = self.cgroups.read(live)?;
+        Ok(rows.into_iter().map(|([id], row)| (CgroupId(id), Scheduling::from_row(&row))).collect())
+    }
+}
+
+/// Gives every thread that there is its timestamps.
+fn adopt(hooks: &Hooks) -> Result<(), Status> {
+    let link = hooks
+        .attach_with("adopt", |program| program.attach_iter_with_opts(libbpf_rs::IterOpts::None))?;
+    let mut nothing = Vec::new();
+    Iter::new(&link)
+        .and_then(|mut threads| Ok(threads.read_to_end(&mut nothing)?))
+        .map(drop)
+        .map_err(|error| Status::refused("looking at the threads there are", &error, ""))
+}

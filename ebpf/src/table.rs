@@ -1,0 +1,90 @@
+//! Tables of counters: rows of `u64` words by keys of `u64` words, a copy for every CPU.
+
+use crate::cgroup::{CgroupId, Cgroups};
+use crate::hooks::Hooks;
+use crate::status::Status;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use std::collections::BTreeMap;
+
+/// A table with keys of `KEY` words, the first of which is the cgroup.
+///
+/// Invariant: the sum over all rows never falls. What a cgroup that is gone has used is added to the row
+/// `other`, before its own row is taken out of the kernel.
+pub(crate) struct Table<const KEY: usize> {
+    map: MapHandle,
+    folded: BTreeMap<[u64; KEY], Vec<u64>>,
+}
+
+impl<const KEY: usize> Table<KEY> {
+    /// The table of this name, with a row `other` for each of these keys.
+    pub(crate) fn new(hooks: &Hooks, name: &str, others: &[[u64; KEY]]) -> Result<Self, Status> {
+        let map = hooks.map(name)?;
+        debug_assert_eq!(map.key_size() as usize, KEY * 8, "{name}");
+        debug_assert_eq!(map.value_size() % 8, 0, "{name}");
+        let zero = vec![vec![0; map.value_size() as usize]; crate::kernel::possible_cpus()];
+        for other in others {
+            map.update_percpu(&bytes(other), &zero, MapFlags::ANY)
+                .map_err(|error| Status::refused(name, &error, ""))?;
+        }
+        Ok(Self { map, folded: BTreeMap::new() })
+    }
+
+    /// All rows, summed over CPUs.
+    pub(crate) fn read(
+        &mut self,
+        cgroups: &mut Cgroups,
+    ) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+        let mut rows = BTreeMap::new();
+        for key in self.map.keys().collect::<Vec<_>>() {
+            let Some(copies) = self.map.lookup_percpu(&key, MapFlags::ANY)? else { continue };
+            let mut row = Vec::new();
+            for copy in &copies {
+                add(&mut row, words(copy));
+            }
+            let key_words = array(&key);
+            let id = CgroupId(key_words[0]);
+            if id == CgroupId::OTHER || cgroups.exists(id) {
+                rows.insert(key_words, row);
+            } else {
+                let mut other = key_words;
+                other[0] = CgroupId::OTHER.0;
+                add(self.folded.entry(self.bounded(other)).or_default(), row);
+                self.map.delete(&key)?;
+            }
+        }
+        for (key, row) in &self.folded {
+            add(rows.entry(*key).or_default(), row.iter().copied());
+        }
+        Ok(rows)
+    }
+
+    /// What is folded is bounded like the table that it comes from.
+    fn bounded(&self, key: [u64; KEY]) -> [u64; KEY] {
+        let full = self.folded.len() >= self.map.max_entries() as usize;
+        if full && !self.folded.contains_key(&key) { [0; KEY] } else { key }
+    }
+}
+
+fn add(sum: &mut Vec<u64>, row: impl IntoIterator<Item = u64>) {
+    for (place, word) in row.into_iter().enumerate() {
+        match sum.get_mut(place) {
+            Some(total) => *total += word,
+            None => sum.push(word),
+        }
+    }
+}
+
+fn bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// The words of bytes that the kernel wrote.
+pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")))
+}
+
+fn array<const LENGTH: usize>(bytes: &[u8]) -> [u64; LENGTH] {
+    let mut array = [0; LENGTH];
+    array.iter_mut().zip(words(bytes)).for_each(|(place, word)| *place = word);
+    array
+}

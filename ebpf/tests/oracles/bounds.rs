@@ -1,0 +1,104 @@
+//! What is bounded, what is gone, and what is not allowed.
+
+use crate::unit::{Unit, only, probes, skipped};
+use ebpf::{CgroupId, Config, Probe, Probes, Source, Status};
+use std::process::Command;
+
+#[test]
+fn a_cgroup_that_is_gone_is_counted_as_other() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Processes)) else { return };
+    let Some(unit) = Unit::new(&probes, "gone") else { return };
+    let id = unit.id();
+    let process = {
+        let mut process = unit.process("start processes");
+        process.run();
+        process
+    };
+    let before = probes.read().processes.expect("running").rows;
+    assert_eq!(before[&id].programs, 25);
+    assert_eq!(probes.cgroups().folder(id).map(|folder| folder.components().count()), Some(1));
+    drop(process);
+    drop(unit);
+    for _ in 0..2 {
+        let after = probes.read().processes.expect("running").rows;
+        assert!(!after.contains_key(&id), "its row is gone");
+        let grown = after[&CgroupId::OTHER].programs - before[&CgroupId::OTHER].programs;
+        assert!(grown >= 25, "what it did is not: other has grown by {grown}");
+    }
+    assert!(probes.cgroups().folder(id).is_none());
+}
+
+#[test]
+fn cgroups_beyond_the_bound_are_counted_as_other() {
+    let config = Config { cgroups_max: 3, ..only(Probe::Processes) };
+    let Some((mut probes, _alone)) = probes(&config) else { return };
+    let Some(units) = ["a", "b", "c", "d", "e"]
+        .map(|name| Unit::new(&probes, name))
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+    else {
+        return;
+    };
+    for unit in &units {
+        unit.process("start processes").run();
+    }
+    let rows = probes.read().processes.expect("running").rows;
+    assert_eq!(rows.len(), 3, "with the row for the others");
+    let counted: u64 = rows.values().map(|row| row.programs).sum();
+    assert!(counted >= 25 * 5, "nothing is lost: {counted}");
+}
+
+/// Everything but the measuring of the probes' own cost works with the three capabilities of the agent's
+/// service; without them each probe says what is missing.
+#[test]
+fn three_capabilities_are_enough() {
+    let Some((_probes, _alone)) = probes(&Config::default()) else { return };
+    let with = |capabilities: &str| {
+        let output = Command::new("setpriv")
+            .args(["--bounding-set", capabilities, "--"])
+            .arg(std::env::current_exe().expect("we run"))
+            .args(["bounds::status_of_all_probes", "--exact", "--ignored", "--nocapture"])
+            .output()
+            .expect("util-linux is installed");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let said = with("-all,+bpf,+perfmon,+net_admin");
+    assert_eq!(said.matches(": running").count(), Probe::ALL.len(), "{said}");
+    assert!(said.contains("cost: unknown: Operation not permitted"), "{said}");
+    let said = with("-all,+net_admin");
+    let refusals = said.matches("unsupported: loading eBPF programs needs CAP_PERFMON, CAP_BPF");
+    assert_eq!(refusals.count(), Probe::ALL.len(), "{said}");
+    assert!(said.contains("scheduler: nothing read"), "{said}");
+}
+
+/// Not a test: what `three_capabilities_are_enough` starts with fewer of them.
+#[test]
+#[ignore = "started by another test"]
+fn status_of_all_probes() {
+    let mut probes = Probes::load(&Config::default());
+    for (probe, status) in probes.status() {
+        println!("{probe}: {status}");
+    }
+    let readings = probes.read();
+    match readings.scheduler {
+        Some(scheduler) => assert_eq!(scheduler.source, Source::Bpf),
+        None => println!("scheduler: nothing read"),
+    }
+    match readings.cost {
+        Ok(costs) => println!("cost: of {} programs", costs.len()),
+        Err(reason) => println!("cost: unknown: {reason}"),
+    }
+}
+
+#[test]
+fn what_is_not_asked_for_is_not_loaded() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Network)) else { return };
+    let readings = probes.read();
+    assert!(readings.network.is_some() && readings.scheduler.is_none());
+    let off = probes.status().into_iter().filter(|(_, status)| *status == Status::Off);
+    assert_eq!(off.count(), Probe::ALL.len() - 1);
+    match readings.cost {
+        Ok(costs) => assert!(costs.iter().all(|(probe, _)| *probe == Probe::Network)),
+        Err(reason) => skipped(&reason.to_string()),
+    }
+}

@@ -1,0 +1,186 @@
+//! Each probe beside an independent source: the kernel's own books, or what we did ourselves.
+//!
+//! Needs root, and a kernel with BTF; what it lacks is said aloud. With `WEFT_MUST=ebpf` a probe that cannot be
+//! loaded is a failure. Traffic stays in network namespaces of the tests' own, and cgroups are removed.
+#![allow(clippy::disallowed_methods)]
+
+mod bounds;
+mod memory;
+mod peers;
+mod unit;
+mod work;
+
+use ebpf::{CgroupId, Config, Probe, Readings};
+use std::fs;
+use unit::{Unit, only, probes, skipped};
+
+/// Not a test: the process that the tests look at.
+#[test]
+#[ignore = "started by the other tests"]
+fn process_of_a_test() {
+    if let Ok(work) = std::env::var("WEFT_WORK") {
+        work::process(&work);
+    }
+}
+
+#[test]
+fn waiting_and_running_are_what_schedstat_says() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Scheduler)) else { return };
+    let Some(unit) = Unit::new(&probes, "scheduler") else { return };
+    let mut process = unit.process("share a cpu");
+    let did = process.run();
+    let rows = probes.read().scheduler.expect("running").rows;
+    let ours = &rows[&unit.id()];
+    near("run-queue wait", ours.wait_ns.expect("known"), did["waited_ns"], 0.05);
+    near("time on CPU", ours.on_cpu_ns.expect("known"), did["on_ns"], 0.05);
+    near("voluntary switches", ours.voluntary_switches.expect("known"), did["voluntary"], 0.05);
+    near(
+        "involuntary switches",
+        ours.involuntary_switches.expect("known"),
+        did["involuntary"],
+        0.05,
+    );
+    let wait = ours.wait.as_ref().expect("known");
+    let longest = wait.quantile(1.0).expect("some waited");
+    assert!((1_000_000..1_000_000_000).contains(&longest), "the longest wait was {longest} ns");
+    assert!(did["waited_ns"] > 500_000_000, "three threads on one CPU wait");
+}
+
+/// A thread that has a core to itself for long is not forgotten until it leaves it.
+#[test]
+fn a_thread_that_never_leaves_its_cpu_is_counted_while_it_is_there() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Scheduler)) else { return };
+    let Some(unit) = Unit::new(&probes, "spin") else { return };
+    let mut process = unit.process("spin");
+    process.begin();
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    let theirs = || -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).expect("it lives");
+        let on = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|on| on.parse::<u64>().ok()).unwrap_or(0)
+        };
+        tasks.flatten().map(on).sum()
+    };
+    let first = (rows(&probes.read(), unit.id()), theirs());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let second = (rows(&probes.read(), unit.id()), theirs());
+    near("time on CPU, half a second of it", second.0 - first.0, second.1 - first.1, 0.05);
+
+    fn rows(readings: &Readings, id: CgroupId) -> u64 {
+        let scheduler = readings.scheduler.as_ref().expect("running");
+        scheduler.rows[&id].on_cpu_ns.expect("known")
+    }
+}
+
+#[test]
+fn starts_and_ends_of_processes_are_counted_exactly() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Processes)) else { return };
+    let Some(unit) = Unit::new(&probes, "processes") else { return };
+    let mut process = unit.process("start processes");
+    let did = process.run();
+    let rows = probes.read().processes.expect("running").rows;
+    let ours = &rows[&unit.id()];
+    let counted = [ours.started, ours.threads, ours.programs, ours.exited];
+    assert_eq!(counted, ["started", "threads", "programs", "exited"].map(|name| did[name]));
+    drop(process);
+    let rows = probes.read().processes.expect("running").rows;
+    assert_eq!(rows[&unit.id()].exited, did["exited"] + 1, "the process itself has ended now");
+}
+
+#[test]
+fn page_faults_are_those_of_getrusage() {
+    for older_hooks in [false, true] {
+        let config = Config { older_hooks, ..only(Probe::Faults) };
+        let Some((mut probes, _alone)) = probes(&config) else { return };
+        let Some(unit) = Unit::new(&probes, "faults") else { return };
+        let mut process = unit.process("touch pages");
+        let did = process.run();
+        let rows = probes.read().faults.expect("running").rows;
+        assert!(did["faults"] >= did["touched"], "every page was touched");
+        near("page faults", rows[&unit.id()].faults, did["faults"], 0.05);
+    }
+}
+
+#[test]
+fn bytes_of_block_devices_are_those_that_were_written_and_read() {
+    for older_hooks in [false, true] {
+        let config = Config { older_hooks, ..only(Probe::Block) };
+        let Some((mut probes, _alone)) = probes(&config) else { return };
+        let Some(unit) = Unit::new(&probes, "block") else { return };
+        let path = format!("{}/weft-ebpf-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        fs::write(&path, vec![1; 2 << 20]).expect("the target folder is ours");
+        let file = fs::File::open(&path).expect("just made");
+        file.sync_all().expect("there is room on the disk");
+        if let Err(reason) = counts_requests(&file) {
+            skipped(&reason);
+            return;
+        }
+        // SAFETY: the tests run one at a time from here on, and the process gets its own copy.
+        unsafe { std::env::set_var("WEFT_FILE", &path) };
+        let mut process = unit.process("disk");
+        let did = process.run();
+        let rows = probes.read().block.expect("running").rows;
+        fs::remove_file(&path).expect("ours");
+        let ours = &rows[&unit.id()];
+        assert_eq!(ours.read.bytes, Some(did["read"]));
+        assert_eq!(ours.write.bytes, Some(did["written"]));
+        for traffic in [&ours.read, &ours.write] {
+            let latency = traffic.latency.as_ref().expect("known");
+            assert_eq!(Some(latency.total()), traffic.requests, "each request has a latency");
+            assert!(latency.quantile(0.0) > Some(1000), "no disk answers within a microsecond");
+        }
+    }
+}
+
+/// Whether the file's device is one whose requests the kernel counts.
+fn counts_requests(file: &fs::File) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    let device = file.metadata().expect("open").dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let disks = fs::read_to_string("/proc/diskstats").unwrap_or_default();
+    let known = disks.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.next() == Some(&major.to_string()) && fields.next() == Some(&minor.to_string())
+    });
+    match known {
+        true => Ok(()),
+        false => Err(format!("the target folder is on {major}:{minor}, which is no block device")),
+    }
+}
+
+#[test]
+fn connections_are_counted_exactly() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Tcp)) else { return };
+    let Some(unit) = Unit::new(&probes, "connect") else { return };
+    let mut process = unit.process("connect");
+    let did = process.run();
+    let rows = probes.read().connecting.expect("running").rows;
+    let ours = &rows[&unit.id()];
+    assert_eq!((ours.connected, ours.failed), (Some(did["connected"]), Some(did["failed"])));
+    let latency = ours.latency.as_ref().expect("known");
+    assert_eq!(latency.total(), did["connected"]);
+    assert!((1000..1_000_000_000).contains(&latency.quantile(0.5).expect("some")));
+}
+
+#[test]
+fn bytes_of_the_network_are_those_that_were_sent() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Network)) else { return };
+    let Some(unit) = Unit::new(&probes, "network") else { return };
+    let mut process = unit.process("datagrams");
+    let did = process.run();
+    let rows = probes.read().network.expect("running").rows;
+    let ours = &rows[&unit.id()];
+    assert_eq!((ours.sent_packets, ours.sent_bytes), (did["packets"], did["bytes"]));
+    assert_eq!((ours.received_packets, ours.received_bytes), (did["packets"], did["bytes"]));
+}
+
+/// `theirs` is right; ours may differ by this part of it.
+fn near(what: &str, ours: u64, theirs: u64, part: f64) {
+    let difference = ours.abs_diff(theirs);
+    println!("{what}: ours {ours}, theirs {theirs}");
+    assert!(
+        difference as f64 <= theirs as f64 * part + 2.0,
+        "{what}: ours {ours}, theirs {theirs}"
+    );
+}

@@ -1,0 +1,171 @@
+//! Round-trip times and retransmissions, beside what TCP itself says.
+
+use crate::unit::{only, probes, skipped};
+use crate::work::{exchange, ip, own_network};
+use ebpf::Probe;
+use ebpf::tcp::{Peer, PeerTraffic};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::mem;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+
+/// In a thread, since only threads that come from this one are in its network.
+fn in_own_network(test: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if nix::unistd::geteuid().is_root() {
+                own_network();
+                test();
+            } else {
+                skipped("needs root");
+            }
+        });
+    });
+}
+
+#[test]
+fn round_trip_times_are_those_of_tcp_info() {
+    in_own_network(|| {
+        let Some((mut probes, _alone)) = probes(&only(Probe::Tcp)) else { return };
+        for (server, client) in [("127.7.7.7", "127.7.7.8"), ("fd00:77::7", "fd00:77::8")] {
+            if server.contains(':') {
+                ip(&format!("addr add {server}/128 dev lo nodad"));
+                ip(&format!("addr add {client}/128 dev lo nodad"));
+            }
+            let (mut near, mut far) = pair(server, client);
+            for _ in 0..20 {
+                exchange(&mut near, &mut far, 3000);
+                exchange(&mut far, &mut near, 3000);
+            }
+            let peers = probes.read().peers.expect("running").rows;
+            for (stream, peer) in [(&near, server), (&far, client)] {
+                let info = tcp_info(stream);
+                let ours = of(&peers, peer);
+                assert_eq!(ours.connections, 1, "{peer}");
+                assert_eq!(ours.round_trip_sum_us, u64::from(info.tcpi_rtt), "{peer}");
+                assert_eq!(ours.round_trip_min_us, Some(u64::from(info.tcpi_rtt)), "{peer}");
+                assert_eq!(ours.retransmitted, Some(0), "{peer}");
+            }
+        }
+    });
+}
+
+/// One packet in five is lost, of the connection's making and of what it carries.
+#[test]
+fn retransmissions_are_those_of_snmp() {
+    in_own_network(|| {
+        let Some((mut probes, _alone)) = probes(&only(Probe::Tcp)) else { return };
+        let rules = "table inet loss { chain in { type filter hook input priority 0; \
+                     ip daddr 127.7.7.0/24 tcp flags != rst numgen random mod 100 < 20 drop; }; }";
+        if let Err(reason) = nft(rules) {
+            return skipped(&format!("packets cannot be lost here: {reason}"));
+        }
+        let before = segments_sent_again();
+        let listener = TcpListener::bind("127.7.7.7:0").expect("loopback");
+        let (mut near, mut far) = connect(&listener, "127.7.7.8");
+        for _ in 0..200 {
+            exchange(&mut near, &mut far, 20_000);
+            exchange(&mut far, &mut near, 6);
+            if segments_sent_again() - before > 10 {
+                break;
+            }
+        }
+        // What has been said once more may still be said again: the end is when both sides have heard all.
+        nft("flush ruleset").expect("what was added can be taken away");
+        exchange(&mut near, &mut far, 10);
+        exchange(&mut far, &mut near, 10);
+        let theirs = segments_sent_again() - before;
+        let peers = probes.read().peers.expect("running").rows;
+        let server = of(&peers, "127.7.7.7").retransmitted.expect("known");
+        let client = of(&peers, "127.7.7.8").retransmitted.expect("known");
+        println!("sent again: ours {server} + {client}, theirs {theirs}");
+        assert!(theirs > 10, "packets were lost");
+        assert_eq!(server + client, theirs);
+        // SYNs count for the connection; what was sent again before there was one (SYN and ACK) does not.
+        assert_eq!(server, u64::from(tcp_info(&near).tcpi_total_retrans));
+    });
+}
+
+fn of<'a>(peers: &'a BTreeMap<Peer, PeerTraffic>, address: &str) -> &'a PeerTraffic {
+    let address: IpAddr = address.parse().expect("an address");
+    let mut found = peers.iter().filter(|(peer, _)| peer.address == Some(address));
+    let traffic = found.next().unwrap_or_else(|| panic!("no peer {address}")).1;
+    assert!(found.next().is_none(), "only one cgroup talks to {address}");
+    traffic
+}
+
+fn pair(server: &str, client: &str) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((server, 0)).expect("an address of ours");
+    connect(&listener, client)
+}
+
+/// The end that connects, bound to this address, and the other.
+fn connect(listener: &TcpListener, client: &str) -> (TcpStream, TcpStream) {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket,
+    };
+    let server = listener.local_addr().expect("bound");
+    let client = SocketAddr::new(client.parse().expect("an address"), 0);
+    let family = if client.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let near = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(near.as_raw_fd(), &SockaddrStorage::from(client)).expect("an address of ours");
+    let near = std::thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                connect(near.as_raw_fd(), &SockaddrStorage::from(server)).expect("it listens");
+                TcpStream::from(near)
+            })
+            .join()
+            .expect("connected")
+    });
+    (near, listener.accept().expect("one has come").0)
+}
+
+fn tcp_info(stream: &TcpStream) -> nix::libc::tcp_info {
+    // SAFETY: plain numbers.
+    let mut info: nix::libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length = mem::size_of_val(&info) as u32;
+    // SAFETY: `info` can take `length` bytes, and lives through the call.
+    let failed = unsafe {
+        nix::libc::getsockopt(
+            stream.as_raw_fd(),
+            nix::libc::IPPROTO_TCP,
+            nix::libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut length,
+        )
+    };
+    assert_eq!(failed, 0, "TCP says how it is");
+    info
+}
+
+/// `RetransSegs` of the network namespace that this thread is in.
+fn segments_sent_again() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").expect("proc is mounted");
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let place = names.split(' ').position(|name| name == "RetransSegs").expect("it is counted");
+    values.split(' ').nth(place).and_then(|value| value.parse().ok()).expect("a number")
+}
+
+fn nft(rules: &str) -> Result<(), String> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let mut child = Command::new("nft")
+        .env("PATH", path)
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("nft: {error}"))?;
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(rules.as_bytes()).map_err(|error| format!("nft: {error}"))?;
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|error| format!("nft: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}

@@ -1,0 +1,150 @@
+//! A cgroup of our own with a process in it: what it does is ours to know, and nobody else is counted with it.
+
+use ebpf::{CgroupId, Config, Probe, Probes, Status};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard};
+
+/// One test at a time: they compare times, and some count what the whole machine does.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Probes that run, and nobody beside us. `None` after having said why not.
+pub fn probes(config: &Config) -> Option<(Probes, MutexGuard<'static, ()>)> {
+    let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Err(reason) = ebpf::available() {
+        skipped(&reason);
+        return None;
+    }
+    let probes = Probes::load(config);
+    for (probe, status) in probes.status() {
+        match status {
+            Status::Running | Status::Off => {}
+            Status::Unsupported(reason) => {
+                skipped(&format!("{probe}: {reason}"));
+                return None;
+            }
+            Status::Failed(reason) => panic!("{probe}: {reason}"),
+        }
+    }
+    Some((probes, alone))
+}
+
+/// Just this probe.
+pub fn only(probe: Probe) -> Config {
+    Config { probes: [probe].into(), ..Config::default() }
+}
+
+pub fn skipped(reason: &str) {
+    assert!(std::env::var("WEFT_MUST").as_deref() != Ok("ebpf"), "{reason}");
+    println!("skipped: {reason}");
+    eprintln!("skipped: {reason}");
+}
+
+/// A cgroup, which goes when this is dropped.
+pub struct Unit {
+    folder: PathBuf,
+}
+
+impl Unit {
+    pub fn new(probes: &Probes, name: &str) -> Option<Self> {
+        let Some(root) = probes.cgroups().root() else {
+            skipped("no cgroup hierarchy of version 2 is mounted");
+            return None;
+        };
+        let folder = root.join(format!("weft-ebpf-{}-{name}", std::process::id()));
+        match fs::create_dir(&folder) {
+            Ok(()) => Some(Self { folder }),
+            Err(error) => {
+                skipped(&format!("{}: {error}", folder.display()));
+                None
+            }
+        }
+    }
+
+    pub fn id(&self) -> CgroupId {
+        CgroupId(fs::metadata(&self.folder).expect("the cgroup is there").ino())
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A process in this cgroup that will do this and nothing else (`work.rs`), once told to.
+    pub fn process(&self, work: &str) -> Process {
+        let mut child = Command::new(std::env::current_exe().expect("we run"))
+            .args(["process_of_a_test", "--exact", "--ignored", "--nocapture"])
+            .env("WEFT_WORK", work)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started");
+        let process = Process {
+            stdin: child.stdin.take().expect("piped"),
+            lines: BufReader::new(child.stdout.take().expect("piped")),
+            child,
+        };
+        enter(&self.folder, process.child.id());
+        process
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        // Processes that have been waited for have left.
+        let _not_empty = fs::remove_dir(&self.folder);
+    }
+}
+
+/// Puts a process into a cgroup.
+pub fn enter(cgroup: &Path, pid: u32) {
+    fs::write(cgroup.join("cgroup.procs"), pid.to_string()).expect("processes can be moved");
+}
+
+pub struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Has it begin, without waiting for anything.
+    pub fn begin(&mut self) {
+        writeln!(self.stdin, "go").expect("it listens");
+    }
+
+    /// What it knows about what it has done, once it has: names and values. It then waits.
+    pub fn end(&mut self) -> BTreeMap<String, u64> {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let length = self.lines.read_line(&mut line).expect("it speaks");
+            assert!(length > 0, "the process ended without saying what it did");
+            if let Some((_, said)) = line.split_once("did:") {
+                let pairs = said.split_whitespace().filter_map(|pair| pair.split_once('='));
+                return pairs
+                    .map(|(name, value)| (name.into(), value.parse().expect("a number")))
+                    .collect();
+            }
+        }
+    }
+
+    pub fn run(&mut self) -> BTreeMap<String, u64> {
+        self.begin();
+        self.end()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}

@@ -1,0 +1,251 @@
+//! What the processes of the tests do, and what they know about it: from the kernel's own books about
+//! themselves, which know nothing of eBPF.
+
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Names and values.
+pub type Did = Vec<(&'static str, u64)>;
+
+pub fn work(what: &str) -> Did {
+    match what {
+        "share a cpu" => share_a_cpu(),
+        "spin" => spin_for(Duration::from_secs(30)),
+        "start processes" => start_processes(),
+        "touch pages" => touch_pages(),
+        "disk" => disk(),
+        "connect" => connect(),
+        "datagrams" => datagrams(),
+        "nothing" => Did::new(),
+        "eat memory" => eat_memory(),
+        _ => panic!("no work is called '{what}'"),
+    }
+}
+
+/// Three threads that compete for one CPU, and sleep in between.
+fn share_a_cpu() -> Did {
+    let mut one = CpuSet::new();
+    one.set(0).expect("there is a first CPU");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("any process may stay on one CPU");
+    let before = of_all_threads();
+    let threads = [0, 1, 2].map(|_| {
+        std::thread::spawn(|| {
+            let end = Instant::now() + Duration::from_millis(1200);
+            while Instant::now() < end {
+                spin_for(Duration::from_millis(7));
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Schedule::of("/proc/thread-self")
+        })
+    });
+    let mut sum = threads
+        .map(|thread| thread.join().expect("the thread spins"))
+        .into_iter()
+        .fold(of_all_threads(), Schedule::plus);
+    sum.on_ns -= before.on_ns;
+    sum.waited_ns -= before.waited_ns;
+    sum.voluntary -= before.voluntary;
+    sum.involuntary -= before.involuntary;
+    vec![
+        ("on_ns", sum.on_ns),
+        ("waited_ns", sum.waited_ns),
+        ("voluntary", sum.voluntary),
+        ("involuntary", sum.involuntary),
+    ]
+}
+
+#[derive(Default)]
+struct Schedule {
+    on_ns: u64,
+    waited_ns: u64,
+    voluntary: u64,
+    involuntary: u64,
+}
+
+impl Schedule {
+    /// From `schedstat` and `status` of a thread (proc(5)).
+    fn of(thread: &str) -> Self {
+        let schedstat = fs::read_to_string(format!("{thread}/schedstat")).unwrap_or_default();
+        let status = fs::read_to_string(format!("{thread}/status")).unwrap_or_default();
+        let number =
+            |text: Option<&str>| text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let field = |name: &str| number(status.lines().find_map(|line| line.strip_prefix(name)));
+        let mut fields = schedstat.split(' ');
+        Self {
+            on_ns: number(fields.next()),
+            waited_ns: number(fields.next()),
+            voluntary: field("voluntary_ctxt_switches:"),
+            involuntary: field("nonvoluntary_ctxt_switches:"),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            on_ns: self.on_ns + other.on_ns,
+            waited_ns: self.waited_ns + other.waited_ns,
+            voluntary: self.voluntary + other.voluntary,
+            involuntary: self.involuntary + other.involuntary,
+        }
+    }
+}
+
+fn of_all_threads() -> Schedule {
+    let threads = fs::read_dir("/proc/self/task").expect("we have threads");
+    threads
+        .flatten()
+        .map(|thread| Schedule::of(&thread.path().display().to_string()))
+        .fold(Schedule::default(), Schedule::plus)
+}
+
+fn spin_for(time: Duration) -> Did {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    Did::new()
+}
+
+fn start_processes() -> Did {
+    for _ in 0..25 {
+        let status = Command::new("/bin/true").status().expect("there is /bin/true");
+        assert!(status.success());
+    }
+    for _ in 0..7 {
+        std::thread::spawn(|| ()).join().expect("the thread ends");
+    }
+    vec![("started", 25), ("programs", 25), ("exited", 25), ("threads", 7)]
+}
+
+fn touch_pages() -> Did {
+    const PAGES: usize = 5000;
+    let faults = || {
+        let used = getrusage(UsageWho::RUSAGE_SELF).expect("anyone may ask");
+        (used.minor_page_faults() + used.major_page_faults()) as u64
+    };
+    let length = std::num::NonZero::new(PAGES * 4096).expect("some pages");
+    let before = faults();
+    // SAFETY: a fresh mapping wherever there is room; nothing else refers to it.
+    let pages = unsafe {
+        nix::sys::mman::mmap_anonymous(
+            None,
+            length,
+            nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_WRITE,
+            nix::sys::mman::MapFlags::MAP_PRIVATE,
+        )
+    }
+    .expect("memory enough");
+    // SAFETY: the mapping just made, which is not touched by anybody yet. Huge pages would fault but once.
+    unsafe {
+        nix::sys::mman::madvise(pages, length.get(), nix::sys::mman::MmapAdvise::MADV_NOHUGEPAGE)
+    }
+    .expect("advice is taken");
+    for page in 0..PAGES {
+        // SAFETY: within the mapping.
+        unsafe { pages.cast::<u8>().add(page * 4096).write_volatile(1) };
+    }
+    vec![("faults", faults() - before), ("touched", PAGES as u64)]
+}
+
+/// Buffers for O_DIRECT must be aligned as the device wants it.
+#[repr(C, align(4096))]
+struct Aligned([u8; 65536]);
+
+/// Reads and overwrites a file beside the page cache. It is made, and on the disk, before the start.
+fn disk() -> Did {
+    const TIMES: u64 = 32;
+    let path = std::env::var("WEFT_FILE").expect("the test says which file");
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_DIRECT)
+        .open(path)
+        .expect("the file can be opened beside the page cache");
+    let mut buffer = Box::new(Aligned([7; 65536]));
+    for block in 0..TIMES {
+        file.write_all_at(&buffer.0, block * 65536).expect("room was made before");
+    }
+    for block in 0..TIMES * 2 {
+        file.read_exact_at(&mut buffer.0, block % TIMES * 65536).expect("what was written");
+    }
+    vec![("written", TIMES * 65536), ("read", TIMES * 2 * 65536)]
+}
+
+/// A network of its own, where nothing is but loopback.
+pub fn own_network() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("root may have a network namespace");
+    ip("link set lo up");
+}
+
+pub fn ip(arguments: &str) {
+    let status =
+        Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn connect() -> Did {
+    own_network();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = listener.local_addr().expect("bound");
+    for _ in 0..20 {
+        drop(TcpStream::connect(address).expect("it listens"));
+        drop(listener.accept().expect("one has come"));
+    }
+    drop(listener);
+    for _ in 0..5 {
+        TcpStream::connect(address).expect_err("it listens no more");
+    }
+    vec![("connected", 20), ("failed", 5)]
+}
+
+fn datagrams() -> Did {
+    own_network();
+    let receiver = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let sender = UdpSocket::bind("127.0.0.1:0").expect("loopback");
+    let address = receiver.local_addr().expect("bound");
+    let mut buffer = [0; 2000];
+    for _ in 0..100 {
+        sender.send_to(&[1; 1000], address).expect("loopback takes it");
+        receiver.recv(&mut buffer).expect("it has come");
+    }
+    // An IPv4 header has 20 bytes, a UDP header 8.
+    vec![("packets", 100), ("bytes", 100 * 1028)]
+}
+
+/// Takes four times what the test allows. The process that is to be killed is not this one.
+fn eat_memory() -> Did {
+    let status = Command::new("/usr/bin/python3")
+        .args(["-c", "b = bytearray(64 << 20)"])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .expect("python3 is installed");
+    vec![("killed", u64::from(!status.success()))]
+}
+
+/// The body of the process: waits to be told, works, says what it did, waits.
+pub fn process(work_wanted: &str) {
+    let mut line = String::new();
+    let mut wait = || std::io::stdin().read_line(&mut line).expect("the test speaks");
+    wait();
+    let did = work(work_wanted);
+    let said: Vec<String> = did.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    println!("did: {}", said.join(" "));
+    std::io::stdout().flush().expect("the test listens");
+    wait();
+}
+
+/// Sends and takes, so that there is a round-trip time.
+pub fn exchange(one: &mut TcpStream, other: &mut TcpStream, bytes: usize) {
+    let sent = vec![42; bytes];
+    let mut taken = vec![0; bytes];
+    std::thread::scope(|scope| {
+        scope.spawn(|| one.write_all(&sent).expect("the other takes it"));
+        other.read_exact(&mut taken).expect("it comes");
+    });
+}
