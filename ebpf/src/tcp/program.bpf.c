@@ -136,14 +136,15 @@ int BPF_PROG(tcp_retransmit_skb, struct sock *sk, struct sk_buff *skb)
 	return 0;
 }
 
-/* As above, since Linux 6.16 also told about what could not be sent. */
+/* As above, since Linux 6.16 also told about what TCP did not try to send (negative). What was lost below TCP on
+ * its way out (positive) TCP counts too. */
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit_skb_error, struct sock *sk, struct sk_buff *skb, int error)
 {
 	struct tcp_skb_cb *cb = (void *)&skb->cb;
 	struct peer peer = {};
 
-	if (error)
+	if (error < 0)
 		return 0;
 	peer.cgroup = cgroup_of_socket(sk);
 	name_peer(&peer, &sk->__sk_common);
