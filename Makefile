@@ -1,6 +1,7 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
 # make test         every test; those that need root or a program say so when they are skipped
 # make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=2
+# make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make lint         formatting, clippy, documentation: warnings are errors
@@ -13,7 +14,7 @@ SEEDS ?= 500
 NODES ?= 20
 MINUTES ?= 2
 
-.PHONY: all setup build test test-swarm demo bench lint
+.PHONY: all setup build test test-swarm test-model demo bench lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -38,6 +39,10 @@ test-swarm: setup
 	@caught=$$($(TARGET)/debug/weft-sim swarm --seeds 20 --nodes $(NODES) --minutes $(MINUTES) --canary forgets-a-claim) \
 	    && { echo "make test-swarm: the planted bug was not caught"; exit 1; } || true; \
 	grep -m 1 "never claimed twice" <<<"$$caught"; echo "make test-swarm: caught"
+
+test-model: setup
+	$(CARGO) build --release -p weft-model
+	$(TARGET)/release/weft-model $(if $(SMALL),--small)
 
 demo: setup build
 	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft
