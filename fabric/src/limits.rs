@@ -90,6 +90,30 @@ pub const DRIFT_PPM_MAX: u32 = 50_000;
 pub const LEASE_SLACK: Duration = Duration::from_secs(1);
 /// Leases that the voters look after in all: one voter keeps about 200 bytes for each.
 pub const LEASES_MAX: usize = 4096;
+/// An ask or an answer about a lease that shows no effect is repeated after this.
+pub const LEASE_RESEND: Duration = Duration::from_millis(500);
+/// How often a release is said: nothing depends on it, a successor only waits less.
+pub const LEASE_RELEASES: u32 = 4;
+/// A target that waits for another's lease to run out waits this much longer than that takes.
+pub const LEASE_PATIENCE: Duration = Duration::from_secs(30);
+/// A slot for which no majority answered is tried again after this.
+pub const LEASE_RETRY: Duration = Duration::from_secs(15);
+/// Asks or answers in one datagram: each has at most 130 bytes beside a name of 63.
+pub const LEASE_ENTRIES_MAX: usize = 8;
+/// A voter raises the number on its disk so much further than it needs: a write for every so many epochs.
+pub const EPOCH_BLOCK: u64 = 64;
+/// The highest epoch: an allocation's row orders by epoch and phase in one number.
+pub const EPOCH_MAX: u64 = 1 << 56;
+/// A voter set that is declared by force starts so far above every epoch that is known.
+pub const EPOCH_FORCED_JUMP: u64 = 1 << 20;
+/// Voters: five survive the loss of two; more would make every renewal dearer.
+pub const VOTERS_MAX: usize = 5;
+/// A voter that was dead for so long is replaced when another member is up.
+pub const VOTER_GONE: Duration = Duration::from_secs(600);
+/// An attempt to change the voter set is given up after this.
+pub const VOTERS_ATTEMPT: Duration = Duration::from_secs(5);
+/// What is said in such an attempt is said again after this.
+pub const VOTERS_RESEND: Duration = Duration::from_secs(1);
 
 /// Shortest time between two ticks: packets that arrive together are decided together.
 pub const TICK_MIN: Duration = Duration::from_millis(5);

@@ -6,9 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AllocId, NodeId};
+use crate::lease::LeaseMessage;
 use crate::limits;
 use crate::resources::Rejection;
 use crate::table::{Entry, Key, Order, SharedEntry};
+use crate::voters;
 
 /// First byte of everything that is sent or stored.
 pub const WIRE_VERSION: u8 = 1;
@@ -29,6 +31,8 @@ pub enum Datagram {
     Fingerprint(u64),
     /// 'Mine is the same.'
     InSync(u64),
+    /// Leases: asked for, and granted.
+    Lease(LeaseMessage),
 }
 
 /// 'I could not reach it either.'
@@ -113,6 +117,8 @@ pub enum Message {
         /// Slot and epoch.
         alloc: AllocId,
     },
+    /// The voter set changes.
+    Voters(voters::Change),
 }
 
 /// Bytes that are not a message. They change nothing.

@@ -544,6 +544,7 @@ impl Node {
                     self.dirty = true;
                 }
             }
+            Ok(Datagram::Lease(_)) => {}
             Err(error) => {
                 self.counters.malformed += 1;
                 tracing::debug!(?from, %error, "datagram refused");
@@ -602,6 +603,7 @@ impl Node {
                 tracing::info!(on, ?by, "drain asked for");
                 self.set_draining(now, on);
             }
+            Message::Voters(_) => {}
             Message::Restart { alloc } => {
                 if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
                     self.supervisor.restart(now, &alloc.slot);
