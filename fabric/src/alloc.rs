@@ -77,6 +77,11 @@ pub enum Ending {
     Lost,
     /// No majority of the voters renewed its lease in time.
     LeaseLost,
+    /// No lease was to be had for it.
+    Unleased {
+        /// In words.
+        reason: String,
+    },
 }
 
 impl fmt::Display for Ending {
@@ -86,6 +91,7 @@ impl fmt::Display for Ending {
             Ending::Failed { reason } => write!(f, "failed: {reason}"),
             Ending::Superseded { epoch } => write!(f, "superseded by epoch {epoch}"),
             Ending::Lost => f.write_str("lost"),
+            Ending::Unleased { reason } => write!(f, "no lease: {reason}"),
             Ending::LeaseLost => f.write_str("no majority of the voters renewed its lease"),
         }
     }

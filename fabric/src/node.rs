@@ -29,6 +29,7 @@ use crate::topology::NodeInfo;
 mod appointment;
 mod coordinate;
 mod duties;
+mod leases;
 mod persistence;
 mod requests;
 mod stock;
@@ -37,6 +38,7 @@ mod views;
 use appointment::Appointments;
 use coordinate::Coordinator;
 use duties::Duties;
+use leases::Leases;
 use persistence::Disk;
 use requests::Requests;
 use stock::Stock;
@@ -65,6 +67,10 @@ pub struct Config {
 pub enum Canary {
     /// Admission forgets the claim it gave last.
     ForgetsAClaim,
+    /// A holder keeps a lease one drift bound too long.
+    HoldsALeaseTooLong,
+    /// A voter answers at once after its restart.
+    VoterForgets,
 }
 
 /// Where a node's table comes from.
@@ -131,6 +137,7 @@ pub struct Node {
     appointments: Appointments,
     duties: Duties,
     requests: Requests,
+    leases: Leases,
     disk: Disk,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -186,6 +193,7 @@ impl Node {
             appointments: Appointments::default(),
             duties: Duties::default(),
             requests: Requests::default(),
+            leases: Leases::new(now.at, &config, seed(3)),
             disk: Disk::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -209,6 +217,7 @@ impl Node {
     }
 
     fn take_origin(&mut self, now: Now, origin: Origin) {
+        self.info.incarnation = self.leases.incarnation();
         match origin {
             Origin::Founded { gossip_key } => {
                 let me = RosterEntry {
@@ -219,6 +228,7 @@ impl Node {
                 let keyring = Keyring { keys: BTreeMap::from([(1, gossip_key)]) };
                 self.write(now, Key::Keyring, Value::Keyring(keyring));
                 self.write(now, Key::Roster(self.config.id), Value::Roster(me));
+                self.found_voters(now);
                 self.synced = true;
             }
             Origin::Joined { entries } => {
@@ -228,7 +238,7 @@ impl Node {
             }
             Origin::Restored { rows } => self.restore(now, rows),
             Origin::Formed { table, .. } => {
-                self.begin_with(*table);
+                self.begin_with(now, *table);
                 if self.table.node(&self.config.id) == Some(&self.info) {
                     return;
                 }
@@ -236,6 +246,7 @@ impl Node {
         }
         let info = Box::new(self.info.clone());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
+        self.remember_voter();
     }
 
     /// Takes in what happened. The consequences come out of [`Node::poll`].
@@ -318,6 +329,7 @@ impl Node {
             self.supervisor.next_deadline().map(|at| at.max(after_tick)),
             self.gossip.next_deadline().map(|at| at.max(after_tick)),
             self.requests.next_deadline().map(|at| at.max(after_tick)),
+            self.leases.next_deadline().map(|at| at.max(after_tick)),
             self.membership.next_deadline(),
         ]
         .into_iter()
@@ -340,6 +352,7 @@ impl Node {
         self.drop_stock(now);
         let settled = self.is_settled(now);
         self.do_duties(now, settled);
+        self.do_leases(now, settled);
         self.supervisor.tick(now, settled);
         if settled {
             self.coordinate(now);
@@ -428,6 +441,7 @@ impl Node {
                 self.outputs.push_back(Output::TrustChanged);
             }
             Key::Token(_) => {}
+            Key::Voters => self.learn_voters(now),
             Key::Job(name) => {
                 self.coordinator.dirty.insert(name.clone());
                 self.duties.jobs.insert(name.clone());
@@ -544,7 +558,7 @@ impl Node {
                     self.dirty = true;
                 }
             }
-            Ok(Datagram::Lease(_)) => {}
+            Ok(Datagram::Lease(message)) => self.handle_lease(now, from, message),
             Err(error) => {
                 self.counters.malformed += 1;
                 tracing::debug!(?from, %error, "datagram refused");
@@ -603,7 +617,7 @@ impl Node {
                 tracing::info!(on, ?by, "drain asked for");
                 self.set_draining(now, on);
             }
-            Message::Voters(_) => {}
+            Message::Voters(change) => self.handle_change(now, from, &change),
             Message::Restart { alloc } => {
                 if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
                     self.supervisor.restart(now, &alloc.slot);

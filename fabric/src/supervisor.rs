@@ -8,6 +8,9 @@
 //!                                        └──────────────────► (no unit) ──too many restarts──────────────┘
 //! ```
 //!
+//! An at-most-one allocation waits for a lease in `Reserved`, starts and restarts only while it is unexpired, and
+//! is retired the moment it runs out.
+//!
 //! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
 //! after twice the wait.
 
@@ -22,9 +25,9 @@ use crate::claim::Claim;
 use crate::clock::{Instant, Now};
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, NodeId, SlotId};
-use crate::io::{Launch, Output, UnitEvent, UnitFound};
+use crate::io::{Launch, Lease, Output, UnitEvent, UnitFound};
 use crate::job::placeholder::Placeholders;
-use crate::job::{CpuRequest, JobSpec, SpecHash};
+use crate::job::{CpuRequest, Guarantee, JobSpec, SpecHash};
 use crate::limits;
 
 /// What a node keeps on its disk about an allocation besides the row: enough to restart it without
@@ -61,6 +64,8 @@ pub struct Local {
     proposer: Option<NodeId>,
     /// The write to disk that makes the claim durable.
     reserved_in: u64,
+    /// The proposer was told.
+    told: bool,
     unit: Unit,
     /// Restarts within the policy's window.
     restarts: VecDeque<Instant>,
@@ -74,6 +79,23 @@ pub struct Local {
     retry_at: Instant,
     retry_after: Duration,
     confined_to: CpuSet,
+    /// How far at-most-one work has a right to run.
+    tenure: Tenure,
+    /// The unit manager did not say for sure that the unit is gone.
+    unsure: bool,
+}
+
+/// What an allocation knows of its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tenure {
+    /// It needs none.
+    Free,
+    /// It needs one.
+    Waiting,
+    /// It had one in a former life of the agent, perhaps.
+    Unknown,
+    /// It has one until then.
+    Until(Instant),
 }
 
 impl Local {
@@ -95,6 +117,27 @@ impl Local {
     /// What is kept on disk beside the row.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Whether it runs under a lease only, and how long a stop may take.
+    pub fn needs_lease(&self) -> Option<Duration> {
+        (self.tenure != Tenure::Free).then_some(self.record.spec.task.stop_timeout)
+    }
+
+    /// Until when it may run, if it has a lease.
+    pub fn leased_until(&self) -> Option<Instant> {
+        match self.tenure {
+            Tenure::Until(until) => Some(until),
+            _ => None,
+        }
+    }
+
+    fn may_run(&self, now: Instant) -> bool {
+        match self.tenure {
+            Tenure::Free => true,
+            Tenure::Until(until) => now < until,
+            Tenure::Waiting | Tenure::Unknown => false,
+        }
     }
 
     fn arm(&mut self, now: Instant) {
@@ -124,13 +167,16 @@ impl Local {
 
     /// When a tick has something to do for it at the latest.
     fn due(&self) -> Option<Instant> {
-        match (self.row.phase, self.unit) {
+        let command = match (self.row.phase, self.unit) {
             (Phase::Ended, _) => None,
+            (Phase::Reserved, _) if self.tenure == Tenure::Waiting => None,
             (_, Unit::Absent) => Some(self.start_at),
             (Phase::Stopping, _) | (_, Unit::Asked) => Some(self.retry_at),
             (Phase::Running, _) if self.restarting.is_some() => Some(self.retry_at),
             _ => None,
-        }
+        };
+        let lost = self.leased_until().filter(|_| self.row.phase.is_live());
+        command.into_iter().chain(lost).min()
     }
 
     fn is_at_rest(&self) -> bool {
@@ -195,6 +241,8 @@ pub struct Supervisor {
     /// This node's architecture: which of a job's tasks it runs.
     arch: String,
     locals: Locals,
+    /// Those of them that run under a lease and have not ended.
+    tenants: BTreeSet<SlotId>,
     ledger: Ledger,
     /// The shared CPUs as of the last tick.
     shared: CpuSet,
@@ -207,6 +255,8 @@ pub struct Supervisor {
     changed: BTreeSet<SlotId>,
     outputs: Vec<Output>,
     accepted: Vec<(NodeId, AllocId)>,
+    /// At-most-one allocations that ended, and whether nothing of them is left for sure.
+    ended: Vec<(AllocId, bool)>,
 }
 
 impl Supervisor {
@@ -216,6 +266,7 @@ impl Supervisor {
             node,
             arch: String::new(),
             locals: Locals::default(),
+            tenants: BTreeSet::new(),
             ledger,
             shared: CpuSet::new(),
             persisted: 0,
@@ -224,6 +275,7 @@ impl Supervisor {
             changed: BTreeSet::new(),
             outputs: Vec::new(),
             accepted: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -241,7 +293,13 @@ impl Supervisor {
             tracing::error!(alloc = %record.alloc, "its claim overlaps with another one's");
         }
         let slot = record.alloc.slot.clone();
-        self.locals.insert(slot, fresh(now, record, row, None, Unit::Unknown, 0));
+        let mut local = fresh(now, record, row, None, Unit::Unknown, 0);
+        if local.tenure == Tenure::Waiting {
+            local.tenure = Tenure::Unknown;
+            local.unsure = true;
+            self.tenants.insert(slot.clone());
+        }
+        self.locals.insert(slot, local);
     }
 
     /// Writes down a claim. It starts when the write `sequence` is on disk.
@@ -275,6 +333,9 @@ impl Supervisor {
         let slot = alloc.slot.clone();
         let record = Record { alloc, spec: spec.clone(), run: 0 };
         let local = fresh(now.at, record, row, proposer, Unit::Absent, sequence);
+        if local.tenure != Tenure::Free {
+            self.tenants.insert(slot.clone());
+        }
         self.locals.insert(slot.clone(), local);
         self.changed.insert(slot);
     }
@@ -371,6 +432,7 @@ impl Supervisor {
             // Said again because a start was given again: it counts once.
             return;
         }
+        local.unsure = matches!(event, UnitEvent::Refused { .. });
         match event {
             UnitEvent::Running { pid, cpus, mems } => {
                 let fresh = local.unit != Unit::Active;
@@ -439,11 +501,15 @@ impl Supervisor {
                 {
                     // The last start may not have reached the disk; the unit itself knows better.
                     local.record.run = local.record.run.max(found.run);
+                    if let (Tenure::Unknown, Some(until)) = (local.tenure, found.lease_until) {
+                        local.tenure = Tenure::Until(until);
+                    }
                     let still_healthy = local.row.healthy;
                     self.unit(now, &found.alloc, found.run, found.event);
                     if let Some(local) = self.locals.get_mut(&found.alloc.slot)
                         && local.unit == Unit::Active
                         && local.row.phase == Phase::Running
+                        && local.may_run(now.at)
                     {
                         local.set_healthy(now, still_healthy || local.record.spec.health.is_none());
                         let spec = &local.record.spec;
@@ -552,6 +618,80 @@ impl Supervisor {
         local.row.pid = None;
         self.ledger.release(&local.record.alloc);
         self.changed.insert(slot.clone());
+        if local.tenure != Tenure::Free {
+            self.ended.push((local.record.alloc.clone(), !local.unsure));
+            self.tenants.remove(slot);
+        }
+    }
+
+    /// A lease was granted, or renewed.
+    pub fn leased(&mut self, slot: &SlotId, epoch: u64, until: Instant) {
+        let Some(local) = self.locals.get_mut(slot) else { return };
+        if local.record.alloc.epoch != epoch || !local.row.phase.is_live() {
+            return;
+        }
+        match local.tenure {
+            Tenure::Waiting => local.tenure = Tenure::Until(until),
+            Tenure::Until(before) if before < until => local.tenure = Tenure::Until(until),
+            _ => return,
+        }
+        if matches!(local.unit, Unit::Asked | Unit::Active) {
+            let (alloc, run) = (local.record.alloc.clone(), local.record.run);
+            self.outputs.push(Output::Extend { alloc, run, until });
+        }
+    }
+
+    /// No lease is to be had: the claim is given back. Returns who proposed the allocation.
+    pub fn unleased(
+        &mut self,
+        now: Now,
+        slot: &SlotId,
+        epoch: u64,
+        ending: Ending,
+    ) -> Option<NodeId> {
+        let local = self.locals.get(slot)?;
+        if local.record.alloc.epoch != epoch || local.tenure != Tenure::Waiting {
+            return None;
+        }
+        let proposer = local.proposer;
+        self.retire(now, slot, ending);
+        proposer
+    }
+
+    /// At-most-one allocations whose claim is on disk and that wait for a lease.
+    pub fn waiting_for_a_lease(&self) -> impl Iterator<Item = &Local> {
+        self.tenants().filter(|local| {
+            local.tenure == Tenure::Waiting
+                && local.row.phase == Phase::Reserved
+                && local.reserved_in <= self.persisted
+        })
+    }
+
+    /// At-most-one allocations that have not ended.
+    pub fn tenants(&self) -> impl Iterator<Item = &Local> {
+        self.tenants.iter().filter_map(|slot| self.locals.get(slot))
+    }
+
+    /// Ends what runs without a right to: its lease has run out, or it had one in a former life only.
+    fn end_without_lease(&mut self, now: Now, slot: &SlotId) {
+        let Some(local) = self.locals.get(slot) else { return };
+        if !local.row.phase.is_live() {
+            return;
+        }
+        match local.tenure {
+            Tenure::Until(until) if until <= now.at => {
+                self.retire(now, slot, Ending::LeaseLost);
+            }
+            Tenure::Unknown if local.unit != Unit::Unknown => {
+                self.retire(now, slot, Ending::Lost);
+            }
+            _ => {}
+        }
+    }
+
+    /// At-most-one allocations that ended since the last call, and whether nothing is left of them for sure.
+    pub fn take_ended(&mut self) -> Vec<(AllocId, bool)> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Does what is due. Units are started only when `may_start`: a node that has just come back first
@@ -565,16 +705,21 @@ impl Supervisor {
             if self.listed || late {
                 self.give_up_unknown(now, &slot);
             }
+            self.end_without_lease(now, &slot);
             let shared = self.ledger.shared_cpus();
             let Some(local) = self.locals.get_mut(&slot) else { continue };
             match local.row.phase {
                 Phase::Reserved if local.reserved_in <= self.persisted && may_start => {
                     let told =
                         local.proposer.map(|proposer| (proposer, local.record.alloc.clone()));
-                    self.accepted.extend(told);
-                    local.enter(now, Phase::Starting);
-                    local.start_at = now.at;
-                    self.changed.insert(slot.clone());
+                    if !std::mem::replace(&mut local.told, true) {
+                        self.accepted.extend(told);
+                    }
+                    if local.may_run(now.at) {
+                        local.enter(now, Phase::Starting);
+                        local.start_at = now.at;
+                        self.changed.insert(slot.clone());
+                    }
                 }
                 Phase::Stopping if local.unit == Unit::Absent => self.end(now, &slot),
                 Phase::Stopping if local.retry_at <= now.at && local.unit != Unit::Unknown => {
@@ -599,7 +744,7 @@ impl Supervisor {
                 continue;
             }
             match local.unit {
-                Unit::Absent if local.start_at <= now.at && may_start => {
+                Unit::Absent if local.start_at <= now.at && may_start && local.may_run(now.at) => {
                     local.record.run += 1;
                     local.unit = Unit::Asked;
                     local.arm(now.at);
@@ -698,11 +843,15 @@ fn fresh(
     unit: Unit,
     reserved_in: u64,
 ) -> Local {
+    let waits = record.spec.guarantee == Guarantee::AtMostOne;
     Local {
+        tenure: if waits { Tenure::Waiting } else { Tenure::Free },
+        unsure: false,
         record,
         row,
         proposer,
         reserved_in,
+        told: false,
         unit,
         restarts: VecDeque::new(),
         start_at: now,
@@ -740,7 +889,9 @@ fn launch(node: &str, arch: &str, local: &Local, shared: CpuSet, spec: &JobSpec)
         claim,
         cpus,
         health,
-        lease: None,
+        lease: local
+            .leased_until()
+            .map(|until| Lease { until, stop_timeout: spec.task.stop_timeout }),
     }
 }
 

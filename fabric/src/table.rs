@@ -20,6 +20,7 @@ use crate::id::{JobName, NodeId, SlotId};
 use crate::job::JobKind;
 use crate::limits;
 use crate::topology::NodeInfo;
+use crate::voters::VoterSet;
 
 mod buckets;
 mod entry;
@@ -353,6 +354,14 @@ impl Table {
         let first = SlotId { job: JobName::new("0").expect("a digit is a name"), index: 0 };
         let first = Key::Alloc(first, NodeId([0; 32]));
         self.rows.range::<Key, _>(first..Key::Keyring).filter_map(alloc_of)
+    }
+
+    /// Who grants leases.
+    pub fn voters(&self) -> Option<&VoterSet> {
+        match self.entry(&Key::Voters).map(|entry| &entry.value) {
+            Some(Value::Voters(set)) => Some(set),
+            _ => None,
+        }
     }
 
     /// The gossip keys.

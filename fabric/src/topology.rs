@@ -123,4 +123,7 @@ pub struct NodeInfo {
     /// It votes on leases and runs nothing.
     #[serde(default)]
     pub witness: bool,
+    /// Which life of its disk this is: random, made with the node's table and kept with it.
+    #[serde(default)]
+    pub incarnation: u64,
 }

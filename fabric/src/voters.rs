@@ -35,6 +35,8 @@ pub struct VoterSet {
     pub generation: u64,
     /// Epochs up to here may have been granted under sets before this one.
     pub floor: u64,
+    /// No lease was in force under the set before when this one was chosen.
+    pub quiet: bool,
     /// At most [`limits::VOTERS_MAX`], in the order of their keys, no node twice.
     pub members: Vec<Member>,
 }
@@ -42,7 +44,7 @@ pub struct VoterSet {
 impl VoterSet {
     /// The set of a fabric that has just been founded.
     pub fn founded(founder: Member) -> Self {
-        Self { generation: 1, floor: 0, members: vec![founder] }
+        Self { generation: 1, floor: 0, quiet: true, members: vec![founder] }
     }
 
     /// How many voters decide.
@@ -80,7 +82,7 @@ impl VoterSet {
         members.truncate(limits::VOTERS_MAX);
         let generation = ((self.generation >> ERA_BITS) + 1) << ERA_BITS;
         let floor = self.floor.max(floor).saturating_add(limits::EPOCH_FORCED_JUMP);
-        Self { generation, floor: floor.min(limits::EPOCH_MAX), members }
+        Self { generation, floor: floor.min(limits::EPOCH_MAX), quiet: false, members }
     }
 
     /// Whether a user declared something between these two.
@@ -92,15 +94,15 @@ impl VoterSet {
     pub fn may_be_followed_by(&self, members: &[Member]) -> bool {
         let (mine, theirs): (BTreeSet<Member>, BTreeSet<Member>) =
             (self.members.iter().copied().collect(), members.iter().copied().collect());
-        let next = self.followed_by(members.to_vec(), 0);
+        let next = self.followed_by(members.to_vec(), 0, false);
         next.is_proper()
             && !next.is_of_another_era(self)
             && mine.symmetric_difference(&theirs).count() == 1
     }
 
     /// The set of the next generation. Epochs up to `floor` may have been granted under this one.
-    fn followed_by(&self, members: Vec<Member>, floor: u64) -> Self {
-        Self { generation: self.generation + 1, floor: self.floor.max(floor), members }
+    fn followed_by(&self, members: Vec<Member>, floor: u64, quiet: bool) -> Self {
+        Self { generation: self.generation + 1, floor: self.floor.max(floor), quiet, members }
     }
 }
 
@@ -149,6 +151,8 @@ pub enum Change {
         attempt: Attempt,
         /// Epochs up to here may have been granted by this voter.
         ceiling: u64,
+        /// It has granted nothing that is still in force.
+        quiet: bool,
     },
     /// 'I promised a later attempt.'
     Refused {
@@ -183,8 +187,9 @@ impl Acceptor {
         self.generation == set.generation && self.accepted.is_some()
     }
 
-    /// Answers a proposer. `set` is the one that this voter knows, since `known_since`; `ceiling` is what its
-    /// voter may have granted. The answer may leave once this acceptor is on disk.
+    /// Answers a proposer. `set` is the one that this voter knows, since `known_since` (`None`: nothing was in
+    /// force before it); epochs up to `ceiling` its voter may have granted, and, if it is `quiet`, nothing that
+    /// is still in force. The answer may leave once this acceptor is on disk.
     pub fn handle(
         &mut self,
         now: Instant,
@@ -192,6 +197,7 @@ impl Acceptor {
         set: &VoterSet,
         known_since: Option<Instant>,
         ceiling: u64,
+        quiet: bool,
     ) -> Option<Change> {
         let generation = set.generation;
         self.learn(set);
@@ -209,14 +215,14 @@ impl Acceptor {
                     return self.promised.map(|promised| Change::Refused { generation, promised });
                 }
                 // Leases of the set before this one have to be over or renewed.
-                let settled = known_since
-                    .is_none_or(|since| now.since(since) >= lease::longest_hold());
+                let settled =
+                    known_since.is_none_or(|since| now.since(since) >= lease::longest_hold());
                 if !settled || !set.may_be_followed_by(members) {
                     return None;
                 }
                 self.promised = Some(*attempt);
                 self.accepted = Some((*attempt, members.clone()));
-                Some(Change::Accepted { generation, attempt: *attempt, ceiling })
+                Some(Change::Accepted { generation, attempt: *attempt, ceiling, quiet })
             }
             _ => None,
         }
@@ -232,6 +238,7 @@ pub struct Proposer {
     wish: Wish,
     promises: BTreeMap<NodeId, Option<(Attempt, Vec<Member>)>>,
     ceiling: u64,
+    quiet: bool,
     value: Option<Vec<Member>>,
     accepted: BTreeSet<NodeId>,
     /// When it is given up.
@@ -245,8 +252,6 @@ pub enum Wish {
     Add(Member),
     /// One voter less.
     Drop(NodeId),
-    /// Nothing new: find out what was begun and finish it.
-    Finish,
 }
 
 impl Proposer {
@@ -258,10 +263,16 @@ impl Proposer {
             wish,
             promises: BTreeMap::new(),
             ceiling: 0,
+            quiet: true,
             value: None,
             accepted: BTreeSet::new(),
             deadline: now + limits::VOTERS_ATTEMPT,
         }
+    }
+
+    /// Which attempt it is.
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
     }
 
     /// Which set it wants to follow.
@@ -295,13 +306,15 @@ impl Proposer {
                 }
                 None
             }
-            Change::Accepted { generation, attempt, ceiling }
+            Change::Accepted { generation, attempt, ceiling, quiet }
                 if *generation == self.generation && *attempt == self.attempt =>
             {
                 self.ceiling = self.ceiling.max((*ceiling).min(limits::EPOCH_MAX));
+                self.quiet &= *quiet;
                 self.accepted.insert(from);
-                let members = self.value.clone().filter(|_| self.accepted.len() >= set.majority())?;
-                Some(set.followed_by(members, self.ceiling))
+                let members =
+                    self.value.clone().filter(|_| self.accepted.len() >= set.majority())?;
+                Some(set.followed_by(members, self.ceiling, self.quiet))
             }
             _ => None,
         }
@@ -315,7 +328,6 @@ impl Proposer {
         let next = match self.wish {
             Wish::Add(member) => set.with(member),
             Wish::Drop(node) => set.without(&node),
-            Wish::Finish => return None,
         };
         set.may_be_followed_by(&next).then_some(next)
     }

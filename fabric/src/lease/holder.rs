@@ -80,6 +80,7 @@ struct Tenancy {
     /// Until when each voter is locked for somebody else, as far as it said.
     taken: BTreeMap<NodeId, (Ballot, Instant)>,
     ask_at: Instant,
+    is_ending: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,7 @@ impl Holder {
             heard: BTreeMap::new(),
             taken: BTreeMap::new(),
             ask_at: now,
+            is_ending: false,
         };
         self.tenancies.insert(slot.clone(), tenancy);
     }
@@ -136,11 +138,12 @@ impl Holder {
         stop_timeout: Duration,
         until: Instant,
     ) {
+        let known = self.tenancies.get(slot).is_some_and(|tenancy| tenancy.epoch == epoch);
+        if known || until <= now {
+            return;
+        }
         self.acquire(now, slot, epoch, stop_timeout);
-        if let Some(tenancy) = self.tenancies.get_mut(slot)
-            && tenancy.until.is_none()
-            && now < until
-        {
+        if let Some(tenancy) = self.tenancies.get_mut(slot) {
             tenancy.until = Some(until);
             tenancy.stage = Stage::Resting(now);
         }
@@ -159,6 +162,13 @@ impl Holder {
             waiting: set.members.iter().map(|member| member.node).collect(),
         };
         self.releases.insert((slot.clone(), tenancy.epoch), release);
+    }
+
+    /// The allocation is about to end: its lease is not renewed any more.
+    pub fn let_run_out(&mut self, slot: &SlotId) {
+        if let Some(tenancy) = self.tenancies.get_mut(slot) {
+            tenancy.is_ending = true;
+        }
     }
 
     /// The allocation is over, and what it started may still be there: the lease runs out by itself.
@@ -187,7 +197,8 @@ impl Holder {
 
     /// When [`Holder::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let tenancies = self.tenancies.values().map(|tenancy| tenancy.ask_at);
+        let tenancies = self.tenancies.values().filter(|tenancy| !tenancy.is_ending);
+        let tenancies = tenancies.map(|tenancy| tenancy.ask_at);
         tenancies.chain(self.releases.values().map(|release| release.ask_at)).min()
     }
 
@@ -196,12 +207,13 @@ impl Holder {
         let mut asks = Vec::new();
         let mut over = Vec::new();
         for (slot, tenancy) in &mut self.tenancies {
-            if tenancy.until.is_some_and(|until| until <= now) {
-                // Whoever runs under it knows when it ends.
-                over.push(slot.clone());
+            // Whoever runs under it knows when it ends, and says so.
+            tenancy.is_ending |= tenancy.until.is_some_and(|until| until <= now);
+            if tenancy.is_ending {
                 continue;
             }
-            if tenancy.until.is_none() && now.since(tenancy.since) > attempt_max(tenancy.stop_timeout)
+            if tenancy.until.is_none()
+                && now.since(tenancy.since) > attempt_max(tenancy.stop_timeout)
             {
                 self.outcomes.push(Outcome::GaveUp {
                     slot: slot.clone(),
@@ -214,11 +226,8 @@ impl Holder {
             tenancy.advance(now, set, slot, &mut asks);
         }
         for slot in over {
-            // Nothing runs where nothing was owned; else whatever runs is on its way out.
-            match self.tenancies.get(&slot).is_some_and(|tenancy| tenancy.until.is_none()) {
-                true => self.release(now, &slot, set),
-                false => self.forget(&slot),
-            }
+            // Nothing runs where nothing was owned.
+            self.release(now, &slot, set);
         }
         self.releases.retain(|(slot, epoch), release| {
             if release.ask_at <= now {
@@ -249,7 +258,7 @@ impl Holder {
             && tenancy.round == answer.round
             && tenancy.generation == set.generation
             && set.contains(&from);
-        if !current || tenancy.until.is_some_and(|until| until <= now) {
+        if !current || tenancy.is_ending || tenancy.until.is_some_and(|until| until <= now) {
             return;
         }
         let extra = if self.holds_too_long {
@@ -304,10 +313,9 @@ impl Tenancy {
         }
         let wish = match self.stage {
             Stage::Preparing => Wish::Prepare,
-            Stage::Proposing(_) => Wish::Propose {
-                stop_timeout: self.stop_timeout,
-                renewal: self.until.is_some(),
-            },
+            Stage::Proposing(_) => {
+                Wish::Propose { stop_timeout: self.stop_timeout, renewal: self.until.is_some() }
+            }
             Stage::Resting(due) => {
                 self.ask_at = due;
                 return;

@@ -23,7 +23,7 @@ fn slot() -> SlotId {
 
 fn set(voters: u8) -> VoterSet {
     let members = (1..=voters).map(|n| Member { node: node(n), incarnation: 1 }).collect();
-    VoterSet { generation: 1, floor: 0, members }
+    VoterSet { generation: 1, floor: 0, quiet: true, members }
 }
 
 fn ask(epoch: u64, wish: Wish) -> Ask {
@@ -344,8 +344,8 @@ fn a_lease_that_has_run_out_is_not_revived_by_a_late_majority() {
         holder.handle(late, node(voter), reply(&ask, Verdict::Accepted), &voters);
     }
     assert_eq!(holder.take_outcomes(), []);
-    holder.tick(late, &voters);
-    assert_eq!(holder.slots().count(), 0);
+    assert_eq!(holder.tick(late, &voters), []);
+    assert_eq!(holder.standing(late, &slot()).unwrap().until, None);
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn an_adopted_lease_is_renewed_at_once_and_one_that_has_run_out_is_not() {
     assert_eq!(asks.len(), 3);
     let mut holder = Holder::new(2, false);
     holder.adopt(at(50.0), &slot(), 5, STOP, at(50.0));
-    assert!(holder.tick(at(50.0), &voters).iter().all(|(_, ask)| ask.wish == Wish::Prepare));
+    assert_eq!(holder.tick(at(50.0), &voters), []);
 }
 
 /// A small world for the property: voters and contenders with clocks of their own and a network that delays,
@@ -625,4 +625,23 @@ fn the_property_finds_a_voter_that_forgets() {
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
     let found = runner.run(&lives(), |life| live_through(life, true)).unwrap_err().to_string();
     assert!(found.contains("two live"), "{found}");
+}
+
+#[test]
+fn a_lease_that_is_to_run_out_is_not_renewed() {
+    let voters = set(3);
+    for state in ["owned", "renewing"] {
+        let (mut holder, now) = holder(state);
+        holder.let_run_out(&slot());
+        assert_eq!(holder.tick(now + limits::LEASE_RENEWAL, &voters), []);
+        let ask = Ask { round: round_of(state), ..ask(5, Wish::Prepare) };
+        for voter in [1, 2] {
+            holder.handle(now, node(voter), reply(&ask, Verdict::Accepted), &voters);
+        }
+        assert_eq!(holder.take_outcomes(), []);
+        // Once the unit is gone a successor need not wait.
+        holder.release(now, &slot(), &voters);
+        let asks = holder.tick(now, &voters);
+        assert!(asks.len() == 3 && asks.iter().all(|(_, ask)| ask.wish == Wish::Release));
+    }
 }

@@ -137,10 +137,8 @@ impl Voter {
             // Ahead of need, so that nobody waits for the disk.
             self.want(self.ceiling);
         }
-        let record = self
-            .slots
-            .entry(ask.slot.clone())
-            .or_insert(Record { highest: ballot, lock: None });
+        let record =
+            self.slots.entry(ask.slot.clone()).or_insert(Record { highest: ballot, lock: None });
         record.highest = ballot;
         let Wish::Propose { stop_timeout, .. } = ask.wish else { return Some(Verdict::Promised) };
         let expires = now + hold(stop_timeout);

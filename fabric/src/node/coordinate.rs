@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
-use crate::job::{JobKind, JobSpec, SpecHash};
+use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::message::Message;
 use crate::placement::{Avoid, Placer};
@@ -37,6 +37,10 @@ pub(super) struct Coordinator {
     seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
     retired: BTreeMap<AllocId, Instant>,
+    /// The lowest epoch that the voters may grant a slot, as far as anybody was told.
+    floors: BTreeMap<SlotId, u64>,
+    /// Slots for which no lease was to be had, and when to try again.
+    unleased: BTreeMap<SlotId, Instant>,
     /// Slots that no node can take.
     pub unplaceable: BTreeSet<SlotId>,
 }
@@ -87,6 +91,7 @@ impl Node {
             !expired
         });
         self.coordinator.rejected.retain(|_, until| *until > now.at);
+        self.coordinator.unleased.retain(|_, until| *until > now.at);
         self.coordinator.failed.retain(|_, (_, heard)| *heard + limits::FAILED_FOR > now.at);
         self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
         if std::mem::take(&mut self.coordinator.all_dirty) {
@@ -99,6 +104,7 @@ impl Node {
                 table.alloc(slot, node).is_some_and(|row| row.epoch == seen.epoch)
             });
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
+            self.coordinator.floors.retain(|slot, _| table.job(&slot.job).is_some());
         }
         for name in std::mem::take(&mut self.coordinator.dirty) {
             if self.is_coordinator_of(&name) {
@@ -205,7 +211,8 @@ impl Node {
         for at in 0..slots.len() {
             let slot = &slots[at];
             let filled = !slot.current.is_empty() || !slot.outdated.is_empty();
-            if filled || slot.stopping || slot.proposed {
+            let no_lease = self.coordinator.unleased.contains_key(&slot.id);
+            if filled || slot.stopping || slot.proposed || no_lease {
                 self.coordinator.unplaceable.remove(&slot.id);
                 continue;
             }
@@ -238,7 +245,23 @@ impl Node {
         self.take_stock(now);
         let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
         for at in leaving {
-            self.propose(now, &mut placer, &slots[at], job);
+            if spec.guarantee == Guarantee::AtMostOne {
+                self.retire_before_moving(now, &mut placer, &slots[at]);
+            } else {
+                self.propose(now, &mut placer, &slots[at], job);
+            }
+        }
+    }
+
+    /// At-most-one work cannot be there twice: it is stopped first, if another node can take it.
+    fn retire_before_moving(&mut self, now: Now, placer: &mut Placer<'_>, slot: &Slot) {
+        let avoid = self.avoided(now, &slot.id);
+        if placer.choose(&self.fleet, &avoid, &mut self.rng).is_none() {
+            return;
+        }
+        for (node, row) in slot.current.iter().chain(&slot.outdated) {
+            let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+            self.ask_to_retire(now, *node, alloc, "the node is draining");
         }
     }
 
@@ -371,6 +394,17 @@ impl Node {
         reason: Rejection,
     ) {
         tracing::debug!(%alloc, ?from, %reason, "rejected");
+        if let Rejection::Epoch { at_least } = reason
+            && at_least <= limits::EPOCH_MAX
+            && self.table.job(&alloc.slot.job).is_some_and(|job| alloc.slot.index < job.spec.count)
+        {
+            // Nothing is wrong with the node: the next epoch is what was missing.
+            let floor = self.coordinator.floors.entry(alloc.slot.clone()).or_default();
+            *floor = at_least.max(*floor);
+            self.coordinator.dirty.insert(alloc.slot.job.clone());
+            self.dirty = true;
+            return;
+        }
         let ours = |proposal: &Proposal| proposal.alloc == *alloc && proposal.node == from;
         if self.coordinator.proposals.get(&alloc.slot).is_some_and(ours) {
             self.coordinator.proposals.remove(&alloc.slot);
@@ -403,7 +437,9 @@ impl Node {
             return false;
         };
         self.coordinator.unplaceable.remove(&slot.id);
-        let alloc = AllocId { slot: slot.id.clone(), epoch: slot.epoch + 1 };
+        let floor = self.coordinator.floors.get(&slot.id).copied().unwrap_or(0);
+        let epoch = floor.max(slot.epoch.saturating_add(1));
+        let alloc = AllocId { slot: slot.id.clone(), epoch };
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         self.counters.proposed += 1;
         let deadline = now.at + limits::PROPOSE_TIMEOUT;
@@ -451,6 +487,11 @@ impl Coordinator {
         if known.0 != alloc.epoch {
             *known = (alloc.epoch, now);
         }
+    }
+
+    /// No lease was to be had for an allocation: the slot waits a little.
+    pub fn hear_of_no_lease(&mut self, now: Instant, slot: &SlotId) {
+        self.unleased.insert(slot.clone(), now + limits::LEASE_RETRY);
     }
 
     fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {

@@ -271,8 +271,14 @@ impl Node {
         if node == self.config.id {
             self.supervisor.recall(now, slot, &row);
         }
-        if let Some(Ending::Failed { .. }) = row.ending {
-            self.coordinator.hear_of_failure(now.at, &alloc, node);
+        match row.ending {
+            Some(Ending::Failed { .. }) => {
+                self.coordinator.hear_of_failure(now.at, &alloc, node);
+            }
+            Some(Ending::Unleased { .. }) if moved_to(before.map(|row| &**row), &row) => {
+                self.coordinator.hear_of_no_lease(now.at, slot);
+            }
+            _ => {}
         }
         let ours = self.supervisor.local(slot).is_some_and(|local| *local.id() == alloc);
         if node == self.config.id && row.phase != Phase::Ended && !ours {
@@ -297,6 +303,11 @@ impl Node {
             self.event(now, api::EventKind::Alloc { alloc, on: node, phase, healthy, message });
         }
     }
+}
+
+/// Whether the row says something else of how far the allocation has come.
+fn moved_to(before: Option<&AllocRow>, row: &AllocRow) -> bool {
+    before.is_none_or(|before| (before.epoch, before.phase) != (row.epoch, row.phase))
 }
 
 /// Which of two allocations of one slot stays: the higher epoch, then the lower hash.

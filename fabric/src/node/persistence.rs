@@ -16,10 +16,12 @@ use crate::supervisor::Record;
 use crate::table::{Key, Table, Value};
 
 use super::Node;
+use super::leases::VoterRecord;
 
 /// First byte of a key on disk.
 const ENTRY: u8 = 0;
 const RECORD: u8 = 1;
+const VOTER: u8 = 2;
 
 /// Changes on their way to the disk.
 #[derive(Debug, Default)]
@@ -52,6 +54,11 @@ impl Disk {
     /// Whether everything up to `sequence` is on disk.
     pub fn holds(&self, sequence: u64) -> bool {
         sequence <= self.persisted
+    }
+
+    /// Keeps what this node may not forget as a voter.
+    pub fn set_voter(&mut self, record: &VoterRecord) {
+        self.pending.insert(vec![VOTER], Some(encode_row(record)));
     }
 
     /// Keeps, or forgets, what an allocation runs.
@@ -88,6 +95,7 @@ impl Node {
     pub(super) fn handle_persisted(&mut self, now: Now, through: u64) {
         self.disk.persisted = self.disk.persisted.max(through);
         self.supervisor.persisted(through);
+        self.voter_is_on_disk();
         let complete = self.disk.retry_at.is_none() && self.disk.rewrite.is_none();
         if self.disk.failing && complete && through == self.disk.sequence {
             self.disk.failing = false;
@@ -104,6 +112,7 @@ impl Node {
         self.disk.retry_at = Some(now.at + limits::PERSIST_RETRY);
         self.disk.rewrite = None;
         self.disown(sequence);
+        self.leases.disown(sequence);
         let told = self.supervisor.unpersisted(now);
         let impaired = format!("its disk refuses writes: {reason}");
         for (proposer, alloc) in told {
@@ -124,6 +133,7 @@ impl Node {
         if self.disk.retry_at.is_some_and(|at| at <= now.at) {
             self.disk.retry_at = None;
             self.disk.rewrite = Some(Rewrite::Entries(None));
+            self.remember_voter();
         }
         match self.disk.rewrite.take() {
             None => {}
@@ -151,9 +161,14 @@ impl Node {
     }
 
     /// Begins with a table that is on disk already.
-    pub(super) fn begin_with(&mut self, table: Table) {
+    pub(super) fn begin_with(&mut self, now: Now, table: Table) {
         self.table = table;
         self.synced = true;
+        if let Some(info) = self.table.node(&self.config.id) {
+            self.info.incarnation = info.incarnation;
+            self.leases.be(info.incarnation);
+        }
+        self.learn_voters(now);
         let latest = self.table.entries().map(|entry| entry.stamp).max_by_key(|s| s.reading);
         if let Some(latest) = latest {
             self.clock.observe(latest);
@@ -187,9 +202,15 @@ impl Node {
                     Ok(record) => records.push(record),
                     Err(error) => tracing::warn!(%error, "a record on disk cannot be read"),
                 },
+                Some(&VOTER) => match decode_row::<VoterRecord>(&value) {
+                    Ok(record) => self.restore_voter(now, record),
+                    Err(error) => tracing::warn!(%error, "what this voter promised cannot be read"),
+                },
                 _ => tracing::warn!("something on disk is not ours"),
             }
         }
+        // Once it is known which life of the disk this is.
+        self.learn_voters(now);
         for record in records {
             let row = self.table.alloc(&record.alloc.slot, &self.config.id).cloned();
             if let Some(row) = row {

@@ -9,6 +9,7 @@ use crate::id::{JobName, NodeId, SlotId};
 use crate::job::{JobSpec, SpecHash};
 use crate::stamp::Stamp;
 use crate::topology::NodeInfo;
+use crate::voters::VoterSet;
 
 /// What an entry is about. The order of the variants is the order on disk: append only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub enum Key {
     Keyring,
     /// An invitation to join. Written by any member, never sent in a datagram.
     Token(TokenId),
+    /// Who grants leases. Written by whoever saw the set chosen.
+    Voters,
 }
 
 impl Key {
@@ -32,7 +35,7 @@ impl Key {
     pub fn owner(&self) -> Option<NodeId> {
         match self {
             Key::Node(node) | Key::Alloc(_, node) => Some(*node),
-            Key::Roster(_) | Key::Job(_) | Key::Keyring | Key::Token(_) => None,
+            Key::Roster(_) | Key::Job(_) | Key::Keyring | Key::Token(_) | Key::Voters => None,
         }
     }
 
@@ -68,6 +71,8 @@ pub enum Value {
         /// The last epoch of a cleared allocation row; a deleted job's version; otherwise 0.
         rank: u64,
     },
+    /// For [`Key::Voters`].
+    Voters(VoterSet),
 }
 
 /// Why a node belongs to the fabric.
@@ -164,7 +169,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Order {
     /// For allocation rows the epoch and the phase, so that a late `running` never beats an `ended`
-    /// of the same epoch; 0 for everything else.
+    /// of the same epoch; for the voter set its generation; 0 for everything else.
     pub rank: u64,
     /// Who wrote it and when.
     pub stamp: Stamp,
@@ -180,6 +185,7 @@ impl Entry {
             (Key::Alloc(..), Value::Alloc(row)) => (row.epoch << 4 | row.phase as u64, 0),
             (Key::Alloc(..), Value::Tombstone { rank: epoch }) => (epoch << 4 | 0xf, 0),
             (_, Value::Job(job)) => (0, u8::from(job.reverted)),
+            (_, Value::Voters(set)) => (set.generation, 0),
             _ => (0, 0),
         };
         Order { rank, stamp: self.stamp, mark }
@@ -197,7 +203,8 @@ impl Entry {
                 job.spec.name == *name
                     && job.previous.as_ref().is_none_or(|previous| previous.spec.name == *name)
             }
-            (Key::Keyring, Value::Tombstone { .. }) => false,
+            (Key::Voters, Value::Voters(set)) => set.is_proper(),
+            (Key::Keyring | Key::Voters, Value::Tombstone { .. }) => false,
             (_, Value::Tombstone { .. }) => true,
             _ => false,
         };

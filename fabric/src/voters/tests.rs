@@ -13,7 +13,7 @@ fn member(n: u8) -> Member {
 
 fn set(members: &[u8]) -> VoterSet {
     let members = members.iter().map(|n| member(*n)).collect();
-    VoterSet { generation: 4, floor: 10, members }
+    VoterSet { generation: 4, floor: 10, quiet: false, members }
 }
 
 fn at(seconds: u64) -> Instant {
@@ -42,7 +42,7 @@ fn any_majority_of_a_set_meets_any_majority_of_the_next() {
                 assert!(next.is_empty() || next.len() > limits::VOTERS_MAX);
                 continue;
             }
-            let after = before.followed_by(next, 0);
+            let after = before.followed_by(next, 0, false);
             for one in subsets(&before.members, before.majority()) {
                 for other in subsets(&after.members, after.majority()) {
                     assert!(!one.is_disjoint(&other), "{one:?} {other:?}");
@@ -93,7 +93,8 @@ fn an_acceptor_in_every_state_knows_every_message() {
     };
     let table = [("fresh", "ppp aaa .."), ("promised", "rpp raa .."), ("accepted", "rpp raa ..")];
     for (state, expected) in table {
-        let prepares = [4, 5, 6].map(|number| Change::Prepare { generation: 4, attempt: attempt(number) });
+        let prepares =
+            [4, 5, 6].map(|number| Change::Prepare { generation: 4, attempt: attempt(number) });
         let accepts = [4, 5, 6].map(|number| Change::Accept {
             generation: 4,
             attempt: attempt(number),
@@ -107,7 +108,7 @@ fn an_acceptor_in_every_state_knows_every_message() {
         for (change, expected) in changes.zip(expected.chars().filter(|c| *c != ' ')) {
             let mut acceptor = acceptor(state);
             let before = acceptor.clone();
-            let answer = acceptor.handle(at(100), &change, &known, LONG_AGO, 70);
+            let answer = acceptor.handle(at(100), &change, &known, LONG_AGO, 70, false);
             let got = match &answer {
                 Some(Change::Promise { accepted, .. }) => {
                     assert_eq!(*accepted, before.accepted);
@@ -137,10 +138,10 @@ fn the_set_after_next_waits_until_leases_of_this_one_are_over() {
     let since = at(100);
     let mut acceptor = Acceptor::default();
     let early = since + lease::longest_hold() - Duration::from_millis(1);
-    assert_eq!(acceptor.handle(early, &accept, &known, Some(since), 0), None);
+    assert_eq!(acceptor.handle(early, &accept, &known, Some(since), 0, true), None);
     assert!(!acceptor.is_bound(&known));
     let late = since + lease::longest_hold();
-    assert!(acceptor.handle(late, &accept, &known, Some(since), 0).is_some());
+    assert!(acceptor.handle(late, &accept, &known, Some(since), 0, true).is_some());
 }
 
 /// Several proposers, any order, loss and repetition: at most one set is ever chosen, and its floor covers
@@ -166,7 +167,7 @@ proptest! {
             chosen: None,
         };
         let mut number = 0;
-        let wishes = [Wish::Add(member(8)), Wish::Drop(node(1)), Wish::Finish];
+        let wishes = [Wish::Add(member(8)), Wish::Drop(node(1)), Wish::Add(member(9))];
         let mut proposers: Vec<Proposer> = (0..3)
             .map(|n| Proposer::new(at(0), node(50 + n), 0, &known, wishes[usize::from(n)]))
             .collect();
@@ -180,7 +181,7 @@ proptest! {
             let to = to % usize::from(size);
             let said = proposers[who].say();
             let ceiling = vote.ceilings[to];
-            let answer = vote.acceptors[to].handle(at(0), &said, &known, LONG_AGO, ceiling);
+            let answer = vote.acceptors[to].handle(at(0), &said, &known, LONG_AGO, ceiling, ceiling % 2 == 0);
             let Some(answer) = answer.filter(|_| luck > 2) else { continue };
             let from = node(to as u8 + 1);
             if let Some(next) = proposers[who].hear(from, &answer, &known) {
@@ -190,6 +191,8 @@ proptest! {
                 // Any majority that granted an epoch has a voter among those that accepted.
                 let covered = vote.ceilings.iter().filter(|ceiling| **ceiling <= next.floor);
                 prop_assert!(covered.count() >= known.majority());
+                let quiet = vote.ceilings.iter().filter(|ceiling| **ceiling % 2 == 0);
+                prop_assert!(!next.quiet || quiet.count() >= known.majority());
             }
         }
     }
