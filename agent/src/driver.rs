@@ -578,6 +578,7 @@ fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
         impaired: None,
         started: driver.started.wall,
         witness: driver.config.node.witness,
+        incarnation: 0,
     }
 }
 

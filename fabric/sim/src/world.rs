@@ -631,6 +631,7 @@ impl World {
                 impaired: None,
                 started: now.wall,
                 witness: false,
+                incarnation: 0,
             },
             fabric: self.fabric,
             fabric_name: "sim".into(),
