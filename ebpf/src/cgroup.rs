@@ -58,16 +58,39 @@ impl Cgroups {
         self.walked = false;
     }
 
+    /// The number of the cgroup whose folder is this, relative to [`root`](Self::root).
+    pub(crate) fn id(&self, folder: &str) -> Option<CgroupId> {
+        inode(&self.root.as_ref()?.join(folder))
+    }
+
+    /// Whether it was there when the folders were last walked through.
+    pub(crate) fn knows(&self, id: CgroupId) -> bool {
+        self.folders.contains_key(&id)
+    }
+
+    /// All that there are now.
+    pub(crate) fn all(&mut self) -> impl Iterator<Item = (CgroupId, &Path)> {
+        self.walk();
+        self.folders.iter().map(|(id, folder)| (*id, folder.as_path()))
+    }
+
+    /// Walks through the folders, once between two calls of [`refresh`](Self::refresh).
+    pub(crate) fn walk(&mut self) {
+        if let (Some(root), false) = (&self.root, self.walked) {
+            self.folders = walk(root);
+            self.walked = true;
+        }
+    }
+
     /// Whether the cgroup still exists.
     pub(crate) fn exists(&mut self, id: CgroupId) -> bool {
-        let Some(root) = self.root.clone() else { return true };
+        if self.root.is_none() {
+            return true;
+        }
         if self.folders.get(&id).is_some_and(|folder| inode(folder) == Some(id)) {
             return true;
         }
-        if !self.walked {
-            self.walked = true;
-            self.folders = walk(&root);
-        }
+        self.walk();
         self.folders.contains_key(&id)
     }
 }

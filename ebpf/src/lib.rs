@@ -25,6 +25,7 @@
 
 mod cgroup;
 mod cost;
+mod fallback;
 mod histogram;
 mod hooks;
 mod kernel;
@@ -38,6 +39,7 @@ pub mod block;
 pub mod faults;
 pub mod network;
 pub mod oom;
+pub mod pressure;
 pub mod processes;
 pub mod scheduler;
 pub mod tcp;

@@ -14,6 +14,9 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 /// Folders that a search for a cgroup's name walks through. Far above what the tables hold.
 pub const CGROUP_FOLDERS_MAX: usize = 16_384;
 
+/// Threads that are looked at where the scheduler has to be read from procfs: three files each, some 10 us.
+pub const THREADS_MAX: usize = 32_768;
+
 /// Bytes of what libbpf says about a failed load that are kept: the verifier's log can be megabytes, its last
 /// lines say why.
 pub const SAID_MAX: usize = 2048;

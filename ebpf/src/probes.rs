@@ -3,12 +3,14 @@
 use crate::block::{Block, BlockDevices};
 use crate::cgroup::{CgroupId, Cgroups};
 use crate::cost::{Cost, Meter};
+use crate::fallback::{self, Fallback};
 use crate::faults::{Faults, PageFaults};
 use crate::hooks::Hooks;
 use crate::kernel::Kernel;
 use crate::limits::{CGROUPS_MAX, PEERS_MAX};
 use crate::network::{Network, Packets};
 use crate::oom::{Kills, OutOfMemory};
+use crate::pressure::Pressure;
 use crate::processes::{Lives, Processes};
 use crate::scheduler::{Scheduler, Scheduling};
 use crate::status::Status;
@@ -76,6 +78,8 @@ pub struct Config {
     pub cgroups_max: u32,
     /// Rows of the tables that are kept by cgroup and peer, at least 1.
     pub peers_max: u32,
+    /// Load programs at all. Without them, readings come from procfs and cgroupfs where they can.
+    pub bpf: bool,
     /// Have the kernel measure what the probes cost, which makes each event a little dearer.
     pub cost: bool,
     /// Take the variants for kernels and architectures that lack a hook also where it is not missing.
@@ -88,6 +92,7 @@ impl Default for Config {
             probes: BTreeSet::from(Probe::ALL),
             cgroups_max: CGROUPS_MAX,
             peers_max: PEERS_MAX,
+            bpf: true,
             cost: true,
             older_hooks: false,
         }
@@ -99,6 +104,10 @@ impl Default for Config {
 pub enum Source {
     /// Counted by programs in the kernel.
     Bpf,
+    /// The kernel's own books about threads and the network, in `/proc`.
+    Procfs,
+    /// The kernel's own books about cgroups.
+    Cgroupfs,
 }
 
 /// What was read, and where.
@@ -130,6 +139,8 @@ pub struct Readings {
     pub oom: Option<Reading<BTreeMap<CgroupId, OutOfMemory>>>,
     /// Starts and ends of processes.
     pub processes: Option<Reading<BTreeMap<CgroupId, Processes>>>,
+    /// What threads stood still for.
+    pub pressure: Option<Reading<BTreeMap<CgroupId, Pressure>>>,
     /// What each program of each probe has cost; why that is not known, otherwise.
     pub cost: Result<Vec<(Probe, Cost)>, Unmeasured>,
 }
@@ -143,6 +154,7 @@ pub struct Unmeasured(pub String);
 pub struct Probes {
     cgroups: Cgroups,
     meter: Result<Meter, Unmeasured>,
+    fallback: Fallback,
     scheduler: Slot<Scheduler>,
     block: Slot<BlockDevices>,
     tcp: Slot<Tcp>,
@@ -159,6 +171,9 @@ impl Probes {
     /// Loads what the configuration asks for. What cannot be loaded does not keep the rest from running.
     pub fn load(config: &Config) -> Self {
         let kernel = match crate::available() {
+            Ok(()) if !config.bpf => {
+                Err(Status::Unsupported("the configuration asks for no eBPF".into()))
+            }
             Ok(()) => Kernel::new(),
             Err(reason) => Err(Status::Unsupported(reason)),
         };
@@ -167,7 +182,8 @@ impl Probes {
         let peers = config.peers_max.max(1);
         let old = config.older_hooks;
         let wanted = Wanted { config, kernel: &kernel };
-        Self {
+        let mut probes = Self {
+            fallback: Fallback::default(),
             meter: match config.cost {
                 true => Meter::new().map_err(Unmeasured),
                 false => Err(Unmeasured("not asked for".into())),
@@ -180,7 +196,10 @@ impl Probes {
             oom: wanted.load(Probe::OutOfMemory, |kernel| Kills::load(kernel, rows, old)),
             processes: wanted.load(Probe::Processes, |kernel| Lives::load(kernel, rows)),
             cgroups,
-        }
+        };
+        // Where counting starts for what is read elsewhere.
+        probes.read();
+        probes
     }
 
     /// What became of each probe.
@@ -195,16 +214,31 @@ impl Probes {
     pub fn read(&mut self) -> Readings {
         let cgroups = &mut self.cgroups;
         cgroups.refresh();
-        let (connecting, peers) = read(&mut self.tcp, |probe| probe.read(cgroups)).unzip();
+        let other = &mut self.fallback;
+        other.refresh();
+        let connecting_and_peers = read(&mut self.tcp, |probe| probe.read(cgroups));
+        let (connecting, peers) = connecting_and_peers.unzip();
+        let scheduler = read(&mut self.scheduler, |probe| probe.read(cgroups)).map(Reading::bpf);
+        let block = read(&mut self.block, |probe| probe.read(cgroups)).map(Reading::bpf);
+        let network = read(&mut self.network, |probe| probe.read(cgroups)).map(Reading::bpf);
+        let faults = read(&mut self.faults, |probe| probe.read(cgroups)).map(Reading::bpf);
+        let oom = read(&mut self.oom, |probe| probe.read(cgroups)).map(Reading::bpf);
+        let processes = read(&mut self.processes, |probe| probe.read(cgroups)).map(Reading::bpf);
+        cgroups.walk();
         Readings {
-            scheduler: read(&mut self.scheduler, |probe| probe.read(cgroups)).map(Reading::bpf),
-            block: read(&mut self.block, |probe| probe.read(cgroups)).map(Reading::bpf),
+            scheduler: instead(&self.scheduler, scheduler, || {
+                other.scheduler(cgroups).map(Reading::procfs)
+            }),
+            block: instead(&self.block, block, || other.block(cgroups).map(Reading::cgroupfs)),
             connecting: connecting.map(Reading::bpf),
-            peers: peers.map(Reading::bpf),
-            network: read(&mut self.network, |probe| probe.read(cgroups)).map(Reading::bpf),
-            faults: read(&mut self.faults, |probe| probe.read(cgroups)).map(Reading::bpf),
-            oom: read(&mut self.oom, |probe| probe.read(cgroups)).map(Reading::bpf),
-            processes: read(&mut self.processes, |probe| probe.read(cgroups)).map(Reading::bpf),
+            peers: instead(&self.tcp, peers.map(Reading::bpf), || {
+                other.peers().map(Reading::procfs)
+            }),
+            network,
+            faults: instead(&self.faults, faults, || other.faults(cgroups).map(Reading::procfs)),
+            oom: instead(&self.oom, oom, || other.oom(cgroups).map(Reading::cgroupfs)),
+            processes,
+            pressure: fallback::pressure(cgroups).map(Reading::cgroupfs),
             cost: self.cost(),
         }
     }
@@ -241,6 +275,14 @@ impl<T> Reading<T> {
     fn bpf(rows: T) -> Self {
         Self { source: Source::Bpf, rows }
     }
+
+    fn procfs(rows: T) -> Self {
+        Self { source: Source::Procfs, rows }
+    }
+
+    fn cgroupfs(rows: T) -> Self {
+        Self { source: Source::Cgroupfs, rows }
+    }
 }
 
 struct Wanted<'a> {
@@ -265,5 +307,17 @@ fn read<P, T>(slot: &mut Slot<P>, read: impl FnOnce(&mut P) -> libbpf_rs::Result
             *slot = Err(Status::refused("reading", &error, ""));
             None
         }
+    }
+}
+
+/// What else there is to read if a probe that was asked for does not run.
+fn instead<P, T>(
+    slot: &Slot<P>,
+    reading: Option<T>,
+    other: impl FnOnce() -> Option<T>,
+) -> Option<T> {
+    match slot {
+        Err(Status::Unsupported(_) | Status::Failed(_)) => other(),
+        _ => reading,
     }
 }

@@ -34,6 +34,20 @@ impl Block {
         }
     }
 
+    /// From bytes read, bytes written, reads, writes.
+    pub(crate) fn from_io_stat([read, written, reads, writes]: [u64; 4]) -> Self {
+        let traffic = |bytes, requests| Traffic {
+            bytes: Some(bytes),
+            requests: Some(requests),
+            latency: None,
+        };
+        Self {
+            read: traffic(read, reads),
+            write: traffic(written, writes),
+            other: Traffic::default(),
+        }
+    }
+
     /// Nothing has been asked of any device.
     pub(crate) fn none() -> Self {
         let zero =
