@@ -2,6 +2,7 @@
 # make test         every test; those that need root or a program say so when they are skipped
 # make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
+# make test-promql  the query language beside Prometheus itself
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make lint         formatting, clippy, documentation: warnings are errors
@@ -14,7 +15,7 @@ SEEDS ?= 500
 NODES ?= 20
 MINUTES ?= 2
 
-.PHONY: all setup build test test-swarm test-model demo bench lint
+.PHONY: all setup build test test-swarm test-model test-promql demo bench lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -43,6 +44,10 @@ test-swarm: setup
 test-model: setup
 	$(CARGO) build --release -p weft-model
 	$(TARGET)/release/weft-model $(if $(SMALL),--small)
+
+test-promql:
+	@demo/setup.sh promql
+	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
 
 demo: setup build
 	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what building, testing and showing weft needs and this machine does not have: nothing when
-# all is there. Says what it installs, and why. `setup.sh bench` adds what the benchmarks measure beside.
+# all is there. Says what it installs, and why. `setup.sh bench` adds what the benchmarks measure beside,
+# `setup.sh promql` what `make test-promql` compares with.
 set -euo pipefail
 
 # Program or file, Debian package, what for.
@@ -26,6 +27,9 @@ dnsmasq          dnsmasq-base       tests: discovery by unicast DNS
 [ "${1:-}" != bench ] || needed+='
 serf             serf               bench: the same measured beside it
 '
+[ "${1:-}" != promql ] || needed+='
+prometheus       prometheus         test-promql: the answers of Prometheus itself
+'
 
 missing=() why=()
 while read -r program package reason; do
@@ -47,6 +51,13 @@ if [ ${#missing[@]} -gt 0 ]; then
         command -v sudo >/dev/null || { echo "setup: not root, and there is no sudo: tests that need these will say so"; exit 0; }
         as_root=(sudo)
     fi
+    # Services of these packages are not wanted, only their programs: where nothing forbids it, forbid it.
+    policy=/usr/sbin/policy-rc.d
+    [ "${1:-}" != promql ] || [ -e $policy ] || {
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
+        "${as_root[@]}" chmod +x $policy
+        trap '"${as_root[@]}" rm -f $policy' EXIT
+    }
     install() {
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
     }

@@ -11,7 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer;
+pub mod evaluate;
 pub mod labels;
 pub mod limits;
 pub mod span;
 pub mod store;
+pub mod syntax;

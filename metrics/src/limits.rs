@@ -45,8 +45,8 @@ pub const SUBQUERY_STEP_MS: i64 = 60_000;
 
 /// Bytes of an expression.
 pub const EXPRESSION_BYTES_MAX: usize = 16 << 10;
-/// Nesting of an expression: bounds the stack.
-pub const EXPRESSION_DEPTH_MAX: usize = 48;
+/// Nesting of an expression, and operators in one chain: bounds the stack.
+pub const EXPRESSION_DEPTH_MAX: usize = 100;
 /// Evaluations of one range query: Prometheus's limit.
 pub const STEPS_MAX: usize = 11_000;
 /// Series that all selectors of one query may find together.

@@ -1,0 +1,411 @@
+//! Evaluates an expression over the series of a [`Source`], as Prometheus 2.42 does.
+//!
+//! An instant query is a [`Grid`] of one time, a range query one of many; every operation works on
+//! whole series over the grid. Each query has a budget of series, samples and work ([`Limits`]): there
+//! is no clock here, and what would take too long is refused by what it looks at.
+//!
+//! # What is seen of down-sampled data
+//!
+//! A step of a [`Span`] is never seen outside of its time. One that reaches over the start of a window
+//! is seen as its last sample, one that reaches over the end as its first; one within is seen as follows:
+//!
+//! | what | sees |
+//! |---|---|
+//! | a selector, `timestamp` | the last sample of the step; within the step, its first |
+//! | `count_`, `sum_`, `avg_`, `min_`, `max_`, `last_`, `present_`, `absent_over_time` | all samples |
+//! | `rate`, `increase`, `delta`, `changes`, `resets` | all samples, with every reset; the first three extrapolate to an end that a step reaches over |
+//! | `irate`, `idelta`, `deriv`, `predict_linear`, `quantile_`, `stddev_`, `stdvar_over_time` | the last sample of each step |
+//! | a range selector as the whole query | the last sample of each step |
+
+mod aggregate;
+mod call;
+mod date;
+mod histogram;
+mod over;
+mod pair;
+mod select;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+pub use self::aggregate::quantile;
+pub use self::date::Date;
+pub use self::histogram::bucket_quantile;
+use crate::labels::Labels;
+use crate::limits::{
+    QUERY_SAMPLES_MAX, QUERY_SERIES_MAX, QUERY_WORK_MAX, STEPS_MAX, SUBQUERY_STEP_MS, TIME_MS_MAX,
+};
+use crate::span::{is_stale, stale_marker};
+use crate::store::Source;
+use crate::syntax::{Expr, Kind};
+use serde::{Deserialize, Serialize};
+
+/// The times at which an expression is evaluated.
+///
+/// Invariants: `start_ms <= end_ms`, `step_ms > 0`, at most as many times as its maker allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grid {
+    start_ms: i64,
+    end_ms: i64,
+    step_ms: i64,
+}
+
+impl Grid {
+    /// One time.
+    pub fn instant(at_ms: i64) -> Result<Self, EvaluateError> {
+        Self::range(at_ms, at_ms, 1)
+    }
+
+    /// From `start_ms` to `end_ms`, both included, every `step_ms`: at most [`STEPS_MAX`] times.
+    pub fn range(start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Self, EvaluateError> {
+        let time = |ms: i64| ms.abs() <= TIME_MS_MAX;
+        if !time(start_ms) || !time(end_ms) || step_ms <= 0 || end_ms < start_ms {
+            return Err(EvaluateError::Range);
+        }
+        let grid = Grid { start_ms, end_ms, step_ms };
+        if grid.len() > STEPS_MAX { Err(EvaluateError::Steps(grid.len())) } else { Ok(grid) }
+    }
+
+    /// How many times.
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        ((self.end_ms - self.start_ms) / self.step_ms.max(1)) as usize + 1
+    }
+
+    /// All of them.
+    pub fn times(&self) -> impl Iterator<Item = i64> + use<> {
+        let grid = *self;
+        (0..grid.len() as i64).map(move |index| grid.start_ms + index * grid.step_ms)
+    }
+
+    /// Checks what came from elsewhere.
+    pub fn checked(self) -> Result<Self, EvaluateError> {
+        Self::range(self.start_ms, self.end_ms, self.step_ms)
+    }
+
+    /// The first time.
+    pub fn start_ms(&self) -> i64 {
+        self.start_ms
+    }
+
+    /// No time is later.
+    pub fn end_ms(&self) -> i64 {
+        self.end_ms
+    }
+
+    /// Between two times.
+    pub fn step_ms(&self) -> i64 {
+        self.step_ms
+    }
+}
+
+/// One series over a grid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Its labels.
+    pub labels: Labels,
+    /// A value for each time of the grid; [`ABSENT`] where there is none.
+    pub values: Vec<f64>,
+}
+
+/// One series with samples at times of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Samples {
+    /// Its labels.
+    pub labels: Labels,
+    /// Milliseconds and value, in order of time.
+    pub samples: Vec<(i64, f64)>,
+}
+
+/// The bits that say 'no value here': those of the stale marker, which is never a value.
+pub(crate) fn absent() -> f64 {
+    stale_marker()
+}
+
+/// Whether there is a value.
+pub(crate) fn is_present(value: f64) -> bool {
+    !is_stale(value)
+}
+
+/// What an expression evaluates to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A number at each time of the grid.
+    Scalar(Vec<f64>),
+    /// Series over the grid.
+    Vector(Vec<Curve>),
+    /// Samples of series, with their own times.
+    Matrix(Vec<Samples>),
+    /// A text.
+    Text(String),
+}
+
+/// What a query may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Series that its selectors find together.
+    pub series: usize,
+    /// Samples read and values made, all together.
+    pub samples: u64,
+    /// Samples looked at: those of overlapping windows count in each.
+    pub work: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { series: QUERY_SERIES_MAX, samples: QUERY_SAMPLES_MAX, work: QUERY_WORK_MAX }
+    }
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluateError {
+    /// The times of the query are the wrong way round, or out of all bounds.
+    #[error("the query ends before it starts, has no step, or is outside of the years 0 to 9999")]
+    Range,
+    /// More than [`STEPS_MAX`].
+    #[error(
+        "the query has {0} steps; at most {STEPS_MAX} are evaluated: use a larger step or a shorter range"
+    )]
+    Steps(usize),
+    /// Only for instant queries.
+    #[error("invalid expression type \"{0}\" for range query, must be Scalar or instant Vector")]
+    Kind(&'static str),
+    /// See [`Limits::series`].
+    #[error("the query finds more than {0} series: add matchers, or ask fewer nodes")]
+    Series(usize),
+    /// See [`Limits::samples`].
+    #[error(
+        "the query reads or makes more than {0} samples: use a shorter range or subquery, a larger step, or more matchers"
+    )]
+    Samples(u64),
+    /// See [`Limits::work`].
+    #[error(
+        "the query looks at more than {0} samples: use shorter windows, a larger step, or more matchers"
+    )]
+    Work(u64),
+    /// An operation makes two series of one.
+    #[error("vector cannot contain metrics with the same labelset: {0}")]
+    SameLabels(String),
+    /// Vector matching.
+    #[error("{0}")]
+    Matching(String),
+    /// An argument that only evaluation can check.
+    #[error("{0}")]
+    Argument(String),
+    /// A part that belongs to another query, or is not as it was asked for.
+    #[error("an answer to a part of the query does not fit the query")]
+    Part,
+}
+
+/// Evaluates at one time.
+pub fn instant(
+    expr: &Expr,
+    source: &dyn Source,
+    at_ms: i64,
+    limits: Limits,
+) -> Result<Value, EvaluateError> {
+    let grid = Grid::instant(at_ms)?;
+    let context = Context::new(source, &grid, limits);
+    match expr {
+        Expr::Text(text) => Ok(Value::Text(text.clone())),
+        Expr::Range(..) | Expr::Subquery(_) => context.matrix(expr, &grid).map(Value::Matrix),
+        _ => context.value(expr, &grid).map(finished),
+    }
+}
+
+/// Evaluates at all times of a grid.
+pub fn range(
+    expr: &Expr,
+    source: &dyn Source,
+    grid: &Grid,
+    limits: Limits,
+) -> Result<Value, EvaluateError> {
+    if !matches!(expr.kind(), Kind::Scalar | Kind::Vector) {
+        return Err(EvaluateError::Kind(expr.kind().name()));
+    }
+    Context::new(source, grid, limits).value(expr, grid).map(finished)
+}
+
+/// Series without any value are no part of an answer.
+pub(crate) fn finished(value: Value) -> Value {
+    match value {
+        Value::Vector(mut curves) => {
+            curves.retain(|curve| curve.values.iter().any(|value| is_present(*value)));
+            Value::Vector(curves)
+        }
+        other => other,
+    }
+}
+
+/// One query.
+pub(crate) struct Context<'a> {
+    pub source: &'a dyn Source,
+    /// What was evaluated elsewhere, by the number of the part.
+    pub parts: &'a [(Grid, Value)],
+    /// Of the whole query, for `@ start()` and `@ end()`.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub limits: Limits,
+    series: Cell<usize>,
+    samples: Cell<u64>,
+    work: Cell<u64>,
+}
+
+type Evaluated<T> = Result<T, EvaluateError>;
+
+impl<'a> Context<'a> {
+    pub fn new(source: &'a dyn Source, grid: &Grid, limits: Limits) -> Self {
+        Context {
+            source,
+            parts: &[],
+            start_ms: grid.start_ms,
+            end_ms: grid.end_ms,
+            limits,
+            series: Cell::new(0),
+            samples: Cell::new(0),
+            work: Cell::new(0),
+        }
+    }
+
+    /// Anything but a range of samples.
+    pub fn value(&self, expr: &Expr, grid: &Grid) -> Evaluated<Value> {
+        match expr {
+            Expr::Number(number) => {
+                self.use_samples(grid.len())?;
+                Ok(Value::Scalar(vec![*number; grid.len()]))
+            }
+            Expr::Text(text) => Ok(Value::Text(text.clone())),
+            Expr::Selector(selector) => self.selector(selector, grid, false).map(Value::Vector),
+            Expr::Range(..) | Expr::Subquery(_) => Err(EvaluateError::Kind(expr.kind().name())),
+            Expr::Negative(inner) => match self.value(inner, grid)? {
+                Value::Scalar(values) => {
+                    Ok(Value::Scalar(values.into_iter().map(|value| -value).collect()))
+                }
+                Value::Vector(curves) => each(curves, |value, _| -value).map(Value::Vector),
+                other => Ok(other),
+            },
+            Expr::Binary(binary) => self.binary(binary, grid),
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate, grid).map(Value::Vector),
+            Expr::Call(function, arguments) => self.call(function, arguments, grid),
+            Expr::Part(number, original) => match self.parts.get(*number) {
+                Some((same, value)) if same == grid => {
+                    self.use_samples(match value {
+                        Value::Vector(curves) => curves.len() * grid.len(),
+                        _ => grid.len(),
+                    })?;
+                    let fits = matches!(
+                        (value, original.kind()),
+                        (Value::Vector(_), Kind::Vector) | (Value::Scalar(_), Kind::Scalar)
+                    );
+                    if fits { Ok(value.clone()) } else { Err(EvaluateError::Part) }
+                }
+                _ => Err(EvaluateError::Part),
+            },
+        }
+    }
+
+    /// An expression that was checked to be a vector.
+    pub fn vector(&self, expr: &Expr, grid: &Grid) -> Evaluated<Vec<Curve>> {
+        match self.value(expr, grid)? {
+            Value::Vector(curves) => Ok(curves),
+            _ => Err(EvaluateError::Part),
+        }
+    }
+
+    /// An expression that was checked to be a scalar.
+    pub fn scalar(&self, expr: &Expr, grid: &Grid) -> Evaluated<Vec<f64>> {
+        match self.value(expr, grid)? {
+            Value::Scalar(values) => Ok(values),
+            _ => Err(EvaluateError::Part),
+        }
+    }
+
+    /// Counts series that a selector found.
+    pub fn use_series(&self, count: usize) -> Evaluated<()> {
+        self.series.set(self.series.get().saturating_add(count));
+        if self.series.get() > self.limits.series {
+            return Err(EvaluateError::Series(self.limits.series));
+        }
+        Ok(())
+    }
+
+    /// Counts samples that are read or made, before there is memory for them.
+    pub fn use_samples(&self, count: usize) -> Evaluated<()> {
+        self.samples.set(self.samples.get().saturating_add(count as u64));
+        if self.samples.get() > self.limits.samples {
+            return Err(EvaluateError::Samples(self.limits.samples));
+        }
+        self.work(count)
+    }
+
+    /// Counts samples that are looked at.
+    pub fn work(&self, count: usize) -> Evaluated<()> {
+        self.work.set(self.work.get().saturating_add(count as u64));
+        if self.work.get() > self.limits.work {
+            return Err(EvaluateError::Work(self.limits.work));
+        }
+        Ok(())
+    }
+
+    /// The times at which a subquery's expression is evaluated: multiples of its step.
+    pub fn subgrid(
+        &self,
+        subquery: &crate::syntax::Subquery,
+        grid: &Grid,
+    ) -> Evaluated<Option<Grid>> {
+        let step_ms = subquery.step_ms.unwrap_or(SUBQUERY_STEP_MS);
+        let first = self.moment(subquery.when, grid.start_ms);
+        let last = self.moment(subquery.when, grid.end_ms);
+        let from = first - subquery.range_ms;
+        let start_ms = -(-from).div_euclid(step_ms) * step_ms;
+        if start_ms > last {
+            return Ok(None);
+        }
+        let grid = Grid { start_ms, end_ms: last, step_ms };
+        if grid.len() as u64 > self.limits.samples {
+            return Err(EvaluateError::Samples(self.limits.samples));
+        }
+        Ok(Some(grid))
+    }
+}
+
+/// A function of single values, which makes the metric's name untrue. Also gets the index of the time.
+pub(crate) fn each(
+    curves: Vec<Curve>,
+    function: impl Fn(f64, usize) -> f64,
+) -> Evaluated<Vec<Curve>> {
+    let curves = curves.into_iter().map(|mut curve| {
+        for (index, value) in curve.values.iter_mut().enumerate() {
+            if is_present(*value) {
+                *value = function(*value, index);
+            }
+        }
+        Curve { labels: curve.labels.without_name(), values: curve.values }
+    });
+    unique(curves.collect())
+}
+
+/// Series whose labels became equal are one series, if they are never there at the same time.
+pub(crate) fn unique(curves: Vec<Curve>) -> Evaluated<Vec<Curve>> {
+    let mut places: BTreeMap<Labels, usize> = BTreeMap::new();
+    let mut kept: Vec<Curve> = Vec::with_capacity(curves.len());
+    for curve in curves {
+        let Some(place) = places.get(&curve.labels) else {
+            places.insert(curve.labels.clone(), kept.len());
+            kept.push(curve);
+            continue;
+        };
+        for (old, new) in kept[*place].values.iter_mut().zip(&curve.values) {
+            if is_present(*new) {
+                if is_present(*old) {
+                    return Err(EvaluateError::SameLabels(curve.labels.to_string()));
+                }
+                *old = *new;
+            }
+        }
+    }
+    Ok(kept)
+}
