@@ -3,6 +3,7 @@
 # make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself
+# make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make lint         formatting, clippy, documentation: warnings are errors
@@ -14,8 +15,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 500
 NODES ?= 20
 MINUTES ?= 2
+ROUNDS ?= 50
 
-.PHONY: all setup build test test-swarm test-model test-promql demo bench lint
+.PHONY: all setup build test test-swarm test-fencing test-model test-promql demo bench lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -48,6 +50,9 @@ test-model: setup
 test-promql:
 	@demo/setup.sh promql
 	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
+
+test-fencing: setup
+	WEFT_ROUNDS=$(ROUNDS) $(CARGO) test -p weft-agent --test fencing -- --nocapture
 
 demo: setup build
 	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft

@@ -105,6 +105,42 @@ fn exclusive_jobs_share_no_core_and_outlive_the_agent() {
     });
 }
 
+#[test]
+fn an_at_most_one_job_ends_with_its_lease_while_its_agent_is_stopped() {
+    let Some(machine) = Machine::boot("lease") else { return };
+    let text = "name = \"single\"\nguarantee = \"at-most-one\"\n\
+                [task]\nstop_timeout = \"1s\"\n\
+                command = [\"/bin/sh\", \"-c\", \"trap '' TERM; while :; do sleep 0.1; done\"]\n\
+                [resources]\ncpu = 0.1\n";
+    machine.submit(&fabric::job::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}")));
+    let before = machine.healthy("single").remove(0);
+    let unit = machine.show(&before.unit);
+    assert!(unit["ExecCondition"].contains("weftd guard --before "), "{}", unit["ExecCondition"]);
+    assert!(unit["Environment"].contains(&format!("WEFT_EPOCH={}", before.id.epoch)));
+    let guards = machine.shell("systemctl list-units --plain --no-legend 'weft-guard-*.service'");
+    let guard = machine.show(guards.split(' ').next().expect("a guard"));
+    assert_eq!((&guard["Slice"][..], &guard["Restart"][..]), ("weft.slice", "always"));
+
+    let agent = machine.show("weftd.service")["MainPID"].clone();
+    machine.shell(&format!("kill -STOP {agent}"));
+    wait_until("the guard has ended the unit", || {
+        (machine.show(&before.unit)["ActiveState"] != "active").then_some(())
+    });
+    assert!(
+        machine.shell(&format!("cat /proc/{agent}/stat")).contains(") T "),
+        "it was not the agent"
+    );
+    machine.shell(&format!("kill -CONT {agent}"));
+    wait_until("it runs again, under a higher epoch", || {
+        let allocs: Vec<AllocView> = machine.try_get("/v1/allocs?job=single").ok()?;
+        allocs
+            .iter()
+            .any(|alloc| alloc.id.epoch > before.id.epoch && alloc.row.healthy)
+            .then_some(())
+    });
+    assert_eq!(machine.show("weftd.service")["MainPID"], agent, "nobody started it again");
+}
+
 /// Not a test of its own: the task that the others run in a machine, where its environment asks for it.
 #[test]
 fn a_task_with_threads() {

@@ -802,3 +802,31 @@ fn a_unit_is_not_started_after_the_end_of_its_lease() {
     assert!(reason.contains("lease has run out"), "{reason}");
     assert!(!agent.executor.leases().any());
 }
+
+/// An agent that was stopped between the guard's answer and this.
+#[test]
+fn a_process_looks_at_its_lease_in_the_moment_it_is_executed() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = shell("moment", "echo up");
+    let spawn = |until| {
+        let open = || super::open_append(&folder.path().join("output")).unwrap();
+        super::spawn::spawn(super::spawn::Plan {
+            launch: &one,
+            environment: super::environment(&one),
+            identity: None,
+            cgroup: None,
+            until,
+            files: Vec::new(),
+            stdout: open(),
+            stderr: open(),
+        })
+    };
+    let reason = spawn(Some(crate::clock::BootTime::now())).unwrap_err();
+    assert!(reason.contains("before the end of its lease"), "{reason}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("output")).unwrap(), "");
+    let later = crate::clock::BootTime::now() + PATIENCE;
+    let pid = spawn(Some(later)).unwrap();
+    let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid as i32), None).unwrap();
+    assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("output")).unwrap(), "up\n");
+}

@@ -275,9 +275,18 @@ impl Machine {
         let _ = agent.wait();
     }
 
-    /// Sends a signal to the agent, and to nothing else.
-    pub fn signal_agent(&self, what: nix::sys::signal::Signal) {
-        signal(self.agent_pid(), what);
+    /// Stops the agent, and nothing else, until it is continued.
+    pub fn stop_agent(&self) {
+        signal(self.agent_pid(), nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// Lets a stopped agent go on.
+    pub fn continue_agent(&self) {
+        let agent = self.agent.as_ref().expect("an agent");
+        // `nsenter` has stopped with it, and would never see its end.
+        for pid in [self.agent_pid(), agent.id()] {
+            signal(pid, nix::sys::signal::Signal::SIGCONT);
+        }
     }
 
     /// The agent's process, as this machine sees it.
