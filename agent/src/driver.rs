@@ -365,7 +365,7 @@ impl Driver {
             )))),
             Operation::Readyz => drop(answer.send(Ok(http::plain("ready\n")))),
             Operation::Logs(query) => self.logs(query, answer),
-            Operation::RemoveNode(name) => self.remove_node(now, &name, answer),
+            Operation::RemoveNode { node, force } => self.remove_node(now, &node, force, answer),
             Operation::CreateToken { lifetime, labels } => {
                 self.create_token(now, lifetime, labels, answer);
             }
@@ -380,13 +380,13 @@ impl Driver {
         }
     }
 
-    fn remove_node(&mut self, now: Now, name: &str, answer: CallAnswer) {
+    fn remove_node(&mut self, now: Now, name: &str, force: bool, answer: CallAnswer) {
         let new_key = self.random();
         let Some(member) = &mut self.member else { return };
         let request = member
             .node
             .find_node(name)
-            .and_then(|node| Ok(Request::Remove { node, new_key: new_key? }));
+            .and_then(|node| Ok(Request::Remove { node, new_key: new_key?, force }));
         match request {
             Ok(request) => member.ask(now, request, Asker::Caller(answer)),
             Err(problem) => drop(answer.send(Err(problem))),

@@ -198,7 +198,11 @@ fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
             ]);
         }
     }
-    vec![head, changes, summary, slots, unplaceable]
+    let mut warnings = Table::new(&[]);
+    for warning in &plan.warnings {
+        warnings.row([Cell::new("  note:", Tone::Busy), warning.clone().into()]);
+    }
+    vec![head, changes, summary, slots, unplaceable, warnings]
 }
 
 fn change_row(table: &mut Table, change: &SpecChange) {

@@ -267,8 +267,11 @@ pub enum TokenCommand {
 #[derive(Debug, Subcommand)]
 pub enum NodeAction {
     /// Lock the node out of the fabric, for good
-    #[command(after_help = "Example:\n  weft node rack1 remove")]
+    #[command(after_help = "Examples:\n  weft node rack1 remove\n  weft node rack1 remove --force")]
     Remove {
+        /// Also when no majority of the voters is left: those that are left decide alone from then on
+        #[arg(long)]
+        force: bool,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

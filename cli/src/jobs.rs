@@ -144,6 +144,9 @@ pub async fn explain(context: &Context, job: &JobName) -> Result<Exit, Failure> 
         "coordinator",
         coordinator.unwrap_or_else(|| "none: no node is alive".into()).into(),
     )])?;
+    if let Some(voters) = &explanation.voters {
+        context.screen.fields(&[("voters", crate::status::of_voters(voters))])?;
+    }
     let mut slots = Table::new(&["SLOT", "NODE", "PHASE", "NOW"]);
     for slot in &explanation.slots {
         let live = slot.allocs.iter().find(|alloc| alloc.row.phase.holds_claim());

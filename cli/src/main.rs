@@ -80,8 +80,8 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Doctor => status::doctor(context).await,
         Command::Nodes => nodes::list(context).await,
         Command::Node { node, action: None } => nodes::show(context, &node).await,
-        Command::Node { node, action: Some(NodeAction::Remove { yes }) } => {
-            nodes::remove(context, &node, yes).await
+        Command::Node { node, action: Some(NodeAction::Remove { yes, force }) } => {
+            nodes::remove(context, &node, yes, force).await
         }
         Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,
         Command::Undrain { node } => nodes::undrain(context, &node).await,

@@ -139,10 +139,20 @@ pub async fn show(context: &Context, wanted: &str) -> Result<Exit, Failure> {
 }
 
 /// Locks a node out.
-pub async fn remove(context: &Context, wanted: &str, yes: bool) -> Result<Exit, Failure> {
+pub async fn remove(
+    context: &Context,
+    wanted: &str,
+    yes: bool,
+    force: bool,
+) -> Result<Exit, Failure> {
     let node = find(context, wanted).await?;
+    let fenced = if force {
+        " If no majority of the voters is left, those that are decide alone: should it not be gone for good, its at-most-one work may run twice."
+    } else {
+        ""
+    };
     let question = format!(
-        "remove {} ({}) from the fabric? What it runs ({}) is placed elsewhere, and it needs a new token to come back.",
+        "remove {} ({}) from the fabric? What it runs ({}) is placed elsewhere, and it needs a new token to come back.{fenced}",
         node.name,
         node.id.short(),
         plural(node.allocs.len(), "allocation")
@@ -150,7 +160,8 @@ pub async fn remove(context: &Context, wanted: &str, yes: bool) -> Result<Exit, 
     if !context.screen.confirm(&question, yes)? {
         return Err(Failure::failed("nothing was changed"));
     }
-    context.client.delete(&format!("/v1/nodes/{}", node.id)).await?;
+    let query = if force { "?force=true" } else { "" };
+    context.client.delete(&format!("/v1/nodes/{}{query}", node.id)).await?;
     context.screen.say(&format!("{} is no longer a member", node.name));
     Ok(Exit::Ok)
 }

@@ -1,6 +1,6 @@
 //! `weft status` and `weft doctor`: is all well?
 
-use fabric::api::{FabricStatus, Finding, FindingLevel, NodeState, Status};
+use fabric::api::{FabricStatus, Finding, FindingLevel, NodeState, Status, VoterView, VotersView};
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
@@ -45,11 +45,25 @@ fn of_fabric(fabric: &FabricStatus) -> Vec<(&'static str, Cell)> {
         ("slots", format!("{} of {} healthy", fabric.healthy, fabric.wanted).into()),
         ("view", fabric.fingerprint.clone().into()),
     ];
+    if fabric.voters.generation > 0 {
+        fields.push(("voters", of_voters(&fabric.voters)));
+    }
     if fabric.local_health > 0 {
         let text = format!("this node is slow to react (local health {})", fabric.local_health);
         fields.push(("health", Cell::new(text, Tone::Busy)));
     }
     fields
+}
+
+/// Who grants leases: by name, with what is wrong with them.
+pub fn of_voters(voters: &VotersView) -> Cell {
+    let name = |voter: &VoterView| match voter.state {
+        NodeState::Alive => voter.name.clone(),
+        state => format!("{} ({state})", voter.name),
+    };
+    let names: Vec<String> = voters.members.iter().map(name).collect();
+    let text = format!("{} of {} answer: {}", voters.answering(), names.len(), names.join(", "));
+    Cell::new(text, if voters.can_decide() { Tone::Plain } else { Tone::Bad })
 }
 
 /// What keeps all from being well, in words.

@@ -111,6 +111,46 @@ pub struct FabricStatus {
     pub fingerprint: String,
     /// Local health multiplier: 0 is well, more means that this node is slow to react.
     pub local_health: u32,
+    /// Who grants leases to at-most-one work.
+    #[serde(default)]
+    pub voters: VotersView,
+}
+
+/// Who grants leases to at-most-one work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VotersView {
+    /// Grows with each change of the set; 0: none is known.
+    pub generation: u64,
+    /// How many of them decide.
+    pub majority: u32,
+    /// The voters.
+    pub members: Vec<VoterView>,
+}
+
+/// One voter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterView {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// How it is doing, as gossip sees it; `dead` also for one that was removed or lost its disk.
+    pub state: NodeState,
+    /// It votes and runs nothing.
+    pub witness: bool,
+}
+
+impl VotersView {
+    /// How many of them answer.
+    pub fn answering(&self) -> usize {
+        let answers = |state| matches!(state, NodeState::Alive | NodeState::Suspect);
+        self.members.iter().filter(|voter| answers(voter.state)).count()
+    }
+
+    /// Whether at-most-one work can start and go on, as far as gossip sees.
+    pub fn can_decide(&self) -> bool {
+        self.majority > 0 && self.answering() >= self.majority as usize
+    }
 }
 
 /// How a node is doing, as gossip sees it.
@@ -281,6 +321,9 @@ pub struct Plan {
     pub slots: Vec<SlotPlan>,
     /// Why slots cannot be placed, node by node; empty when all can.
     pub unplaceable: Vec<Verdict>,
+    /// What will work and is worth knowing, in words.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One difference between two specs.
@@ -330,6 +373,9 @@ pub struct Explanation {
     pub slots: Vec<SlotExplanation>,
     /// Each node's answer to one more slot of this job, best first.
     pub nodes: Vec<Verdict>,
+    /// Who grants its leases; `null` for a job that needs none.
+    #[serde(default)]
+    pub voters: Option<VotersView>,
 }
 
 /// One slot of an [`Explanation`].

@@ -175,6 +175,8 @@ pub enum Request {
         node: NodeId,
         /// Fresh random bytes from the agent.
         new_key: [u8; 32],
+        /// Also when no majority of the voters is left; those that are become the voters by decree.
+        force: bool,
     },
 }
 

@@ -39,7 +39,12 @@ pub enum Operation {
         on: bool,
     },
     /// Lock a node out.
-    RemoveNode(String),
+    RemoveNode {
+        /// By name, key, or the key's first digits.
+        node: String,
+        /// Also when no majority of the voters is left.
+        force: bool,
+    },
     /// Every job.
     Jobs,
     /// One job.
@@ -201,7 +206,9 @@ pub fn read(
         Endpoint::Drain => {
             Operation::Drain { node: name, on: json::<api::DrainBody>(body, None)?.on }
         }
-        Endpoint::RemoveNode => Operation::RemoveNode(name),
+        Endpoint::RemoveNode => {
+            Operation::RemoveNode { node: name, force: flag("force", parameter("force"))? }
+        }
         Endpoint::Jobs => Operation::Jobs,
         Endpoint::Job => Operation::Job(job()?),
         Endpoint::Submit => {

@@ -62,7 +62,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/v1/nodes", &[], Endpoint::Nodes),
     route("GET", "/v1/nodes/{name}", &[], Endpoint::Node),
     route("POST", "/v1/nodes/{name}/drain", &[], Endpoint::Drain),
-    route("DELETE", "/v1/nodes/{name}", &[], Endpoint::RemoveNode),
+    route("DELETE", "/v1/nodes/{name}", &["force"], Endpoint::RemoveNode),
     route("GET", "/v1/jobs", &[], Endpoint::Jobs),
     route("GET", "/v1/jobs/{name}", &[], Endpoint::Job),
     route("PUT", "/v1/jobs/{name}", &["expected_version"], Endpoint::Submit),

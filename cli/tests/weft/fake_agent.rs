@@ -458,7 +458,7 @@ impl State {
             Vec::new()
         };
         let version = before.map_or(0, |job| job.version);
-        Plan { job: spec.name.clone(), version, changes, slots, unplaceable }
+        Plan { job: spec.name.clone(), version, changes, slots, unplaceable, warnings: Vec::new() }
     }
 
     fn status(&self) -> Status {
@@ -480,6 +480,7 @@ impl State {
                 unplaceable: 0,
                 fingerprint: "00ff".into(),
                 local_health: 0,
+                voters: Default::default(),
             }),
             executor: "systemd".into(),
             executor_reason: "it is PID 1".into(),

@@ -161,7 +161,7 @@ fn maybe_remove_former_selves(world: &mut World, node: usize, random: &mut ChaCh
         for identity in lost {
             let mut new_key = [0; 32];
             rand::Rng::fill_bytes(random, &mut new_key);
-            world.request(member, Request::Remove { node: identity, new_key });
+            world.request(member, Request::Remove { node: identity, new_key, force: false });
         }
     }
 }

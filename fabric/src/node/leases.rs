@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::alloc::Ending;
+use crate::api::{Problem, ProblemKind};
 use crate::clock::{Instant, Now};
 use crate::id::NodeId;
+use crate::job::{Guarantee, JobSpec};
 use crate::lease::{self, Answer, Ask, Holder, LeaseMessage, Outcome, Standing, Voter};
 use crate::limits;
 use crate::message::{Datagram, Message};
@@ -69,7 +71,7 @@ const OWED_MAX: usize = 64;
 impl Leases {
     pub fn new(now: Instant, config: &Config, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let incarnation = random.random_range(1..u64::MAX);
+        let incarnation = random.random_range(1..1 << 53);
         let holds_too_long = config.canary == Some(Canary::HoldsALeaseTooLong);
         Self {
             holder: Holder::new(config.generation, holds_too_long),
@@ -133,6 +135,71 @@ impl Node {
     /// How far the lease of a slot of this node's has come.
     pub(super) fn standing_of(&self, now: Now, slot: &crate::id::SlotId) -> Option<Standing> {
         self.leases.holder.standing(now.at, slot)
+    }
+
+    /// Whether the voters can look after one lease for each slot of `spec` besides those of all other jobs.
+    pub(super) fn room_for_leases(&self, spec: &JobSpec) -> Result<(), Problem> {
+        if spec.guarantee != Guarantee::AtMostOne {
+            return Ok(());
+        }
+        let others = self.table.jobs().filter(|(name, ..)| **name != spec.name);
+        let others = others.map(|(_, job, _)| job.effective().0);
+        let others = others.filter(|other| other.guarantee == Guarantee::AtMostOne);
+        let taken: u64 = others.map(|other| u64::from(other.count)).sum();
+        if taken + u64::from(spec.count) <= limits::LEASES_MAX as u64 {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemKind::Invalid,
+            "more slots than the voters can look after",
+            format!(
+                "{taken} at-most-one slots are wanted by other jobs, {} by this one, and {} in all may be: \
+                 leave out the guarantee where two at a time do no harm",
+                spec.count,
+                limits::LEASES_MAX
+            ),
+        ))
+    }
+
+    /// Whether a node may leave the roster, and the voter set that is declared when it is forced out.
+    pub(super) fn voters_without(
+        &self,
+        node: &NodeId,
+        force: bool,
+    ) -> Result<Option<VoterSet>, Problem> {
+        let set = &self.leases.set;
+        let alive = |member: &&Member| {
+            let info = self.table.node(&member.node);
+            let same = info.is_none_or(|info| info.incarnation == member.incarnation);
+            member.node == self.config.id || same && self.is_up(&member.node)
+        };
+        let left = set.members.iter().filter(|member| member.node != *node).filter(alive);
+        let mut left: Vec<Member> = left.copied().collect();
+        if !set.contains(node) || left.len() >= set.majority() {
+            return Ok(None);
+        }
+        if !force {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                "no majority of the voters would be left",
+                format!(
+                    "{} is one of {} voters, {} decide and {} others answer: at-most-one work would stop and \
+                     not start again. Bring voters back or let the fabric choose another first. With force \
+                     the voters that are left decide alone: if the others are not gone for good, what they \
+                     still run is not fenced off, and two may run at once",
+                    self.name_of(node),
+                    set.members.len(),
+                    set.majority(),
+                    left.len()
+                ),
+            ));
+        }
+        if left.is_empty() {
+            left.push(self.leases.me);
+        }
+        let rows = self.table.allocs().map(|(_, _, row, _)| row.epoch.min(limits::EPOCH_MAX));
+        let floor = rows.max().unwrap_or(0).max(self.leases.voter.ceiling());
+        Ok(Some(set.declared(left, floor)))
     }
 
     /// A new fabric has one voter.

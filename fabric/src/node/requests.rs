@@ -97,7 +97,7 @@ impl Node {
             Request::Enrol { node, name, token, secret_hash } => {
                 self.enrol(now, node, name, token, secret_hash)
             }
-            Request::Remove { node, new_key } => self.remove(now, node, new_key),
+            Request::Remove { node, new_key, force } => self.remove(now, node, new_key, force),
         };
         self.dirty = true;
         self.answer(id, outcome.unwrap_or_else(Answer::Refused));
@@ -112,6 +112,9 @@ impl Node {
     ) -> Result<Submitted, Conclusion> {
         if let Err(error) = spec.validate() {
             return Err(refused(ProblemKind::Invalid, "the job is not valid", error.to_string()));
+        }
+        if let Err(problem) = self.room_for_leases(&spec) {
+            return Err(Conclusion::Refused(problem));
         }
         let key = Key::Job(spec.name.clone());
         let before = self.table.entry(&key).cloned();
@@ -320,7 +323,7 @@ impl Node {
 
     /// Locks a node out. The tombstone and the new gossip key go out together, over streams; tokens that
     /// it may have seen stop working.
-    fn remove(&mut self, now: Now, node: NodeId, new_key: [u8; 32]) -> Outcome {
+    fn remove(&mut self, now: Now, node: NodeId, new_key: [u8; 32], force: bool) -> Outcome {
         if !self.table.is_member(&node) {
             return Err(Problem::new(
                 ProblemKind::NotFound,
@@ -335,7 +338,12 @@ impl Node {
                 "ask another node to remove it",
             ));
         }
+        let declared = self.voters_without(&node, force)?;
         self.write(now, Key::Roster(node), Value::Tombstone { rank: 0 });
+        if let Some(set) = declared {
+            tracing::warn!(generation = set.generation, "the voters are declared by force");
+            self.write(now, Key::Voters, Value::Voters(set));
+        }
         let mut keys: BTreeMap<u32, [u8; 32]> = self.table.keyring().keys;
         let newest = keys.last_key_value().map_or(0, |(id, _)| *id);
         keys.retain(|id, _| *id == newest);

@@ -11,13 +11,15 @@ use rand_chacha::ChaCha8Rng;
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api::{
     AllocView, Explanation, FabricStatus, Free, JobState, JobView, NodeState, NodeView, Plan,
-    Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView,
+    Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView, VoterView, VotersView,
 };
 use crate::clock::Now;
 use crate::id::{AllocId, JobName, NodeId, SlotId};
-use crate::job::{JobKind, JobSpec, SpecHash};
+use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
+use crate::lease::Verdict;
 use crate::placement::{Fleet, Placer};
 use crate::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Value};
+use crate::voters::Member;
 
 use super::requests::no_such_job;
 use super::{Counters, Node};
@@ -97,6 +99,7 @@ impl Node {
                 .sum(),
             fingerprint: format!("{:016x}", self.table.fingerprint()),
             local_health: self.membership.local_health(),
+            voters: self.voters(),
         }
     }
 
@@ -327,6 +330,7 @@ impl Node {
             changes: JobSpec::changes(before, spec),
             slots: Vec::new(),
             unplaceable: Vec::new(),
+            warnings: self.lease_warnings(spec),
         };
         let mut fleet = self.current_fleet().into_owned();
         // What is replaced frees its claim first.
@@ -416,7 +420,7 @@ impl Node {
             allocs.sort_by_key(|alloc| {
                 std::cmp::Reverse((alloc.row.epoch, alloc.row.phase.is_live()))
             });
-            let doing = self.doing(spec, entry, &allocs);
+            let doing = self.doing(now, spec, entry, &allocs);
             slots.push(SlotExplanation { index, allocs, doing });
         }
         let mut taken = BTreeMap::new();
@@ -439,10 +443,11 @@ impl Node {
             coordinator: Some(self.coordinator_of(job)),
             slots,
             nodes,
+            voters: needs_lease(spec).then(|| self.voters()),
         })
     }
 
-    fn doing(&self, spec: &JobSpec, entry: &JobEntry, allocs: &[AllocView]) -> String {
+    fn doing(&self, now: Now, spec: &JobSpec, entry: &JobEntry, allocs: &[AllocView]) -> String {
         let live = |alloc: &&AllocView| alloc.row.phase.is_live() && self.is_up(&alloc.node);
         let Some(alloc) = allocs.iter().find(live) else {
             let leaving =
@@ -451,6 +456,8 @@ impl Node {
                 format!("waiting for {} on {} to stop", alloc.id, alloc.node_name)
             } else if is_unplaceable(&self.current_fleet(), spec) {
                 "pending: no node can take it".into()
+            } else if needs_lease(spec) && !self.voters().can_decide() {
+                format!("it does not run: {}", self.voters_in_words(now, None))
             } else {
                 "being placed".into()
             };
@@ -466,8 +473,88 @@ impl Node {
                 Some(trouble) => format!("running, not healthy: {trouble}"),
                 None => "running, not healthy yet".into(),
             },
+            (Phase::Reserved, _) if needs_lease(spec) => {
+                let voters = self.voters_in_words(now, Some(&alloc.id.slot));
+                format!("waits on {} for a lease: {voters}", alloc.node_name)
+            }
             (phase, _) => format!("{phase} on {}", alloc.node_name),
         }
+    }
+
+    /// Who grants leases.
+    pub fn voters(&self) -> VotersView {
+        let set = &self.leases.set;
+        let member = |member: &Member| {
+            let info = self.table.node(&member.node);
+            let same = info.is_none_or(|info| info.incarnation == member.incarnation);
+            let state = match same && self.table.is_member(&member.node) {
+                true => self.state_of(&member.node),
+                false => NodeState::Dead,
+            };
+            let witness = info.is_some_and(|info| info.witness);
+            VoterView { node: member.node, name: self.name_of(&member.node), state, witness }
+        };
+        VotersView {
+            generation: set.generation,
+            majority: if set.members.is_empty() { 0 } else { set.majority() as u32 },
+            members: set.members.iter().map(member).collect(),
+        }
+    }
+
+    /// Which voters answer, and what they said of `slot` if this node asked them.
+    fn voters_in_words(&self, now: Now, slot: Option<&SlotId>) -> String {
+        let voters = self.voters();
+        let standing = slot.and_then(|slot| self.standing_of(now, slot));
+        let said = |node: &NodeId| match standing.as_ref()?.heard.get(node)? {
+            Verdict::Held { by, .. } => Some(format!("granted to epoch {}", by.epoch)),
+            Verdict::Below { at_least } => Some(format!("wants an epoch from {at_least} on")),
+            Verdict::Mute { for_another } => {
+                Some(format!("silent for {} s after its restart", for_another.as_secs()))
+            }
+            Verdict::Full => Some("has too many leases".into()),
+            Verdict::Promised | Verdict::Accepted | Verdict::Released => None,
+        };
+        let each = voters.members.iter().map(|voter| {
+            let said = said(&voter.node).map(|said| format!(", {said}")).unwrap_or_default();
+            format!("{} {}{said}", voter.name, voter.state)
+        });
+        let each: Vec<String> = each.collect();
+        let needed = match voters.can_decide() {
+            true => String::new(),
+            false => format!(", and nothing starts until {} do", voters.majority),
+        };
+        format!(
+            "{} of {} voters answer{needed} ({})",
+            voters.answering(),
+            voters.members.len(),
+            each.join("; ")
+        )
+    }
+
+    /// What somebody who asks for leases should know of the voters.
+    fn lease_warnings(&self, spec: &JobSpec) -> Vec<String> {
+        if !needs_lease(spec) {
+            return Vec::new();
+        }
+        let voters = self.voters();
+        let mut warnings = Vec::new();
+        if !voters.can_decide() {
+            warnings.push(format!("it will not start: {}", self.voters_in_words_now()));
+        }
+        if voters.members.len() <= 2 {
+            let names: Vec<&str> = voters.members.iter().map(|v| v.name.as_str()).collect();
+            let lost = if names.len() == 1 { "it is lost" } else { "one of them is lost" };
+            warnings.push(format!(
+                "no majority of the voters ({}) survives when {lost}: this job stops then and starts nowhere. \
+                 A third node makes it safe; it may be a witness, which votes and runs nothing",
+                names.join(", ")
+            ));
+        }
+        warnings
+    }
+
+    fn voters_in_words_now(&self) -> String {
+        self.voters_in_words(Now::default(), None)
     }
 
     /// Tokens that still work.
@@ -496,4 +583,9 @@ impl Node {
 /// Whether no node could take one more slot, by this node's own view: any node can be asked.
 fn is_unplaceable(fleet: &Fleet, spec: &JobSpec) -> bool {
     !fleet.iter().any(|candidate| candidate.check(spec).is_ok())
+}
+
+/// Whether a job runs under leases.
+fn needs_lease(spec: &JobSpec) -> bool {
+    spec.guarantee == Guarantee::AtMostOne
 }

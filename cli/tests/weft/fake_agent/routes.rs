@@ -255,6 +255,7 @@ fn job_route(
                     })
                     .collect(),
                 nodes: state.verdicts(&view.spec),
+                voters: None,
             },
         ),
         ("POST", ["scale"]) => {
