@@ -4,6 +4,9 @@
 //! status code of [`Answer::status`]; `warnings` beside either. The shapes are those of
 //! 'HTTP API' in Prometheus's documentation, version 2.42.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;

@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod evaluate;
+pub mod exposition;
 pub mod labels;
 pub mod limits;
 pub mod span;

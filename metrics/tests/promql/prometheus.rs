@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use metrics::exposition::{Exposition, Format};
 use metrics::labels::Labels;
 use metrics::span::stale_marker;
-use metrics::store::Store;
+use metrics::store::{Kind, Store};
 use serde_json::Value as Json;
 
 use crate::Query;
@@ -52,6 +53,17 @@ impl Prometheus {
             "promtool: {}",
             String::from_utf8_lossy(&promtool.stderr)
         );
+
+        let mut lint = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool runs");
+        write!(lint.stdin.take().expect("piped"), "{}", exposition(0, 1)).expect("written");
+        let lint = lint.wait_with_output().expect("promtool ends");
+        assert!(lint.status.success(), "promtool check metrics: {lint:?}");
 
         let over = Arc::new(AtomicBool::new(false));
         let targets: Vec<String> = (0..3)
@@ -234,7 +246,8 @@ fn exporter(number: u32, over: Arc<AtomicBool>) -> u16 {
             let body = exposition(number, scrape);
             let _ = write!(
                 stream,
-                "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                format(number).content_type(),
                 body.len()
             );
         }
@@ -242,21 +255,54 @@ fn exporter(number: u32, over: Arc<AtomicBool>) -> u16 {
     port
 }
 
+/// The first exporter writes with this crate in the older format, the second with it in OpenMetrics, the
+/// third by hand.
+fn format(number: u32) -> Format {
+    if number == 1 { Format::OpenMetrics } else { Format::Prometheus }
+}
+
 fn exposition(number: u32, scrape: u32) -> String {
-    let mut text = String::new();
-    for (index, path) in ["/", "/api", "/metrics"].into_iter().enumerate() {
-        // Starts again after nine scrapes.
-        let total = (scrape % 9) * (index as u32 + 1) * (number + 2);
-        writeln!(text, "live_requests_total{{path=\"{path}\"}} {total}").expect("a text");
+    // Starts again after nine scrapes.
+    let total = |index: u32| (scrape % 9) * (index + 1) * (number + 2);
+    let paths = [(0, "/"), (1, "/api"), (2, "/metrics")];
+    let temperature = 20.0 + f64::from(scrape * 7 % 5) + f64::from(number) / 8.0;
+    let gone = scrape >= GONE_AFTER + number;
+    if number == 2 {
+        let mut text = String::new();
+        for (index, path) in paths {
+            writeln!(text, "live_requests_total{{path=\"{path}\"}} {}", total(index))
+                .expect("a text");
+        }
+        writeln!(text, "live_temperature {temperature}").expect("a text");
+        if !gone {
+            writeln!(text, "live_gone {scrape}").expect("a text");
+        }
+        return text;
     }
-    writeln!(
-        text,
-        "live_temperature {}",
-        20.0 + f64::from(scrape * 7 % 5) + f64::from(number) / 8.0
-    )
-    .expect("a text");
-    if scrape < GONE_AFTER + number {
-        writeln!(text, "live_gone {scrape}").expect("a text");
+    let mut exposition = Exposition::new(format(number));
+    let mut family =
+        exposition.family("live_requests", Kind::Counter, "", "Requests.").expect("a family");
+    for (index, path) in paths {
+        family.sample(&[("path", path)], f64::from(total(index))).expect("valid");
     }
-    text
+    let mut family = exposition
+        .family("live_temperature", Kind::Gauge, "", "Of \"nothing\".")
+        .expect("a family");
+    family.sample(&[], temperature).expect("valid");
+    let mut family = exposition
+        .family("live_latency_seconds", Kind::Histogram, "seconds", "Of nobody.")
+        .expect("a family");
+    let count = u64::from(scrape);
+    family
+        .histogram(&[], &[(0.1, count), (f64::INFINITY, count * 2)], f64::from(scrape))
+        .expect("valid");
+    let mut family =
+        exposition.family("live_build", Kind::Info, "", "What this is.").expect("a family");
+    family.sample(&[("version", "1 \\ \"2\"\n")], 1.0).expect("valid");
+    if !gone {
+        let mut family =
+            exposition.family("live_gone", Kind::Gauge, "", "Goes away.").expect("a family");
+        family.sample(&[], f64::from(scrape)).expect("valid");
+    }
+    exposition.finish()
 }
