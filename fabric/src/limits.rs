@@ -180,6 +180,36 @@ pub const FAILED_FOR: Duration = Duration::from_secs(60);
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(5);
 /// A node that has placed nothing for this long drops its ledgers of the others.
 pub const FLEET_KEPT: Duration = Duration::from_secs(60);
+/// Proposals of one coordinator in one tick, the most important first: about 20 ms of one core.
+pub const PROPOSALS_PER_TICK: u32 = 1024;
+/// A slot that failed for good on a second node waits this long before the third, then twice as long, and so
+/// on: a job that cannot work does not run through the whole fabric.
+pub const SLOT_BACKOFF_MIN: Duration = Duration::from_secs(5);
+/// The longest such wait.
+pub const SLOT_BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// A member that came back from the dead gets no new work for this long, after the second return for twice as
+/// long, and so on. A machine that rebooted once hardly notices.
+pub const FLAP_HOLD_MIN: Duration = Duration::from_secs(2);
+/// The longest such time: a job that can run nowhere else waits no longer.
+pub const FLAP_HOLD_MAX: Duration = Duration::from_secs(64);
+/// A member that stayed for this long after its last return is as good as one that never went.
+pub const FLAP_CALM: Duration = Duration::from_secs(300);
+/// Members that went, or are suspected, at about the same time before a node doubts itself. One or two
+/// die for reasons of their own, and the last of two or three has to act at once.
+pub const DOUBT_MEMBERS_MIN: usize = 3;
+/// And they are at least this part of the fabric: a quarter. More than a rack of a large fabric, and what a
+/// switch or a hanging board makes of all others.
+pub const DOUBT_PART: usize = 4;
+/// With a local health score from this on a node doubts itself whatever part of the fabric they are: its own
+/// probes fail one after the other.
+pub const DOUBT_HEALTH: u32 = 3;
+/// 'At about the same time': a cut-off node of a large fabric notices one death after the other.
+pub const DOUBT_WINDOW: Duration = Duration::from_secs(10);
+/// A doubt ends when nobody was lost or suspected for this long: five probe periods, in which the others
+/// answered five probes of this node.
+pub const DOUBT_CALM: Duration = Duration::from_millis(5 * PROBE_PERIOD.as_millis() as u64);
+/// A doubt ends at the latest after this. Whoever is on the smaller side of a split takes over then.
+pub const DOUBT_MAX: Duration = Duration::from_secs(10);
 /// A reservation of a gang that is neither committed nor released ends after this, on its target's clock.
 pub const GANG_HOLD: Duration = Duration::from_secs(5);
 /// A gang whose reservations are not together after this is released. Shorter than the hold by more than

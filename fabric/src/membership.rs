@@ -276,6 +276,14 @@ impl Membership {
         self.members_in(NodeState::Alive)
     }
 
+    /// How many members are suspected.
+    pub fn suspects(&self) -> usize {
+        let suspected = |(node, suspicion): &(&NodeId, &Suspicion)| {
+            suspicion.timer.is_some() && self.effects.state(node) == NodeState::Alive
+        };
+        self.effects.suspicions.iter().filter(suspected).count()
+    }
+
     /// Members that are dead, by key.
     pub fn dead(&self) -> impl Iterator<Item = NodeId> {
         self.members_in(NodeState::Dead)

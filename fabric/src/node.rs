@@ -28,7 +28,9 @@ use crate::topology::NodeInfo;
 
 mod appointment;
 mod coordinate;
+mod doubt;
 mod duties;
+mod flaps;
 mod leases;
 mod persistence;
 mod requests;
@@ -135,6 +137,8 @@ pub struct Node {
     supervisor: Supervisor,
     coordinator: Coordinator,
     appointments: Appointments,
+    doubt: doubt::Doubt,
+    flaps: flaps::Flaps,
     duties: Duties,
     requests: Requests,
     leases: Leases,
@@ -191,6 +195,8 @@ impl Node {
                 .on_arch(&config.info.topology.arch),
             coordinator: Coordinator::default(),
             appointments: Appointments::default(),
+            doubt: doubt::Doubt::default(),
+            flaps: flaps::Flaps::default(),
             duties: Duties::default(),
             requests: Requests::default(),
             leases: Leases::new(now.at, &config, seed(3)),
@@ -351,6 +357,7 @@ impl Node {
         self.retry_disk(now);
         self.drop_stock(now);
         let settled = self.is_settled(now);
+        self.weather_storms(now);
         self.do_duties(now, settled);
         self.do_leases(now, settled);
         self.supervisor.tick(now, settled);
@@ -360,6 +367,30 @@ impl Node {
         self.flush_supervisor(now);
         self.expire_requests(now);
         self.do_gossip(now);
+    }
+
+    /// Whether what is gone is believed, and who has been back for long enough to get work.
+    fn weather_storms(&mut self, now: Now) {
+        let sight = doubt::Sight {
+            up: self.membership.others_alive() + 1,
+            suspects: self.membership.suspects(),
+            local_health: self.membership.local_health(),
+        };
+        match self.doubt.review(now.at, sight) {
+            doubt::Turn::None => {}
+            doubt::Turn::Begun => {
+                let lost = self.doubt.about().unwrap_or(0);
+                tracing::warn!(lost, ?sight, "many members are gone at once: doubting myself");
+            }
+            doubt::Turn::Over => {
+                tracing::warn!(?sight, "they are really gone: their work is placed elsewhere");
+                self.coordinator.all_dirty = true;
+            }
+        }
+        for node in self.flaps.rested(now.at) {
+            self.restock(node);
+            self.coordinator.all_dirty = true;
+        }
     }
 
     /// Whether this node knows enough of what the others do to decide anything new.
@@ -661,6 +692,16 @@ impl Node {
                 Change::Down(node) => (node, NodeState::Dead),
             };
             tracing::info!(?node, %state, "member");
+            match change {
+                Change::Up(_) => {
+                    self.doubt.find(&node);
+                    self.flaps.find(now.at, &node);
+                }
+                Change::Down(_) => {
+                    self.doubt.lose(now.at, node);
+                    self.flaps.lose(node);
+                }
+            }
             self.restock(node);
             self.reappoint(node);
             self.coordinator.all_dirty = true;

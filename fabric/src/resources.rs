@@ -103,6 +103,12 @@ pub enum Rejection {
         /// Its name.
         job: String,
     },
+    /// The node came back from the dead a short time ago, perhaps not for the first time.
+    Returned {
+        /// How long after its return it gets work again.
+        #[serde(with = "duration")]
+        after: std::time::Duration,
+    },
 }
 
 impl fmt::Display for Rejection {
@@ -148,6 +154,10 @@ impl fmt::Display for Rejection {
             }
             Rejection::AntiAffinity { job } => {
                 write!(f, "{job} runs here, and the job stays away from it")
+            }
+            Rejection::Returned { after } => {
+                let after = duration::display(*after);
+                write!(f, "it came back from the dead, and gets new work {after} after that")
             }
         }
     }

@@ -43,6 +43,10 @@ pub(super) struct Coordinator {
     unleased: BTreeMap<SlotId, Instant>,
     /// Slots that no node can take.
     pub unplaceable: BTreeSet<SlotId>,
+    /// Proposals that may still be made in this tick.
+    budget: u32,
+    /// Jobs that have more to propose than that.
+    put_off: BTreeSet<JobName>,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,8 @@ struct Slot {
     outdated: Vec<(NodeId, AllocRow)>,
     /// On its way out on a node that is up.
     stopping: bool,
+    /// Live on a node that is gone, unless it is this node that is: see `doubt`.
+    doubtful: bool,
     /// The highest epoch of any row.
     epoch: u64,
     proposed: bool,
@@ -92,7 +98,8 @@ impl Node {
         });
         self.coordinator.rejected.retain(|_, until| *until > now.at);
         self.coordinator.unleased.retain(|_, until| *until > now.at);
-        self.coordinator.failed.retain(|_, (_, heard)| *heard + limits::FAILED_FOR > now.at);
+        let remembered = limits::FAILED_FOR.max(limits::SLOT_BACKOFF_MAX);
+        self.coordinator.failed.retain(|_, (_, heard)| *heard + remembered > now.at);
         self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
         if std::mem::take(&mut self.coordinator.all_dirty) {
             let jobs = self.table.jobs().map(|(name, ..)| name);
@@ -106,12 +113,25 @@ impl Node {
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
             self.coordinator.floors.retain(|slot, _| table.job(&slot.job).is_some());
         }
-        for name in std::mem::take(&mut self.coordinator.dirty) {
+        self.coordinator.budget = limits::PROPOSALS_PER_TICK;
+        let importance =
+            |name: &JobName| self.table.job(name).map_or(0, |job| job.effective().0.priority);
+        let mut names: Vec<_> = std::mem::take(&mut self.coordinator.dirty)
+            .into_iter()
+            .map(|name| (std::cmp::Reverse(importance(&name)), name))
+            .collect();
+        names.sort();
+        for (_, name) in names {
             if self.is_coordinator_of(&name) {
                 self.reconcile(now, &name);
             } else {
                 self.coordinator.unplaceable.retain(|slot| slot.job != name);
             }
+        }
+        if !self.coordinator.put_off.is_empty() {
+            let put_off = std::mem::take(&mut self.coordinator.put_off);
+            self.coordinator.dirty.extend(put_off);
+            self.dirty = true;
         }
     }
 
@@ -152,6 +172,7 @@ impl Node {
                 current: Vec::new(),
                 outdated: Vec::new(),
                 stopping: false,
+                doubtful: false,
                 epoch: 0,
                 proposed: false,
                 settled: false,
@@ -166,6 +187,7 @@ impl Node {
             let Some(slot) = slots.get_mut(id.index as usize) else { continue };
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
+                slot.doubtful |= row.phase.holds_claim() && self.doubt.covers(&node);
                 continue;
             }
             if row.phase == Phase::Stopping {
@@ -212,9 +234,16 @@ impl Node {
             let slot = &slots[at];
             let filled = !slot.current.is_empty() || !slot.outdated.is_empty();
             let no_lease = self.coordinator.unleased.contains_key(&slot.id);
-            if filled || slot.stopping || slot.proposed || no_lease {
+            let waits = slot.stopping || slot.doubtful || no_lease;
+            if filled || waits || slot.proposed {
                 self.coordinator.unplaceable.remove(&slot.id);
                 continue;
+            }
+            if self.back_off(now, &slot.id).is_some() {
+                continue;
+            }
+            if !self.coordinator.may_propose(&slot.id.job) {
+                break;
             }
             if placer.is_none() {
                 self.take_stock(now);
@@ -424,7 +453,7 @@ impl Node {
         slot: &Slot,
         job: &SharedEntry,
     ) -> bool {
-        if self.coordinator.proposals.len() >= limits::PROPOSALS_MAX {
+        if !self.coordinator.may_propose(&slot.id.job) {
             return false;
         }
         let avoid = self.avoided(now, &slot.id);
@@ -442,6 +471,7 @@ impl Node {
         let alloc = AllocId { slot: slot.id.clone(), epoch };
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         self.counters.proposed += 1;
+        self.coordinator.budget -= 1;
         let deadline = now.at + limits::PROPOSE_TIMEOUT;
         let proposal = Proposal { alloc: alloc.clone(), node: choice.node, deadline };
         self.coordinator.proposals.insert(slot.id.clone(), proposal);
@@ -455,9 +485,9 @@ impl Node {
         if spec.placement.sticky { rows().max().map(|(_, node)| node) } else { None }
     }
 
-    /// Nodes to stay away from for a slot: those where it failed for good a short time ago, and those
-    /// that rejected it a moment ago.
-    pub(super) fn avoided(&self, now: Now, slot: &SlotId) -> Vec<Avoid> {
+    /// Nodes on which a slot failed for good with the version in force, and how long ago. Failures that are
+    /// too long ago to matter are left out.
+    fn failures(&self, now: Now, slot: &SlotId) -> Vec<(NodeId, Duration)> {
         let horizon = self.horizon(now);
         let in_force = self.table.job(&slot.job).map(|job| job.hash());
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
@@ -466,8 +496,28 @@ impl Node {
                 matches!(row.ending, Some(Ending::Failed { .. })) && Some(row.spec) == in_force;
             let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = horizon.since(written).max(now.at.since(*heard));
+            (failed && *epoch == row.epoch).then_some((node, ago))
+        });
+        failed.collect()
+    }
+
+    /// On how many nodes a slot failed of late, and how long it waits before it is tried on another one. After
+    /// one failure not at all: that node may be to blame.
+    pub(super) fn back_off(&self, now: Now, slot: &SlotId) -> Option<(usize, Duration)> {
+        let failures = self.failures(now, slot);
+        let last = failures.iter().map(|(_, ago)| *ago).min()?;
+        let doublings = u32::try_from(failures.len()).unwrap_or(u32::MAX).checked_sub(2)?;
+        let wait = limits::SLOT_BACKOFF_MIN * (1 << doublings.min(16));
+        let left = wait.min(limits::SLOT_BACKOFF_MAX).saturating_sub(last);
+        (left > Duration::ZERO).then_some((failures.len(), left))
+    }
+
+    /// Nodes to stay away from for a slot: those where it failed for good a short time ago, and those
+    /// that rejected it a moment ago.
+    pub(super) fn avoided(&self, now: Now, slot: &SlotId) -> Vec<Avoid> {
+        let failed = self.failures(now, slot).into_iter().filter_map(|(node, ago)| {
             let left = limits::FAILED_FOR.saturating_sub(ago);
-            (failed && *epoch == row.epoch && left > Duration::ZERO).then_some((node, left))
+            (left > Duration::ZERO).then_some((node, left))
         });
         let any_node = (slot.clone(), NodeId([0; 32]))..=(slot.clone(), NodeId([0xff; 32]));
         let rejected = self.coordinator.rejected.range(any_node);
@@ -476,6 +526,16 @@ impl Node {
 }
 
 impl Coordinator {
+    /// Whether one more proposal for `job` can be made now; otherwise the next tick makes it.
+    fn may_propose(&mut self, job: &JobName) -> bool {
+        let may = self.budget > 0 && self.proposals.len() < limits::PROPOSALS_MAX;
+        // What waits for answers is looked at when one comes, or when a proposal expires.
+        if self.budget == 0 {
+            self.put_off.insert(job.clone());
+        }
+        may
+    }
+
     /// Whether nothing that it proposed is under way.
     pub fn has_no_proposals(&self) -> bool {
         self.proposals.is_empty()

@@ -68,6 +68,7 @@ impl Node {
             }
             if self.is_up(&node) {
                 fleet.set_alive(node, true);
+                fleet.set_resting(node, self.flaps.rest_of(&node));
             }
         }
         if wanted(&self.config.id) {
@@ -99,5 +100,6 @@ impl Node {
         }
         let alive = node == self.config.id || self.is_up(&node);
         self.fleet.set_alive(node, alive);
+        self.fleet.set_resting(node, self.flaps.rest_of(&node));
     }
 }

@@ -452,8 +452,19 @@ impl Node {
         let Some(alloc) = allocs.iter().find(live) else {
             let leaving =
                 |alloc: &&AllocView| alloc.row.phase == Phase::Stopping && self.is_up(&alloc.node);
+            let gone = |alloc: &&AllocView| {
+                alloc.row.phase.holds_claim() && self.doubt.covers(&alloc.node)
+            };
+            let slot = allocs.first().map(|alloc| &alloc.id.slot);
+            let back_off = slot.and_then(|slot| self.back_off(now, slot));
             return if let Some(alloc) = allocs.iter().find(leaving) {
                 format!("waiting for {} on {} to stop", alloc.id, alloc.node_name)
+            } else if let Some(alloc) = allocs.iter().find(gone) {
+                let lost = self.doubt.about().unwrap_or(0);
+                format!("was on {}, one of {lost} nodes gone at once: making sure", alloc.node_name)
+            } else if let Some((nodes, left)) = back_off {
+                let left = crate::job::duration::display(left);
+                format!("failed on {nodes} nodes, tried on another one in {left}")
             } else if is_unplaceable(&self.current_fleet(), spec) {
                 "pending: no node can take it".into()
             } else if needs_lease(spec) && !self.voters().can_decide() {

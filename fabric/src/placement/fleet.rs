@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::admission::{Ledger, Summary};
 use crate::claim::Claim;
@@ -16,6 +17,8 @@ pub struct Candidate {
     id: NodeId,
     info: Option<Arc<NodeInfo>>,
     alive: bool,
+    /// It came back from the dead and gets no new work for this long.
+    resting: Option<Duration>,
     ledger: Ledger,
     /// Allocations whose claims are our own guesses: they are proposed, and no row confirms them yet.
     proposed: BTreeSet<AllocId>,
@@ -74,8 +77,11 @@ impl Candidate {
     }
 
     /// Whether this node could take an allocation of `spec` now, and what it would get. The filters in
-    /// order: alive; then those of [`check`](super::check).
+    /// order: alive; not back for a short time only; then those of [`check`](super::check).
     pub fn check(&self, spec: &JobSpec) -> Result<Claim, Rejection> {
+        if let Some(after) = self.resting.filter(|_| self.alive) {
+            return Err(Rejection::Returned { after });
+        }
         match &self.info {
             Some(info) if self.alive => super::check(spec, info, &self.ledger),
             _ => Err(Rejection::NotAlive),
@@ -110,7 +116,7 @@ impl Candidate {
         let willing = |info: &Arc<NodeInfo>| !info.draining && info.impaired.is_none();
         Glance {
             summary: self.ledger.summary(),
-            open: self.alive && self.info.as_ref().is_some_and(willing),
+            open: self.alive && self.resting.is_none() && self.info.as_ref().is_some_and(willing),
             version,
         }
     }
@@ -162,6 +168,15 @@ impl Fleet {
         let index = self.place_of(node);
         self.candidates[index].alive = alive;
         self.look(index);
+    }
+
+    /// Takes note that a node came back from the dead and gets no new work for this long, or does again.
+    pub fn set_resting(&mut self, node: NodeId, resting: Option<Duration>) {
+        let index = self.place_of(node);
+        if self.candidates[index].resting != resting {
+            self.candidates[index].resting = resting;
+            self.look(index);
+        }
     }
 
     /// Forgets a node and its claims.
@@ -256,6 +271,7 @@ impl Fleet {
                 id: node,
                 info: None,
                 alive: false,
+                resting: None,
                 ledger: Ledger::new(&Default::default()),
                 proposed: BTreeSet::new(),
                 contested: BTreeMap::new(),

@@ -1,0 +1,121 @@
+//! When a large part of the fabric is gone at once, it may be this node that is ill or cut off. It then doubts
+//! itself before it makes good what was lost.
+//!
+//! # The rule
+//!
+//! - **It begins** when a member is lost while in all at least three members were lost within ten seconds or
+//!   are suspected, and they are a quarter of the fabric or more, or this node's own local health is bad. Two
+//!   losses never begin one: the last of three acts at once.
+//! - **Meanwhile** slots whose allocation was on a lost member are not placed again. Everything else goes on:
+//!   new jobs, updates, failures. Nothing that runs is touched.
+//! - **It ends** when nobody was lost or suspected for five probe periods, half of the fabric or more still
+//!   answers, and this node's local health is good again: five probes of those that it sees were answered,
+//!   and they, who probe each other, brought no more losses. Failing that it ends after ten seconds. Either
+//!   way what was lost is then placed, the most important first.
+//!
+//! So either half of a split goes on scheduling, at most ten seconds later.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::clock::Instant;
+use crate::id::NodeId;
+use crate::limits;
+
+/// What a node thinks of itself.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    /// Members that were lost a short time ago and did not come back, the first one first.
+    lost: VecDeque<(Instant, NodeId)>,
+    case: Option<Case>,
+}
+
+/// A doubt under way.
+#[derive(Debug)]
+struct Case {
+    since: Instant,
+    /// When somebody was lost or suspected last.
+    moved: Instant,
+    members: BTreeSet<NodeId>,
+}
+
+/// How this node sees the fabric at the moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    /// Members that are up, suspects and this node included.
+    pub up: usize,
+    /// Members that are up and suspected.
+    pub suspects: usize,
+    /// The local health score: 0 is well.
+    pub local_health: u32,
+}
+
+/// What became of a doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing new.
+    None,
+    /// It has begun.
+    Begun,
+    /// It is over: act.
+    Over,
+}
+
+impl Doubt {
+    /// A member is dead.
+    pub fn lose(&mut self, at: Instant, node: NodeId) {
+        self.find(&node);
+        self.lost.push_back((at, node));
+    }
+
+    /// A member is there again.
+    pub fn find(&mut self, node: &NodeId) {
+        self.lost.retain(|(_, lost)| lost != node);
+        if let Some(case) = &mut self.case {
+            case.members.remove(node);
+        }
+    }
+
+    /// Begins, goes on with or ends a doubt.
+    pub fn review(&mut self, at: Instant, sight: Sight) -> Turn {
+        self.lost.retain(|(when, _)| at.since(*when) < limits::DOUBT_WINDOW);
+        let is_well = sight.local_health < limits::DOUBT_HEALTH;
+        let Some(case) = &mut self.case else {
+            let missing = self.lost.len() + sight.suspects;
+            let before = sight.up + self.lost.len();
+            let begins = !self.lost.is_empty()
+                && missing >= limits::DOUBT_MEMBERS_MIN
+                && (missing * limits::DOUBT_PART >= before || !is_well);
+            if !begins {
+                return Turn::None;
+            }
+            let members = self.lost.iter().map(|(_, node)| *node).collect();
+            self.case = Some(Case { since: at, moved: at, members });
+            return Turn::Begun;
+        };
+        let news = self.lost.iter().filter(|(_, node)| case.members.insert(*node)).count();
+        if news > 0 || sight.suspects > 0 {
+            case.moved = at;
+        }
+        let is_calm = at.since(case.moved) >= limits::DOUBT_CALM;
+        let sees_half = sight.up >= case.members.len();
+        if is_calm && is_well && sees_half || at.since(case.since) >= limits::DOUBT_MAX {
+            self.case = None;
+            self.lost.clear();
+            return Turn::Over;
+        }
+        Turn::None
+    }
+
+    /// Whether it is doubtful that the member is gone: what it ran is not to be placed elsewhere yet.
+    pub fn covers(&self, node: &NodeId) -> bool {
+        self.case.as_ref().is_some_and(|case| case.members.contains(node))
+    }
+
+    /// How many members it is about; `None` without a doubt.
+    pub fn about(&self) -> Option<usize> {
+        self.case.as_ref().map(|case| case.members.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;
