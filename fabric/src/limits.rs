@@ -210,6 +210,11 @@ pub const DOUBT_WINDOW: Duration = Duration::from_secs(10);
 pub const DOUBT_CALM: Duration = Duration::from_millis(5 * PROBE_PERIOD.as_millis() as u64);
 /// A doubt ends at the latest after this. Whoever is on the smaller side of a split takes over then.
 pub const DOUBT_MAX: Duration = Duration::from_secs(10);
+/// After a doubt, slots wait this much longer for each point that their priority is below 100: coordinators do not
+/// ask each other, and the room that is left goes to the more important ones first.
+pub const IMPORTANCE_STEP: Duration = Duration::from_millis(30);
+/// In a doubt and after it, a node looks this often.
+pub const DOUBT_TICK: Duration = Duration::from_millis(200);
 /// A reservation of a gang that is neither committed nor released ends after this, on its target's clock.
 pub const GANG_HOLD: Duration = Duration::from_secs(5);
 /// A gang whose reservations are not together after this is released. Shorter than the hold by more than

@@ -330,6 +330,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         let tick = if self.dirty { limits::TICK_MIN } else { limits::TICK_MAX };
         let after_tick = self.timers.last_tick + limits::TICK_MIN;
+        let tick = if self.doubt.is_awake() { tick.min(limits::DOUBT_TICK) } else { tick };
         [
             Some(self.timers.last_tick + tick),
             self.supervisor.next_deadline().map(|at| at.max(after_tick)),
@@ -377,7 +378,11 @@ impl Node {
             local_health: self.membership.local_health(),
         };
         match self.doubt.review(now.at, sight) {
-            doubt::Turn::None => {}
+            doubt::Turn::None | doubt::Turn::Doubting => {}
+            doubt::Turn::After => {
+                let waiting = std::mem::take(&mut self.coordinator.doubtful);
+                self.coordinator.dirty.extend(waiting);
+            }
             doubt::Turn::Begun => {
                 let lost = self.doubt.about().unwrap_or(0);
                 tracing::warn!(lost, ?sight, "many members are gone at once: doubting myself");

@@ -7,6 +7,7 @@
 use fabric::api::NodeState;
 use fabric::id::{AllocId, JobName};
 use fabric::io::Request;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::Duration;
@@ -68,7 +69,7 @@ pub fn measure(seed: u64, nodes: usize, kills: u32) -> anyhow::Result<Report> {
     anyhow::ensure!(nodes >= 2, "somebody has to notice: give --nodes 2 or more");
     let mut report = Report { nodes, ..Report::default() };
     for kill in 0..u64::from(kills) {
-        let [first, all, replaced] = one_death(seed + kill, nodes)?;
+        let [first, all, replaced] = deaths(seed + kill, nodes, 1)?;
         report.first.push(first);
         report.all.push(all);
         report.replaced.push(replaced);
@@ -79,8 +80,57 @@ pub fn measure(seed: u64, nodes: usize, kills: u32) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn one_death(seed: u64, nodes: usize) -> Result<[Duration; 3], Violation> {
+/// Kills `deaths` of `nodes` nodes at once. How long it took until the first survivor knew of all of them, until
+/// every survivor did, and until every slot that was lost ran elsewhere.
+pub fn deaths(seed: u64, nodes: usize, deaths: usize) -> Result<[Duration; 3], Violation> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut world = busy_world(&mut random, nodes)?;
+    world.run_for(Duration::from_millis(random.random_range(0..5_000)))?;
+
+    let busy = |node: &usize| world.nodes[*node].units.there().next().is_some();
+    let mut victims: Vec<usize> = (0..nodes).filter(busy).collect();
+    if deaths == 1 {
+        victims = vec![victims[random.random_range(0..victims.len())]];
+    } else {
+        victims.shuffle(&mut random);
+        victims.truncate(deaths);
+    }
+    let units = |node: &usize| world.nodes[*node].units.there().map(|(alloc, _)| alloc.clone());
+    let lost: Vec<AllocId> = victims.iter().flat_map(units).collect();
+    let start = world.time;
+    for victim in &victims {
+        world.power_off(*victim);
+    }
+    let (mut first, mut all, mut replaced) = (None, None, None);
+    while all.is_none() || replaced.is_none() {
+        world.run_for(STEP)?;
+        let passed = world.time - start;
+        let survivors = world.running();
+        let knows = |node: &&usize| {
+            victims.iter().all(|victim| {
+                let view = world.book.views.get(&(**node, world.nodes[*victim].identity));
+                view.is_some_and(|(state, _)| *state == NodeState::Dead)
+            })
+        };
+        let known = survivors.iter().filter(knows).count();
+        let runs = |alloc: &AllocId| {
+            let mut active = world.book.active.keys();
+            active.any(|(_, other)| other.slot == alloc.slot && other.epoch > alloc.epoch)
+        };
+        first = first.or((known > 0).then_some(passed));
+        all = all.or((known == survivors.len()).then_some(passed));
+        replaced = replaced.or(lost.iter().all(runs).then_some(passed));
+        if passed > PATIENCE {
+            let detail = format!("{known} of {} know, seed {seed}", survivors.len());
+            let invariant = "invariant_a_dead_nodes_slots_run_elsewhere_in_time";
+            return Err(Violation { invariant, at: world.time, detail });
+        }
+    }
+    Ok([first, all, replaced].map(Option::unwrap_or_default))
+}
+
+/// A fabric on a good network that runs one job with as many slots as nodes.
+fn busy_world(random: &mut ChaCha8Rng, nodes: usize) -> Result<World, Violation> {
     let settings = Settings {
         seed: random.random(),
         quality: Quality::default(),
@@ -98,39 +148,50 @@ fn one_death(seed: u64, nodes: usize) -> Result<[Duration; 3], Violation> {
     let by = "measure".into();
     world.request(0, Request::Submit { spec: Box::new(spec), by, expected_version: None });
     rest_within(&mut world, PATIENCE)?;
-    world.run_for(Duration::from_millis(random.random_range(0..5_000)))?;
+    Ok(world)
+}
 
-    let busy = |node: &usize| world.nodes[*node].units.there().next().is_some();
-    let candidates: Vec<usize> = (0..nodes).filter(busy).collect();
-    let victim = candidates[random.random_range(0..candidates.len())];
-    let lost: Vec<AllocId> =
-        world.nodes[victim].units.there().map(|(alloc, _)| alloc.clone()).collect();
-    let (identity, start) = (world.nodes[victim].identity, world.time);
-    world.power_off(victim);
-    let (mut first, mut all, mut replaced) = (None, None, None);
-    while all.is_none() || replaced.is_none() {
+/// What a node did that was cut off from all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Solitude {
+    /// From the cut until it doubted itself.
+    pub doubted: Duration,
+    /// From the cut until it acted.
+    pub acted: Option<Duration>,
+    /// Proposals before and in its doubt.
+    pub rash: u64,
+}
+
+/// Cuts one of `nodes` nodes off, and watches it for a while.
+pub fn solitude(seed: u64, nodes: usize, time: Duration) -> Result<Solitude, Violation> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut world = busy_world(&mut random, nodes)?;
+    world.run_for(Duration::from_millis(random.random_range(0..5_000)))?;
+    let alone = random.random_range(0..nodes);
+    let others: Vec<usize> = (0..nodes).filter(|node| *node != alone).collect();
+    world.split(&[alone], &others);
+    world.split(&others, &[alone]);
+    let look = |world: &World| {
+        let core = world.nodes[alone].core().expect("it runs");
+        (core.doubts_itself(), core.counters().proposed)
+    };
+    let (start, (_, before)) = (world.time, look(&world));
+    let (mut solitude, mut has_doubted) = (Solitude::default(), false);
+    while world.time - start < time {
         world.run_for(STEP)?;
-        let passed = world.time - start;
-        let survivors = world.running();
-        let knows = |node: &&usize| {
-            let view = world.book.views.get(&(**node, identity));
-            view.is_some_and(|(state, _)| *state == NodeState::Dead)
-        };
-        let known = survivors.iter().filter(knows).count();
-        let runs = |alloc: &AllocId| {
-            let mut active = world.book.active.keys();
-            active.any(|(_, other)| other.slot == alloc.slot && other.epoch > alloc.epoch)
-        };
-        first = first.or((known > 0).then_some(passed));
-        all = all.or((known == survivors.len()).then_some(passed));
-        replaced = replaced.or(lost.iter().all(runs).then_some(passed));
-        if passed > PATIENCE {
-            let detail = format!("{known} of {} know, seed {seed}", survivors.len());
-            let invariant = "invariant_a_dead_nodes_slots_run_elsewhere_in_time";
-            return Err(Violation { invariant, at: world.time, detail });
+        let (doubts, proposed) = look(&world);
+        if doubts && !has_doubted {
+            has_doubted = true;
+            solitude.doubted = world.time - start;
+        }
+        if solitude.acted.is_none() && (doubts || !has_doubted) {
+            solitude.rash = proposed - before;
+        }
+        if has_doubted && !doubts && proposed > before {
+            solitude.acted = solitude.acted.or(Some(world.time - start));
         }
     }
-    Ok([first, all, replaced].map(Option::unwrap_or_default))
+    Ok(solitude)
 }
 
 #[cfg(test)]

@@ -112,6 +112,15 @@ impl Stage {
                 rest_within(self.world()?, time)?;
             }
             "submit" => self.submit(&words)?,
+            "flood" => {
+                let [count, name, settings @ ..] = &words[..] else {
+                    bail!("write `flood COUNT JOB SETTING=VALUE ...`")
+                };
+                for number in 0..count.parse::<u32>().context("how many jobs?")? {
+                    let name = format!("{name}-{number}");
+                    self.submit(&[&[name.as_str()], settings].concat())?;
+                }
+            }
             "scale" => {
                 let [job, count, at @ ..] = &words[..] else { bail!("write `scale JOB COUNT`") };
                 let (job, count) = (JobName::new(job)?, count.parse().context("a count")?);
@@ -264,6 +273,9 @@ impl Stage {
                     let cores = u16::try_from(number()?)?;
                     spec.resources.cpu = CpuRequest::Exclusive { cores, smt: Smt::Whole };
                 }
+                "millis" => {
+                    spec.resources.cpu = CpuRequest::Shared { millis: number()?, hard: false };
+                }
                 "memory" => {
                     let bytes = fabric::job::parse_bytes(value);
                     spec.resources.memory = bytes.context("memory is like 64MiB")?;
@@ -278,6 +290,13 @@ impl Stage {
                 "health" => spec.health = Some(workload::health()),
                 "parallel" => spec.update.max_parallel = number()?,
                 "attempts" => spec.restart.attempts = number()?,
+                "priority" => spec.priority = value.parse().context("a priority is a number")?,
+                "sticky" => spec.placement.sticky = true,
+                "spread" => {
+                    let levels = value.split(',').map(str::parse);
+                    spec.placement.spread = levels.collect::<Result<_, _>>()?;
+                }
+                "away" => spec.placement.anti_affinity.push(JobName::new(value)?),
                 "rack" => {
                     spec.placement.constraints =
                         vec![format!("labels.rack == \"{value}\"").parse()?];
@@ -307,7 +326,8 @@ impl Stage {
     }
 
     /// `expect web healthy=3 on=a,b` | `expect a sees b dead` | `expect answer held=2` |
-    /// `expect answer refused` | `expect drained a` | `expect equal`
+    /// `expect answer refused` | `expect drained a` | `expect equal` | `expect healthy JOBS` |
+    /// `expect calm` (no output was dropped, nothing is left to push) | `expect a doubts`
     fn expect(&mut self, words: &[&str]) -> anyhow::Result<()> {
         match words {
             ["answer", wanted] => self.expect_answer(wanted),
@@ -329,6 +349,29 @@ impl Stage {
                 let view = core.nodes().into_iter().find(|view| view.id == other);
                 let seen = view.map_or("nothing".into(), |view| view.state.to_string());
                 ensure!(seen == *state, "it sees it {seen}");
+                Ok(())
+            }
+            ["healthy", wanted] => {
+                let world = self.world()?;
+                let core = world.nodes.iter().find_map(|machine| machine.core());
+                let jobs = core.context("no node runs")?.jobs();
+                let well = jobs.iter().filter(|view| view.healthy >= view.wanted).count();
+                ensure!(wanted.parse() == Ok(well), "{well} of {} jobs are", jobs.len());
+                Ok(())
+            }
+            ["calm"] => {
+                for machine in &self.world()?.nodes {
+                    let Some(core) = machine.core() else { continue };
+                    let (name, dropped) = (&machine.name, core.counters().outputs_dropped);
+                    ensure!(dropped == 0, "{name} dropped {dropped} outputs");
+                    ensure!(core.sizes().1 == 0, "{name} still pushes {} entries", core.sizes().1);
+                }
+                Ok(())
+            }
+            [node, "doubts"] => {
+                let node = self.node(node)?;
+                let core = self.world()?.nodes[node].core().context("that node does not run")?;
+                ensure!(core.doubts_itself(), "it does not");
                 Ok(())
             }
             [job, wishes @ ..] if !wishes.is_empty() => self.expect_job(job, wishes),

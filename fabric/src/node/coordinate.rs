@@ -47,6 +47,8 @@ pub(super) struct Coordinator {
     budget: u32,
     /// Jobs that have more to propose than that.
     put_off: BTreeSet<JobName>,
+    /// Jobs with slots that wait for a doubt to end, or for more important ones after it.
+    pub doubtful: BTreeSet<JobName>,
 }
 
 #[derive(Debug)]
@@ -187,7 +189,8 @@ impl Node {
             let Some(slot) = slots.get_mut(id.index as usize) else { continue };
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
-                slot.doubtful |= row.phase.holds_claim() && self.doubt.covers(&node);
+                slot.doubtful |=
+                    row.phase.holds_claim() && self.doubt.holds(now.at, &node, spec.priority);
                 continue;
             }
             if row.phase == Phase::Stopping {
@@ -219,6 +222,9 @@ impl Node {
                 }
                 None => {}
             }
+        }
+        if slots.iter().any(|slot| slot.doubtful) {
+            self.coordinator.doubtful.insert(name.clone());
         }
         if slots.iter().any(|slot| !slot.settled && !slot.current.is_empty()) {
             // Time alone settles it: look again in the next tick.

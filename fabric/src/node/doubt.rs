@@ -10,10 +10,12 @@
 //!   new jobs, updates, failures. Nothing that runs is touched.
 //! - **It ends** when nobody was lost or suspected for five probe periods, half of the fabric or more still
 //!   answers, and this node's local health is good again: five probes of those that it sees were answered,
-//!   and they, who probe each other, brought no more losses. Failing that it ends after ten seconds. Either
-//!   way what was lost is then placed, the most important first.
+//!   and they, who probe each other, brought no more losses. Failing that it ends after ten seconds.
+//! - **Then** what was lost is placed, the most important first: a slot waits 30 ms more for each point that its
+//!   priority is below 100, since coordinators do not ask each other. Most of what is less important then
+//!   sees what room is left.
 //!
-//! So either half of a split goes on scheduling, at most ten seconds later.
+//! So either half of a split goes on scheduling, at most thirteen seconds later.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -27,6 +29,14 @@ pub(super) struct Doubt {
     /// Members that were lost a short time ago and did not come back, the first one first.
     lost: VecDeque<(Instant, NodeId)>,
     case: Option<Case>,
+    after: Option<After>,
+}
+
+/// A doubt that is over.
+#[derive(Debug)]
+struct After {
+    ended: Instant,
+    members: BTreeSet<NodeId>,
 }
 
 /// A doubt under way.
@@ -52,12 +62,16 @@ pub(super) struct Sight {
 /// What became of a doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Nothing new.
+    /// There is none, nor was there a short time ago.
     None,
     /// It has begun.
     Begun,
+    /// It goes on.
+    Doubting,
     /// It is over: act.
     Over,
+    /// It was over a short time ago: the less important slots have their turn.
+    After,
 }
 
 impl Doubt {
@@ -73,12 +87,18 @@ impl Doubt {
         if let Some(case) = &mut self.case {
             case.members.remove(node);
         }
+        if let Some(after) = &mut self.after {
+            after.members.remove(node);
+        }
     }
 
     /// Begins, goes on with or ends a doubt.
     pub fn review(&mut self, at: Instant, sight: Sight) -> Turn {
         self.lost.retain(|(when, _)| at.since(*when) < limits::DOUBT_WINDOW);
         let is_well = sight.local_health < limits::DOUBT_HEALTH;
+        let longest = limits::IMPORTANCE_STEP * 100;
+        let is_after = self.after.is_some();
+        self.after = self.after.take().filter(|after| at.since(after.ended) < longest);
         let Some(case) = &mut self.case else {
             let missing = self.lost.len() + sight.suspects;
             let before = sight.up + self.lost.len();
@@ -86,7 +106,7 @@ impl Doubt {
                 && missing >= limits::DOUBT_MEMBERS_MIN
                 && (missing * limits::DOUBT_PART >= before || !is_well);
             if !begins {
-                return Turn::None;
+                return if is_after { Turn::After } else { Turn::None };
             }
             let members = self.lost.iter().map(|(_, node)| *node).collect();
             self.case = Some(Case { since: at, moved: at, members });
@@ -99,16 +119,30 @@ impl Doubt {
         let is_calm = at.since(case.moved) >= limits::DOUBT_CALM;
         let sees_half = sight.up >= case.members.len();
         if is_calm && is_well && sees_half || at.since(case.since) >= limits::DOUBT_MAX {
-            self.case = None;
+            let members = self.case.take().map(|case| case.members).unwrap_or_default();
+            self.after = Some(After { ended: at, members });
             self.lost.clear();
             return Turn::Over;
         }
-        Turn::None
+        Turn::Doubting
     }
 
     /// Whether it is doubtful that the member is gone: what it ran is not to be placed elsewhere yet.
     pub fn covers(&self, node: &NodeId) -> bool {
         self.case.as_ref().is_some_and(|case| case.members.contains(node))
+    }
+
+    /// Whether a slot of this priority that the member ran has to wait: for the end of the doubt, or after it
+    /// for more important ones.
+    pub fn holds(&self, at: Instant, node: &NodeId, priority: u8) -> bool {
+        let wait = limits::IMPORTANCE_STEP * u32::from(100u8.saturating_sub(priority));
+        let is_early = |after: &After| at.since(after.ended) < wait && after.members.contains(node);
+        self.covers(node) || self.after.as_ref().is_some_and(is_early)
+    }
+
+    /// Whether a node has to look more often.
+    pub fn is_awake(&self) -> bool {
+        self.case.is_some() || self.after.is_some()
     }
 
     /// How many members it is about; `None` without a doubt.

@@ -65,6 +65,11 @@ impl Node {
         (self.table.len(), self.gossip.backlog())
     }
 
+    /// Whether so many members are gone at once that this node doubts itself before it places what they ran.
+    pub fn doubts_itself(&self) -> bool {
+        self.doubt.about().is_some()
+    }
+
     /// How a node is doing.
     pub fn state_of(&self, node: &NodeId) -> NodeState {
         self.membership.state(node)

@@ -52,7 +52,7 @@ fn suspects_count_before_they_are_lost() {
     assert_eq!(doubt.review(at(100), sight(7, 3, 0)), Turn::Begun);
     assert!(doubt.covers(&node(1)) && !doubt.covers(&node(2)));
     doubt.lose(at(200), node(2));
-    assert_eq!(doubt.review(at(200), sight(6, 2, 0)), Turn::None);
+    assert_eq!(doubt.review(at(200), sight(6, 2, 0)), Turn::Doubting);
     assert!(doubt.covers(&node(2)));
     assert_eq!(doubt.about(), Some(2));
 }
@@ -64,12 +64,21 @@ fn who_sees_half_of_the_fabric_acts_when_it_is_calm() {
         doubt.lose(at(0), node(number));
     }
     assert_eq!(doubt.review(at(0), sight(10, 0, 2)), Turn::Begun);
-    assert_eq!(doubt.review(at(1_000), sight(10, 1, 2)), Turn::None, "a suspect");
+    assert_eq!(doubt.review(at(1_000), sight(10, 1, 2)), Turn::Doubting, "a suspect");
     let calm = 1_000 + limits::DOUBT_CALM.as_millis() as u64;
-    assert_eq!(doubt.review(at(calm - 1), sight(10, 0, 2)), Turn::None);
+    assert_eq!(doubt.review(at(calm - 1), sight(10, 0, 2)), Turn::Doubting);
     assert_eq!(doubt.review(at(calm), sight(10, 0, 2)), Turn::Over);
     assert!(!doubt.covers(&node(1)));
-    assert_eq!(doubt.review(at(calm + 1), sight(10, 0, 2)), Turn::None, "and not again");
+    // The most important slots go at once, the others in their turn.
+    assert!(!doubt.holds(at(calm), &node(1), 100));
+    assert!(doubt.holds(at(calm + 1_499), &node(1), 50));
+    assert!(!doubt.holds(at(calm + 1_500), &node(1), 50));
+    assert!(!doubt.holds(at(calm), &node(11), 1), "that one was never lost");
+    assert_eq!(doubt.review(at(calm + 2_999), sight(10, 0, 2)), Turn::After);
+    assert!(doubt.is_awake());
+    assert_eq!(doubt.review(at(calm + 3_000), sight(10, 0, 2)), Turn::After, "the last turn");
+    assert_eq!(doubt.review(at(calm + 3_001), sight(10, 0, 2)), Turn::None, "and not again");
+    assert!(!doubt.is_awake());
 }
 
 #[test]
@@ -81,7 +90,7 @@ fn the_smaller_side_and_whoever_is_ill_wait_to_the_end() {
         }
         assert_eq!(doubt.review(at(0), sight(up, 0, health)), Turn::Begun);
         let end = limits::DOUBT_MAX.as_millis() as u64;
-        assert_eq!(doubt.review(at(end - 1), sight(up, 0, health)), Turn::None);
+        assert_eq!(doubt.review(at(end - 1), sight(up, 0, health)), Turn::Doubting);
         assert_eq!(doubt.review(at(end), sight(up, 0, health)), Turn::Over);
     }
 }
