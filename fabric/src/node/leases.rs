@@ -591,3 +591,6 @@ impl Node {
             .map(|(_, member)| member)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,15 @@ use crate::topology::{Core, Enforced, NumaNode, Topology};
 use std::time::Duration;
 
 /// Up to a handful of nodes that hear each other at once, with disks and unit managers that do as told.
-struct Fleetlet {
-    nodes: BTreeMap<NodeId, Node>,
-    now: Now,
+pub(super) struct Fleetlet {
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub now: Now,
+    /// Hear and say nothing, and do nothing either.
     cut: std::collections::BTreeSet<NodeId>,
-    answers: Vec<Answer>,
-    commands: Vec<(NodeId, String)>,
+    /// Hear and say nothing.
+    pub cut_off: std::collections::BTreeSet<NodeId>,
+    pub answers: Vec<Answer>,
+    pub commands: Vec<(Instant, NodeId, String)>,
 }
 
 fn info(name: &str) -> NodeInfo {
@@ -47,12 +50,18 @@ fn config(id: NodeId, name: &str) -> Config {
 }
 
 impl Fleetlet {
-    fn new(count: u8) -> Self {
+    pub fn new(count: u8) -> Self {
+        Self::with_witness(count, 0)
+    }
+
+    /// The node with this number is a witness.
+    pub fn with_witness(count: u8, witness: u8) -> Self {
         let now = Now { at: Instant::default(), wall: WallTime(1_700_000_000_000) };
         let mut fleet = Fleetlet {
             nodes: BTreeMap::new(),
             now,
             cut: Default::default(),
+            cut_off: Default::default(),
             answers: Vec::new(),
             commands: Vec::new(),
         };
@@ -83,15 +92,16 @@ impl Fleetlet {
             let Some(Answer::Enrolled { entries, .. }) = fleet.answers.pop() else {
                 panic!("not enrolled: {:?}", fleet.answers)
             };
-            let node =
-                Node::new(fleet.now, config(id, &format!("n{index}")), Origin::Joined { entries });
+            let mut config = config(id, &format!("n{index}"));
+            config.info.witness = index == witness;
+            let node = Node::new(fleet.now, config, Origin::Joined { entries });
             fleet.nodes.insert(id, node);
         }
         fleet.run(Duration::from_secs(8));
         fleet
     }
 
-    fn ask(&mut self, node: NodeId, request: Request) {
+    pub fn ask(&mut self, node: NodeId, request: Request) {
         self.feed(node, Input::Request { id: 1, request });
     }
 
@@ -99,18 +109,19 @@ impl Fleetlet {
         let mut queue = VecDeque::from([(node, input)]);
         while let Some((to, input)) = queue.pop_front() {
             let Some(node) = self.nodes.get_mut(&to) else { continue };
+            let deaf = |node: &NodeId| self.cut.contains(node) || self.cut_off.contains(node);
             node.handle(self.now, input);
             while let Some(output) = node.poll() {
                 match output {
                     Output::Transmit { to: peer, payload, .. } => {
                         assert!(payload.len() <= limits::DATAGRAM_BYTES_MAX);
-                        if !self.cut.contains(&peer) && !self.cut.contains(&to) {
+                        if !deaf(&peer) && !deaf(&to) {
                             queue.push_back((peer, Input::Datagram { from: to, payload }));
                         }
                     }
                     Output::Send { to: peer, message, .. } => {
                         assert_ne!(peer, to, "{message:?}");
-                        if !self.cut.contains(&peer) && !self.cut.contains(&to) {
+                        if !deaf(&peer) && !deaf(&to) {
                             queue.push_back((peer, Input::Message { from: to, message }));
                         }
                     }
@@ -118,8 +129,8 @@ impl Fleetlet {
                         queue.push_back((to, Input::Persisted { through: sequence }));
                     }
                     Output::Start(launch) => {
-                        self.commands
-                            .push((to, format!("start {} run {}", launch.alloc, launch.run)));
+                        let words = format!("start {} run {}", launch.alloc, launch.run);
+                        self.commands.push((self.now.at, to, words));
                         let event = UnitEvent::Running { pid: 1, cpus: None, mems: None };
                         queue.push_back((
                             to,
@@ -127,7 +138,7 @@ impl Fleetlet {
                         ));
                     }
                     Output::Stop { alloc, run } => {
-                        self.commands.push((to, format!("stop {alloc} run {run}")));
+                        self.commands.push((self.now.at, to, format!("stop {alloc} run {run}")));
                         let event = UnitEvent::Exited {
                             status: "exit status 0".into(),
                             success: true,
@@ -145,7 +156,7 @@ impl Fleetlet {
         }
     }
 
-    fn run(&mut self, time: Duration) {
+    pub fn run(&mut self, time: Duration) {
         let end = self.now.at + time;
         loop {
             let next = self
@@ -163,7 +174,7 @@ impl Fleetlet {
         self.now.at = end;
     }
 
-    fn healthy(&self, node: NodeId, name: &str) -> Vec<(u32, NodeId)> {
+    pub fn healthy(&self, node: NodeId, name: &str) -> Vec<(u32, NodeId)> {
         let name = JobName::new(name).unwrap();
         let mut healthy: Vec<_> = self.nodes[&node]
             .allocs(Some(&name), false)
@@ -176,7 +187,7 @@ impl Fleetlet {
         healthy
     }
 
-    fn submit(&mut self, node: NodeId, text: &str) -> Answer {
+    pub fn submit(&mut self, node: NodeId, text: &str) -> Answer {
         let spec = Box::new(job::parse(text).unwrap());
         self.ask(node, Request::Submit { spec, by: "me".into(), expected_version: None });
         self.run(Duration::from_secs(1));
@@ -184,7 +195,7 @@ impl Fleetlet {
     }
 }
 
-const WEB: &str = r#"
+pub(super) const WEB: &str = r#"
     name = "web"
     type = "service"
     count = 3
