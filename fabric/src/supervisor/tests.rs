@@ -3,6 +3,8 @@ use crate::clock::WallTime;
 use crate::id::JobName;
 use crate::topology::{Core, Enforced, Topology};
 
+mod leases;
+
 const PROPOSER: NodeId = NodeId([2; 32]);
 
 /// A node with four cores and its allocation of slot web/0.
