@@ -6,6 +6,7 @@
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
+# make bench-ebpf   what eBPF probes cost; writes target/bench/ebpf.json
 # make lint         formatting, clippy, documentation: warnings are errors
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ NODES ?= 20
 MINUTES ?= 2
 ROUNDS ?= 50
 
-.PHONY: all setup build test test-swarm test-fencing test-model test-promql demo bench lint
+.PHONY: all setup build test test-swarm test-fencing test-model test-promql demo bench bench-ebpf lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -65,6 +66,10 @@ bench:
 	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \
 	    $(CARGO) bench --profile dev --workspace --bench fabric -- $(if $(SMALL),--small) \
 	    --placements $(abspath $(TARGET))/bench/placements.jsonl
+
+bench-ebpf:
+	@demo/setup.sh bench
+	$(CARGO) bench --profile dev -p weft-ebpf --bench probes
 
 lint: setup
 	$(CARGO) fmt --all --check

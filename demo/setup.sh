@@ -26,6 +26,7 @@ dnsmasq          dnsmasq-base       tests: discovery by unicast DNS
 '
 [ "${1:-}" != bench ] || needed+='
 serf             serf               bench: the same measured beside it
+bpftrace         bpftrace           bench: the same measured beside it
 '
 [ "${1:-}" != promql ] || needed+='
 prometheus       prometheus         test-promql: the answers of Prometheus itself

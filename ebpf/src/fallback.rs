@@ -10,7 +10,7 @@ use crate::faults::Faults;
 use crate::oom::OutOfMemory;
 use crate::pressure::Pressure;
 use crate::scheduler::Scheduling;
-use crate::tcp::{Peer, PeerTraffic};
+use crate::tcp::{Peer, Repeats};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl Fallback {
     /// Time waiting and running, and switches, of all threads. The first reading is where counting starts.
     pub(crate) fn scheduler(
         &mut self,
-        cgroups: &Cgroups,
+        cgroups: &mut Cgroups,
     ) -> Option<BTreeMap<CgroupId, Scheduling>> {
         let rows = self.threads(cgroups)?.map(|(id, thread)| {
             let scheduling = Scheduling {
@@ -60,7 +60,7 @@ impl Fallback {
     }
 
     /// Page faults of all threads.
-    pub(crate) fn faults(&mut self, cgroups: &Cgroups) -> Option<BTreeMap<CgroupId, Faults>> {
+    pub(crate) fn faults(&mut self, cgroups: &mut Cgroups) -> Option<BTreeMap<CgroupId, Faults>> {
         let rows = self.threads(cgroups)?.map(|(id, thread)| {
             (
                 id,
@@ -73,12 +73,13 @@ impl Fallback {
         Some(rows.collect())
     }
 
-    fn threads(
-        &mut self,
-        cgroups: &Cgroups,
-    ) -> Option<impl Iterator<Item = (CgroupId, Thread)> + '_> {
+    fn threads<'a>(
+        &'a mut self,
+        cgroups: &mut Cgroups,
+    ) -> Option<impl Iterator<Item = (CgroupId, Thread)> + use<'a>> {
         // Without a hierarchy nobody knows whose threads they are.
         cgroups.root()?;
+        cgroups.walk();
         let threads = self.threads.get_or_insert_default();
         if !self.read {
             threads.read(cgroups);
@@ -107,13 +108,12 @@ impl Fallback {
     }
 
     /// Segments sent again, by whomever and to whomever.
-    pub(crate) fn peers(&mut self) -> Option<BTreeMap<Peer, PeerTraffic>> {
+    pub(crate) fn peers(&mut self) -> Option<BTreeMap<Peer, Repeats>> {
         let snmp = fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
         let now = retransmitted(&snmp)?;
         let before = *self.retransmitted_before.get_or_insert(now);
         let all = Peer { cgroup: CgroupId::OTHER, address: None };
-        let traffic = PeerTraffic { retransmitted: Some(now - before), ..PeerTraffic::default() };
-        Some([(all, traffic)].into())
+        Some([(all, Repeats { segments: now - before })].into())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::pressure::Pressure;
 use crate::processes::{Lives, Processes};
 use crate::scheduler::{Scheduler, Scheduling};
 use crate::status::Status;
-use crate::tcp::{Connecting, Peer, PeerTraffic, Tcp};
+use crate::tcp::{Connecting, Peer, Repeats, RoundTrips, Tcp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -129,8 +129,8 @@ pub struct Readings {
     pub block: Option<Reading<BTreeMap<CgroupId, Block>>>,
     /// Connecting.
     pub connecting: Option<Reading<BTreeMap<CgroupId, Connecting>>>,
-    /// Round-trip times and retransmissions.
-    pub peers: Option<Reading<BTreeMap<Peer, PeerTraffic>>>,
+    /// Retransmissions.
+    pub peers: Option<Reading<BTreeMap<Peer, Repeats>>>,
     /// Bytes and packets of the network.
     pub network: Option<Reading<BTreeMap<CgroupId, Network>>>,
     /// Page faults.
@@ -139,8 +139,6 @@ pub struct Readings {
     pub oom: Option<Reading<BTreeMap<CgroupId, OutOfMemory>>>,
     /// Starts and ends of processes.
     pub processes: Option<Reading<BTreeMap<CgroupId, Processes>>>,
-    /// What threads stood still for.
-    pub pressure: Option<Reading<BTreeMap<CgroupId, Pressure>>>,
     /// What each program of each probe has cost; why that is not known, otherwise.
     pub cost: Result<Vec<(Probe, Cost)>, Unmeasured>,
 }
@@ -224,7 +222,6 @@ impl Probes {
         let faults = read(&mut self.faults, |probe| probe.read(cgroups)).map(Reading::bpf);
         let oom = read(&mut self.oom, |probe| probe.read(cgroups)).map(Reading::bpf);
         let processes = read(&mut self.processes, |probe| probe.read(cgroups)).map(Reading::bpf);
-        cgroups.walk();
         Readings {
             scheduler: instead(&self.scheduler, scheduler, || {
                 other.scheduler(cgroups).map(Reading::procfs)
@@ -238,9 +235,20 @@ impl Probes {
             faults: instead(&self.faults, faults, || other.faults(cgroups).map(Reading::procfs)),
             oom: instead(&self.oom, oom, || other.oom(cgroups).map(Reading::cgroupfs)),
             processes,
-            pressure: fallback::pressure(cgroups).map(Reading::cgroupfs),
             cost: self.cost(),
         }
+    }
+
+    /// The round-trip times of the connections that there are now. This looks at every connection, and at every place
+    /// where the kernel could have one: milliseconds on a machine with much memory.
+    pub fn round_trips(&mut self) -> Option<Reading<BTreeMap<Peer, RoundTrips>>> {
+        read(&mut self.tcp, |probe| probe.round_trips()).map(Reading::bpf)
+    }
+
+    /// What threads stood still for since their cgroups were made. This opens three files for each cgroup.
+    pub fn pressure(&mut self) -> Option<Reading<BTreeMap<CgroupId, Pressure>>> {
+        self.cgroups.refresh();
+        fallback::pressure(&mut self.cgroups).map(Reading::cgroupfs)
     }
 
     /// The cgroups that there were at the last reading, by name.

@@ -1,14 +1,14 @@
 //! TCP: how long connecting takes, and round-trip times and retransmissions by peer.
 //!
 //! - Hooks in: `tp_btf/inet_sock_set_state`, `tcp_retransmit_skb` (with or without an error, which Linux 6.16 or so
-//!   added), `tcp_retransmit_synack`; `iter/tcp` at every reading.
-//! - Metrics out: [`Connecting`] by cgroup, [`PeerTraffic`] by cgroup and peer.
+//!   added), `tcp_retransmit_synack`; `iter/tcp` when round-trip times are asked for.
+//! - Metrics out: [`Connecting`] by cgroup, [`Repeats`] and [`RoundTrips`] by cgroup and peer.
 //!
 //! Hooks see every network namespace; `iter/tcp`, and with it the round-trip times, only the one of who reads.
 
 mod metrics;
 
-pub use metrics::{Connecting, Peer, PeerTraffic};
+pub use metrics::{Connecting, Peer, Repeats, RoundTrips};
 
 use crate::cgroup::{CgroupId, Cgroups};
 use crate::hooks::{Hooks, object};
@@ -32,7 +32,7 @@ pub(crate) struct Tcp {
 }
 
 /// By cgroup, and by peer.
-pub(crate) type Both = (BTreeMap<CgroupId, Connecting>, BTreeMap<Peer, PeerTraffic>);
+pub(crate) type Both = (BTreeMap<CgroupId, Connecting>, BTreeMap<Peer, Repeats>);
 
 impl Tcp {
     pub(crate) fn load(kernel: &Kernel, cgroups_max: u32, peers_max: u32) -> Result<Self, Status> {
@@ -57,10 +57,17 @@ impl Tcp {
             .into_iter()
             .map(|([id], row)| (CgroupId(id), Connecting::from_row(&row)))
             .collect();
-        let mut peers: BTreeMap<Peer, PeerTraffic> = BTreeMap::new();
+        let mut peers: BTreeMap<Peer, Repeats> = BTreeMap::new();
         for (key, row) in self.peers.read(live)? {
-            peers.entry(Peer::from_key(key)).or_default().retransmitted = row.first().copied();
+            // Two keys may name one peer: by its IPv4 address, and by that address mapped into IPv6.
+            peers.entry(Peer::from_key(key)).or_default().segments += row.first().unwrap_or(&0);
         }
+        Ok((connecting, peers))
+    }
+
+    /// Walks through the kernel's table of connections, which takes milliseconds where there is much memory.
+    pub(crate) fn round_trips(&self) -> Result<BTreeMap<Peer, RoundTrips>, libbpf_rs::Error> {
+        let mut peers: BTreeMap<Peer, RoundTrips> = BTreeMap::new();
         let mut bytes = Vec::new();
         let room = (CONNECTIONS_MAX * CONNECTION) as u64;
         Iter::new(&self.connections)?.take(room).read_to_end(&mut bytes)?;
@@ -72,13 +79,8 @@ impl Tcp {
             if peers.len() >= self.peers_max && !peers.contains_key(&peer) {
                 peer = Peer { cgroup: CgroupId::OTHER, address: None };
             }
-            let traffic = peers.entry(peer).or_insert_with(|| PeerTraffic {
-                // Whoever has no row has not been sent anything twice.
-                retransmitted: Some(0),
-                ..PeerTraffic::default()
-            });
-            traffic.connection(all.next().unwrap_or_default());
+            peers.entry(peer).or_default().add(all.next().unwrap_or_default());
         }
-        Ok((connecting, peers))
+        Ok(peers)
     }
 }

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Every moment of a thread's life is one of three: it waits for a CPU, has one, or is off (asleep). The three
- * times are counted where they end. Nothing is allocated under the run-queue lock: a thread gets its
- * timestamps when it is forked, or from `adopt` when it was there before us.
+ * Every moment of a thread's life is one of three: it waits for a CPU, has one, or is off (asleep). A thread
+ * carries the three times with it until it leaves its CPU, so that only one row is looked up at a switch and none
+ * at a wake-up. Nothing is allocated under the run-queue lock: a thread gets its timestamps when it is forked, or
+ * from `adopt` when it was there before us.
  */
 #include "weft.bpf.h"
 
-/* What a thread is doing, and since when. */
+/* What a thread is doing and since when, and what it has waited and slept since it was last counted. */
 struct since {
 	u64 at;
+	u64 waited_ns;
+	u64 off_ns;
 	u32 state;
-	u32 _pad;
+	u32 has_waited;
 };
 
 enum { UNKNOWN, WAITING, ON, OFF };
@@ -47,25 +50,33 @@ static __always_inline struct scheduling *row_of(u64 cgroup)
 	return row(&cgroups, &cgroup, &other, &zero);
 }
 
+/* Up to now, of a thread that has a CPU. */
+static __always_inline void settle_up(struct since *since, struct scheduling *row, u64 now)
+{
+	if (since->state == ON)
+		row->on_ns += now - since->at;
+	if (since->has_waited) {
+		row->wait_ns += since->waited_ns;
+		count(row->wait, since->waited_ns);
+		since->has_waited = 0;
+	}
+	row->off_ns += since->off_ns;
+	since->off_ns = 0;
+}
+
 static __always_inline void woken(struct task_struct *task)
 {
 	struct since *since = bpf_task_storage_get(&threads, task, 0, 0);
 	u64 now;
 
-	if (!since)
+	/* One that was still on its CPU stays there; one that waits already waits since then. */
+	if (!since || since->state == ON || since->state == WAITING)
 		return;
 	now = bpf_ktime_get_ns();
-	if (since->state == OFF) {
-		struct scheduling *row = row_of(cgroup_of(task));
-
-		if (row)
-			row->off_ns += now - since->at;
-	}
-	/* One that was still on its CPU stays there; one that waits already waits since then. */
-	if (since->state != ON && since->state != WAITING) {
-		since->at = now;
-		since->state = WAITING;
-	}
+	if (since->state == OFF)
+		since->off_ns += now - since->at;
+	since->at = now;
+	since->state = WAITING;
 }
 
 SEC("tp_btf/sched_wakeup")
@@ -87,23 +98,21 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	     unsigned int prev_state)
 {
 	u64 now = bpf_ktime_get_ns();
-	u64 cgroup = 0;
-	struct scheduling *row = NULL;
+	struct scheduling *row;
 	struct since *since;
 
 	if (prev->pid) {
 		bool runnable = preempt || !prev_state;
 
-		cgroup = cgroup_of(prev);
-		row = row_of(cgroup);
+		row = row_of(cgroup_of(prev));
 		since = bpf_task_storage_get(&threads, prev, 0, 0);
 		if (row) {
 			if (runnable)
 				row->involuntary++;
 			else
 				row->voluntary++;
-			if (since && since->state == ON)
-				row->on_ns += now - since->at;
+			if (since)
+				settle_up(since, row, now);
 		}
 		if (since) {
 			since->at = now;
@@ -114,15 +123,8 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 		since = bpf_task_storage_get(&threads, next, 0, 0);
 		if (since) {
 			if (since->state == WAITING) {
-				u64 waited = now - since->at;
-				u64 cgroup_next = cgroup_of(next);
-
-				if (cgroup_next != cgroup)
-					row = row_of(cgroup_next);
-				if (row) {
-					row->wait_ns += waited;
-					count(row->wait, waited);
-				}
+				since->waited_ns = now - since->at;
+				since->has_waited = 1;
 			}
 			since->at = now;
 			since->state = ON;
@@ -167,11 +169,9 @@ int settle(void *ctx)
 	if (!since)
 		return 0;
 	now = bpf_ktime_get_ns();
-	if (since->state == ON) {
-		row = row_of(cgroup_of(task));
-		if (row)
-			row->on_ns += now - since->at;
-	}
+	row = row_of(cgroup_of(task));
+	if (row)
+		settle_up(since, row, now);
 	since->at = now;
 	since->state = ON;
 	return 0;

@@ -33,12 +33,17 @@ pub struct Peer {
     pub address: Option<IpAddr>,
 }
 
-/// TCP with one peer.
+/// What was sent again to one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerTraffic {
-    /// Segments that were sent again, as `RetransSegs` in `/proc/net/snmp` counts them.
-    pub retransmitted: Option<u64>,
-    /// Connections that there are now, in the network namespace of who reads. What follows is about them.
+pub struct Repeats {
+    /// Segments, as `RetransSegs` in `/proc/net/snmp` counts them.
+    pub segments: u64,
+}
+
+/// Connections with one peer that there are now, in the network namespace of who reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoundTrips {
+    /// How many.
     pub connections: u64,
     /// The smoothed round-trip time of each (`tcpi_rtt`), in microseconds: how often each bucket.
     pub round_trip_us: Histogram,
@@ -68,9 +73,9 @@ impl Peer {
     }
 }
 
-impl PeerTraffic {
+impl RoundTrips {
     /// Adds a connection with this round-trip time.
-    pub(crate) fn connection(&mut self, round_trip_us: u64) {
+    pub(crate) fn add(&mut self, round_trip_us: u64) {
         let mut counts = [0; BUCKETS];
         counts[usize::from(crate::histogram::bucket(round_trip_us))] = 1;
         self.connections += 1;
