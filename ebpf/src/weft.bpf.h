@@ -51,6 +51,11 @@ static __always_inline u64 cgroup_of(struct task_struct *task)
 	return task->cgroups->dfl_cgrp->kn->id;
 }
 
+/*
+ * Large rows are allocated when they are first used (BPF_F_NO_PREALLOC). That can fail for a moment, and what is
+ * counted meanwhile goes to `other`: small rows are therefore there from the beginning.
+ */
+
 /* The row of a key, made of `zero` if there is none; the row `other` when the table is full. */
 static __always_inline void *row(void *table, const void *key, const void *other, const void *zero)
 {
