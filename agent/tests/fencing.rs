@@ -198,17 +198,16 @@ impl<'a> Story<'a> {
                 let trouble = troubles.iter().find(|(hit, _)| hit == machine);
                 let Some((_, trouble)) = trouble else { continue };
                 let life = self.wait_back(job, *trouble, *epoch, begun);
+                let name = &self.machines[*machine].name;
+                print!("round {}: {job}: {trouble:?} on {name}: ", next + 1);
+                if life.epoch == *epoch {
+                    println!("kept");
+                    continue;
+                }
                 let gap = self.gap_before(job, &life);
                 longest_gap = longest_gap.max(gap);
-                println!(
-                    "round {}: {} {trouble:?} on {}: epoch {epoch}, then {} on {}, {:.2} s without",
-                    next + 1,
-                    job,
-                    self.machines[*machine].name,
-                    life.epoch,
-                    life.node,
-                    gap.as_secs_f64()
-                );
+                let (node, after, gap) = (&life.node, life.epoch, gap.as_secs_f64());
+                println!("epoch {epoch}, then {after} on {node}, {gap:.2} s without");
             }
             for &(machine, trouble) in &troubles {
                 self.mend(machine, trouble);

@@ -123,9 +123,9 @@ impl Systemd {
         }
     }
 
-    /// Ends a unit. One that nobody knows is reported as gone.
+    /// Ends a unit. One that nobody knows is reported as gone, if it is.
     pub fn stop(&self, alloc: &AllocId, run: u32) {
-        if !self.desk.command(alloc, run, Command::Stop) {
+        if !self.desk.command(alloc, run, Command::Stop) && !self.leases.still_runs(alloc, run) {
             let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
             self.desk.say_at_once(alloc, run, event);
         }

@@ -830,3 +830,23 @@ fn a_process_looks_at_its_lease_in_the_moment_it_is_executed() {
     assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?}");
     assert_eq!(std::fs::read_to_string(folder.path().join("output")).unwrap(), "up\n");
 }
+
+#[test]
+fn a_leased_unit_that_nobody_keeps_is_not_said_to_be_gone() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let stop_timeout = Duration::from_millis(100);
+    let one = leased(shell("lost", UNTIL_STOPPED), Duration::from_secs(4), stop_timeout);
+    agent.start(&one);
+    let pid = agent.running(&one);
+    drop(agent);
+    // The agent's memory of it is gone, and the guard's is not.
+    std::fs::remove_dir_all(state.path().join("alloc")).unwrap();
+    let mut next = Agent::direct(state.path());
+    assert!(next.runtime.block_on(next.executor.adopt()).unwrap().is_empty());
+    next.stop(&one);
+    assert!(alive(pid) && next.events.try_recv().is_err(), "nothing is said while it runs");
+    wait_until("the guard ends it with its lease", || !alive(pid));
+    next.stop(&one);
+    assert_eq!(next.exited(&one).0, "gone");
+}

@@ -188,6 +188,13 @@ impl Leases {
         Some(self.clock.instant(file.until))
     }
 
+    /// Whether processes of a run are there that nobody keeps, as after the loss of its record. The guard
+    /// ends them with their lease; until then nobody may be told that they are gone. Reads `/proc`.
+    pub fn still_runs(&self, alloc: &AllocId, run: u32) -> bool {
+        let held = self.lock().get(alloc).filter(|file| file.run == run).cloned();
+        held.is_some_and(|file| !file.reach.pids().is_empty())
+    }
+
     /// Takes over the leases that the agent before has left.
     pub fn adopt(&self) {
         let Ok(units) = self.folder.units() else { return };
