@@ -6,7 +6,7 @@
 //!
 //! # What is seen of down-sampled data
 //!
-//! A step of a [`Span`] is never seen outside of its time. One that reaches over the start of a window
+//! A step (a [`Span`](crate::span::Span)) is never seen outside of its time. One that reaches over the start of a window
 //! is seen as its last sample, one that reaches over the end as its first; one within is seen as follows:
 //!
 //! | what | sees |
@@ -30,7 +30,7 @@ mod tests;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-pub use self::aggregate::quantile;
+pub use self::aggregate::{Group, quantile};
 pub use self::date::Date;
 pub use self::histogram::bucket_quantile;
 use crate::labels::Labels;
@@ -106,12 +106,12 @@ impl Grid {
 pub struct Curve {
     /// Its labels.
     pub labels: Labels,
-    /// A value for each time of the grid; [`ABSENT`] where there is none.
+    /// A value for each time of the grid; the [stale marker](crate::span::stale_marker) where there is none.
     pub values: Vec<f64>,
 }
 
 /// One series with samples at times of their own.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
     /// Its labels.
     pub labels: Labels,
@@ -195,6 +195,11 @@ pub enum EvaluateError {
     /// An argument that only evaluation can check.
     #[error("{0}")]
     Argument(String),
+    /// Only for many nodes.
+    #[error(
+        "{0} would have to be fetched from every node, because something beside it depends on all of them: ask one node (scope=node), or write a number there"
+    )]
+    Fleet(String),
     /// A part that belongs to another query, or is not as it was asked for.
     #[error("an answer to a part of the query does not fit the query")]
     Part,

@@ -14,6 +14,8 @@
 pub mod answer;
 pub mod evaluate;
 pub mod exposition;
+pub mod fleet;
+pub mod h2;
 pub mod labels;
 pub mod limits;
 pub mod span;

@@ -1,7 +1,7 @@
 //! Series in a fixed amount of memory.
 //!
-//! Samples are kept raw for [`RAW_MS`](crate::limits::RAW_MS), and in steps of the tiers of
-//! [`TIERS`](crate::limits::TIERS): first, last, min, max, sum, count, changes and resets of each, as a
+//! Samples are kept raw for [`RAW_MS`], and in steps of the tiers of
+//! [`TIERS`]: first, last, min, max, sum, count, changes and resets of each, as a
 //! [`Span`]. Raw samples and steps lie compressed in blocks of
 //! [`BLOCK_BYTES`](crate::limits::BLOCK_BYTES). When the budget is used up, what ended first is
 //! dropped first, of whatever series and tier.
@@ -21,6 +21,7 @@ mod tests;
 pub use self::read::Source;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use self::bits::Record;
@@ -492,6 +493,13 @@ impl Store {
             }
         }
         self.blocks.take(first_ms).expect("a free block")
+    }
+}
+
+/// How full it is, not what is in it.
+impl fmt::Debug for Store {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        self.usage().fmt(out)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Curve, EvaluateError, Evaluated, Grid, absent, is_present, unique};
+use crate::fleet::Row;
 use crate::labels::{Labels, is_label_name};
 use crate::syntax::{Aggregate, Aggregation, Expr, Grouping};
 
@@ -43,17 +44,17 @@ impl FromIterator<f64> for Sum {
 /// What has been seen of a group, for those aggregations that need no more than this of any number of
 /// values. What `value` and `extra` are depends on the aggregation; a group of nothing has count 0.
 ///
-/// Laws, for one aggregation, up to rounding: [`Group::merge`] is commutative and associative, an empty
+/// Laws, for one aggregation, up to rounding: merging is commutative and associative, an empty
 /// group is neutral, and merging the groups of two lists is the group of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Group {
-    pub count: f64,
-    pub value: f64,
-    pub extra: f64,
+pub struct Group {
+    pub(crate) count: f64,
+    pub(crate) value: f64,
+    pub(crate) extra: f64,
 }
 
 impl Group {
-    pub fn add(&mut self, operation: Aggregation, value: f64) {
+    pub(crate) fn add(&mut self, operation: Aggregation, value: f64) {
         let alone = match operation {
             Aggregation::Count | Aggregation::Group => Group { count: 1.0, value: 0.0, extra: 0.0 },
             _ => Group { count: 1.0, value, extra: 0.0 },
@@ -61,7 +62,7 @@ impl Group {
         self.merge(operation, &alone);
     }
 
-    pub fn merge(&mut self, operation: Aggregation, other: &Group) {
+    pub(crate) fn merge(&mut self, operation: Aggregation, other: &Group) {
         if other.count == 0.0 {
             return;
         }
@@ -94,7 +95,7 @@ impl Group {
         self.count += other.count;
     }
 
-    pub fn finish(&self, operation: Aggregation) -> f64 {
+    pub(crate) fn finish(&self, operation: Aggregation) -> f64 {
         if self.count == 0.0 {
             return absent();
         }
@@ -112,7 +113,7 @@ impl Group {
 }
 
 /// The labels that the group of a series has.
-pub(crate) fn group_key(grouping: &Grouping, labels: &Labels) -> Labels {
+fn group_key(grouping: &Grouping, labels: &Labels) -> Labels {
     if grouping.without { labels.drop(&grouping.labels) } else { labels.keep(&grouping.labels) }
 }
 
@@ -150,18 +151,44 @@ impl Context<'_> {
             (Aggregation::CountValues, Some(Expr::Text(label))) => {
                 count_values(curves, grouping, label, grid.len())
             }
-            (operation, _) => Ok(grouped(curves, grouping, |members| {
-                let mut groups = vec![Group::default(); grid.len()];
-                for member in members {
-                    for (group, value) in groups.iter_mut().zip(&member.values) {
-                        if is_present(*value) {
-                            group.add(operation, *value);
-                        }
-                    }
-                }
-                groups.iter().map(|group| group.finish(operation)).collect()
-            })),
+            (operation, _) => {
+                let rows = self.rows(curves, aggregate, grid.len());
+                let finish =
+                    |groups: &[Group]| groups.iter().map(|group| group.finish(operation)).collect();
+                Ok(rows
+                    .into_iter()
+                    .map(|(labels, groups)| Curve { labels, values: finish(&groups) })
+                    .collect())
+            }
         }
+    }
+
+    /// The groups of an aggregation, before they become values.
+    pub fn groups(&self, aggregate: &Aggregate, grid: &Grid) -> Evaluated<Vec<Row>> {
+        let curves = self.vector(&aggregate.expr, grid)?;
+        self.work(curves.len() * grid.len())?;
+        let rows = self.rows(curves, aggregate, grid.len()).into_iter();
+        let rows = rows.filter(|(_, groups)| groups.iter().any(|group| group.count > 0.0));
+        Ok(rows.map(|(labels, groups)| Row { labels, groups, slack: Vec::new() }).collect())
+    }
+
+    fn rows(
+        &self,
+        curves: Vec<Curve>,
+        aggregate: &Aggregate,
+        length: usize,
+    ) -> BTreeMap<Labels, Vec<Group>> {
+        let mut rows: BTreeMap<Labels, Vec<Group>> = BTreeMap::new();
+        for curve in curves {
+            let key = group_key(&aggregate.grouping, &curve.labels);
+            let groups = rows.entry(key).or_insert_with(|| vec![Group::default(); length]);
+            for (group, value) in groups.iter_mut().zip(&curve.values) {
+                if is_present(*value) {
+                    group.add(aggregate.operation, *value);
+                }
+            }
+        }
+        rows
     }
 }
 
@@ -179,12 +206,7 @@ fn grouped(
 }
 
 /// `topk` and `bottomk`: series keep their labels, and their values where they are among the first.
-pub(crate) fn choose(
-    curves: Vec<Curve>,
-    grouping: &Grouping,
-    largest: bool,
-    counts: &[f64],
-) -> Vec<Curve> {
+fn choose(curves: Vec<Curve>, grouping: &Grouping, largest: bool, counts: &[f64]) -> Vec<Curve> {
     let mut groups: BTreeMap<Labels, Vec<Curve>> = BTreeMap::new();
     for curve in curves {
         groups.entry(group_key(grouping, &curve.labels)).or_default().push(curve);
