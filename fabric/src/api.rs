@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 
 use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
-use crate::id::{AllocId, FabricKey, JobName, NodeId};
+use crate::id::{AllocId, FabricKey, JobName, Namespace, NodeId};
 use crate::io::Verdict;
 use crate::job::{JobKind, JobSpec};
+use crate::quota::{Amount, Quota};
 use crate::table::TokenId;
 use crate::topology::NodeInfo;
 
@@ -387,6 +388,27 @@ pub struct SlotExplanation {
     pub allocs: Vec<AllocView>,
     /// What is being done about it, in words.
     pub doing: String,
+}
+
+/// `GET /v1/quotas`: one namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaView {
+    /// Its name.
+    pub namespace: Namespace,
+    /// What it may have.
+    pub quota: Quota,
+    /// What it has, by the view of the node that answers.
+    pub used: Amount,
+}
+
+/// `PUT /v1/quotas/{namespace}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetQuota {
+    /// What it may have.
+    pub quota: Quota,
+    /// Also when something that it has would have to stop.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// Something that happened. `GET /v1/events` streams these as server-sent events.

@@ -11,9 +11,10 @@ use crate::api;
 use crate::claim::Claim;
 use crate::clock::Instant;
 use crate::cpuset::CpuSet;
-use crate::id::{AllocId, JobName, NodeId};
+use crate::id::{AllocId, JobName, Namespace, NodeId};
 use crate::job::{Health, JobSpec, Task};
 use crate::message::Message;
+use crate::quota::Quota;
 use crate::resources::Rejection;
 use crate::table::{Entry, TokenId};
 use crate::topology::Topology;
@@ -168,6 +169,20 @@ pub enum Request {
         token: TokenId,
         /// SHA-256 of the secret it showed.
         secret_hash: [u8; 32],
+    },
+    /// Limit what a namespace may have.
+    SetQuota {
+        /// Which.
+        namespace: Namespace,
+        /// To what.
+        quota: Quota,
+        /// Also when something that it has would have to stop.
+        force: bool,
+    },
+    /// Let a namespace have whatever fits.
+    RemoveQuota {
+        /// Which.
+        namespace: Namespace,
     },
     /// Lock a node out. `new_key` becomes the newest gossip key.
     Remove {

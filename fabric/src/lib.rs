@@ -19,6 +19,7 @@ pub mod membership;
 pub mod message;
 pub mod node;
 pub mod placement;
+pub mod quota;
 pub mod resources;
 pub mod stamp;
 pub mod supervisor;

@@ -28,6 +28,11 @@ pub const ENTRIES_MAX: usize = 1 << 21;
 pub const JOBS_MAX: usize = 65_536;
 /// Slots of one job.
 pub const COUNT_MAX: u32 = 100_000;
+/// Quotas, tombstones included.
+pub const QUOTAS_MAX: usize = 4096;
+/// A namespace that has more than its quota is trimmed after this: what two nodes admitted at the same time, or
+/// two sides of a split, is known to all by then, and copies of one slot have found out which one stays.
+pub const QUOTA_GRACE: Duration = Duration::from_secs(3);
 /// Slots of a gang: all their reservations are collected in memory, and within [`GANG_GATHER`].
 pub const GANG_SLOTS_MAX: u32 = 1024;
 /// Bytes of a job's name: a DNS label.

@@ -33,6 +33,7 @@ mod duties;
 mod flaps;
 mod leases;
 mod persistence;
+mod quotas;
 mod requests;
 mod stock;
 mod views;
@@ -42,6 +43,7 @@ use coordinate::Coordinator;
 use duties::Duties;
 use leases::Leases;
 use persistence::Disk;
+use quotas::Quotas;
 use requests::Requests;
 use stock::Stock;
 
@@ -140,6 +142,7 @@ pub struct Node {
     doubt: doubt::Doubt,
     flaps: flaps::Flaps,
     duties: Duties,
+    quotas: Quotas,
     requests: Requests,
     leases: Leases,
     disk: Disk,
@@ -198,6 +201,7 @@ impl Node {
             doubt: doubt::Doubt::default(),
             flaps: flaps::Flaps::default(),
             duties: Duties::default(),
+            quotas: Quotas::default(),
             requests: Requests::default(),
             leases: Leases::new(now.at, &config, seed(3)),
             disk: Disk::default(),
@@ -242,9 +246,13 @@ impl Node {
                     self.take_in(now, entry, true);
                 }
             }
-            Origin::Restored { rows } => self.restore(now, rows),
+            Origin::Restored { rows } => {
+                self.restore(now, rows);
+                self.open_accounts();
+            }
             Origin::Formed { table, .. } => {
                 self.begin_with(now, *table);
+                self.open_accounts();
                 if self.table.node(&self.config.id) == Some(&self.info) {
                     return;
                 }
@@ -452,6 +460,7 @@ impl Node {
         match key {
             Key::Roster(node) => {
                 self.restock(*node);
+                self.account_for_node(*node);
                 self.coordinator.all_dirty = true;
                 self.reappoint(*node);
                 self.duties.all = true;
@@ -463,6 +472,7 @@ impl Node {
             }
             Key::Node(node) => {
                 self.restock(*node);
+                self.account_for_node(*node);
                 self.coordinator.all_dirty = true;
                 self.duties.all |= *node == self.config.id;
                 if *node == self.config.id && self.table.node(node) != Some(&self.info) {
@@ -478,9 +488,11 @@ impl Node {
             }
             Key::Token(_) => {}
             Key::Voters => self.learn_voters(now),
+            Key::Quota(namespace) => self.follow_quota(namespace),
             Key::Job(name) => {
                 self.coordinator.dirty.insert(name.clone());
                 self.duties.jobs.insert(name.clone());
+                self.follow_namespace(name);
                 let message = match self.table.job(name) {
                     Some(job) if job.reverted => "reverted",
                     Some(_) => "submitted",
@@ -505,6 +517,7 @@ impl Node {
                 if self.supervisor.local(slot).is_some() {
                     self.duties.slots.insert(slot.clone());
                 }
+                self.account_for(slot, *node);
                 self.follow_alloc(now, slot, *node, before);
             }
         }
@@ -708,6 +721,7 @@ impl Node {
                 }
             }
             self.restock(node);
+            self.account_for_node(node);
             self.reappoint(node);
             self.coordinator.all_dirty = true;
             self.duties.all = true;

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+use crate::id::{AllocId, Namespace};
 use crate::job::duration;
+use crate::quota::Excess;
 
 /// Why a node will not run an allocation. The same type answers a proposal and fills `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +111,18 @@ pub enum Rejection {
         #[serde(with = "duration")]
         after: std::time::Duration,
     },
+    /// The namespace would have more than its quota.
+    Quota {
+        /// Which.
+        namespace: Namespace,
+        /// The limit that would be exceeded.
+        excess: Excess,
+    },
+    /// What is left is kept for a more important allocation that others made room for.
+    Kept {
+        /// Which.
+        by: AllocId,
+    },
 }
 
 impl fmt::Display for Rejection {
@@ -144,6 +158,10 @@ impl fmt::Display for Rejection {
             Rejection::FailedHere { for_another } => {
                 write!(f, "this slot failed here, avoided for {}", duration::display(*for_another))
             }
+            Rejection::Quota { namespace, excess } => {
+                write!(f, "namespace {namespace} would have {excess}")
+            }
+            Rejection::Kept { by } => write!(f, "what is left is kept for {by}"),
             Rejection::Full => f.write_str("it looks after as many allocations as it can"),
             Rejection::Witness => f.write_str("it is a witness: it votes and runs nothing"),
             Rejection::Epoch { at_least } => {

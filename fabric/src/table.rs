@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
-use crate::id::{JobName, NodeId, SlotId};
+use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::JobKind;
 use crate::limits;
+use crate::quota::Quota;
 use crate::topology::NodeInfo;
 use crate::voters::VoterSet;
 
@@ -43,7 +44,7 @@ pub enum Merge {
 }
 
 /// The map. Invariants: `buckets` has the same rows as `nodes` and `rows`; every entry is proper; `jobs` counts jobs
-/// and their tombstones, `members` the nodes that belong to the fabric; `system_jobs` are the jobs whose
+/// and their tombstones, `quotas` quotas and theirs, `members` the nodes that belong to the fabric; `system_jobs` are the jobs whose
 /// spec in force is one of a system job; no row that can expire was written before `may_expire`; `names`
 /// counts the members of each name.
 ///
@@ -57,6 +58,7 @@ pub struct Table {
     names: Arc<BTreeMap<String, u32>>,
     buckets: Buckets,
     jobs: usize,
+    quotas: usize,
     members: usize,
     system_jobs: BTreeSet<JobName>,
     may_expire: Option<WallTime>,
@@ -75,6 +77,9 @@ impl Table {
             Some(_) => {}
             None if self.len() >= limits::ENTRIES_MAX => return Merge::Refused,
             None if matches!(entry.key, Key::Job(_)) && self.jobs >= limits::JOBS_MAX => {
+                return Merge::Refused;
+            }
+            None if matches!(entry.key, Key::Quota(_)) && self.quotas >= limits::QUOTAS_MAX => {
                 return Merge::Refused;
             }
             None => {}
@@ -131,6 +136,7 @@ impl Table {
                 }
             }
             (Key::Job(_), _) => self.jobs += 1,
+            (Key::Quota(_), _) => self.quotas += 1,
             _ => {}
         }
         self.buckets.insert(entry);
@@ -169,6 +175,7 @@ impl Table {
                 self.jobs -= 1;
                 self.system_jobs.remove(name);
             }
+            (Key::Quota(_), _) => self.quotas -= 1,
             _ => {}
         }
     }
@@ -360,6 +367,23 @@ impl Table {
     pub fn voters(&self) -> Option<&VoterSet> {
         match self.entry(&Key::Voters).map(|entry| &entry.value) {
             Some(Value::Voters(set)) => Some(set),
+            _ => None,
+        }
+    }
+
+    /// Every quota.
+    pub fn quotas(&self) -> impl Iterator<Item = (&Namespace, &Quota)> {
+        let first = Key::Quota(Namespace::new("0").expect("a digit is a name"));
+        self.entries_from(first).filter_map(|entry| match (&entry.key, &entry.value) {
+            (Key::Quota(namespace), Value::Quota(quota)) => Some((namespace, quota)),
+            _ => None,
+        })
+    }
+
+    /// A namespace's quota.
+    pub fn quota(&self, namespace: &Namespace) -> Option<&Quota> {
+        match self.entry(&Key::Quota(namespace.clone()))?.value {
+            Value::Quota(ref quota) => Some(quota),
             _ => None,
         }
     }

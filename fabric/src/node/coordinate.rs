@@ -93,6 +93,7 @@ impl Node {
         self.coordinator.proposals.retain(|_, proposal| {
             let expired = proposal.deadline <= now.at;
             if expired {
+                self.quotas.accounts.forget(&proposal.alloc);
                 self.coordinator.dirty.insert(proposal.alloc.slot.job.clone());
                 self.fleet.release(&proposal.node, &proposal.alloc);
             }
@@ -444,6 +445,7 @@ impl Node {
         if self.coordinator.proposals.get(&alloc.slot).is_some_and(ours) {
             self.coordinator.proposals.remove(&alloc.slot);
             self.fleet.release(&from, alloc);
+            self.quotas.accounts.forget(alloc);
             let until = now.at + limits::REJECTED_FOR;
             self.coordinator.rejected.insert((alloc.slot.clone(), from), until);
             self.coordinator.dirty.insert(alloc.slot.job.clone());
@@ -464,9 +466,17 @@ impl Node {
         }
         let avoid = self.avoided(now, &slot.id);
         let is_empty = slot.current.is_empty() && slot.outdated.is_empty();
+        if self.check_quota_anywhere(placer.spec(), &slot.id).is_err() {
+            self.coordinator.unplaceable.insert(slot.id.clone());
+            return false;
+        }
         let home = if is_empty { self.home_of(placer.spec(), &slot.id) } else { None };
         let back = home.and_then(|home| placer.choose_there(&self.fleet, &home, &avoid));
         let choice = back.or_else(|| placer.choose(&self.fleet, &avoid, &mut self.rng));
+        let choice = choice.filter(|choice| {
+            let (spec, node) = (placer.spec(), choice.node);
+            self.check_quota(spec, &slot.id, node, &choice.claim, true).is_ok()
+        });
         let Some(choice) = choice else {
             self.coordinator.unplaceable.insert(slot.id.clone());
             return false;
@@ -475,6 +485,7 @@ impl Node {
         let floor = self.coordinator.floors.get(&slot.id).copied().unwrap_or(0);
         let epoch = floor.max(slot.epoch.saturating_add(1));
         let alloc = AllocId { slot: slot.id.clone(), epoch };
+        self.promise_quota(&alloc, choice.node, &choice.claim);
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         self.counters.proposed += 1;
         self.coordinator.budget -= 1;

@@ -55,6 +55,7 @@ impl Node {
             tracing::info!(%slot, %ending, "ending an allocation");
             self.supervisor.retire(now, &slot, ending);
         }
+        self.keep_quotas(now);
         if settled {
             self.start_system_jobs(now);
         }
@@ -190,6 +191,7 @@ impl Node {
             return Err(Rejection::Full);
         }
         let claim = placement::check(spec, &self.info, self.supervisor.ledger())?;
+        self.check_quota(spec, slot, self.config.id, &claim, false)?;
         self.counters.accepted += 1;
         let forget = self.config.canary == Some(Canary::ForgetsAClaim);
         let (spec, hash, sequence) = (spec.clone(), job.hash(), self.disk.next_sequence());

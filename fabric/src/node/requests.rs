@@ -98,6 +98,10 @@ impl Node {
                 self.enrol(now, node, name, token, secret_hash)
             }
             Request::Remove { node, new_key, force } => self.remove(now, node, new_key, force),
+            Request::SetQuota { namespace, quota, force } => {
+                self.set_quota(now, namespace, quota, force)
+            }
+            Request::RemoveQuota { namespace } => self.remove_quota(now, namespace),
         };
         self.dirty = true;
         self.answer(id, outcome.unwrap_or_else(Answer::Refused));
@@ -116,6 +120,7 @@ impl Node {
         if let Err(problem) = self.room_for_leases(&spec) {
             return Err(Conclusion::Refused(problem));
         }
+        self.check_whole_job(&spec).map_err(Conclusion::Refused)?;
         let key = Key::Job(spec.name.clone());
         let before = self.table.entry(&key).cloned();
         let (version, existing) = match before.as_ref().map(|entry| &entry.value) {

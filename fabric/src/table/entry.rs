@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::alloc::AllocRow;
 use crate::clock::WallTime;
-use crate::id::{JobName, NodeId, SlotId};
+use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::{JobSpec, SpecHash};
+use crate::quota::Quota;
 use crate::stamp::Stamp;
 use crate::topology::NodeInfo;
 use crate::voters::VoterSet;
@@ -28,6 +29,8 @@ pub enum Key {
     Token(TokenId),
     /// Who grants leases. Written by whoever saw the set chosen.
     Voters,
+    /// What a namespace may have. Written by any node.
+    Quota(Namespace),
 }
 
 impl Key {
@@ -35,7 +38,12 @@ impl Key {
     pub fn owner(&self) -> Option<NodeId> {
         match self {
             Key::Node(node) | Key::Alloc(_, node) => Some(*node),
-            Key::Roster(_) | Key::Job(_) | Key::Keyring | Key::Token(_) | Key::Voters => None,
+            Key::Roster(_)
+            | Key::Job(_)
+            | Key::Keyring
+            | Key::Token(_)
+            | Key::Voters
+            | Key::Quota(_) => None,
         }
     }
 
@@ -73,6 +81,8 @@ pub enum Value {
     },
     /// For [`Key::Voters`].
     Voters(VoterSet),
+    /// For [`Key::Quota`].
+    Quota(Quota),
 }
 
 /// Why a node belongs to the fabric.
@@ -199,6 +209,7 @@ impl Entry {
             | (Key::Alloc(..), Value::Alloc(_))
             | (Key::Keyring, Value::Keyring(_))
             | (Key::Token(_), Value::Token(_)) => true,
+            (Key::Quota(_), Value::Quota(quota)) => quota.validate().is_ok(),
             (Key::Job(name), Value::Job(job)) => {
                 job.spec.name == *name
                     && job.previous.as_ref().is_none_or(|previous| previous.spec.name == *name)

@@ -1,0 +1,302 @@
+//! What namespaces may have: kept in step with the table, asked at every claim, and enforced by each node on its
+//! own allocations.
+
+use std::collections::BTreeMap;
+
+use crate::alloc::Ending;
+use crate::api::{Problem, ProblemKind, QuotaView};
+use crate::claim::Claim;
+use crate::clock::{Instant, Now};
+use crate::id::{JobName, Namespace, NodeId, SlotId};
+use crate::io::Answer;
+use crate::job::{JobKind, JobSpec};
+use crate::limits;
+use crate::quota::{Accounts, Amount, Quota, Surplus};
+use crate::resources::Rejection;
+use crate::table::{Key, Value};
+
+use super::Node;
+
+/// What a node keeps of quotas.
+#[derive(Debug, Default)]
+pub(super) struct Quotas {
+    pub accounts: Accounts,
+    /// Since when a namespace has more than it may.
+    over: BTreeMap<Namespace, Instant>,
+}
+
+impl Node {
+    /// Whether the namespace of `spec` may have `claim` on `node` for `slot`. Coordinator and target both ask
+    /// this; the coordinator counts what it has `promised` to others too.
+    pub(super) fn check_quota(
+        &self,
+        spec: &JobSpec,
+        slot: &SlotId,
+        node: NodeId,
+        claim: &Claim,
+        promised: bool,
+    ) -> Result<(), Rejection> {
+        if self.quotas.accounts.get(&spec.namespace).is_none() {
+            return Ok(());
+        }
+        let topology = self.table.node(&node).map(|info| &info.topology);
+        self.check_amount(spec, slot, &Amount::of(claim, topology), promised)
+    }
+
+    /// The same before a node is chosen: by the least that one slot takes.
+    pub(super) fn check_quota_anywhere(
+        &self,
+        spec: &JobSpec,
+        slot: &SlotId,
+    ) -> Result<(), Rejection> {
+        if self.quotas.accounts.get(&spec.namespace).is_none() {
+            return Ok(());
+        }
+        self.check_amount(spec, slot, &Amount::least_of_one(spec), true)
+    }
+
+    fn check_amount(
+        &self,
+        spec: &JobSpec,
+        slot: &SlotId,
+        amount: &Amount,
+        promised: bool,
+    ) -> Result<(), Rejection> {
+        let others: Vec<NodeId> = match spec.kind {
+            JobKind::Service => self.table.allocs_in(slot).map(|(_, node, ..)| node).collect(),
+            JobKind::System => Vec::new(),
+        };
+        let accounts = &self.quotas.accounts;
+        accounts
+            .check(&spec.namespace, slot, &others, amount, promised)
+            .map_err(|excess| Rejection::Quota { namespace: spec.namespace.clone(), excess })
+    }
+
+    /// Whether all of `spec` can ever be within its namespace's quota.
+    pub(super) fn check_whole_job(&self, spec: &JobSpec) -> Result<(), Problem> {
+        let Some(quota) = self.table.quota(&spec.namespace) else { return Ok(()) };
+        quota.check(&Amount::least(spec)).map_err(|excess| {
+            Problem::new(
+                ProblemKind::Conflict,
+                format!("the quota of namespace {} can never meet it", spec.namespace),
+                format!(
+                    "the job takes {excess} that the namespace may have: make it smaller, or the quota larger with `weft quota set`"
+                ),
+            )
+        })
+    }
+
+    /// Sets aside what a proposal asks for.
+    pub(super) fn promise_quota(
+        &mut self,
+        alloc: &crate::id::AllocId,
+        node: NodeId,
+        claim: &Claim,
+    ) {
+        if !self.quotas.accounts.is_empty() {
+            let topology = self.table.node(&node).map(|info| &info.topology);
+            self.quotas.accounts.promise(alloc, Amount::of(claim, topology));
+        }
+    }
+
+    /// A quota was set, changed or removed.
+    pub(super) fn follow_quota(&mut self, namespace: &Namespace) {
+        self.coordinator.all_dirty = true;
+        let Some(quota) = self.table.quota(namespace).cloned() else {
+            self.quotas.accounts.close(namespace);
+            return;
+        };
+        if self.quotas.accounts.open(namespace, quota) {
+            let jobs: Vec<JobName> = self
+                .table
+                .jobs()
+                .filter(|(_, job, _)| job.effective().0.namespace == *namespace)
+                .map(|(name, ..)| name.clone())
+                .collect();
+            for job in jobs {
+                self.follow_namespace(&job);
+            }
+        }
+    }
+
+    /// A job changed: it may be in another namespace now. The rows of a stopped one stay where they were.
+    pub(super) fn follow_namespace(&mut self, name: &JobName) {
+        if self.quotas.accounts.is_empty() {
+            return;
+        }
+        let Some(job) = self.table.job(name) else { return };
+        let namespace = job.effective().0.namespace.clone();
+        if self.quotas.accounts.enter(name, &namespace) {
+            let rows: Vec<(SlotId, NodeId)> =
+                self.table.allocs_of(name).map(|(slot, node, ..)| (slot.clone(), node)).collect();
+            for (slot, node) in rows {
+                self.account_for(&slot, node);
+            }
+        }
+    }
+
+    /// An allocation's row changed.
+    pub(super) fn account_for(&mut self, slot: &SlotId, node: NodeId) {
+        if self.quotas.accounts.is_empty() {
+            return;
+        }
+        match self.table.alloc(slot, &node) {
+            Some(row) => {
+                let topology = self.table.node(&node).map(|info| &info.topology);
+                let amount = Amount::of(&row.claim, topology);
+                let is_up = node == self.config.id || self.is_up(&node);
+                self.quotas.accounts.put(slot, node, row, amount, is_up);
+            }
+            None => self.quotas.accounts.take(slot, node),
+        }
+    }
+
+    /// A node came, went, or says something new of its devices.
+    pub(super) fn account_for_node(&mut self, node: NodeId) {
+        if self.quotas.accounts.is_empty() {
+            return;
+        }
+        if self.table.is_removed(&node) {
+            return self.quotas.accounts.remove_node(node);
+        }
+        for slot in self.quotas.accounts.slots_on(node) {
+            self.account_for(&slot, node);
+        }
+    }
+
+    /// Opens every account, after the table came from elsewhere than through the doors.
+    pub(super) fn open_accounts(&mut self) {
+        self.quotas = Quotas::default();
+        let namespaces: Vec<Namespace> =
+            self.table.quotas().map(|(name, _)| name.clone()).collect();
+        for namespace in namespaces {
+            self.follow_quota(&namespace);
+        }
+    }
+
+    /// Ends this node's part of what is beyond a quota, once it has been so for a while.
+    pub(super) fn keep_quotas(&mut self, now: Now) {
+        if self.quotas.accounts.is_empty() {
+            self.quotas.over.clear();
+            return;
+        }
+        let exceeded: Vec<Namespace> = self.quotas.accounts.exceeded().cloned().collect();
+        self.quotas.over.retain(|namespace, _| exceeded.contains(namespace));
+        for namespace in exceeded {
+            let since = *self.quotas.over.entry(namespace.clone()).or_insert(now.at);
+            if now.at.since(since) < limits::QUOTA_GRACE {
+                continue;
+            }
+            let Some((quota, _)) = self.quotas.accounts.get(&namespace) else { continue };
+            let quota = quota.clone();
+            for surplus in self.surplus(&namespace, &quota) {
+                if surplus.node == self.config.id {
+                    let reason = format!("namespace {namespace} has more than its quota");
+                    let slot = &surplus.alloc.slot;
+                    tracing::info!(alloc = %surplus.alloc, %reason, "ending an allocation");
+                    self.supervisor.retire(now, slot, Ending::Retired { reason });
+                }
+            }
+            // Those that go first may have been another's; whoever is left over gets another while.
+            self.quotas.over.insert(namespace, now.at);
+        }
+    }
+
+    fn surplus(&self, namespace: &Namespace, quota: &Quota) -> Vec<Surplus> {
+        self.quotas.accounts.surplus(namespace, quota, |job| {
+            let (spec, ..) = self.table.job(job)?.effective();
+            Some((spec.kind, spec.priority))
+        })
+    }
+
+    pub(super) fn set_quota(
+        &mut self,
+        now: Now,
+        namespace: Namespace,
+        quota: Quota,
+        force: bool,
+    ) -> Result<Answer, Problem> {
+        if let Err(reason) = quota.validate() {
+            return Err(Problem::new(ProblemKind::Invalid, "the quota is not valid", reason));
+        }
+        let is_known = self.table.quota(&namespace).is_some();
+        if !is_known && self.table.quotas().count() >= limits::QUOTAS_MAX {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                "there are too many quotas",
+                format!("{} are allowed: remove one that is not needed", limits::QUOTAS_MAX),
+            ));
+        }
+        let stopped = self.would_stop(&namespace, &quota);
+        if !force && let [first, ..] = &stopped[..] {
+            let shown: Vec<String> =
+                stopped.iter().take(10).map(|surplus| surplus.alloc.slot.to_string()).collect();
+            let more = stopped.len() - shown.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                format!("namespace {namespace} has more than that"),
+                format!(
+                    "it would stop {}{more}, {} on {} first: free some of it, or repeat with --force",
+                    shown.join(", "),
+                    first.alloc.slot,
+                    self.name_of(&first.node),
+                ),
+            ));
+        }
+        self.write(now, Key::Quota(namespace), Value::Quota(quota));
+        Ok(Answer::Done)
+    }
+
+    /// What would have to go under `quota`.
+    fn would_stop(&self, namespace: &Namespace, quota: &Quota) -> Vec<Surplus> {
+        let job = |job: &JobName| {
+            let (spec, ..) = self.table.job(job)?.effective();
+            Some((spec.kind, spec.priority))
+        };
+        if self.quotas.accounts.get(namespace).is_some() {
+            return self.quotas.accounts.surplus(namespace, quota, job);
+        }
+        // No account is kept of a namespace without a quota: this one is opened for the question.
+        let mut accounts = Accounts::default();
+        accounts.open(namespace, quota.clone());
+        for (name, entry, _) in self.table.jobs() {
+            if entry.effective().0.namespace == *namespace && accounts.enter(name, namespace) {
+                for (slot, node, row, _) in self.table.allocs_of(name) {
+                    let topology = self.table.node(&node).map(|info| &info.topology);
+                    let is_up = node == self.config.id || self.is_up(&node);
+                    accounts.put(slot, node, row, Amount::of(&row.claim, topology), is_up);
+                }
+            }
+        }
+        accounts.surplus(namespace, quota, job)
+    }
+
+    pub(super) fn remove_quota(
+        &mut self,
+        now: Now,
+        namespace: Namespace,
+    ) -> Result<Answer, Problem> {
+        if self.table.quota(&namespace).is_none() {
+            return Err(Problem::new(
+                ProblemKind::NotFound,
+                format!("namespace {namespace} has no quota"),
+                "`weft quota list` shows those that have one",
+            ));
+        }
+        self.write(now, Key::Quota(namespace), Value::Tombstone { rank: 0 });
+        Ok(Answer::Done)
+    }
+
+    /// Every quota and what is used of it, by namespace.
+    pub fn quotas(&self) -> Vec<QuotaView> {
+        let accounts = self.quotas.accounts.iter();
+        accounts
+            .map(|(namespace, quota, used)| QuotaView {
+                namespace: namespace.clone(),
+                quota: quota.clone(),
+                used: used.clone(),
+            })
+            .collect()
+    }
+}
