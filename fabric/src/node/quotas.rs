@@ -7,7 +7,7 @@ use crate::alloc::Ending;
 use crate::api::{Problem, ProblemKind, QuotaView};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
-use crate::id::{JobName, Namespace, NodeId, SlotId};
+use crate::id::{AllocId, JobName, Namespace, NodeId, SlotId};
 use crate::io::Answer;
 use crate::job::{JobKind, JobSpec};
 use crate::limits;
@@ -23,6 +23,29 @@ pub(super) struct Quotas {
     pub accounts: Accounts,
     /// Since when a namespace has more than it may.
     over: BTreeMap<Namespace, Instant>,
+}
+
+/// What would be left of a quota after slots that are not placed yet.
+pub(super) struct Prospect<'n> {
+    accounts: Accounts,
+    node: &'n Node,
+    spec: &'n JobSpec,
+}
+
+impl Prospect<'_> {
+    /// Counts one more slot on `node`, if the namespace may have it.
+    pub fn take(&mut self, slot: &SlotId, claim: &Claim, node: NodeId) -> Result<(), Rejection> {
+        let topology = self.node.table.node(&node).map(|info| &info.topology);
+        let amount = Amount::of(claim, topology);
+        let others: Vec<NodeId> =
+            self.node.table.allocs_in(slot).map(|(_, node, ..)| node).collect();
+        let namespace = &self.spec.namespace;
+        let checked = self.accounts.check(namespace, slot, &others, &amount, true);
+        checked.map_err(|excess| Rejection::Quota { namespace: namespace.clone(), excess })?;
+        let alloc = AllocId { slot: slot.clone(), epoch: u64::MAX };
+        self.accounts.promise(&alloc, amount);
+        Ok(())
+    }
 }
 
 impl Node {
@@ -86,13 +109,22 @@ impl Node {
         })
     }
 
+    /// Why the namespace of `spec` may not have one more slot of it; `None`: it may.
+    pub(super) fn quota_refusal(&self, spec: &JobSpec) -> Option<Rejection> {
+        let slot = SlotId { job: spec.name.clone(), index: u32::MAX };
+        self.check_quota_anywhere(spec, &slot).err()
+    }
+
+    /// The accounts as they would be while `spec` is placed; `None`: its namespace has no quota.
+    pub(super) fn prospect<'n>(&'n self, spec: &'n JobSpec) -> Option<Prospect<'n>> {
+        self.quotas.accounts.get(&spec.namespace)?;
+        let mut accounts = self.quotas.accounts.clone();
+        accounts.enter(&spec.name, &spec.namespace);
+        Some(Prospect { accounts, node: self, spec })
+    }
+
     /// Sets aside what a proposal asks for.
-    pub(super) fn promise_quota(
-        &mut self,
-        alloc: &crate::id::AllocId,
-        node: NodeId,
-        claim: &Claim,
-    ) {
+    pub(super) fn promise_quota(&mut self, alloc: &AllocId, node: NodeId, claim: &Claim) {
         if !self.quotas.accounts.is_empty() {
             let topology = self.table.node(&node).map(|info| &info.topology);
             self.quotas.accounts.promise(alloc, Amount::of(claim, topology));

@@ -18,6 +18,7 @@ use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::lease::Verdict;
 use crate::placement::{Fleet, Placer};
+use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Value};
 use crate::voters::Member;
 
@@ -234,6 +235,9 @@ impl Node {
             (JobState::Reverted, Some(reason))
         } else if healthy >= wanted && live.len() as u32 == wanted {
             (JobState::Healthy, None)
+        } else if let Some(refusal) = self.quota_refusal(spec).filter(|_| filled < wanted) {
+            let reason = format!("{} of {wanted} slots wait: {refusal}", wanted - filled);
+            (JobState::Unplaceable, Some(reason))
         } else if filled < wanted
             && is_unplaceable(fleet.get_or_init(|| self.current_fleet()), spec)
         {
@@ -319,6 +323,7 @@ impl Node {
         spec.validate().map_err(|error| {
             Problem::new(ProblemKind::Invalid, "the job is not valid", error.to_string())
         })?;
+        self.check_whole_job(spec)?;
         let existing = self.table.job(&spec.name);
         let before = existing.map(|job| job.effective().0);
         let generation = existing.map_or(0, |job| job.effective().2);
@@ -355,6 +360,7 @@ impl Node {
         }
         let mut placer = Placer::new(&fleet, spec, &kept);
         let mut rng = ChaCha8Rng::seed_from_u64(now.wall.0);
+        let mut prospect = self.prospect(spec);
         for index in 0..spec.count {
             let here = live.iter().find(|((slot, _), _)| *slot == index);
             if let Some(((_, node), row)) = here
@@ -370,6 +376,14 @@ impl Node {
             let home = self.home_of(spec, &slot);
             let back = home.and_then(|home| placer.choose_there(&fleet, &home, &avoid));
             let choice = back.or_else(|| placer.choose(&fleet, &avoid, &mut rng));
+            let within = choice.map(|choice| match &mut prospect {
+                Some(prospect) => prospect.take(&slot, &choice.claim, choice.node).map(|()| choice),
+                None => Ok(choice),
+            });
+            let (choice, refusal) = match within.transpose() {
+                Ok(choice) => (choice, None),
+                Err(refusal) => (None, Some(refusal)),
+            };
             let node = choice.map(|choice| {
                 let alloc = AllocId { slot, epoch: u64::MAX };
                 fleet.propose(&choice.node, &alloc, choice.claim);
@@ -377,6 +391,7 @@ impl Node {
             });
             if node.is_none() && plan.unplaceable.is_empty() {
                 plan.unplaceable = placer.verdicts(&fleet, &[]);
+                refuse_all(&mut plan.unplaceable, refusal);
             }
             plan.slots.push(SlotPlan { index, action, node });
         }
@@ -443,6 +458,9 @@ impl Node {
         for verdict in &mut nodes {
             verdict.name = self.name_of(&verdict.node);
         }
+        if unfilled.is_some() {
+            refuse_all(&mut nodes, self.check_quota_anywhere(spec, &slot).err());
+        }
         Ok(Explanation {
             job: job.clone(),
             coordinator: Some(self.coordinator_of(job)),
@@ -470,6 +488,8 @@ impl Node {
             } else if let Some((nodes, left)) = back_off {
                 let left = crate::job::duration::display(left);
                 format!("failed on {nodes} nodes, tried on another one in {left}")
+            } else if let Some(refusal) = self.quota_refusal(spec) {
+                format!("pending: {refusal}")
             } else if is_unplaceable(&self.current_fleet(), spec) {
                 "pending: no node can take it".into()
             } else if needs_lease(spec) && !self.voters().can_decide() {
@@ -593,6 +613,15 @@ impl Node {
     /// What this node tells the others of itself.
     pub fn info(&self) -> &crate::topology::NodeInfo {
         &self.info
+    }
+}
+
+/// What the nodes would take, the namespace may not have.
+fn refuse_all(verdicts: &mut [crate::io::Verdict], refusal: Option<Rejection>) {
+    let Some(refusal) = refusal else { return };
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.rejection.is_none()) {
+        verdict.rejection = Some(refusal.clone());
+        verdict.score = None;
     }
 }
 
