@@ -101,6 +101,16 @@ fn every_answer_is_as_the_document_says() {
     assert_eq!(agent.get("/v1/tokens"), json!([]));
     agent.call("DELETE", &format!("/v1/tokens/{id}"), None).expect(404);
 
+    let quota = json!({"quota": {"cpu_millis": 500}});
+    agent.call("PUT", "/v1/quotas/default", Some(&quota)).expect(204);
+    check("QuotaView", &agent.get("/v1/quotas")[0]);
+    let mut huge = sleeper();
+    (huge["name"], huge["count"]) = (json!("huge"), json!(100));
+    let refused = agent.call("PUT", "/v1/jobs/huge", Some(&huge)).expect(409).json();
+    assert!(refused["detail"].as_str().unwrap().contains("of 0.5 CPUs"), "{refused}");
+    agent.call("DELETE", "/v1/quotas/default", None).expect(204);
+    agent.call("DELETE", "/v1/quotas/default", None).expect(404);
+
     agent.call("POST", "/v1/nodes/one/drain", Some(&json!({"on": true}))).expect(204);
     agent.wait("/v1/nodes/one", "draining", |node| node["info"]["draining"] == true);
     agent.call("POST", "/v1/nodes/one/drain", Some(&json!({"on": false}))).expect(204);

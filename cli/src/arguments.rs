@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fabric::constraint::Constraint;
-use fabric::id::JobName;
+use fabric::id::{JobName, Namespace};
 use fabric::job::{duration, parse_bytes};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ Exit codes:
   1    it did not work
   2    the command line or the job file makes no sense; nothing was changed
   3    it works, but not all is well (status, doctor)
-  4    there is no such node, job, slot or token
+  4    there is no such node, job, slot, token or quota
   6    the agent does not answer
   7    slots have no node that could take them
   124  --timeout has passed
@@ -67,6 +67,9 @@ pub enum Command {
         #[arg(long, value_name = "IP:PORT")]
         address: Option<SocketAddr>,
     },
+    /// Limit what namespaces may have
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// This node and its fabric at a glance; exit 3 when not all is well
     #[command(after_help = "Example:\n  weft status || weft doctor")]
     Status,
@@ -265,6 +268,44 @@ pub enum TokenCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// Limit what all jobs of a namespace have together; what is not given is not limited
+    #[command(
+        after_help = "Example:\n  weft quota set research --cores 8 --memory 16GiB --devices gpu=2"
+    )]
+    Set {
+        /// As in namespace = "research" of a job file; jobs that name none are in default
+        #[arg(value_parser = Namespace::new)]
+        namespace: Namespace,
+        /// Logical CPUs, exclusive and shared ones together
+        #[arg(long, value_parser = cpus)]
+        cores: Option<f64>,
+        /// Memory, as in 16GiB
+        #[arg(long, value_parser = bytes, value_name = "SIZE")]
+        memory: Option<u64>,
+        /// Devices of a class
+        #[arg(long, value_parser = device_count, value_name = "CLASS=COUNT")]
+        devices: Vec<(String, u32)>,
+        /// Allocations
+        #[arg(long, value_name = "COUNT")]
+        allocs: Option<u32>,
+        /// Also when something has to stop for it: the least important first
+        #[arg(long)]
+        force: bool,
+    },
+    /// List quotas and what is used of them
+    #[command(after_help = "Example:\n  weft quota list -o json")]
+    List,
+    /// Let a namespace have whatever fits
+    #[command(after_help = "Example:\n  weft quota remove research")]
+    Remove {
+        /// Which
+        #[arg(value_parser = Namespace::new)]
+        namespace: Namespace,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum NodeAction {
     /// Lock the node out of the fabric, for good
     #[command(after_help = "Examples:\n  weft node rack1 remove\n  weft node rack1 remove --force")]
@@ -404,6 +445,16 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("write NAME=VALUE".into()),
     }
+}
+
+fn cpus(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1e9).contains(number));
+    number.ok_or_else(|| "write a number of CPUs such as 8 or 0.5".into())
+}
+
+fn device_count(text: &str) -> Result<(String, u32), String> {
+    let (class, count) = key_value(text).map_err(|_| "write CLASS=COUNT as in gpu=2")?;
+    count.parse().map(|count| (class, count)).map_err(|_| "write CLASS=COUNT as in gpu=2".into())
 }
 
 fn port(text: &str) -> Result<(String, Option<u16>), String> {

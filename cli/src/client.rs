@@ -56,6 +56,16 @@ impl Client {
         self.answer(Method::POST, path, json(body)?).await.map(drop)
     }
 
+    /// `method path` with `body` as JSON; the answer says no more than that it was done.
+    pub async fn tell(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), Failure> {
+        self.answer(method, path, json(body)?).await.map(drop)
+    }
+
     /// `DELETE path`.
     pub async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.answer(Method::DELETE, path, Bytes::new()).await.map(drop)

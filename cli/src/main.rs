@@ -13,6 +13,7 @@ mod job_file;
 mod jobs;
 mod membership;
 mod nodes;
+mod quotas;
 mod screen;
 mod status;
 mod streams;
@@ -22,7 +23,7 @@ use clap::{CommandFactory, Parser};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, NodeAction, Shell, TokenCommand};
+use arguments::{Arguments, Command, NodeAction, QuotaCommand, Shell, TokenCommand};
 use client::Client;
 use exit::{Exit, Failure};
 use screen::{Screen, Tone};
@@ -76,6 +77,16 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         }
         Command::Token(TokenCommand::List) => membership::token_list(context).await,
         Command::Token(TokenCommand::Revoke { id }) => membership::token_revoke(context, &id).await,
+        Command::Quota(QuotaCommand::Set { namespace, cores, memory, devices, allocs, force }) => {
+            let cpu_millis = cores.map(|cores| (cores * 1000.0).round() as u64);
+            let devices = devices.into_iter().collect();
+            let quota = fabric::quota::Quota { cpu_millis, memory, devices, allocs };
+            quotas::set(context, namespace.as_str(), quota, force).await
+        }
+        Command::Quota(QuotaCommand::List) => quotas::list(context).await,
+        Command::Quota(QuotaCommand::Remove { namespace }) => {
+            quotas::remove(context, namespace.as_str()).await
+        }
         Command::Status => status::status(context).await,
         Command::Doctor => status::doctor(context).await,
         Command::Nodes => nodes::list(context).await,

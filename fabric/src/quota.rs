@@ -26,6 +26,7 @@ use crate::topology::Topology;
 
 /// The value of `quota/<namespace>`: what is absent is not limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Quota {
     /// Thousandths of a logical CPU.
     pub cpu_millis: Option<u64>,

@@ -37,6 +37,11 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
             return Step::Answered(explained.and_then(|explained| Reply::json(&explained)));
         }
         Operation::Tokens => return Step::Answered(Reply::json(&node.tokens(now))),
+        Operation::Quotas => return Step::Answered(Reply::json(&node.quotas())),
+        Operation::SetQuota { namespace, wanted } => {
+            Request::SetQuota { namespace, quota: wanted.quota, force: wanted.force }
+        }
+        Operation::RemoveQuota(namespace) => Request::RemoveQuota { namespace },
         Operation::Submit { spec, expected_version } => {
             Request::Submit { spec, by: by(), expected_version }
         }

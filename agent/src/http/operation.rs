@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fabric::api::{self, Problem, ProblemKind};
-use fabric::id::JobName;
+use fabric::id::{JobName, Namespace};
 use fabric::job::{JobSpec, duration};
 use fabric::limits;
 use fabric::table::TokenId;
@@ -105,6 +105,17 @@ pub enum Operation {
     Tokens,
     /// Make a token useless.
     RevokeToken(TokenId),
+    /// What namespaces may have, and have.
+    Quotas,
+    /// Limit what a namespace may have.
+    SetQuota {
+        /// Which.
+        namespace: Namespace,
+        /// To what, and whether something may be stopped for it.
+        wanted: api::SetQuota,
+    },
+    /// Let a namespace have whatever fits.
+    RemoveQuota(Namespace),
     /// What is well and what is not.
     Doctor,
     /// Counters as Prometheus text.
@@ -304,6 +315,11 @@ pub fn read(
         }
         Endpoint::Tokens => Operation::Tokens,
         Endpoint::RevokeToken => Operation::RevokeToken(TokenId(name)),
+        Endpoint::Quotas => Operation::Quotas,
+        Endpoint::SetQuota => {
+            Operation::SetQuota { namespace: namespace(&name)?, wanted: json(body, None)? }
+        }
+        Endpoint::RemoveQuota => Operation::RemoveQuota(namespace(&name)?),
         Endpoint::Doctor => Operation::Doctor,
         Endpoint::Metrics => Operation::Metrics,
         Endpoint::Healthz => Operation::Healthz,
@@ -319,6 +335,10 @@ pub fn invalid(title: &str, detail: impl Into<String>) -> Problem {
 
 fn job_name(text: &str) -> Result<JobName, Problem> {
     JobName::new(text).map_err(|error| invalid("not a job's name", error.to_string()))
+}
+
+fn namespace(text: &str) -> Result<Namespace, Problem> {
+    Namespace::new(text).map_err(|error| invalid("not a namespace", error.to_string()))
 }
 
 fn number(name: &str, text: &str, max: u64) -> Result<u64, Problem> {

@@ -225,6 +225,24 @@ fn tokens_are_made_listed_and_revoked() {
 }
 
 #[test]
+fn quotas_are_set_listed_and_removed() {
+    beside_an_agent(|fake| async move {
+        let set =
+            ["quota", "set", "team", "--cores", "8", "--memory", "1GiB", "--devices", "gpu=2"];
+        fake.weft(&set).await.exits(0).says("namespace team has a quota");
+        let list = fake.weft(&["quota", "list"]).await.exits(0);
+        list.shows("team").shows("6 of 8").shows("0B of 1GiB").shows("gpu: 0 of 2");
+        fake.weft(&["quota", "set", "team", "--cores", "2"]).await.exits(1).says("--force");
+        fake.weft(&["quota", "set", "team", "--cores", "2", "--force"]).await.exits(0);
+        fake.weft(&["quota", "set", "team"]).await.exits(2).says("it limits nothing");
+        fake.weft(&["quota", "set", "Team", "--cores", "2"]).await.exits(2).says("not a namespace");
+        fake.weft(&["quota", "set", "a", "--devices", "gpu"]).await.exits(2).says("CLASS=COUNT");
+        fake.weft(&["quota", "remove", "team"]).await.exits(0);
+        fake.weft(&["quota", "remove", "team"]).await.exits(4);
+    });
+}
+
+#[test]
 fn logs_come_as_they_are_from_one_slot_and_labelled_from_several() {
     beside_an_agent(|fake| async move {
         fake.has_job("web", 2, "/bin/web");

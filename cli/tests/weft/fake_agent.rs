@@ -7,9 +7,10 @@ mod routes;
 use fabric::alloc::{AllocRow, Phase};
 use fabric::api::*;
 use fabric::clock::WallTime;
-use fabric::id::{AllocId, JobName, NodeId};
+use fabric::id::{AllocId, JobName, Namespace, NodeId};
 use fabric::io::Verdict;
 use fabric::job::{CpuRequest, JobSpec};
+use fabric::quota::Amount;
 use fabric::resources::Rejection;
 use fabric::topology::{Core, NodeInfo, Topology};
 use hyper::service::service_fn;
@@ -48,6 +49,7 @@ pub struct State {
     pub nodes: Vec<NodeView>,
     pub jobs: BTreeMap<JobName, Job>,
     pub tokens: Vec<TokenView>,
+    pub quotas: Vec<QuotaView>,
     pub findings: Vec<Finding>,
     /// `PUT /v1/jobs/web?expected_version=0`
     pub requests: Vec<String>,

@@ -92,6 +92,24 @@ fn requests_become_operations() {
             "",
             Operation::CreateToken { lifetime: TOKEN_LIFETIME, labels: BTreeMap::new() },
         ),
+        (
+            "PUT",
+            "/v1/quotas/team",
+            r#"{"quota": {"cpu_millis": 8000, "devices": {"gpu": 2}}}"#,
+            Operation::SetQuota {
+                namespace: Namespace::new("team").unwrap(),
+                wanted: api::SetQuota {
+                    quota: fabric::quota::Quota {
+                        cpu_millis: Some(8000),
+                        devices: BTreeMap::from([("gpu".into(), 2)]),
+                        ..Default::default()
+                    },
+                    force: false,
+                },
+            },
+        ),
+        ("GET", "/v1/quotas", "", Operation::Quotas),
+        ("DELETE", "/v1/quotas/team", "", Operation::RemoveQuota(Namespace::new("team").unwrap())),
         ("DELETE", "/v1/tokens/abc", "", Operation::RevokeToken(TokenId("abc".into()))),
     ];
     for (method, target, body, wanted) in rows {
@@ -103,6 +121,8 @@ fn requests_become_operations() {
 fn nonsense_is_refused_with_its_name() {
     let rows = [
         ("GET", "/v1/jobs/UPPER", "", "not a job name"),
+        ("PUT", "/v1/quotas/A", "{}", "not a namespace"),
+        ("PUT", "/v1/quotas/a", r#"{"quota": {"cores": 1}}"#, "cores"),
         ("GET", "/v1/jobs/web?a=1", "", "unknown parameter"),
         ("POST", "/v1/jobs/web/scale", "", "EOF"),
         ("POST", "/v1/jobs/web/scale", r#"{"count": -1}"#, "u32"),

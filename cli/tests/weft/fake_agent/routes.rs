@@ -154,6 +154,26 @@ fn route(
                 },
             )
         }
+        ("GET", ["quotas"]) => json(200, &state.quotas),
+        ("PUT", ["quotas", namespace]) => {
+            let wanted: SetQuota = serde_json::from_slice(body).unwrap();
+            let used =
+                Amount { cpu_millis: 6000, memory: 0, devices: Default::default(), allocs: 6 };
+            if wanted.quota.check(&used).is_err() && !wanted.force {
+                let detail = "it would stop web/5: repeat with --force";
+                let problem = Problem::new(ProblemKind::Conflict, "namespace has more", detail);
+                return json(409, &problem);
+            }
+            let namespace = Namespace::new(namespace).unwrap();
+            state.quotas.retain(|quota| quota.namespace != namespace);
+            state.quotas.push(QuotaView { namespace, quota: wanted.quota, used });
+            json(200, &())
+        }
+        ("DELETE", ["quotas", namespace]) => {
+            let before = state.quotas.len();
+            state.quotas.retain(|quota| quota.namespace.as_str() != *namespace);
+            if state.quotas.len() < before { json(200, &()) } else { no_such("quota") }
+        }
         ("GET", ["tokens"]) => json(200, &state.tokens),
         ("POST", ["tokens"]) => {
             let create: CreateToken = serde_json::from_slice(body).unwrap();
