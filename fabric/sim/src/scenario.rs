@@ -17,9 +17,10 @@
 //! file, or a finding. With `WEFT_REWRITE=1` in the environment the files are rewritten.
 
 use anyhow::{Context, bail, ensure};
-use fabric::id::{JobName, NodeId};
+use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::{Answer, Request};
 use fabric::job::{CpuRequest, JobKind, JobSpec, Smt, duration};
+use fabric::quota::Quota;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -144,6 +145,7 @@ impl Stage {
                 let node = self.identity(node)?;
                 self.ask(at, Request::Drain { node, on: command == "drain" })?;
             }
+            "quota" => self.quota(&words)?,
             "expect" => self.expect(&words)?,
             "trace" => return Ok(told(self.world()?.trace.take_lines())),
             _ => self.disturb(command, rest, &words)?,
@@ -288,6 +290,9 @@ impl Stage {
                     spec.task.env.insert(BEHAVES.into(), value.into());
                 }
                 "health" => spec.health = Some(workload::health()),
+                "priority" => spec.priority = u8::try_from(number()?)?,
+                "namespace" => spec.namespace = Namespace::new(value)?,
+                "gang" => spec.gang = true,
                 "parallel" => spec.update.max_parallel = number()?,
                 "attempts" => spec.restart.attempts = number()?,
                 "priority" => spec.priority = value.parse().context("a priority is a number")?,
@@ -308,6 +313,24 @@ impl Stage {
         self.jobs.insert(name, spec.clone());
         let by = "somebody".into();
         self.ask(&at, Request::Submit { spec: Box::new(spec), by, expected_version: None })
+    }
+
+    /// `quota team cores=2 allocs=3 force at=b`
+    fn quota(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        let [name, settings @ ..] = words else { bail!("write `quota NAMESPACE cores=N`") };
+        let (mut quota, mut force, mut at) = (Quota::default(), false, Vec::new());
+        for setting in settings {
+            let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+            match key {
+                "cores" => quota.cpu_millis = Some(value.parse::<u64>()? * 1000),
+                "allocs" => quota.allocs = Some(value.parse()?),
+                "force" => force = true,
+                "at" => at.push(*setting),
+                other => bail!("a quota has no {other:?} here"),
+            }
+        }
+        let namespace = Namespace::new(name)?;
+        self.ask(&at, Request::SetQuota { namespace, quota, force })
     }
 
     /// Asks the node that `at=NODE` names, or the first one that runs.

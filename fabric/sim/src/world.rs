@@ -765,6 +765,8 @@ fn words_of(request: &Request, nodes: &[SimNode]) -> String {
         Request::AddToken { .. } => "token create".into(),
         Request::RevokeToken { .. } => "token revoke".into(),
         Request::Enrol { node, .. } => format!("enrol {}", name(node)),
+        Request::SetQuota { namespace, .. } => format!("quota of {namespace}"),
+        Request::RemoveQuota { namespace } => format!("no quota of {namespace}"),
         Request::Remove { node, .. } => format!("remove {}", name(node)),
     }
 }
