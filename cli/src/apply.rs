@@ -50,10 +50,14 @@ pub async fn apply(
         context.screen.say_table(&part);
     }
     let counts = count(&plan);
-    let touched: Vec<_> = [(SlotAction::Replace, "replaced"), (SlotAction::Stop, "stopped")]
+    let displaced: usize = plan.slots.iter().map(|slot| slot.displaces.len()).sum();
+    let mut touched: Vec<_> = [(SlotAction::Replace, "replaced"), (SlotAction::Stop, "stopped")]
         .into_iter()
         .filter_map(|(action, word)| Some(format!("{} {word}", counts.get(word_of(action))?)))
         .collect();
+    if displaced > 0 {
+        touched.push(format!("{displaced} less important ones of other jobs displaced"));
+    }
     if !touched.is_empty() {
         let question = format!("slots of {}: {}. Go on?", spec.name, touched.join(", "));
         if !context.screen.confirm(&question, yes)? {
@@ -175,6 +179,11 @@ fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
             SlotAction::Stop => Tone::Bad,
         };
         let place = match (&slot.node, slot.action) {
+            (Some(node), _) if !slot.displaces.is_empty() => {
+                let slots = slot.displaces.iter().map(|alloc| alloc.slot.to_string());
+                let slots = slots.collect::<Vec<_>>().join(", ");
+                Cell::new(format!("on {node}, displacing {slots}"), Tone::Bad)
+            }
             (Some(node), _) => format!("on {node}").into(),
             (None, SlotAction::Stop) => Cell::default(),
             (None, _) => Cell::new("nowhere: no node can take it", Tone::Bad),

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::claim::Claim;
 use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
+use crate::id::AllocId;
 use crate::job::SpecHash;
 
 /// How far an allocation has come. A lattice: within one epoch it only ever moves down this list.
@@ -82,6 +83,15 @@ pub enum Ending {
         /// In words.
         reason: String,
     },
+    /// Something more important needed its room.
+    Preempted {
+        /// What.
+        by: AllocId,
+        /// The priority of that.
+        priority: u8,
+        /// The priority of this one, at that time.
+        over: u8,
+    },
 }
 
 impl fmt::Display for Ending {
@@ -90,6 +100,9 @@ impl fmt::Display for Ending {
             Ending::Retired { reason } => write!(f, "retired: {reason}"),
             Ending::Failed { reason } => write!(f, "failed: {reason}"),
             Ending::Superseded { epoch } => write!(f, "superseded by epoch {epoch}"),
+            Ending::Preempted { by, priority, over } => {
+                write!(f, "made room for {by} (priority {priority} over {over})")
+            }
             Ending::Lost => f.write_str("lost"),
             Ending::Unleased { reason } => write!(f, "no lease: {reason}"),
             Ending::LeaseLost => f.write_str("no majority of the voters renewed its lease"),

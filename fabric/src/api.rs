@@ -347,6 +347,8 @@ pub struct SlotPlan {
     pub action: SlotAction,
     /// Where it would run by the view of the node that answers; `null`: nowhere.
     pub node: Option<String>,
+    /// Less important allocations on that node that would have to make room first.
+    pub displaces: Vec<AllocId>,
 }
 
 /// What happens to a slot.

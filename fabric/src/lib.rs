@@ -19,6 +19,7 @@ pub mod membership;
 pub mod message;
 pub mod node;
 pub mod placement;
+pub mod preempt;
 pub mod quota;
 pub mod resources;
 pub mod stamp;

@@ -33,6 +33,12 @@ pub const QUOTAS_MAX: usize = 4096;
 /// A namespace that has more than its quota is trimmed after this: what two nodes admitted at the same time, or
 /// two sides of a split, is known to all by then, and copies of one slot have found out which one stays.
 pub const QUOTA_GRACE: Duration = Duration::from_secs(3);
+/// Nodes with less important work on them that a coordinator looks at for one slot that fits nowhere.
+pub const PREEMPT_NODES_MAX: usize = 256;
+/// A slot that fits nowhere is looked at again for whom it could displace after this.
+pub const PREEMPT_AGAIN: Duration = Duration::from_secs(1);
+/// Newcomers that wait on one node until others have made room.
+pub const NEWCOMERS_MAX: usize = 64;
 /// Slots of a gang: all their reservations are collected in memory, and within [`GANG_GATHER`].
 pub const GANG_SLOTS_MAX: u32 = 1024;
 /// Bytes of a job's name: a DNS label.

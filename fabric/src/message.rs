@@ -119,6 +119,13 @@ pub enum Message {
     },
     /// The voter set changes.
     Voters(voters::Change),
+    /// A coordinator asks a node to run a slot, and to end what is less important if it has to.
+    Displace {
+        /// Slot and epoch.
+        alloc: AllocId,
+        /// The job, so that the node need not have heard of it.
+        job: SharedEntry,
+    },
 }
 
 /// Bytes that are not a message. They change nothing.

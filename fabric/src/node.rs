@@ -33,6 +33,7 @@ mod duties;
 mod flaps;
 mod leases;
 mod persistence;
+mod preempt;
 mod quotas;
 mod requests;
 mod stock;
@@ -43,6 +44,7 @@ use coordinate::Coordinator;
 use duties::Duties;
 use leases::Leases;
 use persistence::Disk;
+use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
 use stock::Stock;
@@ -142,6 +144,7 @@ pub struct Node {
     doubt: doubt::Doubt,
     flaps: flaps::Flaps,
     duties: Duties,
+    preemption: Preemption,
     quotas: Quotas,
     requests: Requests,
     leases: Leases,
@@ -201,6 +204,7 @@ impl Node {
             doubt: doubt::Doubt::default(),
             flaps: flaps::Flaps::default(),
             duties: Duties::default(),
+            preemption: Preemption::default(),
             quotas: Quotas::default(),
             requests: Requests::default(),
             leases: Leases::new(now.at, &config, seed(3)),
@@ -659,6 +663,7 @@ impl Node {
             }
             Message::Held { ticket } => self.handle_held(from, ticket),
             Message::Propose { alloc, job } => self.handle_propose(now, from, alloc, job),
+            Message::Displace { alloc, job } => self.handle_displace(now, from, alloc, job),
             Message::Accept { alloc } => self.handle_accept(now, from, &alloc),
             Message::Reject { alloc, reason } => self.handle_reject(now, from, &alloc, reason),
             Message::Retire { alloc, reason } => self.handle_retire(now, &alloc, reason),

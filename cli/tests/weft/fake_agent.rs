@@ -445,7 +445,7 @@ impl State {
                 *left -= 1;
                 name.clone()
             });
-            slots.push(SlotPlan { index, action, node });
+            slots.push(SlotPlan { index, action, node, displaces: Vec::new() });
         }
         let stuck =
             slots.iter().any(|slot| slot.action == SlotAction::Start && slot.node.is_none());

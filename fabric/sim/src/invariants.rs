@@ -21,6 +21,7 @@ use crate::units::{Behaviour, Temper, Unit, UnitState};
 use crate::world::World;
 
 pub mod rest;
+pub mod sharing;
 
 /// Commands about one allocation within a minute that change nothing.
 const REPEATS_MAX: usize = 30;
@@ -48,6 +49,10 @@ pub(crate) fn observe(world: &mut World) {
     note_loneliness(world);
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));
+    if let Err(detail) = sharing::observe(world) {
+        let time = world.time;
+        world.book.violate(time, "invariant_preemption_never_cascades_into_itself", detail);
+    }
 }
 
 /// Before a datagram leaves.

@@ -90,6 +90,7 @@ struct Stage {
     racks: BTreeMap<String, String>,
     jobs: BTreeMap<JobName, JobSpec>,
     answers_read: u64,
+    planned: Option<fabric::api::Plan>,
 }
 
 impl Stage {
@@ -146,6 +147,7 @@ impl Stage {
                 self.ask(at, Request::Drain { node, on: command == "drain" })?;
             }
             "quota" => self.quota(&words)?,
+            "plan" => self.plan(&words)?,
             "expect" => self.expect(&words)?,
             "trace" => return Ok(told(self.world()?.trace.take_lines())),
             _ => self.disturb(command, rest, &words)?,
@@ -260,6 +262,43 @@ impl Stage {
 
     /// `submit web count=3 cores=1 health behaves=exits=2s at=b`: what is not said stays as it was.
     fn submit(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        let (spec, at) = self.spec(words)?;
+        self.jobs.insert(spec.name.clone(), spec.clone());
+        let by = "somebody".into();
+        let at: Vec<&str> = at.iter().map(String::as_str).collect();
+        self.ask(&at, Request::Submit { spec: Box::new(spec), by, expected_version: None })
+    }
+
+    /// The same words as `submit`: what the first node that runs says would come of it.
+    fn plan(&mut self, words: &[&str]) -> anyhow::Result<()> {
+        let (spec, _) = self.spec(words)?;
+        let world = self.world()?;
+        let node = *world.running().first().context("no node runs")?;
+        let machine = &world.nodes[node];
+        let now = machine.clock.read(world.time);
+        let core = machine.core().context("that node does not run")?;
+        self.planned = Some(core.plan(now, &spec).map_err(|problem| anyhow::anyhow!("{problem}"))?);
+        Ok(())
+    }
+
+    /// `expect plan displaces=low/0 on=a`
+    fn expect_plan(&mut self, wishes: &[&str]) -> anyhow::Result<()> {
+        let plan = self.planned.as_ref().context("first say `plan`")?;
+        let displaced = plan.slots.iter().flat_map(|slot| &slot.displaces);
+        let displaced: Vec<String> = displaced.map(|alloc| alloc.slot.to_string()).collect();
+        let places: Vec<&str> = plan.slots.iter().filter_map(|slot| slot.node.as_deref()).collect();
+        for wish in wishes {
+            let fits = match wish.split_once('=') {
+                Some(("displaces", slots)) => displaced.join(",") == slots,
+                Some(("on", nodes)) => places.join(",") == nodes,
+                _ => bail!("a plan has no {wish:?} here"),
+            };
+            ensure!(fits, "not {wish}: displaces {displaced:?}, on {places:?}");
+        }
+        Ok(())
+    }
+
+    fn spec(&mut self, words: &[&str]) -> anyhow::Result<(JobSpec, Vec<String>)> {
         let [name, settings @ ..] = words else { bail!("write `submit JOB SETTING=VALUE ...`") };
         let name = JobName::new(name)?;
         let before = self.jobs.get(&name).cloned();
@@ -306,13 +345,11 @@ impl Stage {
                     spec.placement.constraints =
                         vec![format!("labels.rack == \"{value}\"").parse()?];
                 }
-                "at" => at.push(*setting),
+                "at" => at.push((*setting).to_owned()),
                 other => bail!("a job has no setting {other:?} here"),
             }
         }
-        self.jobs.insert(name, spec.clone());
-        let by = "somebody".into();
-        self.ask(&at, Request::Submit { spec: Box::new(spec), by, expected_version: None })
+        Ok((spec, at))
     }
 
     /// `quota team cores=2 allocs=3 force at=b`
@@ -353,6 +390,7 @@ impl Stage {
     /// `expect calm` (no output was dropped, nothing is left to push) | `expect a doubts`
     fn expect(&mut self, words: &[&str]) -> anyhow::Result<()> {
         match words {
+            ["plan", wishes @ ..] => self.expect_plan(wishes),
             ["answer", wanted] => self.expect_answer(wanted),
             ["equal"] => Ok(rest::invariant_views_converge_after_heal(self.world()?)
                 .map_err(anyhow::Error::msg)?),

@@ -194,7 +194,8 @@ impl Node {
                     row.phase.holds_claim() && self.doubt.holds(now.at, &node, spec.priority);
                 continue;
             }
-            if row.phase == Phase::Stopping {
+            if matches!(row.phase, Phase::Pending | Phase::Stopping) {
+                // Pending: it waits there until others have made room.
                 slot.stopping = true;
             } else if row.phase.is_live() {
                 if row.spec == hash {
@@ -473,27 +474,32 @@ impl Node {
         let home = if is_empty { self.home_of(placer.spec(), &slot.id) } else { None };
         let back = home.and_then(|home| placer.choose_there(&self.fleet, &home, &avoid));
         let choice = back.or_else(|| placer.choose(&self.fleet, &avoid, &mut self.rng));
-        let choice = choice.filter(|choice| {
-            let (spec, node) = (placer.spec(), choice.node);
-            self.check_quota(spec, &slot.id, node, &choice.claim, true).is_ok()
-        });
-        let Some(choice) = choice else {
-            self.coordinator.unplaceable.insert(slot.id.clone());
-            return false;
-        };
-        self.coordinator.unplaceable.remove(&slot.id);
         let floor = self.coordinator.floors.get(&slot.id).copied().unwrap_or(0);
         let epoch = floor.max(slot.epoch.saturating_add(1));
         let alloc = AllocId { slot: slot.id.clone(), epoch };
+        let Some(choice) = choice else {
+            self.coordinator.unplaceable.insert(slot.id.clone());
+            return is_empty && self.displace(now, placer.spec(), &alloc, job, &avoid);
+        };
+        if self.check_quota(placer.spec(), &slot.id, choice.node, &choice.claim, true).is_err() {
+            self.coordinator.unplaceable.insert(slot.id.clone());
+            return false;
+        }
+        self.coordinator.unplaceable.remove(&slot.id);
         self.promise_quota(&alloc, choice.node, &choice.claim);
         self.fleet.propose(&choice.node, &alloc, choice.claim);
-        self.counters.proposed += 1;
-        self.coordinator.budget -= 1;
-        let deadline = now.at + limits::PROPOSE_TIMEOUT;
-        let proposal = Proposal { alloc: alloc.clone(), node: choice.node, deadline };
-        self.coordinator.proposals.insert(slot.id.clone(), proposal);
+        self.note_proposal(now, &alloc, choice.node);
         self.send(choice.node, Message::Propose { alloc, job: job.clone() });
         true
+    }
+
+    /// Takes note that a node was asked to run a slot.
+    pub(super) fn note_proposal(&mut self, now: Now, alloc: &AllocId, node: NodeId) {
+        self.counters.proposed += 1;
+        self.coordinator.budget = self.coordinator.budget.saturating_sub(1);
+        let deadline = now.at + limits::PROPOSE_TIMEOUT;
+        let proposal = Proposal { alloc: alloc.clone(), node, deadline };
+        self.coordinator.proposals.insert(alloc.slot.clone(), proposal);
     }
 
     /// The node that had a slot of a sticky job last: what the slot wrote is there.

@@ -56,6 +56,7 @@ impl Node {
             self.supervisor.retire(now, &slot, ending);
         }
         self.keep_quotas(now);
+        self.welcome_newcomers(now, settled);
         if settled {
             self.start_system_jobs(now);
         }
@@ -163,7 +164,7 @@ impl Node {
     }
 
     /// Claims what an allocation needs, or says why not. Only this node gives away what is its own.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         now: Now,
         alloc: &AllocId,
@@ -179,9 +180,15 @@ impl Node {
         let busy = self.supervisor.local(slot).is_some_and(|local| {
             local.row().phase.holds_claim() || local.id().epoch >= alloc.epoch
         });
-        let known = self.table.allocs_in(slot);
-        let newest = known
-            .filter(|(_, node, ..)| spec.kind == JobKind::Service || *node == self.config.id)
+        let me = self.config.id;
+        let newest = self
+            .table
+            .allocs_in(slot)
+            .filter(|(_, node, ..)| spec.kind == JobKind::Service || *node == me)
+            // Its own row, while it waited for others to make room.
+            .filter(|(_, node, row, _)| {
+                row.phase != Phase::Pending || *node != me || row.epoch != alloc.epoch
+            })
             .map(|(_, _, row, _)| row.epoch)
             .max();
         if busy || newest.is_some_and(|epoch| epoch >= alloc.epoch) {
@@ -192,6 +199,7 @@ impl Node {
         }
         let claim = placement::check(spec, &self.info, self.supervisor.ledger())?;
         self.check_quota(spec, slot, self.config.id, &claim, false)?;
+        self.leave_room(alloc, spec, &claim)?;
         self.counters.accepted += 1;
         let forget = self.config.canary == Some(Canary::ForgetsAClaim);
         let (spec, hash, sequence) = (spec.clone(), job.hash(), self.disk.next_sequence());
@@ -282,7 +290,8 @@ impl Node {
             }
             _ => {}
         }
-        let ours = self.supervisor.local(slot).is_some_and(|local| *local.id() == alloc);
+        let ours = self.supervisor.local(slot).is_some_and(|local| *local.id() == alloc)
+            || self.waits_here(&alloc);
         if node == self.config.id && row.phase != Phase::Ended && !ours {
             // An old row of ours came back from a node that was away, or the disk lost our record.
             let ending = Some(Ending::Lost);

@@ -367,7 +367,12 @@ impl Node {
                 && row.spec == hash
             {
                 let node = Some(self.name_of(node));
-                plan.slots.push(SlotPlan { index, action: SlotAction::Keep, node });
+                plan.slots.push(SlotPlan {
+                    index,
+                    action: SlotAction::Keep,
+                    node,
+                    displaces: Vec::new(),
+                });
                 continue;
             }
             let action = if here.is_some() { SlotAction::Replace } else { SlotAction::Start };
@@ -376,28 +381,49 @@ impl Node {
             let home = self.home_of(spec, &slot);
             let back = home.and_then(|home| placer.choose_there(&fleet, &home, &avoid));
             let choice = back.or_else(|| placer.choose(&fleet, &avoid, &mut rng));
+            let mut displaces = Vec::new();
+            let choice = choice.map(|choice| (choice.node, choice.claim)).or_else(|| {
+                if here.is_some() || spec.gang {
+                    return None;
+                }
+                let (node, victims) = self.look_for_victims(&fleet, spec, &avoid, |_| false)?;
+                for victim in &victims.allocs {
+                    fleet.release(&node, victim);
+                }
+                displaces = victims.allocs;
+                placer.took(&fleet, &node, 1);
+                Some((node, victims.claim))
+            });
             let within = choice.map(|choice| match &mut prospect {
-                Some(prospect) => prospect.take(&slot, &choice.claim, choice.node).map(|()| choice),
+                Some(prospect) => prospect.take(&slot, &choice.1, choice.0).map(|()| choice),
                 None => Ok(choice),
             });
             let (choice, refusal) = match within.transpose() {
                 Ok(choice) => (choice, None),
                 Err(refusal) => (None, Some(refusal)),
             };
-            let node = choice.map(|choice| {
+            let node = choice.map(|(node, claim)| {
                 let alloc = AllocId { slot, epoch: u64::MAX };
-                fleet.propose(&choice.node, &alloc, choice.claim);
-                self.name_of(&choice.node)
+                fleet.propose(&node, &alloc, claim);
+                self.name_of(&node)
             });
+            if node.is_none() {
+                displaces.clear();
+            }
             if node.is_none() && plan.unplaceable.is_empty() {
                 plan.unplaceable = placer.verdicts(&fleet, &[]);
                 refuse_all(&mut plan.unplaceable, refusal);
             }
-            plan.slots.push(SlotPlan { index, action, node });
+            plan.slots.push(SlotPlan { index, action, node, displaces });
         }
         for ((index, node), _) in live.iter().filter(|((index, _), _)| *index >= spec.count) {
             let node = Some(self.name_of(node));
-            plan.slots.push(SlotPlan { index: *index, action: SlotAction::Stop, node });
+            plan.slots.push(SlotPlan {
+                index: *index,
+                action: SlotAction::Stop,
+                node,
+                displaces: Vec::new(),
+            });
         }
         Ok(plan)
     }
@@ -421,7 +447,7 @@ impl Node {
                     continue;
                 }
             };
-            plan.slots.push(SlotPlan { index: 0, action, node });
+            plan.slots.push(SlotPlan { index: 0, action, node, displaces: Vec::new() });
         }
     }
 

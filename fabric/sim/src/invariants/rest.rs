@@ -13,7 +13,7 @@ use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Verdict, all_cpus};
+use super::{Verdict, all_cpus, sharing};
 use crate::book::Violation;
 use crate::disk::DiskMode;
 use crate::node::SimNode;
@@ -27,7 +27,7 @@ const AVOIDED: Duration = Duration::from_secs(limits::FAILED_FOR.as_secs() * 2);
 type AtRest = fn(&World) -> Verdict;
 
 /// All invariants of a world at rest, by name, in the order in which they come true.
-const AT_REST: [(&str, AtRest); 7] = [
+const AT_REST: [(&str, AtRest); 9] = [
     ("invariant_views_converge_after_heal", invariant_views_converge_after_heal),
     (
         "invariant_a_committed_spec_is_never_lost_while_a_holder_lives",
@@ -40,6 +40,11 @@ const AT_REST: [(&str, AtRest); 7] = [
     ),
     ("invariant_an_accepted_drain_empties_a_node", invariant_an_accepted_drain_empties_a_node),
     ("invariant_the_table_says_what_really_runs", invariant_the_table_says_what_really_runs),
+    ("invariant_quotas_hold_after_heal", sharing::invariant_quotas_hold_after_heal),
+    (
+        "invariant_no_gang_is_half_reserved_at_rest",
+        sharing::invariant_no_gang_is_half_reserved_at_rest,
+    ),
     ("invariant_honest_nodes_are_always_understood", invariant_honest_nodes_are_always_understood),
 ];
 
@@ -346,6 +351,7 @@ pub fn room_for(world: &World, node: usize, slot: &SlotId, spec: &JobSpec) -> bo
     };
     fit && spec.placement.constraints.iter().all(|constraint| constraint.holds(&info))
         && Left::of(machine).covers(spec)
+        && sharing::may_have(world, spec)
 }
 
 /// What really runs leaves this much of a machine.

@@ -1,0 +1,137 @@
+//! What must hold of priorities, quotas and gangs.
+
+use fabric::alloc::{Ending, Phase};
+use fabric::api::{AllocView, JobView};
+use fabric::id::JobName;
+use fabric::job::JobSpec;
+use fabric::quota::Amount;
+use std::collections::BTreeMap;
+
+use super::Verdict;
+use crate::world::World;
+
+/// Every virtual second, on what the first node that runs knows.
+pub(super) fn observe(world: &World) -> Verdict {
+    let submitted = &world.book.submitted;
+    let equal = |spec: &JobSpec| spec.priority == fabric::limits::PRIORITY_DEFAULT;
+    if submitted.values().flatten().all(equal) {
+        return Ok(());
+    }
+    match world.nodes.iter().find_map(|machine| machine.core()) {
+        Some(core) => {
+            invariant_preemption_never_cascades_into_itself(&core.allocs(None, true), submitted)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whoever had to make room was less important than who needed it, by the specs that users submitted: the core's
+/// own word for it is not asked. So no chain of displacements leads back to where it began.
+pub fn invariant_preemption_never_cascades_into_itself(
+    rows: &[AllocView],
+    submitted: &BTreeMap<JobName, Vec<JobSpec>>,
+) -> Verdict {
+    for view in rows {
+        let Some(Ending::Preempted { by, .. }) = &view.row.ending else { continue };
+        let priorities = |job: &JobName| {
+            let specs = submitted.get(job).map_or(&[][..], Vec::as_slice);
+            specs.iter().map(|spec| spec.priority)
+        };
+        let (most, least) = (priorities(&by.slot.job).max(), priorities(&view.id.slot.job).min());
+        if let (Some(most), Some(least)) = (most, least)
+            && most <= least
+        {
+            return Err(format!(
+                "{} (priority {least}) made room for {by} (priority {most} at most)",
+                view.id
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What really runs of a namespace is within its quota once the fabric has settled, and every node sees it so.
+pub fn invariant_quotas_hold_after_heal(world: &World) -> Verdict {
+    for node in world.running() {
+        let Some(core) = world.nodes[node].core() else { continue };
+        for view in core.quotas() {
+            let namespace = &view.namespace;
+            let used = really_used(world, &core.jobs(), |spec| spec.namespace == *namespace);
+            for (whose, amount) in [("what runs", &used), ("the view", &view.used)] {
+                if let Err(excess) = view.quota.check(amount) {
+                    let name = &world.nodes[node].name;
+                    return Err(format!("{whose} of {namespace}, as {name} sees it, is {excess}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the quota of a job's namespace, if it has one, lets it have one more slot next to what really runs.
+pub(super) fn may_have(world: &World, spec: &JobSpec) -> bool {
+    let Some(core) = world.nodes.iter().find_map(|machine| machine.core()) else { return true };
+    let quotas = core.quotas();
+    let Some(view) = quotas.iter().find(|view| view.namespace == spec.namespace) else {
+        return true;
+    };
+    let jobs = core.jobs();
+    let mut used = really_used(world, &jobs, |other| other.namespace == spec.namespace);
+    let one = Amount::least(&JobSpec { count: 1, ..spec.clone() });
+    // A whole core may have more threads than one: errs on the side of 'no'.
+    used.add(&Amount { cpu_millis: one.cpu_millis * 2, ..one });
+    view.quota.check(&used).is_ok()
+}
+
+/// The sum of what unit managers really run of the jobs that fit.
+fn really_used(world: &World, jobs: &[JobView], fits: impl Fn(&JobSpec) -> bool) -> Amount {
+    let mut used = Amount::default();
+    for node in world.running() {
+        let machine = &world.nodes[node];
+        for (alloc, unit) in machine.units.there() {
+            let job = jobs.iter().find(|view| view.name == alloc.slot.job);
+            if job.is_some_and(|view| fits(&view.spec)) {
+                used.add(&Amount::of(&unit.launch.claim, Some(&machine.hardware.topology)));
+            }
+        }
+    }
+    used
+}
+
+/// The same for a world.
+pub fn invariant_no_gang_is_half_reserved_at_rest(world: &World) -> Verdict {
+    for core in world.nodes.iter().filter_map(|machine| machine.core()) {
+        let jobs = core.jobs();
+        if jobs.iter().any(|view| view.spec.gang) {
+            invariant_a_gang_is_never_half_reserved_at_rest(&core.allocs(None, false), &jobs)?;
+        }
+    }
+    Ok(())
+}
+
+/// At rest either all slots of a gang live, or none holds a claim: unless it had begun, and lost one since.
+pub fn invariant_a_gang_is_never_half_reserved_at_rest(
+    rows: &[AllocView],
+    jobs: &[JobView],
+) -> Verdict {
+    for view in jobs.iter().filter(|view| view.spec.gang) {
+        let live = |phase: fn(Phase) -> bool| {
+            let of_job = rows.iter().filter(|row| row.id.slot.job == view.name);
+            of_job.filter(|row| phase(row.row.phase)).count()
+        };
+        let (reserved, begun) = (
+            live(|phase| phase == Phase::Reserved),
+            live(|phase| phase > Phase::Reserved && phase < Phase::Ended),
+        );
+        if reserved > 0 && begun == 0 {
+            return Err(format!(
+                "{} has {reserved} reservations of {}",
+                view.name, view.spec.count
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

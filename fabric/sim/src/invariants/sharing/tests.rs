@@ -1,0 +1,79 @@
+//! The checkers themselves: each of them must be able to fail.
+
+use super::*;
+use fabric::alloc::AllocRow;
+use fabric::api::{JobState, NodeState};
+use fabric::clock::WallTime;
+use fabric::id::{AllocId, NodeId};
+use fabric::job::JobKind;
+
+fn name(name: &str) -> JobName {
+    JobName::new(name).unwrap()
+}
+
+fn spec(job: &str, priority: u8) -> JobSpec {
+    JobSpec { priority, ..crate::workload::service(name(job)) }
+}
+
+fn view(job: &str, index: u32, row: AllocRow) -> AllocView {
+    let id = AllocId::new(name(job), index, row.epoch);
+    AllocView {
+        unit: id.unit(),
+        id,
+        node: NodeId([1; 32]),
+        node_name: "a".into(),
+        node_state: NodeState::Alive,
+        address: None,
+        current: true,
+        row,
+    }
+}
+
+#[test]
+fn a_displacement_of_the_equally_important_is_found() {
+    let by = AllocId::new(name("high"), 0, 1);
+    let ending = Ending::Preempted { by, priority: 9, over: 1 };
+    let row =
+        AllocRow { epoch: 1, phase: Phase::Ended, ending: Some(ending), ..Default::default() };
+    let rows = [view("low", 0, row)];
+    let holds = |high, low| {
+        let submitted =
+            [(name("high"), vec![spec("high", high)]), (name("low"), vec![spec("low", low)])];
+        invariant_preemption_never_cascades_into_itself(&rows, &submitted.into())
+    };
+    assert_eq!(holds(9, 8), Ok(()));
+    assert!(holds(9, 9).is_err());
+    assert!(holds(8, 9).unwrap_err().contains("made room for high/0@1"));
+}
+
+#[test]
+fn a_gang_of_which_some_are_reserved_and_none_begins_is_found() {
+    let mut gang = spec("gang", 50);
+    (gang.gang, gang.count) = (true, 2);
+    let job = JobView {
+        name: name("gang"),
+        kind: JobKind::Service,
+        spec: gang,
+        version: 1,
+        by: "me".into(),
+        submitted: WallTime(1),
+        wanted: 2,
+        running: 0,
+        healthy: 0,
+        coordinator: None,
+        state: JobState::Progressing,
+        reason: None,
+    };
+    let holds = |phases: &[Phase]| {
+        let row = |(index, phase): (usize, &Phase)| {
+            view("gang", index as u32, AllocRow { epoch: 1, phase: *phase, ..Default::default() })
+        };
+        let rows: Vec<AllocView> = phases.iter().enumerate().map(row).collect();
+        invariant_a_gang_is_never_half_reserved_at_rest(&rows, std::slice::from_ref(&job))
+    };
+    assert_eq!(holds(&[]), Ok(()));
+    assert_eq!(holds(&[Phase::Running, Phase::Running]), Ok(()));
+    assert_eq!(holds(&[Phase::Running, Phase::Reserved]), Ok(()), "the commit is given again");
+    assert!(holds(&[Phase::Reserved]).is_err());
+    assert!(holds(&[Phase::Reserved, Phase::Reserved]).is_err());
+}
