@@ -5,6 +5,7 @@
 //! the core's own bookkeeping: claims are summed from the commands that the unit manager really
 //! carries out, promises are compared with what is really on a disk.
 
+use fabric::alloc::Ending;
 use fabric::cpuset::CpuSet;
 use fabric::id::{AllocId, NodeId};
 use fabric::io::Launch;
@@ -372,6 +373,13 @@ fn reason_to_stop(world: &World, node: usize, alloc: &AllocId) -> Option<&'stati
     };
     if row.epoch != alloc.epoch {
         return Some("another epoch is on disk");
+    }
+    match &row.ending {
+        Some(Ending::Preempted { .. }) => return Some("something more important runs here"),
+        Some(Ending::Retired { reason }) if reason.contains("quota") => {
+            return Some("its namespace has more than its quota");
+        }
+        _ => {}
     }
     let Some(Value::Job(job)) = read(Key::Job(alloc.slot.job.clone())) else {
         return Some("its job is gone");

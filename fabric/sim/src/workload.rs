@@ -7,6 +7,7 @@ use fabric::job::{
     Restart, Sandbox, Smt, Task, Update,
 };
 use fabric::limits;
+use fabric::quota::Quota;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -19,6 +20,8 @@ use crate::world::World;
 const MIB: u64 = 1 << 20;
 /// Jobs at a time.
 const JOBS_MAX: usize = 10;
+/// The namespace that gets quotas.
+const TEAM: &str = "team";
 /// Slots of one service.
 const COUNT_MAX: u32 = 6;
 
@@ -118,6 +121,9 @@ impl Workload {
 
     fn request(&mut self, world: &World) -> Option<Request> {
         let by = "somebody".to_owned();
+        if self.chance(25) {
+            return Some(self.quota());
+        }
         let job = self.any_job();
         match (self.random.random_range(0..100), job) {
             (0..30, _) | (_, None) if self.jobs.len() < JOBS_MAX => {
@@ -168,6 +174,20 @@ impl Workload {
         }
     }
 
+    /// Another quota of the team, also where something has to stop for it; or none.
+    fn quota(&mut self) -> Request {
+        let namespace = Namespace::new(TEAM).expect("a namespace");
+        if self.chance(4) {
+            return Request::RemoveQuota { namespace };
+        }
+        let quota = Quota {
+            cpu_millis: Some(self.random.random_range(1..=8) * 1000),
+            allocs: Some(self.random.random_range(2..=12)),
+            ..Quota::default()
+        };
+        Request::SetQuota { namespace, quota, force: true }
+    }
+
     fn any_job(&mut self) -> Option<JobName> {
         let names: Vec<&JobName> = self.jobs.keys().collect();
         names.choose(&mut self.random).map(|name| (*name).clone())
@@ -207,6 +227,12 @@ impl Workload {
         }
         if self.chance(4) {
             spec.placement.spread = vec!["labels.rack".parse().expect("an attribute")];
+        }
+        if self.chance(2) {
+            spec.priority = *[20, 40, 80].choose(&mut self.random).expect("not empty");
+        }
+        if self.chance(4) {
+            spec.namespace = Namespace::new(TEAM).expect("a namespace");
         }
         spec.update.max_parallel = self.random.random_range(1..=2);
         spec.update.min_healthy = Duration::from_secs(self.random.random_range(1..=5));

@@ -56,6 +56,11 @@ fn every_value_survives_the_wire() {
         Ending::Failed { reason: "exit status 3".into() },
         Ending::Superseded { epoch: 4 },
         Ending::Lost,
+        Ending::Preempted {
+            by: AllocId::new(JobName::new("web").unwrap(), 2, 300),
+            priority: 90,
+            over: 10,
+        },
     ];
     let spec = crate::job::parse(include_str!("../../../docs/examples/web.toml")).unwrap();
     let job = JobEntry {
@@ -77,6 +82,7 @@ fn every_value_survives_the_wire() {
         Value::Keyring(Keyring { keys: [(1, [1; 32])].into() }),
         Value::Token(token),
         Value::Tombstone { rank: 7 },
+        Value::Quota(crate::quota::Quota { cpu_millis: Some(8000), ..Default::default() }),
     ];
     values.extend(endings.map(|ending| {
         let row = AllocRow {
