@@ -31,6 +31,8 @@ const FOLDER: &str = "FENCING_LOGS";
 const STUBBORN: &str = "FENCING_STUBBORN";
 /// Rounds of the long test, in the environment of this program.
 const ROUNDS: &str = "WEFT_ROUNDS";
+/// A job that may run twice: were it not seen to do so in a split, nothing would be seen at all.
+const CONTROL: &str = "control";
 /// Time between two signs of life.
 const BEAT: Duration = Duration::from_millis(20);
 /// Signs of life of a process that has come up.
@@ -150,17 +152,18 @@ impl<'a> Story<'a> {
         let mut story = Self { lab, machines, workers, jobs, logs };
         story.wait_for_voters();
         for (number, job) in story.jobs.iter().enumerate() {
-            story.observer(&[]).submit(&story.spec(job, number % 2 == 1));
+            story.observer(&[]).submit(&story.spec(job, "at-most-one", number % 2 == 1));
         }
+        story.observer(&[]).submit(&story.spec(CONTROL, "at-least", false));
         story.wait_settled();
         story
     }
 
-    fn spec(&self, job: &str, stubborn: bool) -> JobSpec {
+    fn spec(&self, job: &str, guarantee: &str, stubborn: bool) -> JobSpec {
         let program = std::env::current_exe().expect("this program");
         let stubborn = if stubborn { format!("{STUBBORN} = \"1\"\n") } else { String::new() };
         let text = format!(
-            "name = \"{job}\"\nguarantee = \"at-most-one\"\n\
+            "name = \"{job}\"\nguarantee = \"{guarantee}\"\n\
              [task]\ncommand = [{program:?}, \"a_task_that_writes_down_when_it_runs\", \"--exact\"]\n\
              user = \"root\"\nstop_timeout = \"{}s\"\n\
              [task.env]\n{FOLDER} = {:?}\n{stubborn}\
@@ -208,6 +211,11 @@ impl<'a> Story<'a> {
                 longest_gap = longest_gap.max(gap);
                 let (node, after, gap) = (&life.node, life.epoch, gap.as_secs_f64());
                 println!("epoch {epoch}, then {after} on {node}, {gap:.2} s without");
+            }
+            if troubles.iter().any(|(_, trouble)| *trouble == Trouble::Split) {
+                self.wait("both sides of the split run the job that may run twice", || {
+                    overlap(&self.lives(CONTROL))
+                });
             }
             for &(machine, trouble) in &troubles {
                 self.mend(machine, trouble);
@@ -350,17 +358,14 @@ impl<'a> Story<'a> {
     fn check(&self) {
         for job in &self.jobs {
             let lives = self.lives(job);
-            for (position, later) in lives.iter().enumerate() {
-                for earlier in &lives[..position] {
-                    assert!(
-                        earlier.end < later.start,
-                        "{job} ran twice at one time:\n{earlier:?}\n{later:?}"
-                    );
-                    let (was, is) = (&earlier, &later);
-                    let grows = was.epoch < is.epoch
-                        || (was.epoch == is.epoch && was.node == is.node && was.run < is.run);
-                    assert!(grows, "{job}: the epoch did not grow:\n{earlier:?}\n{later:?}");
-                }
+            if let Some((earlier, later)) = overlap(&lives) {
+                panic!("{job} ran twice at one time:\n{earlier:?}\n{later:?}");
+            }
+            for pair in lives.windows(2) {
+                let (was, is) = (&pair[0], &pair[1]);
+                let grows = was.epoch < is.epoch
+                    || (was.epoch == is.epoch && was.node == is.node && was.run < is.run);
+                assert!(grows, "{job}: the epoch did not grow:\n{was:?}\n{is:?}");
             }
         }
     }
@@ -398,6 +403,14 @@ impl<'a> Story<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// Two lives, in the order of their starts, of which the second began before the first was over.
+fn overlap(lives: &[Life]) -> Option<(Life, Life)> {
+    lives.iter().enumerate().find_map(|(position, later)| {
+        let earlier = lives[..position].iter().find(|earlier| earlier.end >= later.start)?;
+        Some((earlier.clone(), later.clone()))
+    })
 }
 
 /// The switch that a machine is put on to be alone.
