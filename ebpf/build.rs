@@ -7,11 +7,32 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// One folder a probe.
-const PROBES: &[&str] = &["block", "faults", "network", "oom", "processes", "scheduler", "tcp"];
+const PROBES: &[&str] = &[
+    "block",
+    "faults",
+    "network",
+    "oom",
+    "processes",
+    "scheduler",
+    "tcp",
+    "trace/files",
+    "trace/offcpu",
+    "trace/profile",
+    "trace/programs",
+    "trace/syscalls",
+];
+
+const HEADERS: &[&str] = &[
+    "src/vmlinux.h",
+    "src/weft.bpf.h",
+    "src/trace/trace.bpf.h",
+    "src/trace/events.bpf.h",
+    "src/trace/stacks.bpf.h",
+];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=WEFT_CLANG");
-    for header in ["src/vmlinux.h", "src/weft.bpf.h"] {
+    for header in HEADERS {
         println!("cargo:rerun-if-changed={header}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -23,11 +44,34 @@ fn main() {
         }
     }
     println!("cargo:rustc-env=WEFT_EBPF_ABSENT={}", absent.unwrap_or_default());
+    name_calls(&out);
     link_statically(&out);
 }
 
+/// The names of system calls, from the C library's headers for the target: a table of numbers and names.
+fn name_calls(out: &Path) {
+    let compiler = cc::Build::new().try_get_compiler().ok();
+    let printed = compiler.and_then(|compiler| {
+        let mut command = compiler.to_command();
+        command
+            .args(["-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"])
+            .output()
+            .ok()
+    });
+    let text = printed.map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned());
+    let mut calls: Vec<(u64, String)> = text
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define __NR_")?.split_once(' '))
+        .filter_map(|(name, number)| Some((number.trim().parse().ok()?, name.to_owned())))
+        .collect();
+    calls.sort();
+    calls.dedup_by_key(|(number, _)| *number);
+    fs::write(out.join("calls.rs"), format!("&{calls:?}")).expect("OUT_DIR is writable");
+}
+
 fn object(probe: &str, out: &Path) -> PathBuf {
-    out.join(format!("{probe}.bpf.o"))
+    out.join(format!("{}.bpf.o", probe.replace('/', "-")))
 }
 
 /// `-gcodeview` leaves DWARF out, which nobody reads and which is half of the object; the BTF that the
@@ -39,6 +83,7 @@ fn compile(probe: &str, out: &Path) -> Result<(), String> {
     let headers = env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
     let ran = Command::new(&clang)
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-gcodeview", "-Wall", "-Werror"])
+        .arg(format!("-DWEFT_{}", env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it")))
         .args(["-I", "src", "-I", &headers, "-c", &source, "-o"])
         .arg(object(probe, out))
         .output();

@@ -43,6 +43,7 @@ pub mod pressure;
 pub mod processes;
 pub mod scheduler;
 pub mod tcp;
+pub mod trace;
 
 pub use cgroup::{CgroupId, Cgroups};
 pub use cost::Cost;

@@ -1,5 +1,7 @@
 //! Every bound of this crate, with its unit and its reason.
 
+use std::time::Duration;
+
 /// Cgroups that have rows of their own in each table; further ones are counted as `other`. A node of 200
 /// allocations has some 300 cgroups. A row costs 4 KiB a CPU where there is a histogram, and only once used.
 pub const CGROUPS_MAX: u32 = 1024;
@@ -16,6 +18,25 @@ pub const CGROUP_FOLDERS_MAX: usize = 16_384;
 
 /// Threads that are looked at where the scheduler has to be read from procfs: three files each, some 10 us.
 pub const THREADS_MAX: usize = 32_768;
+
+/// How long a trace may take. Whoever wants more starts it again.
+pub const TRACE_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Cgroups that one trace looks at: the size of a table in `trace.bpf.h`. A job with more allocations on one node is
+/// looked at with everything.
+pub const TRACE_CGROUPS_MAX: usize = 64;
+
+/// Kernel memory of all traces at once, in bytes: one by stacks and one by events, but not two by stacks.
+pub const TRACES_BYTES_MAX: usize = 6 << 20;
+
+/// Samples a second and CPU of a profile. Not a round number, so as not to run in step with what it looks at.
+pub const SAMPLES_PER_SECOND: u64 = 99;
+
+/// Bytes of a file whose functions are looked up; larger ones lend only their names. Browsers have 200 MB.
+pub const SYMBOL_FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Functions of one file.
+pub const SYMBOLS_MAX: usize = 1 << 20;
 
 /// Bytes of what libbpf says about a failed load that are kept: the verifier's log can be megabytes, its last
 /// lines say why.

@@ -4,12 +4,15 @@ use crate::hooks::Hooks;
 use crate::status::Status;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// How often an event is sampled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Every {
     /// Each time that it has happened so often.
     Times(u64),
+    /// So many times a second.
+    PerSecond(u64),
 }
 
 /// Opens a software event (`PERF_COUNT_SW_*`, perf_event_open(2)) on every CPU that is online.
@@ -20,8 +23,13 @@ pub(crate) fn on_every_cpu(event: u64, every: Every) -> Result<Vec<OwnedFd>, Sta
     attributes.type_ = PERF_TYPE_SOFTWARE;
     attributes.size = mem::size_of_val(&attributes) as u32;
     attributes.config = event;
-    let Every::Times(period) = every;
-    attributes.__bindgen_anon_1.sample_period = period;
+    match every {
+        Every::Times(times) => attributes.__bindgen_anon_1.sample_period = times,
+        Every::PerSecond(times) => {
+            attributes.set_freq(1);
+            attributes.__bindgen_anon_1.sample_freq = times;
+        }
+    }
     let mut events = Vec::new();
     for cpu in 0..crate::kernel::possible_cpus() as libc::c_long {
         // SAFETY: the attributes live through the call, and the kernel only reads them.
@@ -43,6 +51,14 @@ pub(crate) fn on_every_cpu(event: u64, every: Every) -> Result<Vec<OwnedFd>, Sta
         }
     }
     Ok(events)
+}
+
+/// The clock of `bpf_ktime_get_ns`, by which programs in the kernel know when to end.
+pub(crate) fn kernel_now() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable, and every kernel has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Has the program run at each sample. The program's link keeps the event.

@@ -30,10 +30,7 @@ impl<const KEY: usize> Table<KEY> {
     }
 
     /// All rows, summed over CPUs.
-    pub(crate) fn read(
-        &mut self,
-        cgroups: &mut Cgroups,
-    ) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+    pub(crate) fn rows(&self) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
         let mut rows = BTreeMap::new();
         for key in self.map.keys().collect::<Vec<_>>() {
             let Some(copies) = self.map.lookup_percpu(&key, MapFlags::ANY)? else { continue };
@@ -41,16 +38,28 @@ impl<const KEY: usize> Table<KEY> {
             for copy in &copies {
                 add(&mut row, words(copy));
             }
-            let key_words = array(&key);
-            let id = CgroupId(key_words[0]);
-            if id == CgroupId::OTHER || cgroups.exists(id) {
-                rows.insert(key_words, row);
-            } else {
-                let mut other = key_words;
-                other[0] = CgroupId::OTHER.0;
-                add(self.folded.entry(self.bounded(other)).or_default(), row);
-                self.map.delete(&key)?;
-            }
+            rows.insert(array(&key), row);
+        }
+        Ok(rows)
+    }
+
+    /// All rows, with those of cgroups that are gone added up.
+    pub(crate) fn read(
+        &mut self,
+        cgroups: &mut Cgroups,
+    ) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+        let mut rows = self.rows()?;
+        let gone = |key: &[u64; KEY]| {
+            let id = CgroupId(key[0]);
+            id != CgroupId::OTHER && !cgroups.exists(id)
+        };
+        let gone: Vec<[u64; KEY]> = rows.keys().copied().filter(gone).collect();
+        for key in gone {
+            let row = rows.remove(&key).unwrap_or_default();
+            let mut other = key;
+            other[0] = CgroupId::OTHER.0;
+            add(self.folded.entry(self.bounded(other)).or_default(), row);
+            self.map.delete(&bytes(&key))?;
         }
         for (key, row) in &self.folded {
             add(rows.entry(*key).or_default(), row.iter().copied());

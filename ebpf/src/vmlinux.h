@@ -118,9 +118,32 @@ struct task_struct {
 	int pid;
 	int tgid;
 	char comm[16];
+	struct task_struct *real_parent;
 	struct css_set *cgroups;
 	struct signal_struct *signal;
 };
+
+struct linux_binprm {
+	const char *filename;
+};
+
+/* The registers that hold a system call's arguments, by architecture. */
+#if defined(WEFT_x86_64)
+struct pt_regs {
+	unsigned long di;
+	unsigned long si;
+};
+#elif defined(WEFT_riscv64)
+struct pt_regs {
+	unsigned long a1;
+};
+#else
+struct pt_regs {};
+/* Of the user-space API. */
+struct user_pt_regs {
+	u64 regs[31];
+};
+#endif
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;

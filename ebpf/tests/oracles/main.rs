@@ -8,6 +8,7 @@ mod bounds;
 mod fallback;
 mod memory;
 mod peers;
+mod traces;
 mod unit;
 mod work;
 
@@ -174,6 +175,18 @@ fn bytes_of_the_network_are_those_that_were_sent() {
     let ours = &rows[&unit.id()];
     assert_eq!((ours.sent_packets, ours.sent_bytes), (did["packets"], did["bytes"]));
     assert_eq!((ours.received_packets, ours.received_bytes), (did["packets"], did["bytes"]));
+}
+
+/// A trace that the kernel does not do here is skipped; other errors are failures.
+fn skipped_or<T>(started: Result<T, ebpf::trace::Refused>) -> Option<T> {
+    match started {
+        Ok(started) => Some(started),
+        Err(ebpf::trace::Refused::Kernel(ebpf::Status::Unsupported(reason))) => {
+            skipped(&reason);
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// `theirs` is right; ours may differ by this part of it.

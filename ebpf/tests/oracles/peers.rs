@@ -97,7 +97,7 @@ fn retransmissions_are_those_of_snmp() {
         let (server, client) = (to("127.7.7.7"), to("127.7.7.8"));
         println!("sent again: ours {server} + {client}, theirs {theirs}");
         assert!(theirs > 10, "packets were lost");
-        assert_eq!(server + client, theirs, "{peers:?}");
+        assert_eq!(server + client, theirs, "{peers:?} {:?}", probes.read().cost);
         // SYNs count for the connection; what was sent again before there was one (SYN and ACK) does not.
         assert_eq!(server, u64::from(info.tcpi_total_retrans));
     });

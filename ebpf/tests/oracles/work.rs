@@ -23,7 +23,9 @@ pub fn work(what: &str) -> Did {
         "disk" => disk(),
         "connect" => connect(),
         "datagrams" => datagrams(),
-        "nothing" => Did::new(),
+        "open files" => open_files(),
+        "spin in a function" => a_function_that_spins(Duration::from_secs(1)),
+        "sleep" => sleep(),
         "eat memory" => eat_memory(),
         _ => panic!("no work is called '{what}'"),
     }
@@ -216,6 +218,43 @@ fn datagrams() -> Did {
     }
     // An IPv4 header has 20 bytes, a UDP header 8.
     vec![("packets", 100), ("bytes", 100 * 1028)]
+}
+
+fn open_files() -> Did {
+    for _ in 0..10 {
+        drop(fs::File::open("/proc/self/status").expect("proc is mounted"));
+    }
+    for _ in 0..3 {
+        fs::File::open("/nowhere/at/all").expect_err("it is not there");
+    }
+    Did::new()
+}
+
+/// Until it has had so much of a CPU. Nothing is called in the loop but the clock, once in a while.
+#[inline(never)]
+fn a_function_that_spins(time: Duration) -> Did {
+    let used = || {
+        let used = getrusage(UsageWho::RUSAGE_SELF).expect("anyone may ask").user_time();
+        Duration::from_micros(used.tv_sec() as u64 * 1_000_000 + used.tv_usec() as u64)
+    };
+    let end = used() + time;
+    let mut number = 1u64;
+    while used() < end {
+        let mut round = 0;
+        while round < 5_000_000 {
+            number ^= number << 7;
+            number ^= number >> 9;
+            round += 1;
+        }
+    }
+    vec![("spun", number)]
+}
+
+fn sleep() -> Did {
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Did::new()
 }
 
 /// Takes four times what the test allows. The process that is to be killed is not this one.
