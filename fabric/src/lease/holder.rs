@@ -77,8 +77,8 @@ struct Tenancy {
     until: Option<Instant>,
     said_yes: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, Verdict>,
-    /// Until when each voter is locked for somebody else, as far as it said.
-    taken: BTreeMap<NodeId, (Ballot, Instant)>,
+    /// Until when each voter is locked for somebody else, as far as it said at first, and when that was.
+    taken: BTreeMap<NodeId, (Ballot, Instant, Instant)>,
     ask_at: Instant,
     is_ending: bool,
 }
@@ -364,6 +364,10 @@ impl Tenancy {
             (_, Verdict::Held { by, for_another }) if self.until.is_none() => {
                 self.hear_of_another(now, from, by, for_another, slot)
             }
+            (Stage::Preparing, Verdict::Below { at_least }) => {
+                // Higher epochs cost nothing. A majority without this voter may need one that does not answer.
+                Some(Outcome::Below { slot: slot.clone(), epoch: self.epoch, at_least })
+            }
             (_, Verdict::Below { .. }) if self.until.is_none() => {
                 let below = |voter: &NodeId| match self.heard.get(voter) {
                     Some(Verdict::Below { at_least }) => Some(*at_least),
@@ -391,10 +395,12 @@ impl Tenancy {
         slot: &SlotId,
     ) -> Option<Outcome> {
         let until = now + for_another.min(hold(limits::LEASE_STOP_MAX));
-        let (known, before) = *self.taken.entry(from).or_insert((by, until));
-        let renewed = known == by && until.since(before) > limits::LEASE_RENEWAL / 2;
+        let (known, before, then) = *self.taken.entry(from).or_insert((by, until, now));
+        // Two clocks drift apart by this much.
+        let drift = now.since(then) * 2 * limits::DRIFT_PPM_MAX / 1_000_000;
+        let renewed = known == by && until.since(before) > limits::LEASE_RENEWAL / 2 + drift;
         if known != by {
-            self.taken.insert(from, (by, until));
+            self.taken.insert(from, (by, until, now));
         }
         renewed.then(|| Outcome::GaveUp {
             slot: slot.clone(),

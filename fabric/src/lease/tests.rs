@@ -305,7 +305,11 @@ fn a_holder_in_every_state_knows_every_verdict() {
 #[test]
 fn one_voter_of_three_decides_nothing() {
     for state in ["preparing", "proposing"] {
-        for verdict in [Verdict::Promised, Verdict::Accepted, Verdict::Below { at_least: 9 }] {
+        let below = Verdict::Below { at_least: 9 };
+        for verdict in [Verdict::Promised, Verdict::Accepted, below] {
+            if (state, &verdict) == ("preparing", &Verdict::Below { at_least: 9 }) {
+                continue;
+            }
             let (mut holder, now) = holder(state);
             let ask = Ask { round: round_of(state), ..ask(5, Wish::Prepare) };
             for _ in 0..3 {
@@ -314,6 +318,17 @@ fn one_voter_of_three_decides_nothing() {
             assert_eq!(holder.take_outcomes(), [], "{state} {verdict:?}");
         }
     }
+}
+
+/// A voter that restarted has a high floor, and another one is dead: the rest would be a majority with it only.
+#[test]
+fn one_voter_with_a_high_floor_is_enough_to_ask_for_a_higher_epoch() {
+    let (mut holder, now) = holder("preparing");
+    let ask = Ask { round: round_of("preparing"), ..ask(5, Wish::Prepare) };
+    let below = Verdict::Below { at_least: 65 };
+    holder.handle(now, node(1), reply(&ask, below), &set(3));
+    let outcomes = holder.take_outcomes();
+    assert_eq!(outcomes, [Outcome::Below { slot: slot(), epoch: 5, at_least: 65 }]);
 }
 
 #[test]
