@@ -63,6 +63,7 @@ bench:
 	@mkdir -p $(TARGET)/bench
 	$(CARGO) build --release -p weft-agent --bin weftd
 	$(CARGO) bench -p weft-fabric --bench placement | tee $(TARGET)/bench/placements.jsonl
+	$(CARGO) bench -p weft-metrics --bench store --bench query
 	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \
 	    $(CARGO) bench --profile dev --workspace --bench fabric -- $(if $(SMALL),--small) \
 	    --placements $(abspath $(TARGET))/bench/placements.jsonl

@@ -245,14 +245,36 @@ impl From<EvaluateError> for Answer {
     }
 }
 
-/// The series that any of some selectors (`match[]`) find; the error says which text is none.
-pub fn selected(source: &dyn Source, selectors: &[&str]) -> Result<BTreeSet<Labels>, SyntaxError> {
-    let mut found = BTreeSet::new();
+/// The series that any of some selectors (`match[]`) find and that have samples in a time; the error says
+/// which text is no selector.
+pub fn selected(
+    source: &dyn Source,
+    selectors: &[&str],
+    from_ms: i64,
+    until_ms: i64,
+) -> Result<BTreeSet<Labels>, SyntaxError> {
+    let (mut found, mut spans) = (BTreeSet::new(), Vec::new());
     for text in selectors {
-        let matchers = matchers(text)?;
-        found.extend(source.select(&matchers).into_iter().map(|(_, labels)| labels));
+        for (series, labels) in source.select(&matchers(text)?) {
+            spans.clear();
+            source.read(series, from_ms, until_ms, &mut spans);
+            if spans.iter().any(|span| span.count > 0) {
+                found.insert(labels);
+            }
+        }
     }
     Ok(found)
+}
+
+/// The names of all labels of some series.
+pub fn label_names(series: &BTreeSet<Labels>) -> BTreeSet<String> {
+    series.iter().flat_map(|labels| labels.iter().map(|(name, _)| name.to_owned())).collect()
+}
+
+/// The values that one label has in some series.
+pub fn label_values(series: &BTreeSet<Labels>, name: &str) -> BTreeSet<String> {
+    let values = series.iter().map(|labels| labels.value(name));
+    values.filter(|value| !value.is_empty()).map(str::to_owned).collect()
 }
 
 /// The matchers of a series selector.

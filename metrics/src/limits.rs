@@ -35,6 +35,8 @@ pub const RAW_MS: i64 = 10 * 60_000;
 pub const TIERS: [(i64, i64); 2] = [(60_000, 3 * 3_600_000), (240_000, 24 * 3_600_000)];
 const _: () = assert!(TIERS[1].0 % TIERS[0].0 == 0, "steps nest");
 const _: () = assert!(TIERS[1].0 < LOOKBACK_MS);
+/// Milliseconds of the past that are dropped at once, at most, when the budget is used up.
+pub const DROP_MS_MAX: i64 = 10 * 60_000;
 /// Milliseconds that a series must have been silent before it makes room for a new one.
 pub const SILENT_MS: i64 = LOOKBACK_MS;
 
@@ -57,8 +59,9 @@ pub const QUERY_SAMPLES_MAX: u64 = 2_000_000;
 pub const QUERY_WORK_MAX: u64 = 100_000_000;
 /// Bytes of a regular expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 10;
-/// Bytes of a compiled regular expression.
-pub const REGEX_COMPILED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a compiled regular expression: it is tried on each of a store's texts, in time that grows with
+/// its size.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 64 << 10;
 
 /// Groups that one node sends of a `topk` over sums; the rest becomes an error bound.
 pub const PARTIAL_GROUPS_MAX: usize = 512;

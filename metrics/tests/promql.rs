@@ -53,7 +53,7 @@ fn prometheus_and_this_crate_agree() {
         return;
     };
     let mut store = Store::new(64 << 20);
-    samples::history(|labels, at_ms, value| {
+    samples::history(&mut |labels, at_ms, value| {
         let id = store.series(&labels, at_ms).expect("room");
         store.append(id, at_ms, value).expect("in order");
     });
@@ -107,6 +107,29 @@ fn prometheus_and_this_crate_agree() {
     }
     assert!(lines.len() >= 200);
     assert!(wrong.is_empty(), "{} expressions differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Bytes a sample of ours, with its down-sampled steps, beside those of Prometheus's chunks without its index.
+#[test]
+#[ignore = "needs Debian's prometheus: run it with `make test-promql`"]
+fn a_sample_takes_no_more_bytes_than_prometheus_needs() {
+    let mut store = Store::new(64 << 20);
+    samples::seconds(&mut |labels, at_ms, value| {
+        let id = store.series(&labels, at_ms).expect("room");
+        store.append(id, at_ms, value).expect("in order");
+    });
+    let Some(theirs) = prometheus::bytes_of_chunks(samples::seconds) else {
+        println!("skipped: prometheus and promtool are not installed (`demo/setup.sh promql`)");
+        return;
+    };
+    let usage = store.usage();
+    let (ours, samples) = (usage.block_bytes as f64, usage.samples as f64);
+    println!(
+        "{samples} samples, one a second: {:.2} bytes each, with steps of a minute and of four; Prometheus {:.2}",
+        ours / samples,
+        theirs as f64 / samples
+    );
+    assert!(ours <= theirs as f64);
 }
 
 fn lines() -> Vec<Line> {

@@ -80,14 +80,16 @@ fn errors_have_prometheus_form_and_status() {
 #[test]
 fn names_values_series_and_metadata() {
     let mut store = store();
-    let found = selected(&store, &["x{unit=\"a\"}", "{unit=~\".\"}"]).expect("selectors");
+    let found = selected(&store, &["x{unit=\"a\"}", "{unit=~\".\"}"], 0, 3000).expect("selectors");
     assert_eq!(
         json(&Answer::series(found.clone())),
         "{\"status\":\"success\",\"data\":[{\"__name__\":\"x\",\"unit\":\"a\"},{\"__name__\":\"x\",\"unit\":\"b\"}]}"
     );
-    let values = found.iter().map(|labels| labels.value("unit").to_owned());
+    let values = label_values(&found, "unit");
     assert_eq!(json(&Answer::texts(values)), "{\"status\":\"success\",\"data\":[\"a\",\"b\"]}");
-    assert!(selected(&store, &["rate(x[5m])"]).is_err(), "an expression is no selector");
+    assert_eq!(label_names(&found).into_iter().collect::<Vec<_>>(), ["__name__", "unit"]);
+    assert!(selected(&store, &["x"], 5000, 6000).expect("a selector").is_empty());
+    assert!(selected(&store, &["rate(x[5m])"], 0, 1).is_err(), "an expression is no selector");
     store.describe("x", Kind::Gauge, "An x.", "bytes").expect("room");
     let metadata = store.metadata().iter().map(|(name, metadata)| (&**name, metadata));
     assert_eq!(

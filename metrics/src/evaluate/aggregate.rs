@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Context, Curve, EvaluateError, Evaluated, Grid, absent, is_present, unique};
 use crate::fleet::Row;
 use crate::labels::{Labels, is_label_name};
@@ -46,7 +44,7 @@ impl FromIterator<f64> for Sum {
 ///
 /// Laws, for one aggregation, up to rounding: merging is commutative and associative, an empty
 /// group is neutral, and merging the groups of two lists is the group of both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Group {
     pub(crate) count: f64,
     pub(crate) value: f64,

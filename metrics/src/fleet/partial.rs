@@ -35,9 +35,51 @@ pub struct Row {
     /// Its labels.
     pub labels: Labels,
     /// One for each time.
+    #[serde(with = "columns")]
     pub groups: Vec<Group>,
     /// For each time, by how much nodes that did not send this group may change it; empty: not at all.
     pub slack: Vec<(f64, f64)>,
+}
+
+/// Groups on the wire: most have small counts and no more than one number.
+mod columns {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::Group;
+
+    #[derive(Serialize, Deserialize)]
+    struct Columns {
+        counts: Vec<u64>,
+        /// Empty if all are zero; so are `extras`.
+        values: Vec<f64>,
+        extras: Vec<f64>,
+    }
+
+    pub fn serialize<S: Serializer>(groups: &[Group], serializer: S) -> Result<S::Ok, S::Error> {
+        let column = |of: fn(&Group) -> f64| {
+            let some = groups.iter().any(|group| of(group).to_bits() != 0);
+            if some { groups.iter().map(of).collect() } else { Vec::new() }
+        };
+        let counts = groups.iter().map(|group| group.count as u64).collect();
+        let (values, extras) = (column(|group| group.value), column(|group| group.extra));
+        Columns { counts, values, extras }.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Group>, D::Error> {
+        let Columns { counts, values, extras } = Columns::deserialize(deserializer)?;
+        for column in [&values, &extras] {
+            if !column.is_empty() && column.len() != counts.len() {
+                return Err(D::Error::custom("groups with and without values"));
+            }
+        }
+        let at = |column: &[f64], index: usize| column.get(index).copied().unwrap_or(0.0);
+        let groups = counts.iter().enumerate().map(|(index, count)| Group {
+            count: *count as f64,
+            value: at(&values, index),
+            extra: at(&extras, index),
+        });
+        Ok(groups.collect())
+    }
 }
 
 impl Partial {

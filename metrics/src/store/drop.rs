@@ -2,7 +2,7 @@
 
 use super::blocks::NONE;
 use super::{Chain, Store};
-use crate::limits::SLAB_BLOCKS;
+use crate::limits::{DROP_MS_MAX, SLAB_BLOCKS};
 
 impl Store {
     /// Gives a slab back to the allocator.
@@ -53,8 +53,9 @@ impl Store {
             if oldest == i64::MAX {
                 return;
             }
-            // A walk over all series costs the same for one block as for many: take a little more.
-            let until_ms = oldest + (newest - oldest).max(0) / 256;
+            // A walk over all series costs the same for one block as for many: take a little more. A sample
+            // from the far future must not make everything else old.
+            let until_ms = oldest + ((newest - oldest).max(0) / 256).min(DROP_MS_MAX);
             self.forgotten_to_ms = self.forgotten_to_ms.max(until_ms);
             let before = self.blocks.free_count();
             for index in 0..self.series.end() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -34,26 +34,11 @@ pub struct Prometheus {
 impl Prometheus {
     /// With the history in it; nothing if it is not installed.
     pub fn start() -> Option<Self> {
-        for program in ["prometheus", "promtool"] {
-            let mut version = Command::new(program);
-            version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-            version.status().ok()?;
-        }
+        installed()?;
         let folder = std::env::temp_dir().join(format!("weft-promql-{}", std::process::id()));
         let data = folder.join("data");
         std::fs::create_dir_all(&data).expect("a folder");
-        std::fs::write(folder.join("history.txt"), history()).expect("written");
-        let promtool = Command::new("promtool")
-            .args(["tsdb", "create-blocks-from", "openmetrics"])
-            .args([folder.join("history.txt"), data.clone()])
-            .output()
-            .expect("promtool runs");
-        assert!(
-            promtool.status.success(),
-            "promtool: {}",
-            String::from_utf8_lossy(&promtool.stderr)
-        );
-
+        backfill(&folder, samples::history);
         let mut lint = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())
@@ -197,9 +182,49 @@ impl Drop for Prometheus {
     }
 }
 
-fn history() -> String {
+fn installed() -> Option<()> {
+    for program in ["prometheus", "promtool"] {
+        let mut version = Command::new(program);
+        version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+        version.status().ok()?;
+    }
+    Some(())
+}
+
+/// What gives all its samples to a function.
+type Samples = fn(&mut dyn FnMut(Labels, i64, f64));
+
+/// Bytes that Prometheus's chunks of these samples have; nothing if it is not installed.
+pub fn bytes_of_chunks(samples: Samples) -> Option<u64> {
+    installed()?;
+    let folder = std::env::temp_dir().join(format!("weft-promql-bytes-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("data")).expect("a folder");
+    backfill(&folder, samples);
+    let mut bytes = 0;
+    for block in std::fs::read_dir(folder.join("data")).expect("blocks") {
+        let chunks = block.expect("a block").path().join("chunks");
+        for file in std::fs::read_dir(chunks).into_iter().flatten() {
+            bytes += file.and_then(|file| file.metadata()).expect("a file").len();
+        }
+    }
+    let _ = std::fs::remove_dir_all(folder);
+    Some(bytes)
+}
+
+/// Puts samples into the folder's `data`.
+fn backfill(folder: &Path, samples: Samples) {
+    std::fs::write(folder.join("history.txt"), openmetrics(samples)).expect("written");
+    let promtool = Command::new("promtool")
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([folder.join("history.txt"), folder.join("data")])
+        .output()
+        .expect("promtool runs");
+    assert!(promtool.status.success(), "promtool: {}", String::from_utf8_lossy(&promtool.stderr));
+}
+
+fn openmetrics(samples: Samples) -> String {
     let mut families: BTreeMap<String, String> = BTreeMap::new();
-    samples::history(|labels, at_ms, value| {
+    samples(&mut |labels, at_ms, value| {
         let name = labels.name().to_owned();
         let pairs: Vec<String> = labels
             .iter()

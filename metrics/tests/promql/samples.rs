@@ -10,7 +10,7 @@ pub const END_MS: i64 = START_MS + 3_600_000;
 const INSTANCES: [&str; 3] = ["a", "b", "c"];
 
 /// Calls `add` for each sample, series by series.
-pub fn history(mut add: impl FnMut(Labels, i64, f64)) {
+pub fn history(add: &mut dyn FnMut(Labels, i64, f64)) {
     let mut random = Random(42);
     for (place, instance) in INSTANCES.into_iter().enumerate() {
         for (code, method) in [("200", "get"), ("200", "post"), ("500", "get"), ("500", "post")] {
@@ -100,6 +100,29 @@ pub fn history(mut add: impl FnMut(Labels, i64, f64)) {
         ];
         for (kind, value) in kinds {
             add(labels("strange", &[("kind", kind)]), at, value);
+        }
+    }
+}
+
+/// An hour of a sample a second, of series as a node has them: counters busy, steady and idle, seconds of a
+/// core, memory, a load.
+pub fn seconds(add: &mut dyn FnMut(Labels, i64, f64)) {
+    let mut random = Random(7);
+    for number in 0..24u64 {
+        let number_text = number.to_string();
+        let labels = labels("seconds", &[("number", &number_text)]);
+        let mut value = 0.0;
+        for second in 0..3600 {
+            let noise = random.next();
+            value = match number % 6 {
+                0 => value + (noise % 400) as f64,
+                1 => value + 100.0 + (noise % 4) as f64,
+                2 => value + f64::from(noise.is_multiple_of(20)),
+                3 => ((value * 100.0).round() + (noise % 100) as f64) / 100.0,
+                4 => (value + ((noise % 64) as f64 - 31.0) * 4096.0).abs(),
+                _ => (noise % 1000) as f64 / 100.0,
+            };
+            add(labels.clone(), START_MS + second * 1000, value);
         }
     }
 }
