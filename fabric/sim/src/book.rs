@@ -3,7 +3,7 @@
 use fabric::api::NodeState;
 use fabric::id::{AllocId, JobName, NodeId, SlotId};
 use fabric::io::{Answer, Request, UnitEvent};
-use fabric::job::JobSpec;
+use fabric::job::{Guarantee, JobSpec};
 use fabric::message::Message;
 use fabric::table::{Key, Order};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -83,6 +83,10 @@ pub struct Book {
     pub commits: BTreeMap<JobName, Commit>,
     /// Every spec that was ever submitted, by job: its hash without a generation.
     pub submitted: BTreeMap<JobName, Vec<JobSpec>>,
+    /// Jobs whose slots may never run twice, by what users submitted.
+    at_most_one: BTreeSet<JobName>,
+    /// The unit of an at-most-one slot that started last: its epoch and node.
+    pub tokens: BTreeMap<SlotId, (u64, usize)>,
     /// When a unit of a slot last failed on a node.
     pub troubles: BTreeMap<(SlotId, usize), Duration>,
     /// When a unit of an allocation became active, by node.
@@ -154,6 +158,16 @@ impl Book {
         }
     }
 
+    /// Whether slots of a job may never run twice.
+    pub fn is_at_most_one(&self, job: &JobName) -> bool {
+        self.at_most_one.contains(job)
+    }
+
+    /// Whether there is any such job.
+    pub fn has_at_most_one(&self) -> bool {
+        !self.at_most_one.is_empty()
+    }
+
     /// What a node was asked to hold under a ticket.
     pub fn hold(&self, node: usize, asker: NodeId, ticket: u64) -> &[(Key, Order)] {
         self.holds.get(&(node, asker, ticket)).map_or(&[], Vec::as_slice)
@@ -168,6 +182,11 @@ impl Book {
     pub fn asked(&mut self, time: Duration, node: usize, request: &Request) {
         self.user_asked[node] = Some(time);
         if let Request::Submit { spec, .. } = request {
+            match spec.guarantee {
+                Guarantee::AtMostOne => self.at_most_one.insert(spec.name.clone()),
+                // Units of a version that promised more may run on beside it.
+                Guarantee::AtLeast => self.at_most_one.remove(&spec.name),
+            };
             self.submitted.entry(spec.name.clone()).or_default().push((**spec).clone());
         }
     }

@@ -21,6 +21,17 @@ use crate::node::SimNode;
 use crate::units::{Behaviour, Temper, Unit, UnitState};
 use crate::world::World;
 
+/// Notes a broken invariant down under its function's name.
+macro_rules! check {
+    ($world:expr, $invariant:ident ( $($argument:expr),* )) => {
+        if let Err(detail) = $invariant($($argument),*) {
+            let time = $world.time;
+            $world.book.violate(time, stringify!($invariant), detail);
+        }
+    };
+}
+
+pub mod leases;
 pub mod rest;
 pub mod sharing;
 
@@ -35,19 +46,10 @@ const ALONE: Duration = Duration::from_secs(15);
 
 type Verdict = Result<(), String>;
 
-/// Notes a broken invariant down under its function's name.
-macro_rules! check {
-    ($world:expr, $invariant:ident ( $($argument:expr),* )) => {
-        if let Err(detail) = $invariant($($argument),*) {
-            let time = $world.time;
-            $world.book.violate(time, stringify!($invariant), detail);
-        }
-    };
-}
-
 /// Every virtual second.
 pub(crate) fn observe(world: &mut World) {
     note_loneliness(world);
+    leases::observe(world);
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));
     if let Err(detail) = sharing::observe(world) {

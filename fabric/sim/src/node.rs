@@ -2,6 +2,7 @@
 //! may be running or not.
 
 use fabric::id::{AllocId, NodeId};
+use fabric::limits;
 use fabric::table::Keyring;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use crate::clock::VirtualClock;
 use crate::disk::Disk;
 use crate::machines::Hardware;
-use crate::units::UnitManager;
+use crate::units::{Unit, UnitManager};
 
 /// The agent's port on every machine.
 const PORT: u16 = 7474;
@@ -44,6 +45,8 @@ pub struct SimNode {
     pub agent: Option<Agent>,
     /// The agent does nothing before this: the machine is too busy to run it.
     pub paused_until: Duration,
+    /// The whole machine does nothing before this, its units neither: somebody stopped it.
+    pub frozen_until: Duration,
     /// Commands to the unit manager that get lost, in thousandths.
     pub lost_commands_permille: u32,
 }
@@ -111,6 +114,7 @@ impl SimNode {
             powered: true,
             agent: None,
             paused_until: Duration::ZERO,
+            frozen_until: Duration::ZERO,
             lost_commands_permille: 0,
         }
     }
@@ -118,6 +122,16 @@ impl SimNode {
     /// The core, while the agent runs.
     pub fn core(&self) -> Option<&fabric::node::Node> {
         self.agent.as_ref().map(|agent| &agent.core)
+    }
+
+    /// Whether a unit there could do something at this moment. A machine that stands still does nothing,
+    /// and what it does in the moment between its resuming and its guards' kill is what fencing tokens
+    /// are for.
+    pub fn is_live(&self, unit: &Unit, time: Duration) -> bool {
+        let at = self.clock.read(time).at;
+        let overdue = unit.guard.is_some_and(|guard| guard.kill_at() <= at);
+        let resumed = time < self.frozen_until + limits::LEASE_SLACK;
+        unit.is_there() && self.frozen_until <= time && !(overdue && resumed)
     }
 
     /// Whether its agent runs and gets to do something.

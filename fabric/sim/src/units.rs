@@ -4,6 +4,7 @@
 //! How a unit behaves is written in its job, in the environment variable [`BEHAVES`], so that the spec
 //! carries its behaviour through the fabric and a new version can behave differently.
 
+use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
 use fabric::io::{Launch, UnitEvent, UnitFound};
@@ -131,6 +132,8 @@ pub struct Unit {
     pub cpus: CpuSet,
     /// When its state last changed, in world time.
     pub since: Duration,
+    /// Ends it when its lease runs out.
+    pub guard: Option<Guard>,
     /// Tells this life from an earlier one of the same allocation.
     life: u64,
     /// How it ended, once it did.
@@ -141,6 +144,28 @@ impl Unit {
     /// Whether it holds its cores, memory, devices and ports.
     pub fn is_there(&self) -> bool {
         self.state != UnitState::Ended
+    }
+}
+
+/// A process beside the agent that knows when the lease of a unit runs out, on the machine's own clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// Then the unit is asked to stop.
+    pub until: Instant,
+    /// So much later it is killed.
+    pub stop_timeout: Duration,
+    /// It was asked: no renewal helps any more.
+    asked: bool,
+}
+
+impl Guard {
+    /// When it kills.
+    pub fn kill_at(&self) -> Instant {
+        self.until + self.stop_timeout
+    }
+
+    fn due(&self) -> Instant {
+        if self.asked { self.kill_at() } else { self.until }
     }
 }
 
@@ -203,7 +228,7 @@ impl UnitManager {
 
     /// Starts a unit. A run that was started before stays as it is, also when it is over; an earlier
     /// run has to end first.
-    pub fn start(&mut self, launch: Launch, time: Duration) -> Start {
+    pub fn start(&mut self, launch: Launch, at: Instant, time: Duration) -> Start {
         let alloc = launch.alloc.clone();
         match self.desk.get(&alloc) {
             Some((run, last)) if *run >= launch.run => return Start::Again(*run, last.clone()),
@@ -217,17 +242,25 @@ impl UnitManager {
                 Stop::Nothing | Stop::NotThere(_) => Start::Again(run, None),
             };
         }
-        self.begin(launch, time)
+        self.begin(launch, at, time)
     }
 
     /// The start that waited for an earlier run of `alloc`, which has just ended.
-    pub fn start_waiting(&mut self, alloc: &AllocId, time: Duration) -> Option<(u32, Start)> {
+    pub fn start_waiting(
+        &mut self,
+        alloc: &AllocId,
+        at: Instant,
+        time: Duration,
+    ) -> Option<(u32, Start)> {
         let launch = self.waiting.remove(alloc)?;
-        Some((launch.run, self.begin(launch, time)))
+        Some((launch.run, self.begin(launch, at, time)))
     }
 
-    fn begin(&mut self, launch: Launch, time: Duration) -> Start {
+    fn begin(&mut self, launch: Launch, at: Instant, time: Duration) -> Start {
         let behaviour = Behaviour::of(&launch.task);
+        if launch.lease.is_some_and(|lease| lease.until <= at) {
+            return Start::Refused { reason: "guard: the lease has run out".into() };
+        }
         if behaviour.refuses || self.temper == Temper::Refusing {
             return Start::Refused { reason: "unit manager: operation refused".into() };
         }
@@ -240,7 +273,12 @@ impl UnitManager {
         let (alloc, life, cpus) = (launch.alloc.clone(), self.lives, launch.cpus.clone());
         let cpus = if behaviour.misplaced { [0].into_iter().collect() } else { cpus };
         let (pid, state) = (1000 + life as u32, UnitState::Starting);
-        let unit = Unit { launch, state, pid, cpus, since: time, life, ending: None };
+        let guard = launch.lease.map(|lease| Guard {
+            until: lease.until,
+            stop_timeout: lease.stop_timeout,
+            asked: false,
+        });
+        let unit = Unit { launch, state, pid, cpus, since: time, guard, life, ending: None };
         self.units.insert(alloc.clone(), unit);
         Start::Begun(NextStep { after, alloc, life, step: Step::Active })
     }
@@ -280,6 +318,51 @@ impl UnitManager {
             && unit.launch.run == run
         {
             unit.cpus = cpus;
+        }
+    }
+
+    /// A lease was renewed. Unknown units and runs change nothing, nor does what comes too late.
+    pub fn extend(&mut self, alloc: &AllocId, run: u32, until: Instant) {
+        if let Some(unit) = self.units.get_mut(alloc)
+            && unit.launch.run == run
+            && let Some(guard) = &mut unit.guard
+            && !guard.asked
+        {
+            guard.until = guard.until.max(until);
+        }
+    }
+
+    /// When the guard of a unit has something to do, on the machine's clock; and which life it guards.
+    pub fn guard_due(&self, alloc: &AllocId) -> Option<(u64, Instant)> {
+        let unit = self.units.get(alloc).filter(|unit| unit.is_there())?;
+        Some((unit.life, unit.guard?.due()))
+    }
+
+    /// The guard of a unit looks at the clock.
+    pub fn guard(
+        &mut self,
+        alloc: &AllocId,
+        life: u64,
+        at: Instant,
+        time: Duration,
+        heard: bool,
+    ) -> Guarded {
+        let unit = self.units.get_mut(alloc).filter(|unit| unit.is_there() && unit.life == life);
+        let Some((unit, guard)) =
+            unit.and_then(|unit| Some((unit.launch.run, unit.guard.as_mut()?)))
+        else {
+            return Guarded::Nothing;
+        };
+        if at < guard.due() {
+            return Guarded::Waits;
+        }
+        if at >= guard.kill_at() {
+            return Guarded::Killed(unit, self.end(alloc, "killed by its guard", true, heard));
+        }
+        guard.asked = true;
+        match self.stop(alloc, unit, time) {
+            Stop::Begun(step) => Guarded::Asked(Some(step)),
+            Stop::Nothing | Stop::NotThere(_) => Guarded::Asked(None),
         }
     }
 
@@ -354,7 +437,7 @@ impl UnitManager {
                     alloc: alloc.clone(),
                     run: unit.launch.run,
                     event,
-                    lease_until: None,
+                    lease_until: unit.guard.map(|guard| guard.until),
                 })
             })
             .collect();
@@ -407,6 +490,19 @@ pub enum Start {
         /// In words.
         reason: String,
     },
+}
+
+/// What a guard did.
+#[derive(Clone, Debug)]
+pub enum Guarded {
+    /// Its unit is gone.
+    Nothing,
+    /// It is too early.
+    Waits,
+    /// It asked its unit to stop, which ends as this says, unless it was ending already.
+    Asked(Option<NextStep>),
+    /// It killed its unit: which run, and what the unit manager says of it.
+    Killed(u32, UnitEvent),
 }
 
 /// What became of a stop command.

@@ -6,11 +6,10 @@
 
 use fabric::clock::Instant;
 use fabric::id::{AllocId, FabricKey, NodeId};
-use fabric::io::{Answer, Input, Request, UnitEvent};
+use fabric::io::{Answer, Input, Request};
 use fabric::message::Message;
-use fabric::node::{Canary, Config, Node, Origin};
+use fabric::node::{Canary, Origin};
 use fabric::table::{Entry, TokenId};
-use fabric::topology::NodeInfo;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -22,14 +21,14 @@ use crate::disk::Written;
 use crate::invariants;
 use crate::machines::Hardware;
 use crate::network::{Network, Quality};
-use crate::node::{Agent, SimNode, fresh_identity};
+use crate::node::{SimNode, fresh_identity};
 use crate::trace::{Detail, Trace};
-use crate::units::{Behaviour, NextStep, UnitState};
+use crate::units::NextStep;
 
+mod agents;
+mod moves;
 mod outputs;
 
-/// How long a joining node waits before it asks again.
-const JOIN_RETRY: Duration = Duration::from_secs(3);
 /// Wake-ups at one and the same moment that make no progress any more.
 const WAKES_AT_ONCE_MAX: u32 = 1000;
 
@@ -64,6 +63,10 @@ enum Event {
     Disk { node: usize, life: u64, sequence: u64 },
     /// A unit moves on.
     Unit { node: usize, step: NextStep },
+    /// The guard of a unit looks at its clock.
+    Guard { node: usize, alloc: AllocId, life: u64 },
+    /// Machines that stood still have had a moment since.
+    Thawed,
     /// An agent checks a unit's health.
     Check { node: usize, life: u64, alloc: AllocId, run: u32 },
     /// A machine that is on starts its agent.
@@ -342,6 +345,7 @@ impl World {
         }
         if let Some(rate_ppm) = rate_ppm {
             self.nodes[node].clock.set_rate(time, rate_ppm);
+            self.watch_all(node);
         }
         self.schedule_wake(node);
     }
@@ -409,6 +413,16 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(node) = event.needs_machine()
+            && self.nodes[node].frozen_until > self.time
+        {
+            if matches!(event, Event::Datagram { .. } | Event::Message(_)) {
+                // Nobody takes it from the network, and whoever sent it gives up.
+                return;
+            }
+            let wait = self.nodes[node].frozen_until - self.time;
+            return self.push(wait, event);
+        }
         // An agent that gets no processor finds everything in its queues later.
         if let Some(node) = event.needs_awake()
             && self.nodes[node].agent.is_some()
@@ -428,6 +442,8 @@ impl World {
             Event::Message(envelope) => self.message(*envelope),
             Event::Disk { node, life, sequence } => self.disk(node, life, sequence),
             Event::Unit { node, step } => self.unit(node, step),
+            Event::Guard { node, alloc, life } => self.guard(node, &alloc, life),
+            Event::Thawed => self.thawed(),
             Event::Check { node, life, alloc, run } => self.check(node, life, alloc, run),
             Event::Boot { node } => self.boot(node),
             Event::Join { node } => self.join(node),
@@ -534,185 +550,6 @@ impl World {
         }
     }
 
-    fn unit(&mut self, node: usize, step: NextStep) {
-        let heard = self.nodes[node].agent.is_some();
-        let Some((run, event, next)) = self.nodes[node].units.step(&step, self.time, heard) else {
-            return;
-        };
-        if let Some(next) = next {
-            self.push(next.after, Event::Unit { node, step: next });
-        }
-        let ended = !matches!(event, UnitEvent::Running { .. });
-        self.unit_says(node, step.alloc.clone(), run, event);
-        if ended
-            && let Some((run, started)) =
-                self.nodes[node].units.start_waiting(&step.alloc, self.time)
-        {
-            self.unit_started(node, &step.alloc, run, started);
-        }
-    }
-
-    fn unit_says(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
-        self.book.progress(node, &alloc);
-        if let (UnitEvent::Exited { .. }, Some(agent)) = (&event, &mut self.nodes[node].agent) {
-            agent.checks.remove(&alloc);
-        }
-        self.book.unit(self.time, node, &alloc, &event);
-        self.tell(|world| {
-            let name = &world.nodes[node].name;
-            match &event {
-                UnitEvent::Running { .. } => format!("{alloc} runs on {name}"),
-                UnitEvent::Exited { status, .. } => format!("{alloc} ended on {name}: {status}"),
-                UnitEvent::Refused { reason } => format!("{alloc} refused on {name}: {reason}"),
-            }
-        });
-        self.pass_on(node, alloc, run, event);
-    }
-
-    /// The agent hears what the unit manager says.
-    fn pass_on(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
-        if self.nodes[node].agent.is_none() {
-            return;
-        }
-        self.nodes[node].units.said(&alloc, run, &event);
-        let after = Duration::from_micros(self.random.random_range(50..2000));
-        let (life, input) = (self.life(node), Box::new(Input::Unit { alloc, run, event }));
-        self.push(after, Event::Input { node, life, input });
-    }
-
-    fn check(&mut self, node: usize, life: u64, alloc: AllocId, run: u32) {
-        if !self.lives(node, life) {
-            return;
-        }
-        let unit = self.nodes[node].units.units.get(&alloc).filter(|unit| unit.launch.run == run);
-        let Some(unit) = unit else { return };
-        let Some(health) = &unit.launch.health else { return };
-        let (interval, running) = (health.interval, unit.state == UnitState::Running);
-        let failed = Behaviour::of(&unit.launch.task).unhealthy;
-        let outcome = if failed { Err("connection refused".into()) } else { Ok(()) };
-        self.push(interval, Event::Check { node, life, alloc: alloc.clone(), run });
-        if running {
-            self.feed(node, Input::Checked { alloc, run, outcome });
-        }
-    }
-
-    fn boot(&mut self, node: usize) {
-        if self.nodes[node].agent.is_some() || !self.nodes[node].powered {
-            return;
-        }
-        if self.nodes[node].disk.is_empty() {
-            // It died before anything of its membership was on disk: nobody let it in.
-            if self.nodes[node].joined {
-                self.nodes[node].identity = fresh_identity(&mut self.random);
-                self.nodes[node].joined = false;
-            }
-            return self.push(Duration::ZERO, Event::Join { node });
-        }
-        let rows = self.nodes[node].disk.restore();
-        self.start_agent(node, Origin::Restored { rows });
-    }
-
-    fn start_agent(&mut self, node: usize, origin: Origin) {
-        let seed = self.random.random();
-        let now = self.nodes[node].clock.read(self.time);
-        let starting = &mut self.nodes[node];
-        starting.generation += 1;
-        starting.paused_until = Duration::ZERO;
-        let config = Config {
-            id: starting.identity,
-            info: NodeInfo {
-                name: starting.name.clone(),
-                labels: starting.hardware.labels.clone(),
-                topology: starting.hardware.topology.clone(),
-                addresses: vec![starting.address],
-                version: "0.1.0".into(),
-                executor: "systemd".into(),
-                draining: false,
-                impaired: None,
-                started: now.wall,
-                witness: false,
-                incarnation: 0,
-            },
-            fabric: self.fabric,
-            fabric_name: "sim".into(),
-            generation: starting.generation,
-            seed,
-            canary: self.settings.canary,
-        };
-        let core = Node::new(now, config, origin);
-        starting.agent = Some(Agent::new(core, self.time));
-        let found = starting.units.list();
-        self.book.started(self.time, node);
-        self.tell(|world| format!("agent of {} starts", world.nodes[node].name));
-        self.feed(node, Input::Units(found));
-        self.discover(node);
-    }
-
-    /// An agent announces itself and hears who else is there.
-    fn discover(&mut self, node: usize) {
-        for peer in self.running() {
-            if peer == node {
-                continue;
-            }
-            for (listener, heard) in [(node, peer), (peer, node)] {
-                if !self.network.reaches(heard, listener) || !self.network.reaches(listener, heard)
-                {
-                    continue;
-                }
-                let (id, address) = (self.nodes[heard].identity, self.nodes[heard].address);
-                let after = Duration::from_millis(self.random.random_range(100..3000));
-                let (life, input) =
-                    (self.life(listener), Box::new(Input::Found { node: id, address }));
-                self.push(after, Event::Input { node: listener, life, input });
-            }
-        }
-    }
-
-    fn rediscover(&mut self) {
-        for node in self.running() {
-            self.discover(node);
-        }
-        if let Some(every) = self.settings.rediscovery {
-            self.push(every, Event::Rediscover);
-        }
-    }
-
-    fn join(&mut self, node: usize) {
-        if self.nodes[node].joined || !self.nodes[node].powered {
-            return;
-        }
-        self.push(JOIN_RETRY, Event::Join { node });
-        let members: Vec<usize> = self
-            .running()
-            .into_iter()
-            .filter(|member| self.network.connects(*member, node))
-            .filter(|member| self.nodes[*member].is_awake(self.time))
-            .collect();
-        if members.is_empty() {
-            return;
-        }
-        let member = members[self.random.random_range(0..members.len())];
-        self.tokens += 1;
-        let token = TokenId(format!("token{}", self.tokens));
-        let request = Request::AddToken {
-            id: token.clone(),
-            secret_hash: [7; 32],
-            lifetime: Duration::from_secs(3600),
-            labels: BTreeMap::new(),
-        };
-        let purpose = Purpose::Token { newcomer: node, token };
-        self.ask(member, "token create".into(), request, purpose);
-    }
-
-    fn welcome(&mut self, node: usize, identity: NodeId, entries: Vec<Entry>) {
-        let newcomer = &mut self.nodes[node];
-        if newcomer.joined || !newcomer.powered || newcomer.identity != identity {
-            return;
-        }
-        newcomer.joined = true;
-        self.start_agent(node, Origin::Joined { entries });
-    }
-
     fn ask(&mut self, node: usize, what: String, request: Request, purpose: Purpose) -> u64 {
         self.requests += 1;
         let (id, life) = (self.requests, self.life(node));
@@ -736,6 +573,19 @@ impl World {
 }
 
 impl Event {
+    /// The node whose machine has to run for this.
+    fn needs_machine(&self) -> Option<usize> {
+        match self {
+            Event::Disk { node, .. }
+            | Event::Unit { node, .. }
+            | Event::Guard { node, .. }
+            | Event::Boot { node }
+            | Event::Join { node }
+            | Event::Welcome { node, .. } => Some(*node),
+            _ => self.needs_awake(),
+        }
+    }
+
     /// The node whose agent has to get a processor for this.
     fn needs_awake(&self) -> Option<usize> {
         match self {

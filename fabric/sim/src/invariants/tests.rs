@@ -40,7 +40,7 @@ fn running(claims: Vec<Claim>, shared: &str) -> SimNode {
             health: None,
             lease: None,
         };
-        machine.units.start(launch, Duration::ZERO);
+        machine.units.start(launch, fabric::clock::Instant::at(Duration::ZERO), Duration::ZERO);
     }
     machine
 }

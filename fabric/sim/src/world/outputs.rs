@@ -10,7 +10,7 @@ use super::{Envelope, Event, Purpose, World};
 use crate::disk::{DiskMode, Write};
 use crate::invariants;
 use crate::trace::Detail;
-use crate::units::{Start, Stop};
+use crate::units::{Start, Step, Stop};
 
 impl World {
     /// Polls a core until it wants nothing more, and carries out what it wanted.
@@ -77,8 +77,11 @@ impl World {
                 self.trace.hash(self.time, node, 6, cpus.to_string().as_bytes());
                 self.nodes[node].units.confine(&alloc, run, cpus);
             }
-            Output::Extend { alloc, .. } => {
+            Output::Extend { alloc, run, until } => {
                 self.trace.hash(self.time, node, 9, alloc.unit().as_bytes());
+                if !self.command_is_lost(node) {
+                    self.nodes[node].units.extend(&alloc, run, until);
+                }
             }
             Output::Answer { id, answer } => {
                 self.trace.hash(self.time, node, 7, &id.to_le_bytes());
@@ -149,7 +152,8 @@ impl World {
             let (interval, life) = (health.interval, self.life(node));
             self.push(interval, Event::Check { node, life, alloc: alloc.clone(), run });
         }
-        let started = self.nodes[node].units.start(launch, self.time);
+        let at = self.nodes[node].clock.read(self.time).at;
+        let started = self.nodes[node].units.start(launch, at, self.time);
         self.unit_started(node, &alloc, run, started);
     }
 
@@ -171,8 +175,13 @@ impl World {
                     format!("{name} starts {alloc}, run {run}, on {sort} cpus {}", unit.cpus)
                 });
                 self.book.progress(node, alloc);
+                let begun = step.step == Step::Active;
                 self.push(step.after, Event::Unit { node, step });
                 invariants::after_start(self, node);
+                if begun {
+                    invariants::leases::after_begin(self, node, alloc);
+                    self.watch(node, alloc);
+                }
             }
         }
     }
