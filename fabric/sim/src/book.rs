@@ -22,6 +22,21 @@ pub struct Violation {
     pub detail: String,
 }
 
+/// Nothing is broken: the run stopped where somebody wanted it to.
+const STOPPED: &str = "stopped";
+
+impl Violation {
+    /// Nothing is broken: somebody wanted to look at the world now.
+    pub fn stop(at: Duration) -> Self {
+        Self { invariant: STOPPED, at, detail: "as asked".into() }
+    }
+
+    /// Whether it is one of those.
+    pub fn is_stop(&self) -> bool {
+        self.invariant == STOPPED
+    }
+}
+
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sentence = self.invariant.trim_start_matches("invariant_").replace('_', " ");

@@ -1,6 +1,6 @@
 //! What goes wrong, and when: a schedule drawn from the seed. Every fault ends.
 
-use fabric::id::NodeId;
+use fabric::limits;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::TRUE_RATE_PPM;
 use crate::disk::DiskMode;
+use crate::journal;
 use crate::network::Quality;
 use crate::units::Temper;
 use crate::world::World;
@@ -23,6 +24,10 @@ pub enum Fault {
     PowerCut(usize),
     /// The power fails, and the disk is replaced by an empty one: the node joins anew.
     DiskLoss(usize),
+    /// Somebody locks a node out of the fabric while it runs; later it joins anew, without its disk.
+    Removal(usize),
+    /// The machine stands still, units and all, as when a virtual machine is stopped. Its clocks go on.
+    Freeze(usize),
     /// Nothing passes between the two sides.
     Split(Vec<usize>, Vec<usize>),
     /// Nothing passes from the first side to the second.
@@ -86,10 +91,11 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
     let node = random.random_range(0..nodes);
     match random.random_range(0..100u8) {
         0..14 => Fault::AgentCrash(node),
-        14..28 => Fault::PowerCut(node),
-        28..32 if *losses > 0 => {
+        14..26 => Fault::PowerCut(node),
+        26..28 | 31..32 => Fault::Freeze(node),
+        28..31 if *losses > 0 => {
             *losses -= 1;
-            Fault::DiskLoss(node)
+            if random.random_ratio(1, 3) { Fault::Removal(node) } else { Fault::DiskLoss(node) }
         }
         28..42 => {
             let (one, other) = sides(random, nodes);
@@ -113,8 +119,14 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
             Fault::ClockJump(node, jumps[random.random_range(0..jumps.len())])
         }
         80..84 => {
-            let drift = random.random_range(0..100_000);
-            Fault::ClockDrift(node, TRUE_RATE_PPM - 50_000 + drift)
+            // The bound itself, which is what leases are made for, or anything within it.
+            let bound = limits::DRIFT_PPM_MAX;
+            let drift = match random.random_range(0..4u8) {
+                0 => 0,
+                1 => 2 * bound,
+                _ => random.random_range(0..=2 * bound),
+            };
+            Fault::ClockDrift(node, TRUE_RATE_PPM - bound + drift)
         }
         84..90 => {
             let tempers = [Temper::Slow, Temper::Refusing, Temper::CrashLooping];
@@ -136,16 +148,45 @@ fn sides(random: &mut ChaCha8Rng, nodes: usize) -> (Vec<usize>, Vec<usize>) {
 }
 
 impl Fault {
-    /// It begins. What is returned goes to [`Fault::end`].
-    pub fn begin(&self, world: &mut World, lasting: Duration) -> Option<NodeId> {
+    /// Every node that it names.
+    pub fn nodes(&self) -> Vec<usize> {
+        match self {
+            Fault::AgentCrash(node)
+            | Fault::PowerCut(node)
+            | Fault::DiskLoss(node)
+            | Fault::Removal(node)
+            | Fault::Freeze(node)
+            | Fault::SlowDisk(node)
+            | Fault::FullDisk(node)
+            | Fault::Stall(node)
+            | Fault::ClockJump(node, _)
+            | Fault::ClockDrift(node, _)
+            | Fault::Units(node, _)
+            | Fault::LostCommands(node, _)
+            | Fault::UnitKill(node)
+            | Fault::Renumbering(node) => vec![*node],
+            Fault::Split(one, other) | Fault::OneWaySplit(one, other) => {
+                one.iter().chain(other).copied().collect()
+            }
+            Fault::BadNetwork(_) => Vec::new(),
+        }
+    }
+
+    /// It begins.
+    pub fn begin(&self, world: &mut World, lasting: Duration) {
         match self {
             Fault::AgentCrash(node) => world.crash_agent(*node),
             Fault::PowerCut(node) => world.power_off(*node),
-            Fault::DiskLoss(node) => {
-                let lost = world.nodes[*node].identity;
-                world.wipe(*node);
-                return Some(lost);
+            Fault::DiskLoss(node) => world.wipe(*node),
+            Fault::Removal(node) => {
+                let identity = world.nodes[*node].identity;
+                let others = world.running().into_iter().filter(|other| other != node);
+                let awake = others.filter(|other| world.nodes[*other].is_awake(world.time));
+                if let Some(member) = awake.max() {
+                    world.request(member, journal::remove(identity));
+                }
             }
+            Fault::Freeze(node) => world.freeze(*node, world.time + lasting),
             Fault::Split(one, other) => {
                 world.split(one, other);
                 world.split(other, one);
@@ -177,13 +218,16 @@ impl Fault {
                 }
             }
         }
-        None
     }
 
     /// It ends. Clocks stay where they are.
     pub fn end(&self, world: &mut World) {
         match self {
             Fault::AgentCrash(node) | Fault::PowerCut(node) | Fault::DiskLoss(node) => {
+                world.restart(*node);
+            }
+            Fault::Removal(node) => {
+                world.wipe(*node);
                 world.restart(*node);
             }
             Fault::Split(one, other) => {
@@ -196,6 +240,7 @@ impl Fault {
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
             Fault::Stall(_)
+            | Fault::Freeze(_)
             | Fault::ClockJump(..)
             | Fault::ClockDrift(..)
             | Fault::Renumbering(_)

@@ -7,14 +7,17 @@
 pub mod book;
 pub mod clock;
 pub mod disk;
+pub mod dump;
 pub mod faults;
 pub mod invariants;
+pub mod journal;
 pub mod machines;
 pub mod measure;
 pub mod network;
 pub mod node;
 pub mod run;
 pub mod scenario;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 pub mod units;

@@ -1,15 +1,17 @@
-//! `weft-sim`: one seed, a swarm of seeds, a scenario, or a measurement.
+//! `weft-sim`: one seed, a swarm of seeds, a journal, a scenario, or a measurement.
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use fabric::node::Canary;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use weft_sim::run::Plan;
-use weft_sim::swarm::{Failure, run_one, swarm};
+use weft_sim::journal::{self, Journal};
+use weft_sim::run::{Plan, Run};
+use weft_sim::shrink::shrink;
+use weft_sim::swarm::{Failure, Why, go, run_one, swarm};
 use weft_sim::trace::Detail;
-use weft_sim::{measure, scenario};
+use weft_sim::{dump, measure, scenario};
 
 /// Runs weft's core in virtual time under faults.
 #[derive(Parser)]
@@ -33,6 +35,31 @@ enum Command {
         threads: Option<usize>,
         #[command(flatten)]
         one: One,
+    },
+    /// Does to a world again what a journal says, step by step: each line begins with the number of its event.
+    Replay {
+        /// As a failed seed wrote it, or as you changed it.
+        file: PathBuf,
+        /// Stop after this event.
+        #[arg(long)]
+        until: Option<u64>,
+        /// Say in the end all there is to say of these nodes: n03.
+        #[arg(long)]
+        dump: Vec<String>,
+        /// Print every input and output, not only decisions and faults.
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Takes out of a journal what its invariant breaks without.
+    Shrink {
+        /// As a failed seed wrote it.
+        file: PathBuf,
+        /// Where to write what is left; without it, beside the file.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Runs at most.
+        #[arg(long, default_value_t = 300)]
+        tries: u32,
     },
     /// Runs scenario files, and compares their traces with what the files say.
     Scenario {
@@ -74,15 +101,19 @@ struct One {
     /// Print decisions and faults.
     #[arg(long)]
     story: bool,
-    /// Plant a bug.
-    #[arg(long)]
-    canary: Option<Bug>,
+    /// Plant a bug: one of the names that `--help` of a swarm says.
+    #[arg(long, value_parser = bug)]
+    canary: Option<Canary>,
+    /// Where failed seeds write their journals.
+    #[arg(long, default_value = "target/swarm")]
+    journals: PathBuf,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Bug {
-    /// Admission forgets the claim it gave last.
-    ForgetsAClaim,
+fn bug(name: &str) -> Result<Canary, String> {
+    journal::canary_named(name).ok_or_else(|| {
+        let names: Vec<&str> = journal::CANARIES.iter().map(|(name, _)| *name).collect();
+        format!("bugs that can be planted: {}", names.join(", "))
+    })
 }
 
 impl One {
@@ -95,19 +126,21 @@ impl One {
             seed: self.seed,
             nodes: self.nodes,
             turmoil: Duration::from_secs(self.minutes() * 60),
-            canary: self.canary.map(|Bug::ForgetsAClaim| Canary::ForgetsAClaim),
+            canary: self.canary,
             detail: match (self.trace, self.story) {
                 (true, _) => Detail::Everything,
                 (false, true) => Detail::Story,
                 (false, false) => Detail::Nothing,
             },
             print: true,
+            numbered: false,
         }
     }
 
     /// The command that repeats a run.
     fn replay(&self, seed: u64) -> String {
-        let canary = if self.canary.is_some() { " --canary forgets-a-claim" } else { "" };
+        let canary = self.canary.map(|it| format!(" --canary {}", journal::canary_name(it)));
+        let canary = canary.unwrap_or_default();
         let (nodes, minutes) = (self.nodes, self.minutes());
         format!(
             "cargo run -p weft-sim -- --seed {seed} --nodes {nodes} --minutes {minutes}{canary} --story"
@@ -121,6 +154,8 @@ fn main() -> ExitCode {
         None => one_seed(&arguments.one),
         Some(Command::Swarm { seeds, threads, one }) => many_seeds(seeds, threads, &one),
         Some(Command::Scenario { files }) => scenarios(&files),
+        Some(Command::Replay { file, until, dump, trace }) => replay(&file, until, &dump, trace),
+        Some(Command::Shrink { file, out, tries }) => shrink_file(&file, out, tries),
         Some(Command::Measure { nodes, kills, seed }) => {
             measure::measure(seed, nodes, kills).map(|report| println!("{report}"))
         }
@@ -158,7 +193,66 @@ fn one_seed(one: &One) -> anyhow::Result<()> {
 }
 
 fn tell_failure(one: &One, failure: &Failure) {
-    println!("seed {}: {}\n    {}", failure.seed, failure.why, one.replay(failure.seed));
+    let file = one.journals.join(format!("{}.journal", failure.seed));
+    let text = format!("# {}\n{}", failure.why.to_string().replace('\n', " "), failure.journal);
+    let written = std::fs::create_dir_all(&one.journals).and_then(|()| std::fs::write(&file, text));
+    let journal = match written {
+        Ok(()) => format!("cargo run -p weft-sim -- shrink {}", file.display()),
+        Err(error) => format!("its journal could not be written to {}: {error}", file.display()),
+    };
+    let (seed, why, again) = (failure.seed, &failure.why, one.replay(failure.seed));
+    println!("seed {seed}: {why}\n    {again}\n    {journal}");
+}
+
+fn read_journal(file: &Path) -> anyhow::Result<Journal> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Journal::parse(&text).with_context(|| file.display().to_string())
+}
+
+fn replay(file: &Path, until: Option<u64>, dump: &[String], trace: bool) -> anyhow::Result<()> {
+    let journal = read_journal(file)?;
+    let detail = if trace { Detail::Everything } else { Detail::Story };
+    let mut run = Run::replay(&journal, detail, true);
+    let mut nodes = Vec::new();
+    for name in dump {
+        let known =
+            || format!("there is no node {name}: they are n00 to n{:02}", journal.nodes - 1);
+        nodes.push(run.world.named(name).with_context(known)?);
+    }
+    run.world.stop_after = until;
+    let result = go(&mut run);
+    println!("after event {}, at {:.3} s", run.world.happened, run.world.time.as_secs_f64());
+    for node in nodes {
+        print!("{}", dump::dump(&run.world, node));
+    }
+    match result {
+        Ok(_) => {
+            println!("held");
+            Ok(())
+        }
+        Err(Why::Broken(violation)) if violation.is_stop() => Ok(()),
+        Err(why) => bail!("{why}"),
+    }
+}
+
+fn shrink_file(file: &Path, out: Option<PathBuf>, tries: u32) -> anyhow::Result<()> {
+    let journal = read_journal(file)?;
+    let before = journal.acts.len();
+    let shrunk = shrink(&journal, tries, |progress| {
+        println!("try {}: {} of {before} acts are left", progress.tries, progress.acts);
+    });
+    let Some(shrunk) = shrunk else { bail!("{}: nothing breaks", file.display()) };
+    let out = out.unwrap_or_else(|| file.with_extension("small.journal"));
+    let text = format!("# {}\n{}", shrunk.why.to_string().replace('\n', " "), shrunk.journal);
+    std::fs::write(&out, text).with_context(|| out.display().to_string())?;
+    println!(
+        "{}\n{} of {before} acts are left: {}",
+        shrunk.why,
+        shrunk.journal.acts.len(),
+        out.display()
+    );
+    println!("    cargo run -p weft-sim -- replay {}", out.display());
+    Ok(())
 }
 
 fn many_seeds(seeds: u64, threads: Option<usize>, one: &One) -> anyhow::Result<()> {

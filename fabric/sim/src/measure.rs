@@ -138,6 +138,7 @@ fn busy_world(random: &mut ChaCha8Rng, nodes: usize) -> Result<World, Violation>
         rediscovery: None,
         detail: Detail::Nothing,
         print: false,
+        numbered: false,
     };
     let fleet = (0..nodes).map(|node| (format!("n{node:02}"), machines::plain())).collect();
     let mut world = World::new(settings, fleet);

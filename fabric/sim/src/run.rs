@@ -2,7 +2,7 @@
 //! peace, and has to come to rest. Then a node is killed, comes back, and another one is drained.
 
 use fabric::api::JobState;
-use fabric::id::JobName;
+use fabric::id::{JobName, NodeId};
 use fabric::io::Request;
 use fabric::node::Canary;
 use rand::seq::IndexedRandom;
@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::book::Violation;
-use crate::faults::{self, Fault};
+use crate::faults::{self, Fault, Scheduled};
 use crate::invariants::rest::{self, unrest};
+use crate::journal::{Act, Entry, Journal, Wish};
 use crate::machines;
 use crate::network::Quality;
 use crate::trace::Detail;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub detail: Detail,
     /// Print it as it comes.
     pub print: bool,
+    /// With the number of its event in front.
+    pub numbered: bool,
 }
 
 /// How a run went that broke no invariant.
@@ -71,20 +74,195 @@ pub struct Outcome {
 
 /// Runs a plan to its end, or to the first broken invariant.
 pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
-    let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
-    let mut world = World::new(settings(plan, &mut random), fleet(plan.nodes, &mut random));
-    let mut workload = Workload::new(ChaCha8Rng::from_rng(&mut random));
+    Run::new(plan).go()
+}
 
-    world.found_and_join();
-    rest_within(&mut world, FORMED_WITHIN)?;
-    live_through(&mut world, &mut workload, &mut random, plan.turmoil)?;
-    let settled = settle(&mut world, &mut workload)?;
-    be_quiet(&mut world)?;
-    let replaced = kill_one(&mut world, &mut random)?;
-    drain_one(&mut world, &mut random)?;
+/// A run under way.
+pub struct Run {
+    /// The world, to look at when it is over.
+    pub world: World,
+    /// What was done to it so far.
+    pub journal: Journal,
+    /// World time at which the turmoil began, and ended.
+    began: Option<Duration>,
+    ended: bool,
+    /// Give up at this world time: what should have broken by then did not.
+    pub give_up_at: Option<Duration>,
+    /// Invents what users want; `None`: everything is in the journal already.
+    workload: Option<Workload>,
+    faults: ChaCha8Rng,
+    aftermath: ChaCha8Rng,
+}
 
-    let units = world.nodes.iter().map(|machine| machine.units.there().count()).sum();
-    Ok(Outcome { digest: world.trace.digest(), time: world.time, settled, replaced, units })
+/// What happens next in the turmoil.
+enum Turn {
+    Begin(Fault, Duration),
+    End(Fault),
+    Asks(usize, Wish),
+    Wish,
+}
+
+impl Run {
+    /// A run of which everything is drawn from the plan's seed.
+    pub fn new(plan: &Plan) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
+        let settings = settings(plan, &mut random);
+        let world = World::new(settings, fleet(plan.nodes, &mut random));
+        let workload = Workload::new(ChaCha8Rng::from_rng(&mut random));
+        let journal = Journal {
+            seed: plan.seed,
+            nodes: plan.nodes,
+            turmoil: plan.turmoil,
+            canary: plan.canary,
+            breaks: None,
+            acts: Vec::new(),
+        };
+        Self {
+            world,
+            journal,
+            began: None,
+            ended: false,
+            give_up_at: None,
+            workload: Some(workload),
+            faults: ChaCha8Rng::from_rng(&mut random),
+            aftermath: ChaCha8Rng::from_rng(&mut random),
+        }
+    }
+
+    /// The run that a journal tells, with the words that are wanted.
+    pub fn replay(journal: &Journal, detail: Detail, print: bool) -> Self {
+        let plan = Plan {
+            seed: journal.seed,
+            nodes: journal.nodes,
+            turmoil: journal.turmoil,
+            canary: journal.canary,
+            detail,
+            print,
+            numbered: true,
+        };
+        Self { journal: journal.clone(), workload: None, ..Self::new(&plan) }
+    }
+
+    /// To its end, or to the first broken invariant.
+    pub fn go(&mut self) -> Result<Outcome, Violation> {
+        self.world.found_and_join();
+        rest_within(&mut self.world, FORMED_WITHIN)?;
+        let draining = self.live_through()?;
+        let world = &mut self.world;
+        let settled = settle(world, draining)?;
+        be_quiet(world)?;
+        let replaced = kill_one(world, &mut self.aftermath)?;
+        drain_one(world, &mut self.aftermath)?;
+
+        let units = world.nodes.iter().map(|machine| machine.units.there().count()).sum();
+        Ok(Outcome { digest: world.trace.digest(), time: world.time, settled, replaced, units })
+    }
+
+    /// Faults and wishes, each at its time. Returns who is draining at the end.
+    fn live_through(&mut self) -> Result<BTreeSet<NodeId>, Violation> {
+        let start = self.world.time;
+        self.began = Some(start);
+        let turmoil = self.journal.turmoil;
+        let mut turns = self.turns();
+        let mut draining = BTreeSet::new();
+        while let Some(((at, _), turn)) = turns.pop_first() {
+            self.world.run_until(start + at)?;
+            if self.give_up_at.is_some_and(|last| start + at > last) {
+                return Err(Violation::stop(self.world.time));
+            }
+            match turn {
+                Turn::Begin(fault, lasting) => fault.begin(&mut self.world, lasting),
+                Turn::End(fault) => {
+                    fault.end(&mut self.world);
+                    if let (Fault::DiskLoss(node), Some(_)) = (&fault, &self.workload)
+                        && let Some(member) = self.tidier(*node)
+                    {
+                        turns.insert((at, usize::MAX - 1), Turn::Asks(member, Wish::Forget(*node)));
+                    }
+                }
+                Turn::Wish => {
+                    let Some(workload) = &mut self.workload else { continue };
+                    if let Some((node, wish)) = workload.wish(&self.world) {
+                        turns.insert((at, usize::MAX - 1), Turn::Asks(node, wish));
+                    }
+                }
+                Turn::Asks(node, wish) => {
+                    for request in wish.requests(&self.world) {
+                        if let Request::Drain { node, on } = &request {
+                            if *on {
+                                draining.insert(*node)
+                            } else {
+                                draining.remove(node)
+                            };
+                        }
+                        self.world.request(node, request);
+                    }
+                    if self.workload.is_some() {
+                        self.journal.acts.push(Entry { at, act: Act::Wish { node, wish } });
+                    }
+                }
+            }
+        }
+        self.world.run_until(start + turmoil)?;
+        if self.give_up_at.is_some_and(|last| self.world.time > last) {
+            return Err(Violation::stop(self.world.time));
+        }
+        self.ended = true;
+        Ok(draining)
+    }
+
+    /// When the turmoil began, in world time, if it did.
+    pub fn turmoil_began(&self) -> Option<Duration> {
+        self.began
+    }
+
+    /// Whether it is over.
+    pub fn turmoil_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What the turmoil is made of, by time; what comes at one time, in this order.
+    fn turns(&mut self) -> BTreeMap<(Duration, usize), Turn> {
+        if let Some(workload) = &mut self.workload {
+            let turmoil = self.journal.turmoil;
+            let schedule = faults::schedule(&mut self.faults, self.world.nodes.len(), turmoil);
+            let act = |it: Scheduled| Entry { at: it.at, act: Act::Fault(it.fault, it.lasting) };
+            self.journal.acts = schedule.into_iter().map(act).collect();
+            let mut turns = turns_of(&self.journal.acts);
+            let mut at = Duration::from_secs(1);
+            while at < turmoil {
+                turns.insert((at, usize::MAX), Turn::Wish);
+                at += workload.pause();
+            }
+            return turns;
+        }
+        turns_of(&self.journal.acts)
+    }
+
+    /// Somebody may tidy up: remove the identity that a machine lost with its disk.
+    fn tidier(&mut self, node: usize) -> Option<usize> {
+        let running = self.world.running().into_iter().filter(|other| *other != node);
+        let running: Vec<usize> = running.collect();
+        let member = *running.choose(&mut self.faults)?;
+        self.faults.random_bool(0.5).then_some(member)
+    }
+}
+
+fn turns_of(acts: &[Entry]) -> BTreeMap<(Duration, usize), Turn> {
+    let mut turns = BTreeMap::new();
+    for (index, entry) in acts.iter().enumerate() {
+        match &entry.act {
+            Act::Fault(fault, lasting) => {
+                turns.insert((entry.at, 2 * index), Turn::Begin(fault.clone(), *lasting));
+                let end = (entry.at + *lasting, 2 * index + 1);
+                turns.insert(end, Turn::End(fault.clone()));
+            }
+            Act::Wish { node, wish } => {
+                turns.insert((entry.at, 2 * index), Turn::Asks(*node, wish.clone()));
+            }
+        }
+    }
+    turns
 }
 
 fn settings(plan: &Plan, random: &mut ChaCha8Rng) -> Settings {
@@ -101,6 +279,7 @@ fn settings(plan: &Plan, random: &mut ChaCha8Rng) -> Settings {
         rediscovery: random.random_bool(0.5).then_some(Duration::from_secs(60)),
         detail: plan.detail,
         print: plan.print,
+        numbered: plan.numbered,
     }
 }
 
@@ -109,69 +288,16 @@ fn fleet(nodes: usize, random: &mut ChaCha8Rng) -> Vec<(String, machines::Hardwa
     (0..nodes).map(|node| (format!("n{node:02}"), machines::random(random))).collect()
 }
 
-/// Faults and wishes, each at its time.
-fn live_through(
-    world: &mut World,
-    workload: &mut Workload,
-    random: &mut ChaCha8Rng,
-    turmoil: Duration,
-) -> Result<(), Violation> {
-    enum Turn {
-        Begin(usize),
-        End(usize),
-        Wish,
-    }
-    let start = world.time;
-    let schedule = faults::schedule(random, world.nodes.len(), turmoil);
-    let mut turns: BTreeMap<(Duration, usize), Turn> = BTreeMap::new();
-    for (index, scheduled) in schedule.iter().enumerate() {
-        turns.insert((start + scheduled.at, 3 * index), Turn::Begin(index));
-        turns.insert((start + scheduled.at + scheduled.lasting, 3 * index + 1), Turn::End(index));
-    }
-    let mut at = start + Duration::from_secs(1);
-    while at < start + turmoil {
-        turns.insert((at, usize::MAX), Turn::Wish);
-        at += workload.pause();
-    }
-    for ((at, _), turn) in turns {
-        world.run_until(at)?;
-        match turn {
-            Turn::Begin(index) => {
-                let scheduled = &schedule[index];
-                scheduled.fault.begin(world, scheduled.lasting);
-            }
-            Turn::End(index) => {
-                schedule[index].fault.end(world);
-                if let Fault::DiskLoss(node) = schedule[index].fault {
-                    maybe_remove_former_selves(world, node, random);
-                }
-            }
-            Turn::Wish => workload.wish(world),
-        }
-    }
-    world.run_until(start + turmoil)
-}
-
-/// Somebody tidies up: the identity that a machine lost with its disk is removed from the roster.
-fn maybe_remove_former_selves(world: &mut World, node: usize, random: &mut ChaCha8Rng) {
-    let running: Vec<usize> = world.running().into_iter().filter(|other| *other != node).collect();
-    let Some(&member) = running.choose(random) else { return };
-    if random.random() {
-        let lost = world.book.former.get(&node).cloned().unwrap_or_default();
-        for identity in lost {
-            let mut new_key = [0; 32];
-            rand::Rng::fill_bytes(random, &mut new_key);
-            world.request(member, Request::Remove { node: identity, new_key, force: false });
-        }
-    }
-}
-
 /// The last fault is over. Returns how long it took until all was as wanted.
-fn settle(world: &mut World, workload: &mut Workload) -> Result<Duration, Violation> {
+fn settle(world: &mut World, draining: BTreeSet<NodeId>) -> Result<Duration, Violation> {
     let start = world.time;
     world.tell(|_| "all faults are over".into());
     faults::heal(world);
-    workload.undrain_all(world);
+    for node in draining {
+        if let Some(index) = world.index_of(&node) {
+            world.request(index, Request::Drain { node, on: false });
+        }
+    }
     world.run_for(Duration::from_secs(20))?;
     let strangers: Vec<usize> = world.strangers();
     for node in strangers {

@@ -250,6 +250,7 @@ impl Stage {
             rediscovery: None,
             detail: Detail::Story,
             print: false,
+            numbered: false,
         };
         let mut world = World::new(settings, machines.collect());
         for machine in &mut world.nodes {

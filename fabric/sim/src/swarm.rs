@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::book::Violation;
-use crate::run::{Outcome, Plan, run};
+use crate::journal::Journal;
+use crate::run::{Outcome, Plan, Run};
 
 /// A seed that broke an invariant, or the core's own assertions.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Failure {
     pub seed: u64,
     /// What went wrong.
     pub why: Why,
+    /// What was done to the world until then.
+    pub journal: Journal,
 }
 
 /// How a run failed.
@@ -24,6 +27,16 @@ pub enum Why {
     Broken(Violation),
     /// A panic, in words.
     Panicked(String),
+}
+
+impl Why {
+    /// The invariant, or that it panicked: what a shrunk journal must still do.
+    pub fn name(&self) -> String {
+        match self {
+            Why::Broken(violation) => violation.invariant.into(),
+            Why::Panicked(_) => "a_core_never_panics".into(),
+        }
+    }
 }
 
 impl std::fmt::Display for Why {
@@ -61,15 +74,22 @@ impl Summary {
 
 /// Runs `plan` once with one seed. A panic of the core is a failure like any other.
 pub fn run_one(plan: &Plan) -> Result<Outcome, Failure> {
-    let seed = plan.seed;
-    match catch_unwind(AssertUnwindSafe(|| run(plan))) {
+    let mut run = Run::new(plan);
+    go(&mut run).map_err(|why| {
+        let journal = Journal { breaks: Some(why.name()), ..run.journal };
+        Failure { seed: plan.seed, why, journal }
+    })
+}
+
+/// Lets a run go on to its end. Afterwards its world is as it was when it failed.
+pub fn go(run: &mut Run) -> Result<Outcome, Why> {
+    match catch_unwind(AssertUnwindSafe(|| run.go())) {
         Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(violation)) => Err(Failure { seed, why: Why::Broken(violation) }),
+        Ok(Err(violation)) => Err(Why::Broken(violation)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()));
-            let message = text.unwrap_or_else(|| "without a word".into());
-            Err(Failure { seed, why: Why::Panicked(message) })
+            Err(Why::Panicked(text.unwrap_or_else(|| "without a word".into())))
         }
     }
 }

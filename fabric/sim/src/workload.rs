@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::journal::Wish;
 use crate::units::BEHAVES;
 use crate::world::World;
 
@@ -100,23 +101,13 @@ impl Workload {
         Duration::from_millis(self.random.random_range(500..12_000))
     }
 
-    /// One wish, told to a random node that runs.
-    pub fn wish(&mut self, world: &mut World) {
+    /// One wish, and which of the nodes that run is told.
+    pub fn wish(&mut self, world: &World) -> Option<(usize, Wish)> {
         let awake: Vec<usize> =
             (0..world.nodes.len()).filter(|node| world.nodes[*node].is_awake(world.time)).collect();
-        let Some(&node) = awake.choose(&mut self.random) else { return };
-        if let Some(request) = self.request(world) {
-            world.request(node, request);
-        }
-    }
-
-    /// Every drain ends.
-    pub fn undrain_all(&mut self, world: &mut World) {
-        for node in std::mem::take(&mut self.draining) {
-            if let Some(index) = world.index_of(&node) {
-                world.request(index, Request::Drain { node, on: false });
-            }
-        }
+        let node = *awake.choose(&mut self.random)?;
+        let request = self.request(world)?;
+        Some((node, Wish::of(world, &request)?))
     }
 
     fn request(&mut self, world: &World) -> Option<Request> {

@@ -47,6 +47,8 @@ pub struct Settings {
     pub detail: Detail,
     /// Print it as it comes.
     pub print: bool,
+    /// Each line of the story begins with the number of its event.
+    pub numbered: bool,
 }
 
 /// Something that is going to happen.
@@ -132,6 +134,10 @@ pub struct World {
     pub asked: BTreeMap<u64, Asked>,
     /// Answers to users, by request.
     pub answers: BTreeMap<u64, (Duration, Answer)>,
+    /// Events that happened.
+    pub happened: u64,
+    /// Stop after that many.
+    pub stop_after: Option<u64>,
     queue: BTreeMap<(Duration, u64), Event>,
     events: u64,
     random: ChaCha8Rng,
@@ -166,6 +172,8 @@ impl World {
             trace,
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
+            happened: 0,
+            stop_after: None,
             queue: BTreeMap::new(),
             events: 0,
             random,
@@ -212,9 +220,13 @@ impl World {
                 self.time = due;
                 self.wakes_at_once = 0;
             }
+            self.happened += 1;
             self.happen(event);
             if let Some(violation) = self.book.violation.take() {
                 return Err(violation);
+            }
+            if self.stop_after.is_some_and(|last| self.happened >= last) {
+                return Err(Violation::stop(self.time));
             }
         }
         self.time = self.time.max(time);
@@ -391,7 +403,11 @@ impl World {
     pub fn tell(&mut self, words: impl FnOnce(&World) -> String) {
         if self.settings.detail >= Detail::Story {
             let words = words(self);
-            self.trace.tell(Detail::Story, self.time, || words);
+            let number = self.happened;
+            self.trace.tell(Detail::Story, self.time, || match self.settings.numbered {
+                true => format!("{number:>7} {words}"),
+                false => words,
+            });
         }
     }
 

@@ -8,6 +8,7 @@ fn plan(seed: u64) -> Plan {
         canary: None,
         detail: Detail::Nothing,
         print: false,
+        numbered: false,
     }
 }
 

@@ -12,6 +12,7 @@ fn plan(seed: u64, canary: Option<Canary>) -> Plan {
         canary,
         detail: Detail::Nothing,
         print: false,
+        numbered: false,
     }
 }
 
