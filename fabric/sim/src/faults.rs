@@ -14,6 +14,8 @@ use crate::units::Temper;
 use crate::world::World;
 
 const DAY_MS: i64 = 86_400_000;
+/// Longer than any lease of the workload's jobs lasts with what its voters add.
+const LONG_ENOUGH: (Duration, Duration) = (Duration::from_secs(26), Duration::from_secs(40));
 
 /// Something that goes wrong for a while. Nodes are indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,48 @@ pub fn schedule(random: &mut ChaCha8Rng, nodes: usize, span: Duration) -> Vec<Sc
         }
         let fault = draw(random, nodes, &mut losses);
         schedule.push(Scheduled { at, lasting, fault });
+    }
+}
+
+/// Draws a schedule that is hard on leases: every clock is off by the bound, one way or the other, and again and
+/// again holders are cut off, lose their agents or stand still while voters restart.
+pub fn aimed_at_leases(random: &mut ChaCha8Rng, nodes: usize, span: Duration) -> Vec<Scheduled> {
+    let bound = limits::DRIFT_PPM_MAX;
+    let drift = |random: &mut ChaCha8Rng, node: usize| {
+        let rate = if random.random() { TRUE_RATE_PPM + bound } else { TRUE_RATE_PPM - bound };
+        Fault::ClockDrift(node, rate)
+    };
+    let moment = Duration::from_millis(1);
+    let mut schedule: Vec<Scheduled> = (0..nodes)
+        .map(|node| drift(random, node))
+        .map(|fault| Scheduled { at: moment, lasting: moment, fault })
+        .collect();
+    let mut at = Duration::from_secs(30);
+    loop {
+        at += Duration::from_millis(random.random_range(20_000..50_000));
+        if at + LONG_ENOUGH.1 >= span {
+            return schedule;
+        }
+        let mut order: Vec<usize> = (0..nodes).collect();
+        order.shuffle(random);
+        let (some, others) = order.split_at(nodes.div_ceil(4));
+        let long = |random: &mut ChaCha8Rng| random.random_range(LONG_ENOUGH.0..LONG_ENOUGH.1);
+        let mut add = |lasting, fault| schedule.push(Scheduled { at, lasting, fault });
+        match random.random_range(0..4u8) {
+            // A new version of the agent everywhere, and some do not come back at once.
+            0 => {
+                for node in some {
+                    add(long(random), Fault::AgentCrash(*node));
+                }
+                for node in others {
+                    let short = Duration::from_millis(random.random_range(100..2_000));
+                    add(short, Fault::AgentCrash(*node));
+                }
+            }
+            1 => some.iter().for_each(|node| add(long(random), Fault::AgentCrash(*node))),
+            2 => some.iter().for_each(|node| add(long(random), Fault::Freeze(*node))),
+            _ => add(long(random), Fault::Split(some.to_vec(), others.to_vec())),
+        }
     }
 }
 

@@ -341,7 +341,8 @@ pub fn invariant_no_command_repeats_without_progress(
     }
 }
 
-/// A node without peers stops only what its own table tells it to stop.
+/// A node without peers stops only what its own table tells it to stop, and at-most-one work whose lease
+/// nobody renews.
 pub fn invariant_no_running_allocation_is_stopped_by_mere_loss_of_peers(
     world: &World,
     node: usize,
@@ -357,7 +358,8 @@ pub fn invariant_no_running_allocation_is_stopped_by_mere_loss_of_peers(
     };
     let sound = Behaviour::of(&unit.launch.task).is_sound() && machine.units.temper == Temper::Well;
     let asked = world.book.was_asked_to_end(node, alloc);
-    if !alone || user || !sound || asked || unit.state != UnitState::Running {
+    let leased = world.book.is_at_most_one(&alloc.slot.job);
+    if !alone || user || !sound || asked || leased || unit.state != UnitState::Running {
         return Ok(());
     }
     match reason_to_stop(world, node, alloc) {

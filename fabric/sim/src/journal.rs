@@ -89,7 +89,11 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 1] = [("forgets-a-claim", Canary::ForgetsAClaim)];
+pub const CANARIES: [(&str, Canary); 3] = [
+    ("forgets-a-claim", Canary::ForgetsAClaim),
+    ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
+    ("voter-forgets", Canary::VoterForgets),
+];
 
 /// A planted bug's name.
 pub fn canary_name(canary: Canary) -> &'static str {

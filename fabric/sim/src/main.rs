@@ -104,6 +104,9 @@ struct One {
     /// Plant a bug: one of the names that `--help` of a swarm says.
     #[arg(long, value_parser = bug)]
     canary: Option<Canary>,
+    /// Faults and jobs that are hard on leases, rather than a bit of everything.
+    #[arg(long)]
+    aim_at_leases: bool,
     /// Where failed seeds write their journals.
     #[arg(long, default_value = "target/swarm")]
     journals: PathBuf,
@@ -127,6 +130,7 @@ impl One {
             nodes: self.nodes,
             turmoil: Duration::from_secs(self.minutes() * 60),
             canary: self.canary,
+            aimed_at_leases: self.aim_at_leases,
             detail: match (self.trace, self.story) {
                 (true, _) => Detail::Everything,
                 (false, true) => Detail::Story,
@@ -141,9 +145,10 @@ impl One {
     fn replay(&self, seed: u64) -> String {
         let canary = self.canary.map(|it| format!(" --canary {}", journal::canary_name(it)));
         let canary = canary.unwrap_or_default();
+        let aim = if self.aim_at_leases { " --aim-at-leases" } else { "" };
         let (nodes, minutes) = (self.nodes, self.minutes());
         format!(
-            "cargo run -p weft-sim -- --seed {seed} --nodes {nodes} --minutes {minutes}{canary} --story"
+            "cargo run -p weft-sim -- --seed {seed} --nodes {nodes} --minutes {minutes}{canary}{aim} --story"
         )
     }
 }

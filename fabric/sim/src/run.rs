@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::book::Violation;
 use crate::faults::{self, Fault, Scheduled};
+use crate::invariants::leases;
 use crate::invariants::rest::{self, unrest};
 use crate::journal::{Act, Entry, Journal, Wish};
 use crate::machines;
@@ -31,7 +32,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(420);
 const RESTING: u32 = 3;
 /// How long nothing may be commanded once all is as wanted.
 const QUIET: Duration = Duration::from_secs(30);
-/// After the death of a node its slots have to run elsewhere within this.
+/// After the death of a node its slots have to run elsewhere within this, at-most-one work when its lease is over.
 const REPLACED_WITHIN: Duration = Duration::from_secs(30);
 /// After its return nothing may run twice after this.
 const RETURNED_WITHIN: Duration = Duration::from_secs(60);
@@ -49,6 +50,8 @@ pub struct Plan {
     pub turmoil: Duration,
     /// A planted bug.
     pub canary: Option<Canary>,
+    /// Faults and jobs that are hard on leases, rather than a bit of everything.
+    pub aimed_at_leases: bool,
     /// What is told in words.
     pub detail: Detail,
     /// Print it as it comes.
@@ -88,6 +91,7 @@ pub struct Run {
     ended: bool,
     /// Give up at this world time: what should have broken by then did not.
     pub give_up_at: Option<Duration>,
+    aimed: bool,
     /// Invents what users want; `None`: everything is in the journal already.
     workload: Option<Workload>,
     faults: ChaCha8Rng,
@@ -108,7 +112,8 @@ impl Run {
         let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
         let settings = settings(plan, &mut random);
         let world = World::new(settings, fleet(plan.nodes, &mut random));
-        let workload = Workload::new(ChaCha8Rng::from_rng(&mut random));
+        let aimed = plan.aimed_at_leases;
+        let workload = Workload::new(ChaCha8Rng::from_rng(&mut random), aimed);
         let journal = Journal {
             seed: plan.seed,
             nodes: plan.nodes,
@@ -123,6 +128,7 @@ impl Run {
             began: None,
             ended: false,
             give_up_at: None,
+            aimed,
             workload: Some(workload),
             faults: ChaCha8Rng::from_rng(&mut random),
             aftermath: ChaCha8Rng::from_rng(&mut random),
@@ -136,6 +142,7 @@ impl Run {
             nodes: journal.nodes,
             turmoil: journal.turmoil,
             canary: journal.canary,
+            aimed_at_leases: false,
             detail,
             print,
             numbered: true,
@@ -225,7 +232,8 @@ impl Run {
     fn turns(&mut self) -> BTreeMap<(Duration, usize), Turn> {
         if let Some(workload) = &mut self.workload {
             let turmoil = self.journal.turmoil;
-            let schedule = faults::schedule(&mut self.faults, self.world.nodes.len(), turmoil);
+            let draw = if self.aimed { faults::aimed_at_leases } else { faults::schedule };
+            let schedule = draw(&mut self.faults, self.world.nodes.len(), turmoil);
             let act = |it: Scheduled| Entry { at: it.at, act: Act::Fault(it.fault, it.lasting) };
             self.journal.acts = schedule.into_iter().map(act).collect();
             let mut turns = turns_of(&self.journal.acts);
@@ -408,7 +416,7 @@ fn kill_one(world: &mut World, random: &mut ChaCha8Rng) -> Result<Option<Duratio
         detail: format!("{} ({})", violation.detail, violation.invariant),
         ..violation
     };
-    rest_within(world, REPLACED_WITHIN).map_err(rename)?;
+    rest_within(world, REPLACED_WITHIN + leases::longest_hold(world)).map_err(rename)?;
     let replaced = world.time - start;
     world.restart(victim);
     rest_within(world, RETURNED_WITHIN)?;

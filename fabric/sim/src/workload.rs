@@ -87,13 +87,15 @@ pub struct Workload {
     names: u32,
     versions: u32,
     draining: BTreeSet<NodeId>,
+    /// Most jobs are at-most-one, and of those most ignore being asked to stop.
+    aimed_at_leases: bool,
 }
 
 impl Workload {
     /// Users without any jobs yet.
-    pub fn new(random: ChaCha8Rng) -> Self {
+    pub fn new(random: ChaCha8Rng, aimed_at_leases: bool) -> Self {
         let (jobs, draining) = (BTreeMap::new(), BTreeSet::new());
-        Self { random, jobs, names: 0, versions: 1, draining }
+        Self { random, jobs, names: 0, versions: 1, draining, aimed_at_leases }
     }
 
     /// How long until the next wish.
@@ -192,9 +194,18 @@ impl Workload {
         // Names come back: a job that was stopped may be submitted again.
         self.names += 1;
         let names = if self.chance(4) { 5 } else { 1000 };
-        let name = JobName::new(&format!("job{}", self.names % names)).expect("a job's name");
-        let mut spec = service(name);
-        if self.chance(6) {
+        // What a job promises goes with its name, so that it never changes.
+        let only = if self.aimed_at_leases { !self.chance(4) } else { self.chance(4) };
+        let prefix = if only { "only" } else { "job" };
+        let name = format!("{prefix}{}", self.names % names);
+        let mut spec = service(JobName::new(&name).expect("a job's name"));
+        if only {
+            spec.guarantee = Guarantee::AtMostOne;
+            spec.count = self.random.random_range(1..=2);
+            spec.task.stop_timeout = Duration::from_secs(self.random.random_range(1..=8));
+            spec.resources.cpu = self.cpu();
+            spec.resources.memory = self.memory();
+        } else if self.chance(6) {
             spec.kind = JobKind::System;
             spec.resources.cpu = CpuRequest::Shared { millis: 50, hard: false };
             spec.resources.memory = 16 * MIB;
@@ -275,6 +286,9 @@ impl Workload {
 
     /// Most things work.
     fn behaves(&mut self, spec: &mut JobSpec) -> String {
+        if self.aimed_at_leases && spec.guarantee == Guarantee::AtMostOne {
+            return if self.chance(4) { "well" } else { "ignores-stop" }.into();
+        }
         match self.random.random_range(0..24u8) {
             0 => format!("exits={}s", self.random.random_range(1..20)),
             1 => "refuses".into(),

@@ -4,7 +4,10 @@
 //! a core that forgot that it needs a lease is found as well.
 
 use fabric::id::{AllocId, SlotId};
+use fabric::job::Guarantee;
+use fabric::table::{Key, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Verdict;
 use crate::node::SimNode;
@@ -33,6 +36,37 @@ pub(crate) fn observe(world: &mut World) {
     if world.book.has_at_most_one() {
         check!(world, invariant_an_at_most_one_slot_never_has_two_live_units(world, None));
     }
+}
+
+/// How long the successor of an at-most-one allocation may have to wait for its lease.
+pub fn longest_hold(world: &World) -> Duration {
+    let specs = world.book.submitted.values().flatten();
+    let specs = specs.filter(|spec| spec.guarantee == Guarantee::AtMostOne);
+    let holds = specs.map(|spec| fabric::lease::hold(spec.task.stop_timeout));
+    holds.max().unwrap_or_default()
+}
+
+/// Whether enough voters are there for any lease: with the disks of a majority, leases are lost until somebody
+/// decrees new voters.
+pub fn voters_can_grant(world: &World) -> bool {
+    let mut sets = world.running().into_iter().filter_map(|node| {
+        match world.nodes[node].disk.entry(&Key::Voters).map(|entry| &entry.value) {
+            Some(Value::Voters(set)) => Some(set),
+            _ => None,
+        }
+    });
+    let Some(first) = sets.next() else { return false };
+    let newest = sets.fold(
+        first,
+        |newest, set| {
+            if set.generation > newest.generation { set } else { newest }
+        },
+    );
+    let is_there = |member: &&fabric::voters::Member| {
+        let machine = world.index_of(&member.node).map(|index| &world.nodes[index]);
+        machine.is_some_and(|machine| machine.agent.is_some())
+    };
+    newest.members.iter().filter(is_there).count() >= newest.majority()
 }
 
 /// Never two of them, on any nodes, whatever those nodes or others believe. `slot`: only this one.

@@ -6,14 +6,14 @@
 
 use fabric::api::{JobView, NodeState};
 use fabric::id::{NodeId, SlotId};
-use fabric::job::{CpuRequest, JobKind, JobSpec, NumaPolicy, Smt};
+use fabric::job::{CpuRequest, Guarantee, JobKind, JobSpec, NumaPolicy, Smt};
 use fabric::limits;
 use fabric::table::{Key, Value};
 use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Verdict, all_cpus, sharing};
+use super::{Verdict, all_cpus, leases, sharing};
 use crate::book::Violation;
 use crate::disk::DiskMode;
 use crate::node::SimNode;
@@ -273,6 +273,7 @@ fn slot_is_filled(
     there: &[(usize, &Unit)],
 ) -> Verdict {
     match there {
+        [] if spec.guarantee == Guarantee::AtMostOne && !leases::voters_can_grant(world) => Ok(()),
         [] => match world.running().into_iter().find(|n| room_for(world, *n, slot, spec)) {
             Some(node) => Err(format!("{slot} runs nowhere, {} has room", world.nodes[node].name)),
             None => Ok(()),

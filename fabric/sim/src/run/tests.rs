@@ -6,6 +6,7 @@ fn plan(seed: u64) -> Plan {
         nodes: 5,
         turmoil: Duration::from_secs(120),
         canary: None,
+        aimed_at_leases: false,
         detail: Detail::Nothing,
         print: false,
         numbered: false,

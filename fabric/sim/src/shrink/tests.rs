@@ -13,6 +13,7 @@ fn a_planted_bug_shrinks_to_a_few_lines_that_can_be_played_again() {
         nodes: 6,
         turmoil: Duration::from_secs(300),
         canary: Some(Canary::ForgetsAClaim),
+        aimed_at_leases: false,
         detail: Detail::Nothing,
         print: false,
         numbered: false,

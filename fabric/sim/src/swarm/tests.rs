@@ -10,6 +10,7 @@ fn plan(seed: u64, canary: Option<Canary>) -> Plan {
         nodes: 8,
         turmoil: Duration::from_secs(600),
         canary,
+        aimed_at_leases: false,
         detail: Detail::Nothing,
         print: false,
         numbered: false,
