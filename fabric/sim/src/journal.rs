@@ -15,10 +15,11 @@
 //! Lines that begin with `#` are comments.
 
 use anyhow::{Context, bail, ensure};
-use fabric::id::{JobName, NodeId};
+use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::Request;
 use fabric::job::JobSpec;
 use fabric::node::Canary;
+use fabric::quota::Quota;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -84,6 +85,10 @@ pub enum Wish {
     Drain(usize),
     /// Take work again.
     Undrain(usize),
+    /// What a namespace may have; also when something has to stop for it.
+    Quota(Namespace, Box<Quota>),
+    /// Let a namespace have whatever fits.
+    RemoveQuota(Namespace),
     /// Remove identities from the roster that a machine lost with its disks.
     Forget(usize),
 }
@@ -215,6 +220,10 @@ impl Wish {
             Request::Stop { job } => Wish::Stop(job.clone()),
             Request::Drain { node, on: true } => Wish::Drain(world.index_of(node)?),
             Request::Drain { node, on: false } => Wish::Undrain(world.index_of(node)?),
+            Request::SetQuota { namespace, quota, force: true } => {
+                Wish::Quota(namespace.clone(), Box::new(quota.clone()))
+            }
+            Request::RemoveQuota { namespace } => Wish::RemoveQuota(namespace.clone()),
             _ => return None,
         })
     }
@@ -234,6 +243,11 @@ impl Wish {
             Wish::Stop(job) => Request::Stop { job: job.clone() },
             Wish::Drain(node) => Request::Drain { node: world.nodes[*node].identity, on: true },
             Wish::Undrain(node) => Request::Drain { node: world.nodes[*node].identity, on: false },
+            Wish::Quota(namespace, quota) => {
+                let (namespace, quota) = (namespace.clone(), (**quota).clone());
+                Request::SetQuota { namespace, quota, force: true }
+            }
+            Wish::RemoveQuota(namespace) => Request::RemoveQuota { namespace: namespace.clone() },
             Wish::Forget(of) => {
                 let former = world.book.former.get(of).map_or(&[][..], Vec::as_slice);
                 return former.iter().map(|node| remove(*node)).collect();
@@ -258,6 +272,11 @@ impl Wish {
             "stop" => Wish::Stop(job(rest)?),
             "drain" => Wish::Drain(node_named(rest)?),
             "undrain" => Wish::Undrain(node_named(rest)?),
+            "quota" => {
+                let quota = serde_json::from_str(both()?.1).context("a quota is JSON")?;
+                Wish::Quota(Namespace::new(both()?.0)?, Box::new(quota))
+            }
+            "remove-quota" => Wish::RemoveQuota(Namespace::new(rest)?),
             "forget" => Wish::Forget(node_named(rest)?),
             other => bail!("nobody wishes {other:?}"),
         })
@@ -277,6 +296,11 @@ impl std::fmt::Display for Wish {
             Wish::Stop(job) => write!(f, "stop {job}"),
             Wish::Drain(node) => write!(f, "drain n{node:02}"),
             Wish::Undrain(node) => write!(f, "undrain n{node:02}"),
+            Wish::Quota(namespace, quota) => {
+                let json = serde_json::to_string(quota).map_err(|_| std::fmt::Error)?;
+                write!(f, "quota {namespace} {json}")
+            }
+            Wish::RemoveQuota(namespace) => write!(f, "remove-quota {namespace}"),
             Wish::Forget(node) => write!(f, "forget n{node:02}"),
         }
     }

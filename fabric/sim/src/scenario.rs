@@ -335,7 +335,6 @@ impl Stage {
                 "gang" => spec.gang = true,
                 "parallel" => spec.update.max_parallel = number()?,
                 "attempts" => spec.restart.attempts = number()?,
-                "priority" => spec.priority = value.parse().context("a priority is a number")?,
                 "sticky" => spec.placement.sticky = true,
                 "spread" => {
                     let levels = value.split(',').map(str::parse);
