@@ -290,6 +290,12 @@ impl Ledger {
         next.is_some_and(|(alloc, _)| alloc.slot.job == *job)
     }
 
+    /// How many allocations of `job` hold a claim.
+    pub(crate) fn claims_of(&self, job: &JobName) -> usize {
+        let claims = self.claims.range(AllocId::new(job.clone(), 0, 0)..);
+        claims.take_while(|(alloc, _)| alloc.slot.job == *job).count()
+    }
+
     /// Every claim that is held, by allocation.
     pub fn claims(&self) -> impl ExactSizeIterator<Item = (&AllocId, &Claim)> {
         self.claims.iter()

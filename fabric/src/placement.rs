@@ -33,6 +33,7 @@ use crate::resources::Rejection;
 use crate::topology::NodeInfo;
 
 mod fleet;
+pub mod rebalance;
 mod score;
 #[cfg(test)]
 mod tests;
@@ -285,6 +286,13 @@ impl<'s> Placer<'s> {
         let (crowd, score) = self.rank(fleet, index, fleet.scarce_classes());
         self.took(fleet, node, 1);
         Some(Choice { node: *node, claim, score: shown(crowd, score) })
+    }
+
+    /// Slots of the job that share the values of a node, level by level.
+    fn crowd_of(&mut self, fleet: &Fleet, node: &NodeId) -> Option<Crowd> {
+        self.arrange(fleet);
+        let index = fleet.index_of(node)?;
+        Some(self.rank(fleet, index, 0).0)
     }
 
     /// What each node says to one more slot: a score or a rejection. Best first, then the rejections,
