@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fabric::constraint::Constraint;
 use fabric::id::{JobName, Namespace};
 use fabric::job::{duration, parse_bytes};
+use fabric::limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -213,6 +214,23 @@ pub enum Command {
     Undrain {
         /// Name, or the first digits of its id
         node: String,
+    },
+    /// Show or make a few moves that leave larger holes, or restore what jobs ask of their places
+    #[command(after_help = "Examples:\n  weft rebalance\n  weft rebalance --apply --max-moves 4")]
+    Rebalance {
+        /// Only show the moves: the default
+        #[arg(long, conflicts_with = "apply")]
+        plan: bool,
+        /// Make the moves
+        #[arg(long)]
+        apply: bool,
+        /// How many at most
+        #[arg(long, value_name = "MOVES", default_value_t = 10)]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::MOVES_MAX)))]
+        max_moves: u32,
+        /// Also at-most-one jobs, which are stopped before they start elsewhere
+        #[arg(long)]
+        at_most_one: bool,
     },
     /// Wait until a job is healthy, or gone
     #[command(after_help = "Examples:\n  weft wait web --timeout 1m\n  weft wait web --gone")]

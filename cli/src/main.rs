@@ -14,12 +14,14 @@ mod jobs;
 mod membership;
 mod nodes;
 mod quotas;
+mod rebalance;
 mod screen;
 mod status;
 mod streams;
 mod watch;
 
 use clap::{CommandFactory, Parser};
+use fabric::api::RebalanceBody;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -103,6 +105,10 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Run(run) => {
             let watch = run.watch;
             apply::run(context, &job_file::from_flags(*run, &context.screen)?, watch).await
+        }
+        Command::Rebalance { plan: _, apply, max_moves, at_most_one } => {
+            let wish = RebalanceBody { apply, max_moves, at_most_one };
+            rebalance::rebalance(context, wish).await
         }
         Command::Ps { job, all } => jobs::ps(context, job, all).await,
         Command::Jobs { job } => jobs::jobs(context, job).await,

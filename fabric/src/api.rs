@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
-use crate::id::{AllocId, FabricKey, JobName, Namespace, NodeId};
+use crate::id::{AllocId, FabricKey, JobName, Namespace, NodeId, SlotId};
 use crate::io::Verdict;
 use crate::job::{JobKind, JobSpec};
 use crate::quota::{Amount, Quota};
@@ -536,6 +536,63 @@ pub struct TokenView {
     pub expires: WallTime,
     /// Labels for nodes that join with it.
     pub labels: BTreeMap<String, String>,
+}
+
+/// `POST /v1/rebalance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RebalanceBody {
+    /// Make the moves; otherwise they are only shown.
+    pub apply: bool,
+    /// How many at most.
+    pub max_moves: u32,
+    /// Also allocations of at-most-one jobs, which are stopped before they start elsewhere.
+    pub at_most_one: bool,
+}
+
+impl Default for RebalanceBody {
+    fn default() -> Self {
+        Self { apply: false, max_moves: 10, at_most_one: false }
+    }
+}
+
+/// The answer to [`RebalanceBody`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebalance {
+    /// Whether the moves were asked for. They are made by and by: `max_parallel` of a job at a time.
+    pub applied: bool,
+    /// In the order in which they make sense.
+    pub moves: Vec<MoveView>,
+    /// The largest holes now.
+    pub before: HolesView,
+    /// And after all moves.
+    pub after: HolesView,
+}
+
+/// One move of a [`Rebalance`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveView {
+    /// Which slot.
+    pub slot: SlotId,
+    /// From which node.
+    pub from: NodeId,
+    /// Its name.
+    pub from_name: String,
+    /// To which node.
+    pub to: NodeId,
+    /// Its name.
+    pub to_name: String,
+    /// What it is good for, in words.
+    pub gain: String,
+}
+
+/// The largest holes of a fabric.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolesView {
+    /// Free whole cores on one memory node.
+    pub cores: u64,
+    /// Bytes of free memory of one node, rounded up to MiB.
+    pub memory: u64,
 }
 
 /// `POST /v1/jobs/{name}/scale`.

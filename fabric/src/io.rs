@@ -143,6 +143,11 @@ pub enum Request {
         /// True: drain.
         on: bool,
     },
+    /// Find moves that restore broken wishes or enlarge the largest hole, and perhaps make them.
+    Rebalance {
+        /// How many, which, and whether to make them.
+        wish: api::RebalanceBody,
+    },
     /// Make a token known to the fabric.
     AddToken {
         /// Its id.
@@ -351,6 +356,8 @@ pub enum Answer {
     Submitted(api::Submitted),
     /// It is done, or on its way.
     Done,
+    /// Moves were found, and perhaps asked for.
+    Rebalanced(api::Rebalance),
     /// A stranger is a member now.
     Enrolled {
         /// Labels that come with its token.

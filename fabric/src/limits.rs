@@ -232,6 +232,12 @@ pub const GANG_HOLD: Duration = Duration::from_secs(5);
 /// the drift of two clocks: what is committed is still held everywhere.
 pub const GANG_GATHER: Duration = Duration::from_secs(3);
 const _: () = assert!(GANG_GATHER.as_millis() * 11 < GANG_HOLD.as_millis() * 9);
+/// Moves of one rebalancing: every one of them starts something and stops something.
+pub const MOVES_MAX: u32 = 100;
+/// Moves that one coordinator remembers.
+pub const MOVES_KEPT_MAX: usize = 1024;
+/// A move that could not be made after this is forgotten: the fabric is another one by then.
+pub const MOVE_WITHIN: Duration = Duration::from_secs(600);
 /// A retirement is asked for again after this.
 pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 /// A unit whose start or stop shows no effect is asked again after this, then twice as long, and so on.

@@ -126,6 +126,15 @@ pub enum Message {
         /// The job, so that the node need not have heard of it.
         job: SharedEntry,
     },
+    /// A member passes on a user's wish to its job's coordinator: a slot is to move.
+    Move {
+        /// What is to go, by its epoch: if the slot has moved on, nothing happens.
+        alloc: AllocId,
+        /// Where it is.
+        from: NodeId,
+        /// Where it is to go.
+        to: NodeId,
+    },
 }
 
 /// Bytes that are not a message. They change nothing.

@@ -35,6 +35,7 @@ mod leases;
 mod persistence;
 mod preempt;
 mod quotas;
+mod rebalance;
 mod requests;
 mod stock;
 mod views;
@@ -672,6 +673,7 @@ impl Node {
                 self.set_draining(now, on);
             }
             Message::Voters(change) => self.handle_change(now, from, &change),
+            Message::Move { alloc, from, to } => self.handle_move(now, alloc, from, to),
             Message::Restart { alloc } => {
                 if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
                     self.supervisor.restart(now, &alloc.slot);

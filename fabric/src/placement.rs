@@ -295,6 +295,24 @@ impl<'s> Placer<'s> {
         Some(self.rank(fleet, index, 0).0)
     }
 
+    /// Whether no value of any level has two slots more than another one beside it.
+    fn is_even(&mut self, fleet: &Fleet) -> bool {
+        self.arrange(fleet);
+        for index in 0..fleet.len() {
+            self.memo(fleet, index);
+        }
+        // Groups lie beside each other that have the same one around them.
+        let mut counts: BTreeMap<(u8, u32), (u32, u32)> = BTreeMap::new();
+        for group in &self.groups {
+            let outer =
+                group.levels.checked_sub(2).map_or(u32::MAX, |at| group.path[usize::from(at)]);
+            let (least, most) =
+                counts.entry((group.levels, outer)).or_insert((group.slots, group.slots));
+            (*least, *most) = ((*least).min(group.slots), (*most).max(group.slots));
+        }
+        counts.values().all(|(least, most)| most - least < 2)
+    }
+
     /// What each node says to one more slot: a score or a rejection. Best first, then the rejections,
     /// by name.
     pub fn verdicts(&mut self, fleet: &Fleet, avoid: &[Avoid]) -> Vec<Verdict> {

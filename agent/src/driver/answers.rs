@@ -45,6 +45,7 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
         Operation::Submit { spec, expected_version } => {
             Request::Submit { spec, by: by(), expected_version }
         }
+        Operation::Rebalance(wish) => Request::Rebalance { wish },
         Operation::StopJob(job) => Request::Stop { job },
         Operation::Scale { job, count } => Request::Scale { job, count, by: by() },
         Operation::Restart { job, slot: None } => Request::RestartJob { job, by: by() },
@@ -74,6 +75,7 @@ pub(super) fn reply(answer: Answer) -> Result<Reply, Problem> {
     match answer {
         Answer::Submitted(submitted) => Reply::json(&submitted),
         Answer::Done => Ok(Reply::Done),
+        Answer::Rebalanced(rebalance) => Reply::json(&rebalance),
         Answer::Refused(problem) => Err(problem),
         Answer::Enrolled { .. } => Err(Problem::new(
             ProblemKind::Internal,

@@ -58,6 +58,8 @@ pub enum Operation {
     },
     /// What a submit would do.
     Plan(Box<JobSpec>),
+    /// Find moves that make things better, and perhaps make them.
+    Rebalance(api::RebalanceBody),
     /// Stop a job and forget it.
     StopJob(JobName),
     /// Change the number of slots.
@@ -236,6 +238,9 @@ pub fn read(
             Operation::Submit { spec, expected_version: expected_version.transpose()? }
         }
         Endpoint::Plan => Operation::Plan(spec(body)?),
+        Endpoint::Rebalance => {
+            Operation::Rebalance(json(body, Some(api::RebalanceBody::default()))?)
+        }
         Endpoint::StopJob => Operation::StopJob(job()?),
         Endpoint::Scale => {
             let job = job()?;

@@ -73,6 +73,34 @@ fn help_and_version_are_data_and_nonsense_is_usage() {
 }
 
 #[test]
+fn rebalance_shows_moves_and_makes_them_only_when_told_to() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["rebalance"]).await.exits(0).says("no move would make anything better");
+        fake.has_job("web", 2, "/bin/web");
+        let place = || fake.state.borrow().alloc_views(Some("web"))[0].node;
+        let before = place();
+        fake.weft(&["rebalance", "--plan"])
+            .await
+            .exits(0)
+            .shows("web/0")
+            .shows("free cores on one memory node there: 2 -> 4")
+            .says("weft rebalance --apply makes them");
+        assert_eq!(place(), before);
+        let json = fake.weft(&["rebalance", "-o", "json"]).await.exits(0).json();
+        assert_eq!((&json["applied"], json["moves"].as_array().unwrap().len()), (&false.into(), 1));
+        assert_eq!(place(), before);
+        fake.weft(&["rebalance", "--apply", "--max-moves", "1"])
+            .await
+            .exits(0)
+            .says("1 move asked for");
+        assert_ne!(place(), before);
+        fake.weft(&["rebalance", "--apply", "--plan"]).await.exits(2).says("cannot be used with");
+        fake.weft(&["rebalance", "--max-moves", "0"]).await.exits(2).says("0 is not in 1..=100");
+        fake.weft(&["rebalance", "--max-moves", "101"]).await.exits(2).says("1..=100");
+    });
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     beside_an_agent(|fake| async move {
         for arguments in [

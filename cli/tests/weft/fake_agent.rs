@@ -247,6 +247,31 @@ impl State {
         4 - used
     }
 
+    /// The first slot of each job goes one node on.
+    fn rebalance(&mut self, wish: RebalanceBody) -> Rebalance {
+        let count = self.nodes.len();
+        let mut moves = Vec::new();
+        for (name, job) in self.jobs.iter_mut().take(wish.max_moves as usize) {
+            let Some(alloc) = job.allocs.first_mut() else { continue };
+            let (from, to) = (alloc.node, (alloc.node + 1) % count);
+            if wish.apply {
+                alloc.node = to;
+            }
+            let slot = fabric::id::SlotId { job: name.clone(), index: alloc.index };
+            moves.push(MoveView {
+                slot,
+                from: self.nodes[from].id,
+                from_name: self.nodes[from].name.clone(),
+                to: self.nodes[to].id,
+                to_name: self.nodes[to].name.clone(),
+                gain: "free cores on one memory node there: 2 -> 4".into(),
+            });
+        }
+        let hole = |cores| HolesView { cores, memory: 1 << 30 };
+        let after = hole(if moves.is_empty() { 2 } else { 4 });
+        Rebalance { applied: wish.apply, moves, before: hole(2), after }
+    }
+
     fn verdicts(&self, spec: &JobSpec) -> Vec<Verdict> {
         let verdict = |(index, node): (usize, &NodeView)| {
             let info = node.info.as_ref().unwrap();

@@ -17,6 +17,7 @@
 //! file, or a finding. With `WEFT_REWRITE=1` in the environment the files are rewritten.
 
 use anyhow::{Context, bail, ensure};
+use fabric::api::RebalanceBody;
 use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::{Answer, Request};
 use fabric::job::{CpuRequest, JobKind, JobSpec, Smt, duration};
@@ -148,6 +149,12 @@ impl Stage {
             }
             "quota" => self.quota(&words)?,
             "plan" => self.plan(&words)?,
+            "rebalance" => {
+                let [moves, at @ ..] = &words[..] else { bail!("write `rebalance MOVES`") };
+                let max_moves = moves.parse().context("how many moves?")?;
+                let wish = RebalanceBody { apply: true, max_moves, at_most_one: false };
+                self.ask(at, Request::Rebalance { wish })?;
+            }
             "expect" => self.expect(&words)?,
             "trace" => return Ok(told(self.world()?.trace.take_lines())),
             _ => self.disturb(command, rest, &words)?,
@@ -449,7 +456,7 @@ impl Stage {
                 version.parse() == Ok(told.version)
             }
             (None, Answer::Refused(_)) => wanted == "refused",
-            (None, Answer::Done | Answer::Submitted(_)) => wanted == "done",
+            (None, Answer::Done | Answer::Submitted(_) | Answer::Rebalanced(_)) => wanted == "done",
             _ => false,
         };
         ensure!(fits, "the answer was {:?}", answer.1);

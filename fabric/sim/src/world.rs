@@ -628,6 +628,8 @@ fn words_of(request: &Request, nodes: &[SimNode]) -> String {
         Request::Stop { job } => format!("stop {job}"),
         Request::Drain { node, on: true } => format!("drain {}", name(node)),
         Request::Drain { node, on: false } => format!("undrain {}", name(node)),
+        Request::Rebalance { wish } if wish.apply => format!("rebalance, {} moves", wish.max_moves),
+        Request::Rebalance { .. } => "rebalance plan".into(),
         Request::AddToken { .. } => "token create".into(),
         Request::RevokeToken { .. } => "token revoke".into(),
         Request::Enrol { node, .. } => format!("enrol {}", name(node)),

@@ -13,11 +13,12 @@ use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::message::Message;
-use crate::placement::{Avoid, Placer};
+use crate::placement::{Avoid, Choice, Placer};
 use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
+use super::rebalance::Relocation;
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -49,6 +50,8 @@ pub(super) struct Coordinator {
     put_off: BTreeSet<JobName>,
     /// Jobs with slots that wait for a doubt to end, or for more important ones after it.
     pub doubtful: BTreeSet<JobName>,
+    /// Moves that somebody asked for.
+    pub moves: BTreeMap<SlotId, Relocation>,
 }
 
 #[derive(Debug)]
@@ -67,19 +70,19 @@ struct Seen {
 
 /// One slot as the coordinator sees it.
 #[derive(Debug)]
-struct Slot {
-    id: SlotId,
+pub(super) struct Slot {
+    pub id: SlotId,
     /// Live on a node that is up, with the version in force.
-    current: Vec<(NodeId, AllocRow)>,
+    pub current: Vec<(NodeId, AllocRow)>,
     /// Live on a node that is up, with another version.
-    outdated: Vec<(NodeId, AllocRow)>,
+    pub outdated: Vec<(NodeId, AllocRow)>,
     /// On its way out on a node that is up.
     stopping: bool,
     /// Live on a node that is gone, unless it is this node that is: see `doubt`.
     doubtful: bool,
     /// The highest epoch of any row.
     epoch: u64,
-    proposed: bool,
+    pub proposed: bool,
     /// Current, healthy for as long as the update policy asks.
     settled: bool,
 }
@@ -99,6 +102,7 @@ impl Node {
             }
             !expired
         });
+        self.coordinator.moves.retain(|_, wish| wish.until > now.at);
         self.coordinator.rejected.retain(|_, until| *until > now.at);
         self.coordinator.unleased.retain(|_, until| *until > now.at);
         let remembered = limits::FAILED_FOR.max(limits::SLOT_BACKOFF_MAX);
@@ -158,6 +162,7 @@ impl Node {
         }
         self.place_missing(now, spec, &entry, &mut slots);
         self.move_from_draining(now, spec, &entry, &slots);
+        self.make_moves(now, spec, &entry, &slots);
         self.roll(now, spec, &slots);
     }
 
@@ -331,7 +336,7 @@ impl Node {
         }
     }
 
-    fn ask_to_retire(&mut self, now: Now, node: NodeId, alloc: AllocId, reason: &str) {
+    pub(super) fn ask_to_retire(&mut self, now: Now, node: NodeId, alloc: AllocId, reason: &str) {
         if self.coordinator.retired.contains_key(&alloc) {
             return;
         }
@@ -471,26 +476,45 @@ impl Node {
             self.coordinator.unplaceable.insert(slot.id.clone());
             return false;
         }
-        let home = if is_empty { self.home_of(placer.spec(), &slot.id) } else { None };
+        let moved = self.coordinator.moves.get(&slot.id).map(|wish| wish.to);
+        let home = moved.or_else(|| self.home_of(placer.spec(), &slot.id)).filter(|_| is_empty);
         let back = home.and_then(|home| placer.choose_there(&self.fleet, &home, &avoid));
         let choice = back.or_else(|| placer.choose(&self.fleet, &avoid, &mut self.rng));
-        let floor = self.coordinator.floors.get(&slot.id).copied().unwrap_or(0);
-        let epoch = floor.max(slot.epoch.saturating_add(1));
-        let alloc = AllocId { slot: slot.id.clone(), epoch };
         let Some(choice) = choice else {
             self.coordinator.unplaceable.insert(slot.id.clone());
+            let alloc = self.next_alloc(slot);
             return is_empty && self.displace(now, placer.spec(), &alloc, job, &avoid);
         };
-        if self.check_quota(placer.spec(), &slot.id, choice.node, &choice.claim, true).is_err() {
+        self.offer(now, placer.spec(), choice, slot, job)
+    }
+
+    /// Asks a node to take a slot. False: the namespace's quota is used up.
+    pub(super) fn offer(
+        &mut self,
+        now: Now,
+        spec: &JobSpec,
+        choice: Choice,
+        slot: &Slot,
+        job: &SharedEntry,
+    ) -> bool {
+        if self.check_quota(spec, &slot.id, choice.node, &choice.claim, true).is_err() {
             self.coordinator.unplaceable.insert(slot.id.clone());
             return false;
         }
+        let alloc = self.next_alloc(slot);
         self.coordinator.unplaceable.remove(&slot.id);
         self.promise_quota(&alloc, choice.node, &choice.claim);
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         self.note_proposal(now, &alloc, choice.node);
         self.send(choice.node, Message::Propose { alloc, job: job.clone() });
         true
+    }
+
+    /// The allocation that a slot gets next.
+    fn next_alloc(&self, slot: &Slot) -> AllocId {
+        let floor = self.coordinator.floors.get(&slot.id).copied().unwrap_or(0);
+        let epoch = floor.max(slot.epoch.saturating_add(1));
+        AllocId { slot: slot.id.clone(), epoch }
     }
 
     /// Takes note that a node was asked to run a slot.
@@ -592,7 +616,7 @@ impl Coordinator {
     }
 }
 
-fn taken(slots: &[Slot]) -> BTreeMap<NodeId, u32> {
+pub(super) fn taken(slots: &[Slot]) -> BTreeMap<NodeId, u32> {
     let mut taken = BTreeMap::new();
     for (node, _) in slots.iter().flat_map(|slot| slot.current.iter().chain(&slot.outdated)) {
         *taken.entry(*node).or_insert(0) += 1;

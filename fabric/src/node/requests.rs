@@ -86,6 +86,7 @@ impl Node {
                 Err(problem) => Err(problem),
             },
             Request::Drain { node, on } => self.drain(now, node, on),
+            Request::Rebalance { wish } => self.rebalance(&wish).map(Answer::Rebalanced),
             Request::AddToken { id, secret_hash, lifetime, labels } => {
                 let expires =
                     crate::clock::WallTime(now.wall.0.saturating_add(lifetime.as_millis() as u64));

@@ -12,7 +12,7 @@
 //!    by an eighth larger than the largest one before.
 //! 3. **Memory**: the same for the free memory of one node, as long as it costs no hole of cores.
 //!
-//! Allocations go where they fit best, so that they break no other hole.
+//! Allocations go where they fit best, so that they break no other hole, and where they make no spread less even.
 
 use std::collections::BTreeMap;
 
@@ -165,6 +165,7 @@ struct Bench<'f, 's> {
 
 impl<'s> Bench<'_, 's> {
     fn restore_wishes(&mut self) {
+        let mut even: BTreeMap<&JobName, bool> = BTreeMap::new();
         for at in 0..self.movable.len() {
             if self.moves.len() >= self.max {
                 return;
@@ -174,6 +175,15 @@ impl<'s> Bench<'_, 's> {
                 continue;
             }
             let Some(broken) = self.broken(&one) else { continue };
+            if let Broken::PerhapsSpread = broken {
+                let taken = self.taken.get(&one.spec.name).cloned().unwrap_or_default();
+                let is_even = even.entry(&one.spec.name).or_insert_with(|| {
+                    Placer::new(self.fleet, one.spec, &taken).is_even(self.fleet)
+                });
+                if *is_even {
+                    continue;
+                }
+            }
             let others = self.without(&one);
             let Some(choice) = self.choose(&one, &others, one.spec) else { continue };
             if let Some(gain) = self.gain(&one, broken, &others, choice.node) {
@@ -320,7 +330,13 @@ impl<'s> Bench<'_, 's> {
                 ..one.spec.clone()
             };
             let others = self.without(&one);
-            let Some(choice) = self.choose(&one, &others, &fitting) else {
+            let choice = self.choose(&one, &others, &fitting);
+            // A hole is not made at the price of a spread: the next rebalancing would undo it.
+            let keeps_spread = |choice: &Choice| {
+                let mut placer = Placer::new(self.fleet, one.spec, &others);
+                placer.crowd_of(self.fleet, &choice.node) <= placer.crowd_of(self.fleet, &one.node)
+            };
+            let Some(choice) = choice.filter(keeps_spread) else {
                 is_possible = false;
                 break;
             };

@@ -74,6 +74,10 @@ fn route(
             }
             json(200, &plan)
         }
+        ("POST", ["rebalance"]) => {
+            let wish: RebalanceBody = serde_json::from_slice(body).unwrap();
+            json(200, &state.rebalance(wish))
+        }
         ("PUT", ["jobs", name]) => {
             let spec: JobSpec = serde_json::from_slice(body).unwrap();
             assert_eq!(spec.name.as_str(), *name);

@@ -259,6 +259,14 @@ fn words_of(answer: &Answer) -> String {
             submitted.members
         ),
         Answer::Done => "done".into(),
+        Answer::Rebalanced(rebalance) => {
+            let holes = (rebalance.before.cores, rebalance.after.cores);
+            let moves = rebalance.moves.iter();
+            let moves: Vec<String> = moves
+                .map(|made| format!("{} {}->{}", made.slot, made.from_name, made.to_name))
+                .collect();
+            format!("hole {} -> {} cores, [{}]", holes.0, holes.1, moves.join(", "))
+        }
         Answer::Enrolled { .. } => "enrolled".into(),
         Answer::Refused(problem) => format!("refused: {problem}"),
     }

@@ -87,6 +87,15 @@ fn moves_are_bounded_and_all_or_none_for_one_hole() {
 }
 
 #[test]
+fn a_hole_is_not_made_at_the_price_of_a_spread() {
+    let mut spec = named(pinned(2, NumaPolicy::None), "small");
+    spec.placement.spread = vec!["name".parse().unwrap()];
+    let mut fleet = fleet(3, |_| "r");
+    let movable = put(&mut fleet, &spec, &[0, 1, 2]);
+    assert_eq!(rebalance(&mut fleet, &movable, 10), []);
+}
+
+#[test]
 fn what_may_not_move_stays() {
     let spec = named(pinned(2, NumaPolicy::None), "small");
     let mut fleet = fleet(2, |_| "r");
