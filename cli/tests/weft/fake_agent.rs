@@ -402,7 +402,7 @@ impl State {
         })
     }
 
-    fn alloc_views(&self, wanted: Option<&str>) -> Vec<AllocView> {
+    pub fn alloc_views(&self, wanted: Option<&str>) -> Vec<AllocView> {
         let jobs = self
             .jobs
             .iter()
