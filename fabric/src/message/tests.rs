@@ -44,7 +44,7 @@ fn golden_vectors() {
     );
     let message =
         Message::Move { alloc: alloc.clone(), from: NodeId([1; 32]), to: NodeId([2; 32]) };
-    assert_eq!(hex(&message.encode()), format!("010d0377656202ac02{ones}{twos}"));
+    assert_eq!(hex(&message.encode()), format!("010e0377656202ac02{ones}{twos}"));
     let message = Message::Retire { alloc, reason: "x".into() };
     assert_eq!(hex(&message.encode()), "01090377656202ac020178");
     let want = Message::Want(vec![Key::Keyring, Key::Job(JobName::new("a").unwrap())]);
