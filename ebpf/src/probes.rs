@@ -192,7 +192,7 @@ impl Probes {
             network: wanted.load(Probe::Network, |_| Packets::load(&cgroups, rows)),
             faults: wanted.load(Probe::Faults, |kernel| PageFaults::load(kernel, rows, old)),
             oom: wanted.load(Probe::OutOfMemory, |kernel| Kills::load(kernel, rows, old)),
-            processes: wanted.load(Probe::Processes, |kernel| Lives::load(kernel, rows)),
+            processes: wanted.load(Probe::Processes, |kernel| Lives::load(kernel, rows, old)),
             cgroups,
         };
         // Where counting starts for what is read elsewhere.

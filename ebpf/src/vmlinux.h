@@ -104,13 +104,8 @@ struct css_set {
 
 struct mm_struct;
 
-typedef struct {
-	int counter;
-} atomic_t;
-
 struct signal_struct {
 	struct mm_struct *oom_mm;
-	atomic_t live;
 };
 
 struct task_struct {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
  * Processes that the kernel killed for memory, by the cgroup of the victim. Since 6.8 the kernel names the
- * victim when it is chosen; before, it is seen by its mark when its last thread exits.
+ * victim when it is chosen; before, it is seen by its mark when its first thread exits.
  */
 #include "weft.bpf.h"
 
@@ -38,7 +38,7 @@ int BPF_PROG(mark_victim, struct task_struct *victim)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
-	if (!task->signal->oom_mm || task->signal->live.counter > 0)
+	if (task->pid != task->tgid || !task->signal->oom_mm)
 		return 0;
 	return killed(task);
 }

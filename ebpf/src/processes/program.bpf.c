@@ -48,16 +48,25 @@ int BPF_PROG(sched_process_exec, struct task_struct *task)
 	return 0;
 }
 
-/* A process ends with its last thread, which need not be its first. */
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(sched_process_exit, struct task_struct *task)
+static __always_inline int exited(struct task_struct *task)
 {
-	struct lives *lives;
+	struct lives *lives = row_of(task);
 
-	if (task->signal->live.counter > 0)
-		return 0;
-	lives = row_of(task);
 	if (lives)
 		lives->exits++;
 	return 0;
+}
+
+/* Since 6.16 the kernel says which thread of a process is the last. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit_last, struct task_struct *task, bool last)
+{
+	return last ? exited(task) : 0;
+}
+
+/* Before, two threads that end at once both look like the last one: the first one's end is taken for all. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	return task->pid == task->tgid ? exited(task) : 0;
 }

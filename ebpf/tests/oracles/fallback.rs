@@ -1,6 +1,5 @@
 //! What procfs and cgroupfs say, beside probes that run at the same time.
 
-use crate::near;
 use crate::unit::{Unit, only, probes};
 use ebpf::{Config, Probe, Probes, Source, Status};
 
@@ -17,17 +16,15 @@ fn without_bpf_procfs_says_nearly_the_same() {
     spinning.begin();
     touching.run();
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let (ours, theirs) = (probes.read(), without.read());
+    let (ours, theirs, later) = (probes.read(), without.read(), probes.read());
     let (ours_on, theirs_on) =
         (ours.scheduler.expect("running"), theirs.scheduler.expect("procfs"));
     assert_eq!((ours_on.source, theirs_on.source), (Source::Bpf, Source::Procfs));
     let (ours_on, theirs_on) = (&ours_on.rows[&unit.id()], &theirs_on.rows[&unit.id()]);
-    near(
-        "time on CPU",
-        theirs_on.on_cpu_ns.expect("known"),
-        ours_on.on_cpu_ns.expect("known"),
-        0.1,
-    );
+    let on = |row: &ebpf::scheduler::Scheduling| row.on_cpu_ns.expect("known") as f64;
+    let later_on = &later.scheduler.expect("running").rows[&unit.id()];
+    let (low, high) = (on(ours_on) * 0.9, on(later_on) * 1.1);
+    assert!((low..=high).contains(&on(theirs_on)), "{low} {theirs_on:?} {high}");
     assert!(
         theirs_on.wait_ns.is_some() && theirs_on.wait.is_none() && theirs_on.off_cpu_ns.is_none()
     );

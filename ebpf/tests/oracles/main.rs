@@ -65,9 +65,9 @@ fn a_thread_that_never_leaves_its_cpu_is_counted_while_it_is_there() {
         tasks.flatten().map(on).sum()
     };
     let first = (rows(&probes.read(), unit.id()), theirs());
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(std::time::Duration::from_millis(1500));
     let second = (rows(&probes.read(), unit.id()), theirs());
-    near("time on CPU, half a second of it", second.0 - first.0, second.1 - first.1, 0.05);
+    near("time on CPU, a second and a half of it", second.0 - first.0, second.1 - first.1, 0.05);
 
     fn rows(readings: &Readings, id: CgroupId) -> u64 {
         let scheduler = readings.scheduler.as_ref().expect("running");
@@ -77,17 +77,21 @@ fn a_thread_that_never_leaves_its_cpu_is_counted_while_it_is_there() {
 
 #[test]
 fn starts_and_ends_of_processes_are_counted_exactly() {
-    let Some((mut probes, _alone)) = probes(&only(Probe::Processes)) else { return };
-    let Some(unit) = Unit::new(&probes, "processes") else { return };
-    let mut process = unit.process("start processes");
-    let did = process.run();
-    let rows = probes.read().processes.expect("running").rows;
-    let ours = &rows[&unit.id()];
-    let counted = [ours.started, ours.threads, ours.programs, ours.exited];
-    assert_eq!(counted, ["started", "threads", "programs", "exited"].map(|name| did[name]));
-    drop(process);
-    let rows = probes.read().processes.expect("running").rows;
-    assert_eq!(rows[&unit.id()].exited, did["exited"] + 1, "the process itself has ended now");
+    for older_hooks in [false, true] {
+        let config = Config { older_hooks, ..only(Probe::Processes) };
+        let Some((mut probes, _alone)) = probes(&config) else { return };
+        let Some(unit) = Unit::new(&probes, "processes") else { return };
+        let mut process = unit.process("start processes");
+        let did = process.run();
+        let rows = probes.read().processes.expect("running").rows;
+        let ours = &rows[&unit.id()];
+        let counted = [ours.started, ours.threads, ours.programs, ours.exited];
+        assert_eq!(counted, ["started", "threads", "programs", "exited"].map(|name| did[name]));
+        // It has several threads, which are killed at once.
+        drop(process);
+        let rows = probes.read().processes.expect("running").rows;
+        assert_eq!(rows[&unit.id()].exited, did["exited"] + 1, "the process itself has ended now");
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use crate::unit::{only, probes, skipped};
 use crate::work::{exchange, ip, own_network};
-use ebpf::Probe;
 use ebpf::tcp::Peer;
+use ebpf::{Probe, Probes};
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::fs;
@@ -62,45 +62,65 @@ fn round_trip_times_are_those_of_tcp_info() {
     });
 }
 
-/// Every fifth packet is lost, of the connection's making and of what it carries.
+/// Every fifth packet is lost, of the connection's making and of what it carries. On the virtual machine that this was
+/// written on, one run in eighty has a single retransmission that the kernel counts and does not tell about: no program
+/// has run or been missed. So one of three rounds has to be exact, and none may count what was not.
 #[test]
 fn retransmissions_are_those_of_snmp() {
     in_own_network(|| {
         let Some((mut probes, _alone)) = probes(&only(Probe::Tcp)) else { return };
-        let rules = "table inet loss { chain in { type filter hook input priority 0; \
-                     ip daddr 127.7.7.0/24 tcp flags != rst numgen inc mod 5 == 3 drop; }; }";
-        if let Err(reason) = nft(rules) {
-            return skipped(&format!("packets cannot be lost here: {reason}"));
-        }
-        let before = segments_sent_again();
-        let listener = TcpListener::bind("127.7.7.7:0").expect("loopback");
-        let (mut near, mut far) = connect(&listener, "127.7.7.8");
-        for _ in 0..200 {
-            exchange(&mut near, &mut far, 20_000);
-            exchange(&mut far, &mut near, 6);
-            if segments_sent_again() - before > 10 {
-                break;
-            }
-        }
-        // What has been said once more may still be said again: the end is when both sides have heard all.
-        nft("flush ruleset").expect("what was added can be taken away");
-        exchange(&mut near, &mut far, 10);
-        exchange(&mut far, &mut near, 10);
-        let (theirs, info, peers) = loop {
-            let theirs = segments_sent_again();
-            let (info, peers) = (tcp_info(&near), probes.read().peers.expect("running").rows);
-            if theirs == segments_sent_again() {
-                break (theirs - before, info, peers);
-            }
-        };
-        let to = |address| of(&peers, address).map_or(0, |repeats| repeats.segments);
-        let (server, client) = (to("127.7.7.7"), to("127.7.7.8"));
-        println!("sent again: ours {server} + {client}, theirs {theirs}");
-        assert!(theirs > 10, "packets were lost");
-        assert_eq!(server + client, theirs, "{peers:?} {:?}", probes.read().cost);
-        // SYNs count for the connection; what was sent again before there was one (SYN and ACK) does not.
-        assert_eq!(server, u64::from(info.tcpi_total_retrans));
+        let exact = (0..3).any(|_| {
+            let Some((ours, theirs)) = with_losses(&mut probes) else { return true };
+            assert!(theirs > 10, "packets were lost");
+            assert!(ours <= theirs && ours + 1 >= theirs, "ours {ours}, theirs {theirs}");
+            ours == theirs
+        });
+        assert!(exact, "three times the same mistake is one of ours");
     });
+}
+
+/// Segments that two sockets sent again, by the probe and by TCP. `None`, after having said so, if packets cannot be
+/// lost here.
+fn with_losses(probes: &mut Probes) -> Option<(u64, u64)> {
+    let rules = "table inet loss { chain in { type filter hook input priority 0; \
+                 ip daddr 127.7.7.0/24 tcp flags != rst numgen inc mod 5 == 3 drop; }; }";
+    if let Err(reason) = nft(rules) {
+        skipped(&format!("packets cannot be lost here: {reason}"));
+        return None;
+    }
+    let mut ours = || {
+        let peers = probes.read().peers.expect("running").rows;
+        let to = |address| of(&peers, address).map_or(0, |repeats| repeats.segments);
+        (to("127.7.7.7"), to("127.7.7.8"))
+    };
+    let (before, ours_before) = (segments_sent_again(), ours());
+    let listener = TcpListener::bind("127.7.7.7:0").expect("loopback");
+    let (mut near, mut far) = connect(&listener, "127.7.7.8");
+    for _ in 0..200 {
+        exchange(&mut near, &mut far, 20_000);
+        exchange(&mut far, &mut near, 6);
+        if segments_sent_again() - before > 10 {
+            break;
+        }
+    }
+    // What has been said once more may still be said again: the end is when both sides have heard all.
+    nft("flush ruleset").expect("what was added can be taken away");
+    exchange(&mut near, &mut far, 10);
+    exchange(&mut far, &mut near, 10);
+    let (theirs, info, (to_server, to_client)) = loop {
+        let theirs = segments_sent_again();
+        let (info, ours) = (tcp_info(&near), ours());
+        if theirs == segments_sent_again() {
+            break (theirs - before, info, ours);
+        }
+    };
+    let (to_server, to_client) = (to_server - ours_before.0, to_client - ours_before.1);
+    println!("sent again: ours {to_server} + {to_client}, theirs {theirs}");
+    if to_server + to_client == theirs {
+        // What was sent again before there was a connection at the server (SYN and ACK) is not the client's.
+        assert_eq!(to_server, u64::from(info.tcpi_total_retrans));
+    }
+    Some((to_server + to_client, theirs))
 }
 
 fn of<'a, T>(peers: &'a BTreeMap<Peer, T>, address: &str) -> Option<&'a T> {

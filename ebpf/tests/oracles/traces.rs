@@ -90,8 +90,8 @@ fn sleep_is_counted_where_threads_sleep() {
         .filter(|(stack, _)| stack.contains("nanosleep"))
         .map(|(_, ns)| ns)
         .sum();
-    // Twenty times ten milliseconds.
-    assert!((200_000_000..2_000_000_000).contains(&asleep), "{asleep} ns: {stacks:#?}");
+    // Twenty times ten milliseconds, and until there was a CPU again.
+    assert!((200_000_000..20_000_000_000).contains(&asleep), "{asleep} ns: {stacks:#?}");
 }
 
 #[test]
