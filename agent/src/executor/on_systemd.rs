@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::output::LogQuery;
 use super::process;
-use super::tests::{Agent, UNTIL_STOPPED, alive, launch, leased, shell, wait_until};
+use super::tests::leased::{UNTIL_STOPPED, leased};
+use super::tests::{Agent, alive, launch, shell, wait_until};
 use super::{Executor, Preference};
 
 /// An agent on systemd, or a word why not.
