@@ -1,7 +1,7 @@
 //! Evaluates an expression over the series of a [`Source`], as Prometheus 2.42 does.
 //!
 //! An instant query is a [`Grid`] of one time, a range query one of many; every operation works on
-//! whole series over the grid. Each query has a budget of series, samples and work ([`Limits`]): there
+//! whole series over the grid. Each query has a budget of series, values and samples ([`Limits`]): there
 //! is no clock here, and what would take too long is refused by what it looks at.
 //!
 //! # What is seen of down-sampled data
@@ -35,7 +35,7 @@ pub use self::date::Date;
 pub use self::histogram::bucket_quantile;
 use crate::labels::Labels;
 use crate::limits::{
-    QUERY_SAMPLES_MAX, QUERY_SERIES_MAX, QUERY_WORK_MAX, STEPS_MAX, SUBQUERY_STEP_MS, TIME_MS_MAX,
+    QUERY_SAMPLES_MAX, QUERY_SERIES_MAX, QUERY_VALUES_MAX, STEPS_MAX, SUBQUERY_STEP_MS, TIME_MS_MAX,
 };
 use crate::span::{is_stale, stale_marker};
 use crate::store::Source;
@@ -147,15 +147,15 @@ pub enum Value {
 pub struct Limits {
     /// Series that its selectors find together.
     pub series: usize,
-    /// Samples read and values made, all together.
-    pub samples: u64,
+    /// Values that its operations make, all together.
+    pub values: u64,
     /// Samples looked at: those of overlapping windows count in each.
-    pub work: u64,
+    pub samples: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { series: QUERY_SERIES_MAX, samples: QUERY_SAMPLES_MAX, work: QUERY_WORK_MAX }
+        Limits { series: QUERY_SERIES_MAX, values: QUERY_VALUES_MAX, samples: QUERY_SAMPLES_MAX }
     }
 }
 
@@ -176,16 +176,16 @@ pub enum EvaluateError {
     /// See [`Limits::series`].
     #[error("the query finds more than {0} series: add matchers, or ask fewer nodes")]
     Series(usize),
-    /// See [`Limits::samples`].
+    /// See [`Limits::values`].
     #[error(
-        "the query reads or makes more than {0} samples: use a shorter range or subquery, a larger step, or more matchers"
+        "the query makes more than {0} values: use a shorter range or subquery, a larger step, or more matchers"
     )]
-    Samples(u64),
-    /// See [`Limits::work`].
+    Values(u64),
+    /// See [`Limits::samples`].
     #[error(
         "the query looks at more than {0} samples: use shorter windows, a larger step, or more matchers"
     )]
-    Work(u64),
+    Samples(u64),
     /// An operation makes two series of one.
     #[error("vector cannot contain metrics with the same labelset: {0}")]
     SameLabels(String),
@@ -255,8 +255,8 @@ pub(crate) struct Context<'a> {
     pub end_ms: i64,
     pub limits: Limits,
     series: Cell<usize>,
+    values: Cell<u64>,
     samples: Cell<u64>,
-    work: Cell<u64>,
 }
 
 type Evaluated<T> = Result<T, EvaluateError>;
@@ -270,8 +270,8 @@ impl<'a> Context<'a> {
             end_ms: grid.end_ms,
             limits,
             series: Cell::new(0),
+            values: Cell::new(0),
             samples: Cell::new(0),
-            work: Cell::new(0),
         }
     }
 
@@ -279,7 +279,7 @@ impl<'a> Context<'a> {
     pub fn value(&self, expr: &Expr, grid: &Grid) -> Evaluated<Value> {
         match expr {
             Expr::Number(number) => {
-                self.use_samples(grid.len())?;
+                self.use_values(grid.len())?;
                 Ok(Value::Scalar(vec![*number; grid.len()]))
             }
             Expr::Text(text) => Ok(Value::Text(text.clone())),
@@ -297,7 +297,7 @@ impl<'a> Context<'a> {
             Expr::Call(function, arguments) => self.call(function, arguments, grid),
             Expr::Part(number, original) => match self.parts.get(*number) {
                 Some((same, value)) if same == grid => {
-                    self.use_samples(match value {
+                    self.use_values(match value {
                         Value::Vector(curves) => curves.len() * grid.len(),
                         _ => grid.len(),
                     })?;
@@ -337,20 +337,20 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Counts samples that are read or made, before there is memory for them.
-    pub fn use_samples(&self, count: usize) -> Evaluated<()> {
+    /// Counts values before there is memory for them.
+    pub fn use_values(&self, count: usize) -> Evaluated<()> {
+        self.values.set(self.values.get().saturating_add(count as u64));
+        if self.values.get() > self.limits.values {
+            return Err(EvaluateError::Values(self.limits.values));
+        }
+        self.look_at(count)
+    }
+
+    /// Counts samples and values that are looked at.
+    pub fn look_at(&self, count: usize) -> Evaluated<()> {
         self.samples.set(self.samples.get().saturating_add(count as u64));
         if self.samples.get() > self.limits.samples {
             return Err(EvaluateError::Samples(self.limits.samples));
-        }
-        self.work(count)
-    }
-
-    /// Counts samples that are looked at.
-    pub fn work(&self, count: usize) -> Evaluated<()> {
-        self.work.set(self.work.get().saturating_add(count as u64));
-        if self.work.get() > self.limits.work {
-            return Err(EvaluateError::Work(self.limits.work));
         }
         Ok(())
     }
@@ -370,8 +370,8 @@ impl<'a> Context<'a> {
             return Ok(None);
         }
         let grid = Grid { start_ms, end_ms: last, step_ms };
-        if grid.len() as u64 > self.limits.samples {
-            return Err(EvaluateError::Samples(self.limits.samples));
+        if grid.len() as u64 > self.limits.values {
+            return Err(EvaluateError::Values(self.limits.values));
         }
         Ok(Some(grid))
     }

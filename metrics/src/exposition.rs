@@ -114,7 +114,7 @@ impl Exposition {
     /// The newest sample of every series of a store, by what the store was told about its metrics.
     pub fn of_store(store: &Store, now_ms: i64, format: Format) -> Result<String, EvaluateError> {
         let all = parse("{__name__=~\".+\"}").map_err(|_| EvaluateError::Part)?;
-        let limits = Limits { series: usize::MAX, samples: u64::MAX, work: u64::MAX };
+        let limits = Limits { series: usize::MAX, values: u64::MAX, samples: u64::MAX };
         let Value::Vector(curves) = instant(&all, store, now_ms, limits)? else {
             return Err(EvaluateError::Part);
         };

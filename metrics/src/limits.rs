@@ -53,10 +53,11 @@ pub const EXPRESSION_DEPTH_MAX: usize = 100;
 pub const STEPS_MAX: usize = 11_000;
 /// Series that all selectors of one query may find together.
 pub const QUERY_SERIES_MAX: usize = 10_000;
-/// Samples that one query may read, and values that it may hold at once. 16 bytes each.
-pub const QUERY_SAMPLES_MAX: u64 = 2_000_000;
-/// What a query may do before it is given up, in samples looked at: about a second of one core.
-pub const QUERY_WORK_MAX: u64 = 100_000_000;
+/// Values that one query may make, of all its operations together: 8 MB of memory.
+pub const QUERY_VALUES_MAX: u64 = 1_000_000;
+/// Samples that one query may look at, those in overlapping windows in each of them: about a second of one
+/// core.
+pub const QUERY_SAMPLES_MAX: u64 = 100_000_000;
 /// Bytes of a regular expression.
 pub const REGEX_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a compiled regular expression: it is tried on each of a store's texts, in time that grows with

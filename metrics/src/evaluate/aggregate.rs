@@ -118,7 +118,7 @@ fn group_key(grouping: &Grouping, labels: &Labels) -> Labels {
 impl Context<'_> {
     pub fn aggregate(&self, aggregate: &Aggregate, grid: &Grid) -> Evaluated<Vec<Curve>> {
         let curves = self.vector(&aggregate.expr, grid)?;
-        self.work(curves.len() * grid.len())?;
+        self.look_at(curves.len() * grid.len())?;
         let grouping = &aggregate.grouping;
         match (aggregate.operation, &aggregate.parameter) {
             (operation @ (Aggregation::Topk | Aggregation::Bottomk), Some(parameter)) => {
@@ -164,7 +164,7 @@ impl Context<'_> {
     /// The groups of an aggregation, before they become values.
     pub fn groups(&self, aggregate: &Aggregate, grid: &Grid) -> Evaluated<Vec<Row>> {
         let curves = self.vector(&aggregate.expr, grid)?;
-        self.work(curves.len() * grid.len())?;
+        self.look_at(curves.len() * grid.len())?;
         let rows = self.rows(curves, aggregate, grid.len()).into_iter();
         let rows = rows.filter(|(_, groups)| groups.iter().any(|group| group.count > 0.0));
         Ok(rows.map(|(labels, groups)| Row { labels, groups, slack: Vec::new() }).collect())

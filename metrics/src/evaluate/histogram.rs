@@ -19,7 +19,7 @@ impl Context<'_> {
         }
         let mut curves = Vec::with_capacity(histograms.len());
         for (labels, buckets) in histograms {
-            self.work(buckets.len() * grid.len())?;
+            self.look_at(buckets.len() * grid.len())?;
             let values = quantiles.iter().enumerate().map(|(index, quantile)| {
                 let buckets = buckets.iter().map(|(bound, counts)| (*bound, counts[index]));
                 let buckets: Vec<_> = buckets.filter(|(_, count)| is_present(*count)).collect();

@@ -22,7 +22,7 @@ impl Context<'_> {
                 self.with_scalar(binary, curves, |value, index| (scalar[index], value))
             }
             (Value::Vector(left), Value::Vector(right)) => {
-                self.work((left.len() + right.len()) * grid.len())?;
+                self.look_at((left.len() + right.len()) * grid.len())?;
                 if binary.operator.is_set() {
                     return combine(binary, left, right, grid.len()).map(Value::Vector);
                 }
@@ -124,7 +124,7 @@ impl Context<'_> {
                         let result = match places.get(&labels) {
                             Some(result) => *result,
                             None => {
-                                self.use_samples(length)?;
+                                self.use_values(length)?;
                                 places.insert(labels.clone(), results.len());
                                 results.push(Curve { labels, values: vec![absent(); length] });
                                 results.len() - 1

@@ -31,7 +31,8 @@ impl Context<'_> {
         for (series, labels) in found {
             spans.clear();
             self.source.read(series, from - LOOKBACK_MS, until, &mut spans);
-            self.use_samples(spans.len() + moments.len())?;
+            self.look_at(spans.len())?;
+            self.use_values(moments.len())?;
             let mut at = 0;
             let seen = moments.iter().map(|moment| {
                 while at < spans.len() && spans[at].first_ms <= *moment {
@@ -66,7 +67,7 @@ impl Context<'_> {
                     first += 1;
                 }
                 let length = spans[first..].partition_point(|span| span.first_ms <= until_ms);
-                context.work(length + 1)?;
+                context.look_at(length + 1)?;
                 let spans = &spans[first..first + length];
                 // Where a step reaches over an end of the window, there were samples up to that end.
                 let began = spans.first().is_some_and(|span| span.first_ms < from_ms);
@@ -96,6 +97,7 @@ impl Context<'_> {
             let (from_ms, until_ms) = (moments[0] - range_ms, moments[0]);
             let first = spans.partition_point(|span| span.last_ms < from_ms);
             let spans = clip(&spans[first..], from_ms, until_ms, &mut clipped);
+            self.use_values(spans.len())?;
             if !spans.is_empty() {
                 let samples = spans.iter().map(|span| (span.last_ms, span.last)).collect();
                 matrix.push(Samples { labels, samples });
@@ -124,7 +126,8 @@ impl Context<'_> {
                 for (series, labels) in found {
                     spans.clear();
                     self.source.read(series, from - range_ms, until, &mut spans);
-                    self.use_samples(spans.len() + moments.len())?;
+                    self.look_at(spans.len())?;
+                    self.use_values(moments.len())?;
                     spans.retain(|span| span.count > 0);
                     see(self, labels, &spans, &moments, *range_ms)?;
                 }

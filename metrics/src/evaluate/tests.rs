@@ -189,18 +189,20 @@ fn too_much_is_refused_with_the_limit() {
     };
     let limits = Limits::default();
     assert_eq!(ask("x + x", Limits { series: 99, ..limits }), EvaluateError::Series(99));
-    assert_eq!(ask("x", Limits { samples: 1000, ..limits }), EvaluateError::Samples(1000));
-    assert_eq!(ask("1", Limits { samples: 100, ..limits }), EvaluateError::Samples(100));
+    assert_eq!(ask("x", Limits { values: 1000, ..limits }), EvaluateError::Values(1000));
+    assert_eq!(ask("1", Limits { values: 100, ..limits }), EvaluateError::Values(100));
     assert_eq!(
-        ask("rate(x[1m])", Limits { work: 100_000, ..limits }),
-        EvaluateError::Work(100_000)
+        ask("rate(x[1m])", Limits { samples: 100_000, ..limits }),
+        EvaluateError::Samples(100_000)
     );
-    assert!(matches!(ask("sum_over_time(x[1000y:1ms])", limits), EvaluateError::Samples(_)));
-    assert!(matches!(ask("max_over_time(vector(1)[1y:1s])", limits), EvaluateError::Samples(_)));
+    assert!(matches!(ask("sum_over_time(x[1000y:1ms])", limits), EvaluateError::Values(_)));
+    assert!(matches!(ask("max_over_time(vector(1)[1y:1s])", limits), EvaluateError::Values(_)));
     assert!(matches!(Grid::range(0, i64::MAX, 1), Err(EvaluateError::Range)));
     assert!(matches!(Grid::range(0, 1_000_000, 1), Err(EvaluateError::Steps(1_000_001))));
     assert!(
-        ask("rate(x[1m])", Limits { work: 10, ..limits }).to_string().contains("shorter windows")
+        ask("rate(x[1m])", Limits { samples: 10, ..limits })
+            .to_string()
+            .contains("shorter windows")
     );
 }
 

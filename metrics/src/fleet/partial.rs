@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Keep, Part};
 use crate::evaluate::{Curve, EvaluateError, Group, Samples, Value, is_present, unique};
 use crate::labels::Labels;
-use crate::limits::{QUERY_SAMPLES_MAX, QUERY_SERIES_MAX};
+use crate::limits::{QUERY_SERIES_MAX, QUERY_VALUES_MAX};
 use crate::syntax::{Aggregation, Kind};
 
 /// The answer of one node to a part, or of several together.
@@ -155,7 +155,15 @@ impl Partial {
         };
         let count = match self {
             Partial::Curves(curves) => curves.len(),
-            Partial::Samples(samples) => samples.len(),
+            Partial::Samples(samples) => {
+                let count = samples.iter().map(|one| one.samples.len()).sum::<usize>();
+                bounded(samples.len(), 1)?;
+                return if fits && count as u64 <= QUERY_VALUES_MAX {
+                    Ok(())
+                } else {
+                    Err(EvaluateError::Part)
+                };
+            }
             Partial::Groups { rows, .. } => rows.len(),
         };
         bounded(count, length)?;
@@ -197,8 +205,8 @@ fn bounded(count: usize, length: usize) -> Result<(), EvaluateError> {
     if count > QUERY_SERIES_MAX {
         return Err(EvaluateError::Series(QUERY_SERIES_MAX));
     }
-    if count as u64 * length as u64 > QUERY_SAMPLES_MAX {
-        return Err(EvaluateError::Samples(QUERY_SAMPLES_MAX));
+    if count as u64 * length as u64 > QUERY_VALUES_MAX {
+        return Err(EvaluateError::Values(QUERY_VALUES_MAX));
     }
     Ok(())
 }

@@ -142,6 +142,19 @@ proptest! {
             let number: usize = labels.value("number").parse().expect("a number");
             let mut spans = Vec::new();
             store.read(id, bound + 1, i64::MAX, &mut spans);
+            // Each span is exactly the samples of its time, and none is in two.
+            let mut whole = Vec::new();
+            store.read(id, 0, i64::MAX, &mut whole);
+            prop_assert!(whole.windows(2).all(|pair| pair[0].last_ms < pair[1].first_ms));
+            for span in whole {
+                let inside = given[number].iter().filter(|(at, _)| (span.first_ms..=span.last_ms).contains(at));
+                let spans = inside.map(|(at, bits)| Span::of(*at, f64::from_bits(*bits)));
+                let mut wanted = spans.reduce(|mut left, right| { left.append(&right); left }).expect("some");
+                // Settled twice, in two tiers, a sum may differ in its last bits.
+                prop_assert!((wanted.sum - span.sum).abs() <= 1e-9 * span.sum.abs());
+                (wanted.sum, wanted.lost) = (span.sum, span.lost);
+                prop_assert!(same_span(&span, &wanted), "{:?} is not {:?}", span, wanted);
+            }
             // A step in which the raw samples begin stands for its part of them.
             let steps = spans.iter().filter(|span| span.count > 1);
             let raw_from = steps.map(|span| span.last_ms).max().unwrap_or(bound) .max(bound);

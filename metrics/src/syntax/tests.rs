@@ -30,6 +30,58 @@ fn what_is_printed_parses_to_the_same() {
 }
 
 #[test]
+fn prometheus_is_asked_about_every_function_and_operator() {
+    let all: Vec<String> = expressions().map(str::to_ascii_lowercase).collect();
+    let asked = |text: &str| {
+        assert!(all.iter().any(|line| line.contains(text)), "{text} is in no expression")
+    };
+    Function::all().iter().for_each(|function| asked(&format!("{}(", function.name)));
+    for aggregation in Aggregation::ALL {
+        asked(&format!("{}(", aggregation.name()));
+        let grouped = ["by", "without"].map(|word| format!("{} {word} (", aggregation.name()));
+        let named = |line: &&String| {
+            grouped.iter().any(|text| line.contains(text)) || line.contains(") by (")
+        };
+        assert!(all.iter().any(|line| named(&line)), "{} has no grouping", aggregation.name());
+    }
+    for word in [
+        " + ",
+        " - ",
+        " * ",
+        " / ",
+        " % ",
+        " ^ ",
+        " atan2 ",
+        " == ",
+        " != ",
+        " < ",
+        " > ",
+        " <= ",
+        " >= ",
+        " and ",
+        " or ",
+        " unless ",
+        " bool ",
+        " on (",
+        " ignoring (",
+        " group_left",
+        " group_right",
+        " offset ",
+        " offset -",
+        " @ ",
+        "start()",
+        "end()",
+        "=~",
+        "!~",
+        "!=",
+        "m:]",
+        "m:1m]",
+    ] {
+        asked(word);
+    }
+}
+
+#[test]
 fn precedence_is_prometheus() {
     for (text, same) in [
         ("-2 ^ 2", "-(2 ^ 2)"),
