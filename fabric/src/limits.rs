@@ -238,6 +238,12 @@ pub const MOVES_MAX: u32 = 100;
 pub const MOVES_KEPT_MAX: usize = 1024;
 /// A move that could not be made after this is forgotten: the fabric is another one by then.
 pub const MOVE_WITHIN: Duration = Duration::from_secs(600);
+/// A target of a gang that has not answered is asked again after this; so is a commit without effect.
+pub const GANG_AGAIN: Duration = Duration::from_secs(1);
+/// A gang that did not come together tries again after about this, then twice as long, and so on.
+pub const GANG_BACK_OFF: Duration = Duration::from_millis(500);
+/// The longest of these waits.
+pub const GANG_BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// A retirement is asked for again after this.
 pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 /// A unit whose start or stop shows no effect is asked again after this, then twice as long, and so on.

@@ -135,6 +135,18 @@ pub enum Message {
         /// Where it is to go.
         to: NodeId,
     },
+    /// A coordinator asks a node to claim what a slot of a gang needs, and to start nothing yet.
+    Reserve {
+        /// Slot and epoch.
+        alloc: AllocId,
+        /// The job, so that the node need not have heard of it.
+        job: SharedEntry,
+    },
+    /// All slots of the gang are reserved: this one may start.
+    Commit {
+        /// Slot and epoch.
+        alloc: AllocId,
+    },
 }
 
 /// Bytes that are not a message. They change nothing.

@@ -31,6 +31,7 @@ mod coordinate;
 mod doubt;
 mod duties;
 mod flaps;
+mod gangs;
 mod leases;
 mod persistence;
 mod preempt;
@@ -43,6 +44,7 @@ mod views;
 use appointment::Appointments;
 use coordinate::Coordinator;
 use duties::Duties;
+use gangs::Gangs;
 use leases::Leases;
 use persistence::Disk;
 use preempt::Preemption;
@@ -145,6 +147,7 @@ pub struct Node {
     doubt: doubt::Doubt,
     flaps: flaps::Flaps,
     duties: Duties,
+    gangs: Gangs,
     preemption: Preemption,
     quotas: Quotas,
     requests: Requests,
@@ -205,6 +208,7 @@ impl Node {
             doubt: doubt::Doubt::default(),
             flaps: flaps::Flaps::default(),
             duties: Duties::default(),
+            gangs: Gangs::default(),
             preemption: Preemption::default(),
             quotas: Quotas::default(),
             requests: Requests::default(),
@@ -664,6 +668,8 @@ impl Node {
             }
             Message::Held { ticket } => self.handle_held(from, ticket),
             Message::Propose { alloc, job } => self.handle_propose(now, from, alloc, job),
+            Message::Reserve { alloc, job } => self.handle_reserve(now, from, alloc, job),
+            Message::Commit { alloc } => self.handle_commit(&alloc),
             Message::Displace { alloc, job } => self.handle_displace(now, from, alloc, job),
             Message::Accept { alloc } => self.handle_accept(now, from, &alloc),
             Message::Reject { alloc, reason } => self.handle_reject(now, from, &alloc, reason),

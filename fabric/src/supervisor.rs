@@ -66,6 +66,8 @@ pub struct Local {
     reserved_in: u64,
     /// The proposer was told.
     told: bool,
+    /// A slot of a gang that is not complete: it ends then.
+    held_back: Option<Instant>,
     unit: Unit,
     /// Restarts within the policy's window.
     restarts: VecDeque<Instant>,
@@ -132,7 +134,15 @@ impl Local {
         }
     }
 
+    /// Whether its proposer was told that the claim is on disk.
+    pub fn was_accepted(&self) -> bool {
+        self.told
+    }
+
     fn may_run(&self, now: Instant) -> bool {
+        if self.held_back.is_some() {
+            return false;
+        }
         match self.tenure {
             Tenure::Free => true,
             Tenure::Until(until) => now < until,
@@ -169,6 +179,7 @@ impl Local {
     fn due(&self) -> Option<Instant> {
         let command = match (self.row.phase, self.unit) {
             (Phase::Ended, _) => None,
+            (Phase::Reserved, _) if self.held_back.is_some() && self.told => self.held_back,
             (Phase::Reserved, _) if self.tenure == Tenure::Waiting => None,
             (_, Unit::Absent) => Some(self.start_at),
             (Phase::Stopping, _) | (_, Unit::Asked) => Some(self.retry_at),
@@ -397,6 +408,22 @@ impl Supervisor {
     /// Everything up to `through` is on disk.
     pub fn persisted(&mut self, through: u64) {
         self.persisted = self.persisted.max(through);
+    }
+
+    /// An allocation of a gang starts only when it is committed; if it is not by `until`, it ends.
+    pub fn hold_back(&mut self, slot: &SlotId, until: Instant) {
+        if let Some(local) = self.locals.get_mut(slot)
+            && local.row.phase == Phase::Reserved
+        {
+            local.held_back = Some(until);
+        }
+    }
+
+    /// The gang of an allocation is complete.
+    pub fn commit(&mut self, slot: &SlotId) {
+        if let Some(local) = self.locals.get_mut(slot) {
+            local.held_back = None;
+        }
     }
 
     /// The disk refused: claims that it does not hold are given back, unstarted.
@@ -715,6 +742,11 @@ impl Supervisor {
                     if !std::mem::replace(&mut local.told, true) {
                         self.accepted.extend(told);
                     }
+                    if local.held_back.is_some_and(|until| until <= now.at) {
+                        let reason = "its gang was not complete in time".to_owned();
+                        self.retire(now, &slot, Ending::Retired { reason });
+                        continue;
+                    }
                     if local.may_run(now.at) {
                         local.enter(now, Phase::Starting);
                         local.start_at = now.at;
@@ -847,6 +879,9 @@ fn fresh(
     Local {
         tenure: if waits { Tenure::Waiting } else { Tenure::Free },
         unsure: false,
+        // A reservation of a former life is not known to be committed.
+        held_back: (record.spec.gang && row.phase == Phase::Reserved)
+            .then(|| now + limits::GANG_HOLD),
         record,
         row,
         proposer,

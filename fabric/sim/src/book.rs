@@ -102,6 +102,8 @@ pub struct Book {
     at_most_one: BTreeSet<JobName>,
     /// The unit of an at-most-one slot that started last: its epoch and node.
     pub tokens: BTreeMap<SlotId, (u64, usize)>,
+    /// Gangs that were seen with all slots reserved at one time.
+    pub whole_gangs: BTreeSet<JobName>,
     /// When a unit of a slot last failed on a node.
     pub troubles: BTreeMap<(SlotId, usize), Duration>,
     /// When a unit of an allocation became active, by node.

@@ -34,6 +34,7 @@ macro_rules! check {
 pub mod leases;
 pub mod rest;
 pub mod sharing;
+use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 
 /// Commands about one allocation within a minute that change nothing.
 const REPEATS_MAX: usize = 30;
@@ -108,6 +109,16 @@ pub(crate) fn before_persist(world: &mut World, node: usize, sequence: u64) {
 /// Before a unit is started.
 pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
     check!(world, invariant_nothing_starts_before_its_claim_is_on_disk(&world.nodes[node], launch));
+    let job = &launch.alloc.slot.job;
+    if let Some((count, reserved)) = sharing::gang_at_start(world, node, job) {
+        check!(
+            world,
+            invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved(
+                job, count, &reserved
+            )
+        );
+        world.book.whole_gangs.insert(job.clone());
+    }
     if !world.nodes[node].units.units.get(&launch.alloc).is_some_and(Unit::is_there) {
         command(world, node, Command::Start, &launch.alloc, launch.run);
     }

@@ -289,6 +289,23 @@ impl Stage {
         Ok(())
     }
 
+    /// `expect gangs red,blue whole=1`: so many of them run as a whole, and of the others nothing is there.
+    fn expect_gangs(&mut self, names: &str, whole: &str) -> anyhow::Result<()> {
+        let wanted: usize = whole.strip_prefix("whole=").context("write whole=N")?.parse()?;
+        let mut found = 0;
+        for name in names.split(',') {
+            let job = JobName::new(name)?;
+            let count = self.jobs.get(&job).context("no such job")?.count as usize;
+            let machines = self.world()?.nodes.iter();
+            let there = machines.flat_map(|machine| machine.units.there());
+            let there = there.filter(|(alloc, _)| alloc.slot.job == job).count();
+            ensure!(there == 0 || there == count, "{there} of {count} of {name} are there");
+            found += usize::from(there == count);
+        }
+        ensure!(found == wanted, "{found} are whole");
+        Ok(())
+    }
+
     /// `expect plan displaces=low/0 on=a`
     fn expect_plan(&mut self, wishes: &[&str]) -> anyhow::Result<()> {
         let plan = self.planned.as_ref().context("first say `plan`")?;
@@ -397,6 +414,7 @@ impl Stage {
     /// `expect calm` (no output was dropped, nothing is left to push) | `expect a doubts`
     fn expect(&mut self, words: &[&str]) -> anyhow::Result<()> {
         match words {
+            ["gangs", names, whole] => self.expect_gangs(names, whole),
             ["plan", wishes @ ..] => self.expect_plan(wishes),
             ["answer", wanted] => self.expect_answer(wanted),
             ["equal"] => Ok(rest::invariant_views_converge_after_heal(self.world()?)

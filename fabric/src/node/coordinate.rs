@@ -77,11 +77,11 @@ pub(super) struct Slot {
     /// Live on a node that is up, with another version.
     pub outdated: Vec<(NodeId, AllocRow)>,
     /// On its way out on a node that is up.
-    stopping: bool,
+    pub stopping: bool,
     /// Live on a node that is gone, unless it is this node that is: see `doubt`.
-    doubtful: bool,
+    pub doubtful: bool,
     /// The highest epoch of any row.
-    epoch: u64,
+    pub epoch: u64,
     pub proposed: bool,
     /// Current, healthy for as long as the update policy asks.
     settled: bool,
@@ -160,7 +160,9 @@ impl Node {
             self.revert(now, &entry);
             return;
         }
-        self.place_missing(now, spec, &entry, &mut slots);
+        if !spec.gang || !self.gather(now, spec, hash, &entry, &slots) {
+            self.place_missing(now, spec, &entry, &mut slots);
+        }
         self.move_from_draining(now, spec, &entry, &slots);
         self.make_moves(now, spec, &entry, &slots);
         self.roll(now, spec, &slots);
@@ -321,7 +323,9 @@ impl Node {
             };
             slot.outdated.iter().any(asked)
         });
-        let room = (spec.update.max_parallel as usize).saturating_sub(busy + asked.count());
+        // A gang is stopped as a whole, and started as a whole.
+        let parallel = if spec.gang { slots.len() } else { spec.update.max_parallel as usize };
+        let room = parallel.saturating_sub(busy + asked.count());
         let mut outdated: Vec<(bool, &Slot)> = slots
             .iter()
             .filter(|slot| !slot.outdated.is_empty())
@@ -426,6 +430,7 @@ impl Node {
         {
             proposal.deadline = now.at + limits::ACCEPTED_TIMEOUT;
         }
+        self.note_reserved(from, alloc);
     }
 
     pub(super) fn handle_reject(
@@ -436,6 +441,7 @@ impl Node {
         reason: Rejection,
     ) {
         tracing::debug!(%alloc, ?from, %reason, "rejected");
+        self.note_refused(now, from, alloc);
         if let Rejection::Epoch { at_least } = reason
             && at_least <= limits::EPOCH_MAX
             && self.table.job(&alloc.slot.job).is_some_and(|job| alloc.slot.index < job.spec.count)
@@ -581,6 +587,11 @@ impl Coordinator {
             self.put_off.insert(job.clone());
         }
         may
+    }
+
+    /// A node said no: it is not asked again for this slot for a while.
+    pub fn reject_for(&mut self, slot: &SlotId, node: NodeId, until: Instant) {
+        self.rejected.insert((slot.clone(), node), until);
     }
 
     /// Whether nothing that it proposed is under way.

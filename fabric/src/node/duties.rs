@@ -157,9 +157,13 @@ impl Node {
         let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };
-        if let Err(reason) = self.admit(now, &alloc, &entry, Some(from)) {
-            self.counters.rejected += 1;
-            self.send(from, Message::Reject { alloc, reason });
+        match self.admit(now, &alloc, &entry, Some(from)) {
+            // A slot that is placed by itself waits for no gang.
+            Ok(()) => self.supervisor.commit(&alloc.slot),
+            Err(reason) => {
+                self.counters.rejected += 1;
+                self.send(from, Message::Reject { alloc, reason });
+            }
         }
     }
 

@@ -238,6 +238,9 @@ impl Node {
         } else if let Some(refusal) = self.quota_refusal(spec).filter(|_| filled < wanted) {
             let reason = format!("{} of {wanted} slots wait: {refusal}", wanted - filled);
             (JobState::Unplaceable, Some(reason))
+        } else if let Some((fit, of)) = self.gang_that_does_not_fit(spec).filter(|_| filled == 0) {
+            let reason = format!("{fit} of {of} of the gang fit, none starts before all do");
+            (JobState::Unplaceable, Some(reason))
         } else if filled < wanted
             && is_unplaceable(fleet.get_or_init(|| self.current_fleet()), spec)
         {
@@ -516,6 +519,8 @@ impl Node {
                 format!("failed on {nodes} nodes, tried on another one in {left}")
             } else if let Some(refusal) = self.quota_refusal(spec) {
                 format!("pending: {refusal}")
+            } else if let Some((fit, of)) = self.gang_that_does_not_fit(spec) {
+                format!("pending: {fit} of {of} of the gang fit, none starts before all do")
             } else if is_unplaceable(&self.current_fleet(), spec) {
                 "pending: no node can take it".into()
             } else if needs_lease(spec) && !self.voters().can_decide() {

@@ -2,10 +2,11 @@
 
 use fabric::alloc::{Ending, Phase};
 use fabric::api::{AllocView, JobView};
-use fabric::id::JobName;
+use fabric::id::{JobName, SlotId};
 use fabric::job::JobSpec;
 use fabric::quota::Amount;
-use std::collections::BTreeMap;
+use fabric::table::{Key, Value};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Verdict;
 use crate::world::World;
@@ -96,6 +97,44 @@ fn really_used(world: &World, jobs: &[JobView], fits: impl Fn(&JobSpec) -> bool)
         }
     }
     used
+}
+
+/// The first unit of a gang starts: each of its slots has a claim on some disk at this time.
+pub fn invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved(
+    job: &JobName,
+    count: u32,
+    reserved: &BTreeSet<u32>,
+) -> Verdict {
+    match (0..count).find(|index| !reserved.contains(index)) {
+        Some(index) => Err(format!("{job} begins, and {job}/{index} is reserved nowhere")),
+        None => Ok(()),
+    }
+}
+
+/// If `job` is a gang, as `node` knows it, of which nothing has started yet: how many slots it has, and which of
+/// them have a claim on a disk.
+pub(super) fn gang_at_start(
+    world: &World,
+    node: usize,
+    job: &JobName,
+) -> Option<(u32, BTreeSet<u32>)> {
+    let view = world.nodes[node].core()?.job(job).ok()?;
+    if !view.spec.gang || world.book.whole_gangs.contains(job) {
+        return None;
+    }
+    let mut reserved = BTreeSet::new();
+    for machine in &world.nodes {
+        for index in 0..view.spec.count {
+            let slot = SlotId { job: job.clone(), index };
+            let row = machine.disk.entry(&Key::Alloc(slot, machine.identity));
+            if let Some(Value::Alloc(row)) = row.map(|entry| &entry.value)
+                && row.phase.holds_claim()
+            {
+                reserved.insert(index);
+            }
+        }
+    }
+    Some((view.spec.count, reserved))
 }
 
 /// The same for a world.

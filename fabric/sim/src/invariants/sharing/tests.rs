@@ -47,6 +47,17 @@ fn a_displacement_of_the_equally_important_is_found() {
 }
 
 #[test]
+fn a_gang_that_begins_without_one_of_its_slots_is_found() {
+    let holds = |reserved: &[u32]| {
+        let reserved = reserved.iter().copied().collect();
+        let job = name("gang");
+        invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved(&job, 3, &reserved)
+    };
+    assert_eq!(holds(&[0, 1, 2]), Ok(()));
+    assert!(holds(&[0, 2]).unwrap_err().contains("gang/1"));
+}
+
+#[test]
 fn a_gang_of_which_some_are_reserved_and_none_begins_is_found() {
     let mut gang = spec("gang", 50);
     (gang.gang, gang.count) = (true, 2);
