@@ -20,7 +20,7 @@ use anyhow::{Context, bail, ensure};
 use fabric::api::RebalanceBody;
 use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::{Answer, Request};
-use fabric::job::{CpuRequest, JobKind, JobSpec, Smt, duration};
+use fabric::job::{CpuRequest, Guarantee, JobKind, JobSpec, Smt, duration};
 use fabric::quota::Quota;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -154,6 +154,15 @@ impl Stage {
                 let max_moves = moves.parse().context("how many moves?")?;
                 let wish = RebalanceBody { apply: true, max_moves, at_most_one: false };
                 self.ask(at, Request::Rebalance { wish })?;
+            }
+            "remove" => {
+                let [node, rest @ ..] = &words[..] else { bail!("write `remove NODE [force]`") };
+                let (force, at) = match rest {
+                    ["force", at @ ..] => (true, at),
+                    at => (false, at),
+                };
+                let node = self.identity(node)?;
+                self.ask(at, Request::Remove { node, new_key: [1; 32], force })?;
             }
             "expect" => self.expect(&words)?,
             "trace" => return Ok(told(self.world()?.trace.take_lines())),
@@ -360,6 +369,8 @@ impl Stage {
                 "parallel" => spec.update.max_parallel = number()?,
                 "attempts" => spec.restart.attempts = number()?,
                 "sticky" => spec.placement.sticky = true,
+                "at-most-one" => spec.guarantee = Guarantee::AtMostOne,
+
                 "spread" => {
                     let levels = value.split(',').map(str::parse);
                     spec.placement.spread = levels.collect::<Result<_, _>>()?;
@@ -509,6 +520,10 @@ impl Stage {
                 "healthy" => view(world).is_some_and(|view| value.parse() == Ok(view.healthy)),
                 "state" => view(world).is_some_and(|view| value == view.state.to_string()),
                 "on" => value.split(',').eq(places.iter().copied()),
+                "voters" => world.running().iter().all(|node| {
+                    let core = world.nodes[*node].core();
+                    core.is_some_and(|core| value.parse() == Ok(core.voters().members.len()))
+                }),
                 "version" => versions == [value],
                 other => bail!("a job has no {other:?} here"),
             };
