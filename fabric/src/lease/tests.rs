@@ -544,7 +544,7 @@ impl World {
         let delay = if dice > 245 { 30.0 } else { f64::from(dice) / 1000.0 };
         let made = packet();
         self.network.push_back((time + delay, made));
-        if dice % 16 == 0 {
+        if dice.is_multiple_of(16) {
             let again = packet();
             self.network.push_back((time + f64::from(dice) / 10.0, again));
         }

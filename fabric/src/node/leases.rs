@@ -532,7 +532,7 @@ impl Node {
             return None;
         }
         let size = leases.set.members.len();
-        let even = size % 2 == 0;
+        let even = size.is_multiple_of(2);
         let even_since = leases.even_since.get_or_insert(now.at);
         if !even {
             *even_since = now.at;

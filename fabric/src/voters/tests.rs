@@ -181,7 +181,7 @@ proptest! {
             let to = to % usize::from(size);
             let said = proposers[who].say();
             let ceiling = vote.ceilings[to];
-            let answer = vote.acceptors[to].handle(at(0), &said, &known, LONG_AGO, ceiling, ceiling % 2 == 0);
+            let answer = vote.acceptors[to].handle(at(0), &said, &known, LONG_AGO, ceiling, ceiling.is_multiple_of(2));
             let Some(answer) = answer.filter(|_| luck > 2) else { continue };
             let from = node(to as u8 + 1);
             if let Some(next) = proposers[who].hear(from, &answer, &known) {
@@ -191,7 +191,7 @@ proptest! {
                 // Any majority that granted an epoch has a voter among those that accepted.
                 let covered = vote.ceilings.iter().filter(|ceiling| **ceiling <= next.floor);
                 prop_assert!(covered.count() >= known.majority());
-                let quiet = vote.ceilings.iter().filter(|ceiling| **ceiling % 2 == 0);
+                let quiet = vote.ceilings.iter().filter(|ceiling| ceiling.is_multiple_of(2));
                 prop_assert!(!next.quiet || quiet.count() >= known.majority());
             }
         }
