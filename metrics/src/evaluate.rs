@@ -44,8 +44,10 @@ use serde::{Deserialize, Serialize};
 
 /// The times at which an expression is evaluated.
 ///
-/// Invariants: `start_ms <= end_ms`, `step_ms > 0`, at most as many times as its maker allowed.
+/// Invariants: `start_ms <= end_ms`, `step_ms > 0`, both times within [`TIME_MS_MAX`] of the epoch, at most
+/// [`QUERY_VALUES_MAX`] times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(i64, i64, i64)", into = "(i64, i64, i64)")]
 pub struct Grid {
     start_ms: i64,
     end_ms: i64,
@@ -60,29 +62,35 @@ impl Grid {
 
     /// From `start_ms` to `end_ms`, both included, every `step_ms`: at most [`STEPS_MAX`] times.
     pub fn range(start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Self, EvaluateError> {
-        let time = |ms: i64| ms.abs() <= TIME_MS_MAX;
+        let grid = Self::ordered(start_ms, end_ms, step_ms)?;
+        if grid.len() > STEPS_MAX { Err(EvaluateError::Steps(grid.len())) } else { Ok(grid) }
+    }
+
+    /// As long as there may be values: a subquery evaluates more often than a query.
+    fn bounded(start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Self, EvaluateError> {
+        let grid = Self::ordered(start_ms, end_ms, step_ms)?;
+        let bound = QUERY_VALUES_MAX;
+        if grid.len() as u64 > bound { Err(EvaluateError::Values(bound)) } else { Ok(grid) }
+    }
+
+    fn ordered(start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Self, EvaluateError> {
+        let time = |ms: i64| (-TIME_MS_MAX..=TIME_MS_MAX).contains(&ms);
         if !time(start_ms) || !time(end_ms) || step_ms <= 0 || end_ms < start_ms {
             return Err(EvaluateError::Range);
         }
-        let grid = Grid { start_ms, end_ms, step_ms };
-        if grid.len() > STEPS_MAX { Err(EvaluateError::Steps(grid.len())) } else { Ok(grid) }
+        Ok(Grid { start_ms, end_ms, step_ms })
     }
 
     /// How many times.
     #[expect(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
-        ((self.end_ms - self.start_ms) / self.step_ms.max(1)) as usize + 1
+        ((self.end_ms - self.start_ms) / self.step_ms) as usize + 1
     }
 
     /// All of them.
     pub fn times(&self) -> impl Iterator<Item = i64> + use<> {
         let grid = *self;
         (0..grid.len() as i64).map(move |index| grid.start_ms + index * grid.step_ms)
-    }
-
-    /// Checks what came from elsewhere.
-    pub fn checked(self) -> Result<Self, EvaluateError> {
-        Self::range(self.start_ms, self.end_ms, self.step_ms)
     }
 
     /// The first time.
@@ -98,6 +106,20 @@ impl Grid {
     /// Between two times.
     pub fn step_ms(&self) -> i64 {
         self.step_ms
+    }
+}
+
+impl TryFrom<(i64, i64, i64)> for Grid {
+    type Error = EvaluateError;
+
+    fn try_from((start_ms, end_ms, step_ms): (i64, i64, i64)) -> Result<Self, EvaluateError> {
+        Self::bounded(start_ms, end_ms, step_ms)
+    }
+}
+
+impl From<Grid> for (i64, i64, i64) {
+    fn from(grid: Grid) -> Self {
+        (grid.start_ms, grid.end_ms, grid.step_ms)
     }
 }
 
@@ -369,7 +391,7 @@ impl<'a> Context<'a> {
         if start_ms > last {
             return Ok(None);
         }
-        let grid = Grid { start_ms, end_ms: last, step_ms };
+        let grid = Grid::bounded(start_ms, last, step_ms)?;
         if grid.len() as u64 > self.limits.values {
             return Err(EvaluateError::Values(self.limits.values));
         }

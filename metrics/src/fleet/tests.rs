@@ -329,6 +329,37 @@ proptest! {
     }
 }
 
+proptest! {
+    /// What is decoded is checked: damaged bytes are refused, or are another part or answer.
+    #[test]
+    fn damaged_bytes_never_panic(
+        text in prop::sample::select(vec!["sum by (unit) (a)", "a", "topk(1, a)", "avg(rate(a[10s]))", "a[5s]"]),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let grid = Grid::instant(START_MS + 30_000).expect("a time");
+        let part = Part { expression: text.into(), grid, keep: Some(Keep { largest: true, groups: 1 }) };
+        let store = node(0);
+        let answer = part.answer(&store, Limits::default()).expect("an answer");
+        let damaged = |mut bytes: Vec<u8>| {
+            for (place, byte) in &damage {
+                let place = place.index(bytes.len());
+                bytes[place] = *byte;
+            }
+            bytes
+        };
+        let limits = Limits { values: 10_000, samples: 100_000, ..Limits::default() };
+        if let Ok(odd) = postcard::from_bytes::<Part>(&damaged(postcard::to_stdvec(&part).expect("encodes"))) {
+            let _ = odd.answer(&store, limits);
+        }
+        if let Ok(odd) = postcard::from_bytes::<Partial>(&damaged(postcard::to_stdvec(&answer).expect("encodes")))
+            && let Ok(merged) = answer.merge(odd, &part)
+        {
+            let _ = merged.warning(&part);
+            let _ = merged.value(&part);
+        }
+    }
+}
+
 fn node(number: usize) -> Store {
     let mut store = Store::new(1 << 20);
     for unit in ["u", "v"] {
@@ -415,12 +446,11 @@ fn answers_that_do_not_fit_are_refused() {
     assert_eq!(plan.finish(Vec::new(), Limits::default()), Err(EvaluateError::Part));
     let odd = Part { expression: "sum(".into(), grid, keep: None };
     assert!(matches!(odd.answer(&node(0), Limits::default()), Err(PartError::Syntax(_))));
-    // A grid from elsewhere with a million times.
-    let bytes = postcard::to_stdvec(&(START_MS, START_MS + 1_000_000, 1i64)).expect("encodes");
-    let grid: Grid = postcard::from_bytes(&bytes).expect("decodes");
-    let odd = Part { expression: "a".into(), grid, keep: None };
-    assert!(matches!(
-        odd.answer(&node(0), Limits::default()),
-        Err(PartError::Evaluate(EvaluateError::Steps(_)))
-    ));
+    // Grids from elsewhere: a million times, backwards, without a step, at the end of all numbers.
+    for odd in
+        [(START_MS, START_MS + 1_000_000, 1i64), (1, 0, 1), (0, 1, 0), (i64::MIN, i64::MAX, 1)]
+    {
+        let bytes = postcard::to_stdvec(&odd).expect("encodes");
+        assert!(postcard::from_bytes::<Grid>(&bytes).is_err(), "{odd:?}");
+    }
 }
