@@ -1,6 +1,6 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
 # make test         every test; those that need root or a program say so when they are skipped
-# make test-swarm   the simulator over many seeds: SEEDS=500 NODES=20 MINUTES=2
+# make test-swarm   the simulator over many seeds: SEEDS=2000 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
@@ -13,7 +13,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-SEEDS ?= 500
+SEEDS ?= 2000
+AIMED ?= $(shell expr $(SEEDS) / 10)
 NODES ?= 20
 MINUTES ?= 2
 ROUNDS ?= 50
@@ -39,10 +40,19 @@ test: setup
 test-swarm: setup
 	$(CARGO) build -p weft-sim
 	$(TARGET)/debug/weft-sim swarm --seeds $(SEEDS) --nodes $(NODES) --minutes $(MINUTES)
-	@echo "make test-swarm: a planted bug must be caught, by the right invariant:"
-	@caught=$$($(TARGET)/debug/weft-sim swarm --seeds 20 --nodes $(NODES) --minutes $(MINUTES) --canary forgets-a-claim) \
-	    && { echo "make test-swarm: the planted bug was not caught"; exit 1; } || true; \
-	grep -m 1 "never claimed twice" <<<"$$caught"; echo "make test-swarm: caught"
+	$(TARGET)/debug/weft-sim swarm --seeds $(AIMED) --nodes 8 --minutes 5 --aim-at-leases
+	@for planted in \
+	    "forgets-a-claim|--nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
+	    "holds-a-lease-too-long|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
+	    "voter-forgets|--nodes 8 --minutes 5 --aim-at-leases|never has two live units"; do \
+	    IFS='|' read -r bug how promise <<<"$$planted"; \
+	    echo "make test-swarm: the planted bug $$bug must be caught: $$promise"; \
+	    caught=$$($(TARGET)/debug/weft-sim swarm --seeds 20 $$how --canary $$bug \
+	        --journals $(TARGET)/swarm/$$bug) \
+	        && { echo "make test-swarm: $$bug was not caught"; exit 1; } || true; \
+	    grep -m 1 "$$promise" <<<"$$caught" \
+	        || { echo "make test-swarm: $$bug broke something else"; exit 1; }; \
+	done; echo "make test-swarm: all planted bugs were caught"
 
 test-model: setup
 	$(CARGO) build --release -p weft-model

@@ -116,3 +116,6 @@ pub fn invariant_at_most_one_work_has_a_guard(machine: &SimNode, alloc: &AllocId
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

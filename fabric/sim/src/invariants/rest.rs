@@ -487,3 +487,6 @@ impl World {
         views.map(|view| (view.id, view.node, view.row.phase.is_live())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,26 @@ fn a_small_swarm_breaks_nothing() {
     assert_eq!(summary.outcomes.len(), 10);
 }
 
+/// Each planted bug breaks what it should within twenty seeds, of a world that is hard on leases; the same seed
+/// without it is clean.
+#[test]
+fn planted_bugs_of_leases_are_caught_within_twenty_seeds() {
+    for canary in [Canary::HoldsALeaseTooLong, Canary::VoterForgets] {
+        let twice = |failure: &Failure| {
+            failure.why.name() == "invariant_an_at_most_one_slot_never_has_two_live_units"
+        };
+        let turmoil = Duration::from_secs(300);
+        let plan = Plan { turmoil, aimed_at_leases: true, ..plan(1, Some(canary)) };
+        let caught = swarm(&plan, 20, THREADS, |_, result| !result.is_err_and(twice));
+        let Some(failure) = caught.failures.iter().find(|failure| twice(failure)) else {
+            panic!("{canary:?}: 20 seeds, and nobody noticed: {:?}", caught.failures);
+        };
+        let clean = Plan { seed: failure.seed, canary: None, ..plan };
+        let outcome = run_one(&clean);
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+}
+
 /// The planted bug gives a core away twice; the same seeds without it are clean.
 #[test]
 fn the_canary_is_caught_within_twenty_seeds() {

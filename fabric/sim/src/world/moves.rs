@@ -91,6 +91,12 @@ impl World {
         self.push(due - self.time, Event::Guard { node, alloc: alloc.clone(), life });
     }
 
+    /// Only for tests that start a unit past the agent.
+    #[cfg(test)]
+    pub(crate) fn guard_from_now_on(&mut self, node: usize, alloc: &AllocId) {
+        self.watch(node, alloc);
+    }
+
     /// A clock changed: what guards wait for comes sooner or later.
     pub(super) fn watch_all(&mut self, node: usize) {
         let units = self.nodes[node].units.there();
