@@ -56,7 +56,7 @@ static __always_inline u64 cgroup_of(struct task_struct *task)
  * counted meanwhile goes to `other`: small rows are therefore there from the beginning.
  */
 
-/* The row of a key, made of `zero` if there is none; the row `other` when the table is full. */
+/* The row of a key, made of `zero` if there is none (not `const` where it is large: constants take room in the file); the row `other` when the table is full. */
 static __always_inline void *row(void *table, const void *key, const void *other, const void *zero)
 {
 	void *found = bpf_map_lookup_elem(table, key);

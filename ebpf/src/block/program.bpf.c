@@ -47,7 +47,7 @@ struct {
 	__type(value, struct traffic);
 } cgroups SEC(".maps");
 
-static const struct traffic zero;
+static struct traffic zero;
 
 /*
  * Who asked. What a thread of the kernel writes back for others is charged to the cgroup that the pages belong

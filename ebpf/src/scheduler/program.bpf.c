@@ -42,7 +42,7 @@ struct {
 	__type(value, struct scheduling);
 } cgroups SEC(".maps");
 
-static const struct scheduling zero;
+static struct scheduling zero;
 static const u64 other = OTHER;
 
 static __always_inline struct scheduling *row_of(u64 cgroup)

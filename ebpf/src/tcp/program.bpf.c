@@ -61,7 +61,7 @@ struct {
 	__type(value, u64);
 } pending SEC(".maps");
 
-static const struct connecting connecting_zero;
+static struct connecting connecting_zero;
 static const struct repeats repeats_zero;
 static const u64 other = OTHER;
 static const struct peer other_peer;

@@ -82,11 +82,13 @@ impl Unit {
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started");
-        let process = Process {
+        let mut process = Process {
             stdin: child.stdin.take().expect("piped"),
             lines: BufReader::new(child.stdout.take().expect("piped")),
             child,
         };
+        // By then it has started all threads that it has without being asked.
+        process.says("ready:");
         enter(&self.folder, process.child.id());
         process
     }
@@ -122,16 +124,20 @@ impl Process {
 
     /// What it knows about what it has done, once it has: names and values. It then waits.
     pub fn end(&mut self) -> BTreeMap<String, u64> {
+        let said = self.says("did:");
+        let pairs = said.split_whitespace().filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, value)| (name.into(), value.parse().expect("a number"))).collect()
+    }
+
+    /// Waits for a line with this in it, and gives the rest of the line.
+    fn says(&mut self, what: &str) -> String {
         let mut line = String::new();
         loop {
             line.clear();
             let length = self.lines.read_line(&mut line).expect("it speaks");
-            assert!(length > 0, "the process ended without saying what it did");
-            if let Some((_, said)) = line.split_once("did:") {
-                let pairs = said.split_whitespace().filter_map(|pair| pair.split_once('='));
-                return pairs
-                    .map(|(name, value)| (name.into(), value.parse().expect("a number")))
-                    .collect();
+            assert!(length > 0, "the process ended without saying '{what}'");
+            if let Some((_, rest)) = line.split_once(what) {
+                return rest.to_owned();
             }
         }
     }

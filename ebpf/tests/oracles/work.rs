@@ -269,14 +269,19 @@ fn eat_memory() -> Did {
 
 /// The body of the process: waits to be told, works, says what it did, waits.
 pub fn process(work_wanted: &str) {
+    say("ready:");
     let mut line = String::new();
     let mut wait = || std::io::stdin().read_line(&mut line).expect("the test speaks");
     wait();
     let did = work(work_wanted);
     let said: Vec<String> = did.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    println!("did: {}", said.join(" "));
-    std::io::stdout().flush().expect("the test listens");
+    say(&format!("did: {}", said.join(" ")));
     wait();
+}
+
+fn say(line: &str) {
+    println!("{line}");
+    std::io::stdout().flush().expect("the test listens");
 }
 
 /// Sends and takes, so that there is a round-trip time.

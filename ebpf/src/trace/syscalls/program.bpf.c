@@ -29,7 +29,7 @@ struct {
 	__type(value, struct calls);
 } calls SEC(".maps");
 
-static const struct calls zero;
+static struct calls zero;
 /* Not the number of any call. */
 static const u64 other = ~0ULL;
 
