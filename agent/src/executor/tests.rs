@@ -34,7 +34,10 @@ impl Drop for Agent {
         if let Executor::Direct(direct) = &self.executor
             && let Some(cgroup) = direct.cgroup_of(&AllocId::new(JobName::new("x").unwrap(), 0, 1))
         {
-            let _ = std::fs::remove_dir(cgroup.parent().unwrap());
+            let own = cgroup.parent().unwrap();
+            // A guard may linger there.
+            let _ = std::fs::remove_dir(own.join("guard"));
+            let _ = std::fs::remove_dir(own);
         }
     }
 }

@@ -349,6 +349,10 @@ impl Keeper {
                 let mut state = self.lock();
                 if !self.leases.any() {
                     state.keeping = false;
+                    if let Some(cgroup) = &self.cgroup {
+                        // Made again with the next guard.
+                        let _ = std::fs::remove_dir(cgroup);
+                    }
                     return;
                 }
             }
