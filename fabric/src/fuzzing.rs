@@ -88,8 +88,8 @@ pub fn node(bytes: &[u8]) {
         node.handle(now, input);
         while let Some(output) = node.poll() {
             match output {
-                Output::Transmit { payload, .. } => {
-                    assert!(payload.len() <= limits::DATAGRAM_BYTES_MAX);
+                Output::Transmit { datagram, .. } => {
+                    assert!(datagram.encode().len() <= limits::DATAGRAM_BYTES_MAX);
                 }
                 Output::Send { message, .. } => {
                     assert!(message.encode().len() <= limits::MESSAGE_BYTES_MAX);

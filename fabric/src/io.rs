@@ -13,7 +13,7 @@ use crate::clock::Instant;
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, JobName, Namespace, NodeId};
 use crate::job::{Health, JobSpec, Task};
-use crate::message::Message;
+use crate::message::{Datagram, Message};
 use crate::quota::Quota;
 use crate::resources::Rejection;
 use crate::table::{Entry, TokenId};
@@ -33,6 +33,13 @@ pub enum Input {
         from: NodeId,
         /// What was inside.
         payload: Vec<u8>,
+    },
+    /// A datagram from a node of the same process came: for simulators, which need not encode it.
+    Heard {
+        /// Who sent it.
+        from: NodeId,
+        /// What it said.
+        datagram: Datagram,
     },
     /// A message came over an authenticated stream.
     Message {
@@ -252,7 +259,7 @@ pub enum Output {
         /// Where, unless the agent knows better.
         address: SocketAddr,
         /// What.
-        payload: Vec<u8>,
+        datagram: Datagram,
     },
     /// Send a message over an authenticated stream.
     Send {

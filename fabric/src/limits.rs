@@ -167,6 +167,8 @@ pub const FEW_PEERS: usize = 64;
 pub const PUSH_DATAGRAMS_MAX: usize = 8;
 /// Entries that do not fit the last datagram of a push and are passed over for smaller ones.
 pub const PUSH_PASSED_OVER_MAX: usize = 64;
+/// Rows in one message to the coordinator that proposed them: about 200 bytes each.
+pub const NEWS_MAX: usize = 1024;
 /// Time between two comparisons with a random member.
 pub const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 /// Rows described in one message of repair: about 120 bytes each.

@@ -147,6 +147,12 @@ pub enum Message {
         /// Slot and epoch.
         alloc: AllocId,
     },
+    /// Rows of allocations that the receiver proposed. They are pushed to everybody as well, but it waits
+    /// for them.
+    News {
+        /// What has changed.
+        entries: Vec<SharedEntry>,
+    },
 }
 
 /// Bytes that are not a message. They change nothing.

@@ -22,7 +22,7 @@ use crate::membership::{Change, Formed, Identity, Membership};
 use crate::message::{Datagram, Message};
 use crate::placement::Fleet;
 use crate::stamp::HybridClock;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Record, Supervisor};
 use crate::table::{Entry, Key, Keyring, Merge, RosterEntry, SharedEntry, Table, Value};
 use crate::topology::NodeInfo;
 
@@ -104,6 +104,8 @@ pub enum Origin {
     Formed {
         /// The table, this node's own rows included.
         table: Box<Table>,
+        /// What this node's allocations in the table run.
+        records: Vec<Record>,
         /// Everybody.
         members: Formed,
     },
@@ -259,8 +261,8 @@ impl Node {
                 self.restore(now, rows);
                 self.open_accounts();
             }
-            Origin::Formed { table, .. } => {
-                self.begin_with(now, *table);
+            Origin::Formed { table, records, .. } => {
+                self.begin_with(now, *table, records);
                 self.open_accounts();
                 if self.table.node(&self.config.id) == Some(&self.info) {
                     return;
@@ -283,6 +285,11 @@ impl Node {
                     self.handle_datagram(now, from, &payload);
                 } else {
                     self.counters.malformed += 1;
+                }
+            }
+            Input::Heard { from, datagram } => {
+                if from != self.config.id && self.table.is_member(&from) {
+                    self.take_datagram(now, from, datagram);
                 }
             }
             Input::Message { from, message } => {
@@ -588,12 +595,22 @@ impl Node {
 
     fn handle_datagram(&mut self, now: Now, from: NodeId, payload: &[u8]) {
         match Datagram::decode(payload) {
-            Ok(Datagram::Swim { packet, confirms }) => {
+            Ok(datagram) => self.take_datagram(now, from, datagram),
+            Err(error) => {
+                self.counters.malformed += 1;
+                tracing::debug!(?from, %error, "datagram refused");
+            }
+        }
+    }
+
+    fn take_datagram(&mut self, now: Now, from: NodeId, datagram: Datagram) {
+        match datagram {
+            Datagram::Swim { packet, confirms } => {
                 if !self.membership.handle_packet(now.at, &packet, &confirms) {
                     self.counters.malformed += 1;
                 }
             }
-            Ok(Datagram::Push(entries)) => {
+            Datagram::Push(entries) => {
                 for entry in entries {
                     if entry.key.may_gossip() {
                         self.take_in(now, entry, true);
@@ -602,25 +619,21 @@ impl Node {
                     }
                 }
             }
-            Ok(Datagram::Fingerprint(theirs)) => {
+            Datagram::Fingerprint(theirs) => {
                 if theirs == self.table.fingerprint() {
                     self.transmit(from, Datagram::InSync(theirs));
                 } else {
                     self.send(from, Message::Buckets(self.table.buckets()));
                 }
             }
-            Ok(Datagram::InSync(theirs)) => {
+            Datagram::InSync(theirs) => {
                 if theirs == self.table.fingerprint() && !self.synced {
                     self.synced = true;
                     self.coordinator.all_dirty = true;
                     self.dirty = true;
                 }
             }
-            Ok(Datagram::Lease(message)) => self.handle_lease(now, from, message),
-            Err(error) => {
-                self.counters.malformed += 1;
-                tracing::debug!(?from, %error, "datagram refused");
-            }
+            Datagram::Lease(message) => self.handle_lease(now, from, message),
         }
     }
 
@@ -680,6 +693,11 @@ impl Node {
             }
             Message::Voters(change) => self.handle_change(now, from, &change),
             Message::Move { alloc, from, to } => self.handle_move(now, alloc, from, to),
+            Message::News { entries } => {
+                for entry in entries {
+                    self.take_in(now, entry, true);
+                }
+            }
             Message::Restart { alloc } => {
                 if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
                     self.supervisor.restart(now, &alloc.slot);
@@ -714,8 +732,7 @@ impl Node {
     /// Carries membership's wishes out and takes note of who came and went.
     fn flush_membership(&mut self, now: Now) {
         while let Some((to, address, datagram)) = self.membership.poll_datagram() {
-            let payload = datagram.encode();
-            self.outputs.push_back(Output::Transmit { to, address, payload });
+            self.outputs.push_back(Output::Transmit { to, address, datagram });
         }
         while let Some(change) = self.membership.poll_change() {
             let (node, state) = match change {
@@ -750,7 +767,7 @@ impl Node {
     fn transmit(&mut self, to: NodeId, datagram: Datagram) {
         let known = self.table.node(&to).and_then(|info| info.addresses.first().copied());
         let address = known.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-        self.outputs.push_back(Output::Transmit { to, address, payload: datagram.encode() });
+        self.outputs.push_back(Output::Transmit { to, address, datagram });
     }
 
     /// Pushes what is fresh, repairs what was lost, looks for who is missing.

@@ -116,6 +116,11 @@ impl Local {
         &self.row
     }
 
+    /// Who proposed it, as long as that is remembered.
+    pub fn proposer(&self) -> Option<NodeId> {
+        self.proposer
+    }
+
     /// What is kept on disk beside the row.
     pub fn record(&self) -> &Record {
         &self.record

@@ -198,8 +198,8 @@ impl Member {
         let mut answers = Vec::new();
         while let Some(output) = self.node.poll() {
             match output {
-                Output::Transmit { to, address, payload } => {
-                    self.transmit(now, to, address, &payload, hands);
+                Output::Transmit { to, address, datagram } => {
+                    self.transmit(now, to, address, &datagram.encode(), hands);
                 }
                 Output::Send { to, address, message } => {
                     let targets = self.targets(&to, address, hands.local);

@@ -16,6 +16,7 @@ pub mod measure;
 pub mod network;
 pub mod node;
 pub mod run;
+pub mod scale;
 pub mod scenario;
 pub mod shrink;
 pub mod swarm;

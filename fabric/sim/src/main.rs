@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use weft_sim::journal::{self, Journal};
 use weft_sim::run::{Plan, Run};
+use weft_sim::scale::{Results, Scene, measures, plot};
 use weft_sim::shrink::shrink;
 use weft_sim::swarm::{Failure, Why, go, run_one, swarm};
 use weft_sim::trace::Detail;
@@ -67,6 +68,18 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Measures large fabrics.
+    Scale {
+        /// What.
+        #[command(subcommand)]
+        what: Scale,
+        /// Where to begin.
+        #[arg(long, global = true, default_value_t = 1)]
+        seed: u64,
+        /// Write the figures there, as JSON.
+        #[arg(long, global = true)]
+        out: Option<PathBuf>,
+    },
     /// Kills a node many times, and prints how long the others took to notice and to replace its work.
     Measure {
         /// Machines.
@@ -78,6 +91,69 @@ enum Command {
         /// Where to begin.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum Scale {
+    /// A fabric at rest, and a job that spreads through it.
+    Spread {
+        /// Nodes; may be given several times.
+        #[arg(long, default_value = "1000")]
+        nodes: Vec<usize>,
+    },
+    /// Nodes die, and what ran there runs elsewhere.
+    Deaths {
+        /// Nodes.
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Jobs.
+        #[arg(long, default_value_t = 20)]
+        jobs: usize,
+        /// Slots of each.
+        #[arg(long, default_value_t = 100)]
+        slots: u32,
+        /// How many nodes of a hundred; may be given several times.
+        #[arg(long, default_value = "1")]
+        percent: Vec<usize>,
+    },
+    /// Many slots are submitted at once.
+    Submit {
+        /// Nodes.
+        #[arg(long, default_value_t = 100)]
+        nodes: usize,
+        /// Jobs.
+        #[arg(long, default_value_t = 10)]
+        jobs: usize,
+        /// Slots of each.
+        #[arg(long, default_value_t = 1000)]
+        slots: u32,
+        /// Rows of allocations go to their coordinators only.
+        #[arg(long)]
+        rows_stay: bool,
+        /// Seconds that it may take until all run.
+        #[arg(long)]
+        budget: Option<f64>,
+        /// What to call it.
+        #[arg(long, default_value = "mass submit")]
+        name: String,
+    },
+    /// One table with many entries.
+    Table {
+        /// Entries; may be given several times.
+        #[arg(long, default_value = "100000")]
+        entries: Vec<u32>,
+    },
+    /// Collects what others measured: a table, a file, a picture.
+    Report {
+        /// What the bench of placements printed.
+        #[arg(long)]
+        placements: Option<PathBuf>,
+        /// Where to write the picture.
+        #[arg(long)]
+        svg: Option<PathBuf>,
+        /// Files that `--out` wrote.
+        files: Vec<PathBuf>,
     },
 }
 
@@ -161,6 +237,7 @@ fn main() -> ExitCode {
         Some(Command::Scenario { files }) => scenarios(&files),
         Some(Command::Replay { file, until, dump, trace }) => replay(&file, until, &dump, trace),
         Some(Command::Shrink { file, out, tries }) => shrink_file(&file, out, tries),
+        Some(Command::Scale { what, seed, out }) => large(&what, seed, out.as_deref()),
         Some(Command::Measure { nodes, kills, seed }) => {
             measure::measure(seed, nodes, kills).map(|report| println!("{report}"))
         }
@@ -171,6 +248,50 @@ fn main() -> ExitCode {
             eprintln!("weft-sim: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn large(what: &Scale, seed: u64, out: Option<&Path>) -> anyhow::Result<()> {
+    let mut results = Results::default();
+    match what {
+        Scale::Spread { nodes } => {
+            for nodes in nodes {
+                measures::rest_and_spread(&mut results, seed, *nodes)?;
+            }
+        }
+        Scale::Deaths { nodes, jobs, slots, percent } => {
+            for percent in percent {
+                measures::deaths(&mut results, seed, *nodes, *jobs, *slots, *percent)?;
+            }
+        }
+        Scale::Submit { nodes, jobs, slots, rows_stay, budget, name } => {
+            let (nodes, rows_stay) = (*nodes, *rows_stay);
+            let quality = measures::LAN;
+            let scene = Scene { seed, nodes, running: (0, 0), quality, rows_stay };
+            measures::submit(&mut results, scene, *jobs, *slots, name, *budget)?;
+        }
+        Scale::Table { entries } => {
+            for entries in entries {
+                measures::one_table(&mut results, *entries);
+            }
+        }
+        Scale::Report { placements, svg, files } => {
+            if let Some(path) = placements {
+                results.read_placements(path).with_context(|| path.display().to_string())?;
+            }
+            for path in files {
+                results.read(path).with_context(|| path.display().to_string())?;
+            }
+            println!("\n{}", results.table());
+            if let Some(path) = svg {
+                let picture = plot::svg(&results);
+                std::fs::write(path, picture).with_context(|| path.display().to_string())?;
+            }
+        }
+    }
+    match out {
+        Some(path) => results.write(path).with_context(|| path.display().to_string()),
+        None => Ok(()),
     }
 }
 

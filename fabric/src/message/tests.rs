@@ -49,6 +49,8 @@ fn golden_vectors() {
     assert_eq!(hex(&message.encode()), "01090377656202ac020178");
     let want = Message::Want(vec![Key::Keyring, Key::Job(JobName::new("a").unwrap())]);
     assert_eq!(hex(&want.encode()), "01020204020161");
+    let news = Message::News { entries: vec![roster().into()] };
+    assert_eq!(hex(&news.encode()), format!("011101{entry}"));
 }
 
 /// Serde can describe types that postcard cannot read back: every kind of value goes there and back.

@@ -1,7 +1,7 @@
 //! What a node decides for itself: which proposals it takes, which of its allocations have to end, and
 //! which system jobs run here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api;
@@ -233,17 +233,34 @@ impl Node {
     /// Carries the supervisor's wishes out: rows for the table, commands for the unit manager, answers for
     /// the coordinators.
     pub(super) fn flush_supervisor(&mut self, now: Now) {
+        let mut news: BTreeMap<NodeId, Vec<SharedEntry>> = BTreeMap::new();
         for slot in self.supervisor.take_changed() {
             let Some(local) = self.supervisor.local(&slot) else { continue };
             let (row, record) = (local.row().clone(), local.record().clone());
-            let keep = row.phase.holds_claim();
+            let (keep, durable) = (row.phase.holds_claim(), row.phase > Phase::Reserved);
+            let proposer =
+                local.proposer().filter(|proposer| durable && *proposer != self.config.id);
             self.disk.set_record(&slot, keep.then_some(&record));
-            self.write(now, Key::Alloc(slot, self.config.id), Value::Alloc(Box::new(row)));
+            if self.table.alloc(&slot, &self.config.id) == Some(&row) {
+                // An adopted unit is as it was: nothing to tell.
+                continue;
+            }
+            let key = Key::Alloc(slot, self.config.id);
+            self.write(now, key.clone(), Value::Alloc(Box::new(row)));
+            if let (Some(proposer), Some(entry)) = (proposer, self.table.entry(&key)) {
+                news.entry(proposer).or_default().push(entry.clone());
+            }
         }
         let outputs = self.supervisor.take_outputs();
         self.outputs.extend(outputs);
         for (proposer, alloc) in self.supervisor.take_accepted() {
             self.send(proposer, Message::Accept { alloc });
+        }
+        // The coordinator waits for these rows; push would bring them when it gets to them.
+        for (proposer, entries) in news {
+            for part in entries.chunks(limits::NEWS_MAX) {
+                self.send(proposer, Message::News { entries: part.to_vec() });
+            }
         }
     }
 

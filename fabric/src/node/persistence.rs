@@ -161,7 +161,7 @@ impl Node {
     }
 
     /// Begins with a table that is on disk already.
-    pub(super) fn begin_with(&mut self, now: Now, table: Table) {
+    pub(super) fn begin_with(&mut self, now: Now, table: Table, records: Vec<Record>) {
         self.table = table;
         self.synced = true;
         if let Some(info) = self.table.node(&self.config.id) {
@@ -172,6 +172,12 @@ impl Node {
         let latest = self.table.entries().map(|entry| entry.stamp).max_by_key(|s| s.reading);
         if let Some(latest) = latest {
             self.clock.observe(latest);
+        }
+        for record in records {
+            let row = self.table.alloc(&record.alloc.slot, &self.config.id).cloned();
+            if let Some(row) = row {
+                self.supervisor.restore(now.at, record, row);
+            }
         }
     }
 

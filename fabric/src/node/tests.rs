@@ -113,7 +113,8 @@ impl Fleetlet {
             node.handle(self.now, input);
             while let Some(output) = node.poll() {
                 match output {
-                    Output::Transmit { to: peer, payload, .. } => {
+                    Output::Transmit { to: peer, datagram, .. } => {
+                        let payload = datagram.encode();
                         assert!(payload.len() <= limits::DATAGRAM_BYTES_MAX);
                         if !deaf(&peer) && !deaf(&to) {
                             queue.push_back((peer, Input::Datagram { from: to, payload }));

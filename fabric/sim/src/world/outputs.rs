@@ -31,7 +31,8 @@ impl World {
             self.trace.tell(Detail::Everything, self.time, || format!("{name} -> {output:?}"));
         }
         match output {
-            Output::Transmit { to, address, payload } => {
+            Output::Transmit { to, address, datagram } => {
+                let payload = datagram.encode();
                 self.trace.hash(self.time, node, 1, &payload);
                 invariants::before_transmit(self, node, &payload);
                 let _ = to; // The packet goes to the address; who is there decides what it thinks of it.
@@ -277,6 +278,7 @@ pub(super) fn fingerprint_of_input(input: &Input) -> (u8, Vec<u8>) {
     match input {
         Input::Tick => (32, Vec::new()),
         Input::Datagram { payload, .. } => (33, payload.clone()),
+        Input::Heard { datagram, .. } => (33, datagram.encode()),
         Input::Message { message, .. } => (34, message.encode()),
         Input::Found { node, .. } => (35, node.0.to_vec()),
         Input::Request { id, .. } => (36, id.to_le_bytes().to_vec()),
