@@ -25,7 +25,7 @@ const MEASURED: Duration = Duration::from_secs(1);
 const GIB: u64 = 1 << 30;
 
 fn main() {
-    for nodes in [1_000, 5_000] {
+    for nodes in [1_000, 5_000, 10_000] {
         measure("shared", nodes, nodes * 20, &shared());
         measure("pinned", nodes, nodes * 5, &pinned());
         measure("device", nodes, nodes / 7, &with_device());

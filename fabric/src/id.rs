@@ -62,8 +62,39 @@ impl<'de> Deserialize<'de> for NodeId {
 pub type FabricKey = NodeId;
 
 /// A job's name: a DNS label, so that the job can be found under it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone)]
 pub struct JobName(Arc<str>);
+
+impl PartialEq for JobName {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for JobName {}
+
+impl std::hash::Hash for JobName {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialOrd for JobName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for JobName {
+    /// As the texts compare. Names of one job are mostly copies of one another, and rows of one job are
+    /// compared all the time.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        match Arc::ptr_eq(&self.0, &other.0) {
+            true => std::cmp::Ordering::Equal,
+            false => self.0.cmp(&other.0),
+        }
+    }
+}
 
 impl JobName {
     /// Checks and takes over a name.

@@ -246,6 +246,9 @@ pub const GANG_AGAIN: Duration = Duration::from_secs(1);
 pub const GANG_BACK_OFF: Duration = Duration::from_millis(500);
 /// The longest of these waits.
 pub const GANG_BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// A job is left alone this long for each of its slots after it was looked at: looking at ten thousand slots
+/// takes milliseconds, and whatever happens to one of them asks for it.
+pub const RECONCILE_REST: Duration = Duration::from_micros(20);
 /// A retirement is asked for again after this.
 pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 /// A unit whose start or stop shows no effect is asked again after this, then twice as long, and so on.

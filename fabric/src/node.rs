@@ -361,6 +361,7 @@ impl Node {
             self.gossip.next_deadline().map(|at| at.max(after_tick)),
             self.requests.next_deadline().map(|at| at.max(after_tick)),
             self.leases.next_deadline().map(|at| at.max(after_tick)),
+            self.coordinator.next_deadline().map(|at| at.max(after_tick)),
             self.membership.next_deadline(),
         ]
         .into_iter()

@@ -14,6 +14,7 @@
 //! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
 //! after twice the wait.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -211,6 +212,8 @@ impl Local {
 struct Locals {
     all: BTreeMap<SlotId, Local>,
     busy: BTreeSet<SlotId>,
+    /// The earliest time at which one is due, if it was asked for since the last change.
+    earliest: Cell<Option<Option<Instant>>>,
 }
 
 impl Locals {
@@ -220,6 +223,7 @@ impl Locals {
 
     fn get_mut(&mut self, slot: &SlotId) -> Option<&mut Local> {
         let local = self.all.get_mut(slot)?;
+        self.earliest.set(None);
         if !self.busy.contains(slot) {
             self.busy.insert(slot.clone());
         }
@@ -227,11 +231,13 @@ impl Locals {
     }
 
     fn insert(&mut self, slot: SlotId, local: Local) {
+        self.earliest.set(None);
         self.busy.insert(slot.clone());
         self.all.insert(slot, local);
     }
 
     fn remove(&mut self, slot: &SlotId) {
+        self.earliest.set(None);
         self.busy.remove(slot);
         self.all.remove(slot);
     }
@@ -242,6 +248,16 @@ impl Locals {
 
     fn values(&self) -> impl Iterator<Item = &Local> {
         self.all.values()
+    }
+
+    /// When the first of them is due.
+    fn next_deadline(&self) -> Option<Instant> {
+        if let Some(known) = self.earliest.get() {
+            return known;
+        }
+        let earliest = self.busy.iter().filter_map(|slot| self.get(slot)?.due()).min();
+        self.earliest.set(Some(earliest));
+        earliest
     }
 
     /// Takes those out for which there is nothing to do before something happens to them.
@@ -806,7 +822,7 @@ impl Supervisor {
 
     /// When [`Supervisor::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.locals.busy.iter().filter_map(|slot| self.locals.get(slot)?.due()).min()
+        self.locals.next_deadline()
     }
 
     fn busy_slots(&self) -> Vec<SlotId> {

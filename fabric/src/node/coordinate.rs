@@ -27,6 +27,8 @@ pub(super) struct Coordinator {
     pub dirty: BTreeSet<JobName>,
     /// Look at every job.
     pub all_dirty: bool,
+    /// Large jobs that were looked at a moment ago, and until when they are left alone.
+    resting: BTreeMap<JobName, Instant>,
     /// Proposals under way.
     proposals: BTreeMap<SlotId, Proposal>,
     /// Nodes that said no a moment ago.
@@ -120,6 +122,7 @@ impl Node {
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
             self.coordinator.floors.retain(|slot, _| table.job(&slot.job).is_some());
         }
+        self.coordinator.resting.retain(|_, until| *until > now.at);
         self.coordinator.budget = limits::PROPOSALS_PER_TICK;
         let importance =
             |name: &JobName| self.table.job(name).map_or(0, |job| job.effective().0.priority);
@@ -129,8 +132,15 @@ impl Node {
             .collect();
         names.sort();
         for (_, name) in names {
-            if self.is_coordinator_of(&name) {
+            if self.coordinator.resting.contains_key(&name) {
+                self.coordinator.dirty.insert(name);
+            } else if self.is_coordinator_of(&name) {
                 self.reconcile(now, &name);
+                let slots = self.table.job(&name).map_or(0, |job| job.effective().0.count);
+                let rest = limits::RECONCILE_REST * slots;
+                if rest > limits::TICK_MIN && !self.coordinator.put_off.contains(&name) {
+                    self.coordinator.resting.insert(name, now.at + rest);
+                }
             } else {
                 self.coordinator.unplaceable.retain(|slot| slot.job != name);
             }
@@ -592,6 +602,12 @@ impl Coordinator {
     /// A node said no: it is not asked again for this slot for a while.
     pub fn reject_for(&mut self, slot: &SlotId, node: NodeId, until: Instant) {
         self.rejected.insert((slot.clone(), node), until);
+    }
+
+    /// When a job has rested that is to be looked at again.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let resting = self.resting.iter().filter(|(name, _)| self.dirty.contains(*name));
+        resting.map(|(_, until)| *until).min()
     }
 
     /// Whether nothing that it proposed is under way.
