@@ -7,6 +7,7 @@
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make bench-ebpf   what eBPF probes cost; writes target/bench/ebpf.json
+# make bench-scale  10,000 nodes and two million allocations, simulated: an hour and 16 GiB; SMALL=1: minutes
 # make lint         formatting, clippy, documentation: warnings are errors
 
 SHELL := /bin/bash
@@ -81,6 +82,9 @@ bench:
 bench-ebpf:
 	@demo/setup.sh bench
 	$(CARGO) bench --profile dev -p weft-ebpf --bench probes
+
+bench-scale: setup
+	@CARGO="$(CARGO)" fabric/sim/bench_scale.sh $(abspath $(TARGET)) $(if $(SMALL),--small)
 
 lint: setup
 	$(CARGO) fmt --all --check

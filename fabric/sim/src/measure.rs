@@ -177,7 +177,7 @@ pub fn solitude(seed: u64, nodes: usize, time: Duration) -> Result<Solitude, Vio
         (core.doubts_itself(), core.counters().proposed)
     };
     let (start, (_, before)) = (world.time, look(&world));
-    let (mut solitude, mut has_doubted) = (Solitude::default(), false);
+    let (mut solitude, mut has_doubted, mut is_over) = (Solitude::default(), false, false);
     while world.time - start < time {
         world.run_for(STEP)?;
         let (doubts, proposed) = look(&world);
@@ -185,7 +185,9 @@ pub fn solitude(seed: u64, nodes: usize, time: Duration) -> Result<Solitude, Vio
             has_doubted = true;
             solitude.doubted = world.time - start;
         }
-        if solitude.acted.is_none() && (doubts || !has_doubted) {
+        // A second doubt is about others: what the first one was about is placed meanwhile.
+        is_over |= has_doubted && !doubts;
+        if !is_over {
             solitude.rash = proposed - before;
         }
         if has_doubted && !doubts && proposed > before {
