@@ -20,7 +20,7 @@ NODES ?= 20
 MINUTES ?= 2
 ROUNDS ?= 50
 
-.PHONY: all setup build test test-swarm test-fencing test-model test-promql demo bench bench-ebpf lint
+.PHONY: all setup build test test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale lint
 .DEFAULT_GOAL := all
 
 all: build

@@ -31,7 +31,7 @@ if [ -z "$small" ]; then
     scale deaths --nodes 3000 --jobs 60 --slots 100 --percent 1
 fi
 
-for entries in 10000 100000 1000000; do scale table --entries "$entries"; done
+for entries in 100000 300000 1000000; do scale table --entries "$entries"; done
 
 # Every row on every node.
 scale submit --nodes 100 --jobs 10 --slots 1000
