@@ -50,7 +50,7 @@ fn main() {
     under_load(Probe::Scheduler, &|| rounds.set(ping_pong()));
     ours += rounds.get();
     let file = file_to_read();
-    under_load(Probe::Block, &|| in_thread("disk"));
+    under_load(Probe::Block, &|| in_thread(&format!("disk {}", file.display())));
     under_load(Probe::Tcp, &|| in_thread("connect"));
     under_load(Probe::Network, &|| (0..20).for_each(|_| in_thread("datagrams")));
     under_load(Probe::Faults, &|| in_thread("touch pages"));
@@ -60,7 +60,7 @@ fn main() {
             println!("  {probe}, {}: {ns:.0} ns, {} times", cost.program, cost.runs);
         }
     }
-    let _gone = std::fs::remove_file(file);
+    let _gone = std::fs::remove_file(&file);
     let reading = median((0..20).map(|_| timed(|| drop(probes.read()))).collect());
     drop(probes);
 
@@ -133,16 +133,16 @@ fn ping_pong() -> f64 {
 }
 
 /// In a thread of its own: some work takes itself a network namespace.
-fn in_thread(work: &'static str) {
-    std::thread::spawn(move || work::work(work)).join().expect("the work can be done");
+fn in_thread(work: &str) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| work::work(work)).join().expect("the work can be done")
+    });
 }
 
 fn file_to_read() -> PathBuf {
     let path = folder().join(format!("ebpf-{}", std::process::id()));
     std::fs::write(&path, vec![1; 2 << 20]).expect("the build folder is ours");
     std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("there is room");
-    // SAFETY: no other thread runs.
-    unsafe { std::env::set_var("WEFT_FILE", &path) };
     path
 }
 

@@ -122,9 +122,7 @@ fn bytes_of_block_devices_are_those_that_were_written_and_read() {
             skipped(&reason);
             return;
         }
-        // SAFETY: the tests run one at a time from here on, and the process gets its own copy.
-        unsafe { std::env::set_var("WEFT_FILE", &path) };
-        let mut process = unit.process("disk");
+        let mut process = unit.process(&format!("disk {path}"));
         let did = process.run();
         let rows = probes.read().block.expect("running").rows;
         fs::remove_file(&path).expect("ours");

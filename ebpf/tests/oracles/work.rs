@@ -20,14 +20,16 @@ pub fn work(what: &str) -> Did {
         "spin" => spin_for(Duration::from_secs(30)),
         "start processes" => start_processes(),
         "touch pages" => touch_pages(),
-        "disk" => disk(),
         "connect" => connect(),
         "datagrams" => datagrams(),
         "open files" => open_files(),
         "spin in a function" => a_function_that_spins(Duration::from_secs(1)),
         "sleep" => sleep(),
         "eat memory" => eat_memory(),
-        _ => panic!("no work is called '{what}'"),
+        _ => match what.strip_prefix("disk ") {
+            Some(path) => disk(path),
+            None => panic!("no work is called '{what}'"),
+        },
     }
 }
 
@@ -160,9 +162,8 @@ fn touch_pages() -> Did {
 struct Aligned([u8; 65536]);
 
 /// Reads and overwrites a file beside the page cache. It is made, and on the disk, before the start.
-fn disk() -> Did {
+fn disk(path: &str) -> Did {
     const TIMES: u64 = 32;
-    let path = std::env::var("WEFT_FILE").expect("the test says which file");
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
