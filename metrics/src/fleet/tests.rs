@@ -72,7 +72,7 @@ fn expressions() -> impl Strategy<Value = String> {
         "b @ start()",
         "last_over_time(a[5m])",
         "-b",
-        "timestamp(a)",
+        "timestamp(a) - 1700000000",
         "absent(a{job=\"x\"})",
         "absent_over_time(b{job=\"z\"}[1m])",
         "vector(7)",
