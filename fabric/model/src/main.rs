@@ -45,12 +45,12 @@ fn run(small: bool) -> anyhow::Result<()> {
     tell(choice(0b001, None));
     tell(choice(0b111, None));
     if !small {
-        tell(lease(2, 1, 1, Drift::Constant, None));
-        tell(lease(3, 1, 1, Drift::Hostile, None));
-        tell(lease(3, 2, 0, Drift::Hostile, None));
         tell(slots(3, 0, None));
         tell(change(0b001, None));
         tell(change(0b111, None));
+        tell(lease(2, 1, 1, Drift::Constant, None));
+        tell(lease(3, 1, 1, Drift::Hostile, None));
+        tell(lease(3, 2, 0, Drift::Hostile, None));
     }
     ensure!(wrong.is_empty(), "promises that can be broken: {}", wrong.join(", "));
     println!("{states} states: every promise holds in all of them\n\nplanted bugs:");

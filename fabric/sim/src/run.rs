@@ -205,7 +205,9 @@ impl Run {
                         self.world.request(node, request);
                     }
                     if self.workload.is_some() {
-                        self.journal.acts.push(Entry { at, act: Act::Wish { node, wish } });
+                        let acts = &mut self.journal.acts;
+                        let place = acts.partition_point(|entry| entry.at <= at);
+                        acts.insert(place, Entry { at, act: Act::Wish { node, wish } });
                     }
                 }
             }
