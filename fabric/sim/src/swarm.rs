@@ -17,7 +17,7 @@ pub struct Failure {
     /// What went wrong.
     pub why: Why,
     /// What was done to the world until then.
-    pub journal: Journal,
+    pub journal: Box<Journal>,
 }
 
 /// How a run failed.
@@ -76,7 +76,7 @@ impl Summary {
 pub fn run_one(plan: &Plan) -> Result<Outcome, Failure> {
     let mut run = Run::new(plan);
     go(&mut run).map_err(|why| {
-        let journal = Journal { breaks: Some(why.name()), ..run.journal };
+        let journal = Box::new(Journal { breaks: Some(why.name()), ..run.journal });
         Failure { seed: plan.seed, why, journal }
     })
 }

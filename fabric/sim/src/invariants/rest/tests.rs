@@ -167,8 +167,8 @@ fn a_request_without_an_answer_is_found() {
 #[test]
 fn an_answer_that_counts_holders_who_are_none_is_found() {
     let mut world = at_rest();
-    let answer = world.answers.values().map(|(_, answer)| answer.clone());
-    let Some(Answer::Submitted(told)) = answer.last() else { panic!("it was submitted") };
+    let mut answers = world.answers.values().map(|(_, answer)| answer.clone());
+    let Some(Answer::Submitted(told)) = answers.next_back() else { panic!("it was submitted") };
     let request = Request::Stop { job: web() };
     let mut tell = |held_by| {
         let told = fabric::api::Submitted { held_by, ..told.clone() };
