@@ -1,6 +1,6 @@
 //! Runs one exhaustive search, and says what came of it.
 
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::{Checker, CheckerBuilder, HasDiscoveries, Model};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -82,11 +82,39 @@ where
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     M::Action: Clone + Debug + PartialEq + Send + Sync,
 {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    judge(name.into(), bounds.into(), model.checker().threads(threads))
+}
+
+/// Visits every state that `model` can reach within so many steps. On one thread, so that each state is found on a
+/// shortest way. What should be possible may take more steps: planted bugs show that something happens.
+pub fn search_within<M>(
+    name: impl Into<String>,
+    bounds: impl Into<String>,
+    steps: usize,
+    model: M,
+) -> Verdict
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let bounds = format!("{}, {steps} steps", bounds.into());
+    // The checker counts states, the first one included, and does not look at those at its bound.
+    let verdict =
+        judge(name.into(), bounds, model.checker().threads(1).target_max_depth(steps + 2));
+    Verdict { unreachable: Vec::new(), ..verdict }
+}
+
+fn judge<M>(name: String, bounds: String, builder: CheckerBuilder<M>) -> Verdict
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
     #[expect(clippy::disallowed_methods, reason = "no model knows how long its search takes")]
     let begun = Instant::now();
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let builder = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
-    let checker = builder.spawn_bfs().join();
+    let checker = builder.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let mut broken = Vec::new();
     let mut unreachable = Vec::new();
     for property in checker.model().properties() {
@@ -106,8 +134,8 @@ where
         unreachable.clear();
     }
     Verdict {
-        name: name.into(),
-        bounds: bounds.into(),
+        name,
+        bounds,
         states: checker.unique_state_count(),
         steps: checker.state_count(),
         depth: checker.max_depth(),
