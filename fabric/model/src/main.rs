@@ -82,7 +82,7 @@ fn plant(small: bool) -> anyhow::Result<()> {
     ] {
         found(lease(2, 0, 0, Drift::Hostile, Some(bug)));
     }
-    for bug in [lease::Bug::NotMute, lease::Bug::ForgetsItsFloor, lease::Bug::FirstBelowTheFloor] {
+    for bug in [lease::Bug::NotMute, lease::Bug::ForgetsItsFloor] {
         found(lease(2, 2, 0, Drift::Hostile, Some(bug)));
     }
     for bug in [slots::Bug::NoDirection, slots::Bug::NoTieBreak, slots::Bug::TooEarly] {
