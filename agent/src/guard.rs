@@ -9,10 +9,10 @@
 //!
 //! | file | written by | says |
 //! |---|---|---|
-//! | `<unit>.lease` | agent, anew with every renewal | until when, how to stop, how to find its processes: [`LeaseFile`] |
-//! | `<unit>.answer` | guard, once a run | armed, or why not: [`Answer`] |
+//! | `<unit>.lease` | agent, anew with every renewal | until when, how to stop, how to find its processes: `lease::LeaseFile` |
+//! | `<unit>.answer` | guard, once a run | armed, or why not: `lease::Answer` |
 //! | `<unit>.fired` | guard | that it asked the unit to stop, and killed it: [`Fired`] |
-//! | `guard` | guard | its process: [`Process`] |
+//! | `guard` | guard | its process: `lease::Process` |
 //!
 //! ```text
 //!   lease file ──► armed ──────── until ───────► asked ───── until + stop timeout ─────► killing
@@ -21,7 +21,7 @@
 //!                  └── removed by the agent: the unit is gone ──► (nothing) ◄──────────────┘
 //! ```
 //!
-//! All times are [`BootTime`](crate::clock::BootTime)s, which count suspensions. Where the kernel lets it,
+//! All times are [`BootTime`]s, which count suspensions. Where the kernel lets it,
 //! the guard's timer wakes a suspended machine.
 //!
 //! Invariant: a unit with a lease runs only while a lease file of its run is there that this guard, or one

@@ -8,7 +8,7 @@
 //! - Of all sets that make enough room the one that loses least goes: the sum of size times priority, then the
 //!   number, then the youngest. A thousandth of a logical CPU, a MiB of memory and a thousandth of a device are
 //!   of the same size.
-//! - Looked at are all single victims, all pairs among the first [`PAIRS_AMONG`], and the set that is found by
+//! - Looked at are all single victims, all pairs among the first `PAIRS_AMONG`, and the set that is found by
 //!   taking the cheapest one after the other and giving back whom it does without.
 
 use std::cmp::Reverse;

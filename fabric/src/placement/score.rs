@@ -115,13 +115,13 @@ impl Needs {
             && self.memory_mib <= node.memory_of_one_node_mib
     }
 
-    /// Whether the score needs [`Ledger::cores_left_over`].
+    /// Whether the score needs `Ledger::cores_left_over`.
     pub fn minds_holes(&self) -> bool {
         self.is_exclusive && self.strategy == Strategy::BestFit
     }
 
     /// How good a node is, among those that are equally crowded; more is better. `left_over`: what
-    /// [`Ledger::cores_left_over`] says, where [`Needs::minds_holes`].
+    /// `Ledger::cores_left_over` says, where [`Needs::minds_holes`].
     pub fn score(
         &self,
         node: &Summary,
