@@ -52,10 +52,13 @@ pub struct JobSpec {
     pub guarantee: Guarantee,
     /// 1 to 100; the higher may displace the strictly lower where nothing else fits, and is kept first where
     /// a namespace has more than its quota.
+    #[serde(default = "default_priority")]
     pub priority: u8,
     /// Whose quota its claims count against.
+    #[serde(default)]
     pub namespace: Namespace,
     /// All slots start, or none holds a claim.
+    #[serde(default)]
     pub gang: bool,
 }
 
@@ -393,6 +396,10 @@ impl Task {
         task.files.extend(variant.files.iter().cloned());
         Cow::Owned(task)
     }
+}
+
+fn default_priority() -> u8 {
+    limits::PRIORITY_DEFAULT
 }
 
 impl JobSpec {
