@@ -389,7 +389,9 @@ fn reason_to_stop(world: &World, node: usize, alloc: &AllocId) -> Option<&'stati
     if row.epoch != alloc.epoch {
         return Some("another epoch is on disk");
     }
-    match &row.ending {
+    // The command comes before the write that explains it.
+    let told = world.agent_ending(node, alloc);
+    match told.as_ref().or(row.ending.as_ref()) {
         Some(Ending::Preempted { .. }) => return Some("something more important runs here"),
         Some(Ending::Retired { reason }) if reason.contains("quota") => {
             return Some("its namespace has more than its quota");

@@ -486,6 +486,19 @@ impl World {
         let views = core.allocs(None, false).into_iter();
         views.map(|view| (view.id, view.node, view.row.phase.is_live())).collect()
     }
+
+    /// Why an allocation of its own ends, in the core's own words.
+    pub fn agent_ending(
+        &self,
+        node: usize,
+        alloc: &fabric::id::AllocId,
+    ) -> Option<fabric::alloc::Ending> {
+        let machine = &self.nodes[node];
+        let views = machine.core()?.allocs(Some(&alloc.slot.job), true);
+        let own =
+            |view: &fabric::api::AllocView| view.id == *alloc && view.node == machine.identity;
+        views.into_iter().find(own)?.row.ending
+    }
 }
 
 #[cfg(test)]
