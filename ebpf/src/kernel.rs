@@ -1,7 +1,7 @@
 //! What the running kernel has: its tracepoints and their arguments by BTF, and what this process may do.
 
 use crate::status::Status;
-use libbpf_rs::btf::types::{FuncProto, Ptr, Typedef};
+use libbpf_rs::btf::types::{FuncProto, Ptr, Struct, Typedef};
 use libbpf_rs::btf::{Btf, BtfKind, BtfType};
 
 /// Where the kernel describes its types.
@@ -40,6 +40,14 @@ impl Kernel {
             kind.map_or(BtfKind::Void, |ty| ty.skip_mods_and_typedefs().kind())
         });
         Some(kinds.collect())
+    }
+
+    /// Whether the structure of this name has such a field.
+    pub(crate) fn has_field(&self, structure: &str, field: &str) -> bool {
+        let structure: Option<Struct<'_>> = self.btf.type_by_name(structure);
+        structure.is_some_and(|structure| {
+            structure.iter().any(|member| member.name == Some(field.as_ref()))
+        })
     }
 
     /// `Ok` if all these tracepoints exist; the first that does not, otherwise.

@@ -74,6 +74,12 @@ impl<const KEY: usize> Table<KEY> {
     }
 }
 
+/// The one number of a table that has nothing else, summed over CPUs.
+pub(crate) fn counter(map: &MapHandle) -> Result<u64, libbpf_rs::Error> {
+    let copies = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+    Ok(copies.iter().flat_map(|copy| words(copy)).sum())
+}
+
 fn add(sum: &mut Vec<u64>, row: impl IntoIterator<Item = u64>) {
     for (place, word) in row.into_iter().enumerate() {
         match sum.get_mut(place) {

@@ -108,8 +108,21 @@ struct signal_struct {
 	struct mm_struct *oom_mm;
 };
 
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
+struct sched_info {
+	unsigned long long run_delay;
+};
+
 struct task_struct {
 	unsigned int flags;
+	struct sched_entity se;
+	struct sched_info sched_info;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	u64 start_time;
 	int pid;
 	int tgid;
 	char comm[16];

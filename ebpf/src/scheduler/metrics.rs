@@ -8,9 +8,9 @@ pub struct Scheduling {
     pub wait_ns: Option<u64>,
     /// How long the single waits were, in nanoseconds.
     pub wait: Option<Histogram>,
-    /// Time on a CPU, in nanoseconds.
+    /// Time on a CPU, in nanoseconds, until the last tick of whoever is on one.
     pub on_cpu_ns: Option<u64>,
-    /// Time asleep, in nanoseconds, counted when the sleep ends.
+    /// Time asleep, in nanoseconds, counted when the thread next leaves its CPU.
     pub off_cpu_ns: Option<u64>,
     /// How often a thread gave its CPU away, to wait for something.
     pub voluntary_switches: Option<u64>,

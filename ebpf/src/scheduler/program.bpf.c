@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Every moment of a thread's life is one of three: it waits for a CPU, has one, or is off (asleep). A thread
- * carries the three times with it until it leaves its CPU, so that only one row is looked up at a switch and none
- * at a wake-up. Nothing is allocated under the run-queue lock: a thread gets its timestamps when it is forked, or
- * from `adopt` when it was there before us.
+ * The kernel keeps books about every thread: how long it had a CPU, how long it waited for one, how often it left
+ * one. When a thread leaves its CPU, what the books have grown by is added to its cgroup's row, and what passed beside
+ * is the time it was off. So an event that is missed (a program is not run while it runs already, and some kernels do
+ * not trace all threads) loses nothing: the next one counts it. One row and one thread are looked up at a switch, and
+ * nothing at a wake-up.
+ *
+ * No thread's room is allocated under the run-queue lock: it gets it when it is forked, or from `adopt`.
  */
 #include "weft.bpf.h"
 
-/* What a thread is doing and since when, and what it has waited and slept since it was last counted. */
-struct since {
-	u64 at;
-	u64 waited_ns;
-	u64 off_ns;
-	u32 state;
-	u32 has_waited;
+/* The books of a thread as they were last counted, and when it left its CPU. */
+struct counted {
+	u64 on_ns;
+	u64 wait_ns;
+	u64 voluntary;
+	u64 involuntary;
+	/* When it last left a CPU, 0 if it was not asleep then; and the sum of the first two at that time. */
+	u64 asleep_since;
+	u64 busy_ns;
 };
-
-enum { UNKNOWN, WAITING, ON, OFF };
 
 struct scheduling {
 	u64 wait_ns;
@@ -31,7 +34,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct since);
+	__type(value, struct counted);
 } threads SEC(".maps");
 
 struct {
@@ -42,137 +45,151 @@ struct {
 	__type(value, struct scheduling);
 } cgroups SEC(".maps");
 
+/* Threads that were seen without room of their own. Read, and answered with `adopt`, by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} strangers SEC(".maps");
+
+/* Of every kernel: the state of a thread that leaves its CPU for the last time, and the error of a full table. */
+#define DEAD 0x80
+#define E2BIG 7
+
 static struct scheduling zero;
 static const u64 other = OTHER;
+/* When `adopt` first ran: threads that are older have a past that is not ours to count. */
+static u64 begun;
 
-static __always_inline struct scheduling *row_of(u64 cgroup)
+/* NULL if there is no room for a new row just now. */
+static __always_inline struct scheduling *row_of(struct task_struct *task)
 {
-	return row(&cgroups, &cgroup, &other, &zero);
+	u64 cgroup = cgroup_of(task);
+	struct scheduling *found = bpf_map_lookup_elem(&cgroups, &cgroup);
+	long failed;
+
+	if (found)
+		return found;
+	failed = bpf_map_update_elem(&cgroups, &cgroup, &zero, BPF_NOEXIST);
+	found = bpf_map_lookup_elem(&cgroups, &cgroup);
+	return found || failed != -E2BIG ? found : bpf_map_lookup_elem(&cgroups, &other);
 }
 
-/* Up to now, of a thread that has a CPU. */
-static __always_inline void settle_up(struct since *since, struct scheduling *row, u64 now)
+static __always_inline struct counted *counted_of(struct task_struct *task)
 {
-	if (since->state == ON)
-		row->on_ns += now - since->at;
-	if (since->has_waited) {
-		row->wait_ns += since->waited_ns;
-		count(row->wait, since->waited_ns);
-		since->has_waited = 0;
+	struct counted *counted = bpf_task_storage_get(&threads, task, 0, 0);
+
+	if (!counted) {
+		u32 first = 0;
+		u64 *seen = bpf_map_lookup_elem(&strangers, &first);
+
+		if (seen)
+			++*seen;
 	}
-	row->off_ns += since->off_ns;
-	since->off_ns = 0;
+	return counted;
 }
 
-static __always_inline void woken(struct task_struct *task)
+/* What the books of a thread that has a CPU have grown by. */
+static __always_inline void settle_up(struct task_struct *task, struct counted *counted, struct scheduling *row)
 {
-	struct since *since = bpf_task_storage_get(&threads, task, 0, 0);
-	u64 now;
+	u64 on_ns = task->se.sum_exec_runtime, wait_ns = task->sched_info.run_delay;
+	u64 voluntary = task->nvcsw, involuntary = task->nivcsw;
 
-	/* One that was still on its CPU stays there; one that waits already waits since then. */
-	if (!since || since->state == ON || since->state == WAITING)
-		return;
-	now = bpf_ktime_get_ns();
-	if (since->state == OFF)
-		since->off_ns += now - since->at;
-	since->at = now;
-	since->state = WAITING;
-}
+	row->on_ns += on_ns - counted->on_ns;
+	row->voluntary += voluntary - counted->voluntary;
+	row->involuntary += involuntary - counted->involuntary;
+	/* The wait ended when the thread got its CPU. */
+	if (wait_ns != counted->wait_ns) {
+		u64 waited = wait_ns - counted->wait_ns;
 
-SEC("tp_btf/sched_wakeup")
-int BPF_PROG(sched_wakeup, struct task_struct *task)
-{
-	woken(task);
-	return 0;
-}
-
-SEC("tp_btf/sched_wakeup_new")
-int BPF_PROG(sched_wakeup_new, struct task_struct *task)
-{
-	woken(task);
-	return 0;
+		row->wait_ns += waited;
+		count(row->wait, waited);
+	}
+	counted->on_ns = on_ns;
+	counted->wait_ns = wait_ns;
+	counted->voluntary = voluntary;
+	counted->involuntary = involuntary;
 }
 
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next,
 	     unsigned int prev_state)
 {
-	u64 now = bpf_ktime_get_ns();
+	struct counted *counted;
 	struct scheduling *row;
-	struct since *since;
+	u64 now, busy_ns;
 
-	if (prev->pid) {
-		bool runnable = preempt || !prev_state;
+	if (!prev->pid)
+		return 0;
+	counted = counted_of(prev);
+	if (!counted)
+		return 0;
+	row = row_of(prev);
+	/* Without a row the books wait for the next switch; for one that ends there is none. */
+	if (!row && prev_state & DEAD)
+		row = bpf_map_lookup_elem(&cgroups, &other);
+	if (!row)
+		return 0;
+	settle_up(prev, counted, row);
+	now = bpf_ktime_get_ns();
+	busy_ns = counted->on_ns + counted->wait_ns;
+	if (counted->asleep_since) {
+		u64 passed = now - counted->asleep_since, busy = busy_ns - counted->busy_ns;
 
-		row = row_of(cgroup_of(prev));
-		since = bpf_task_storage_get(&threads, prev, 0, 0);
-		if (row) {
-			if (runnable)
-				row->involuntary++;
-			else
-				row->voluntary++;
-			if (since)
-				settle_up(since, row, now);
-		}
-		if (since) {
-			since->at = now;
-			since->state = runnable ? WAITING : OFF;
-		}
+		if (passed > busy)
+			row->off_ns += passed - busy;
 	}
-	if (next->pid) {
-		since = bpf_task_storage_get(&threads, next, 0, 0);
-		if (since) {
-			if (since->state == WAITING) {
-				since->waited_ns = now - since->at;
-				since->has_waited = 1;
-			}
-			since->at = now;
-			since->state = ON;
-		}
-	}
+	counted->asleep_since = preempt || !prev_state ? 0 : now;
+	counted->busy_ns = busy_ns;
 	return 0;
 }
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
+	/* The books of a new thread are empty, and so is what is counted of them. */
 	bpf_task_storage_get(&threads, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	return 0;
 }
 
-/* Run once after the hooks are in place: threads older than they are. */
+/* Run once before the hook of switches is in place, and whenever there are strangers. */
 SEC("iter/task")
 int adopt(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
+	struct counted counted = {};
 
-	if (task)
-		bpf_task_storage_get(&threads, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!task)
+		return 0;
+	if (!begun)
+		begun = bpf_ktime_get_ns();
+	if (task->start_time < begun) {
+		counted.on_ns = task->se.sum_exec_runtime;
+		counted.wait_ns = task->sched_info.run_delay;
+		counted.voluntary = task->nvcsw;
+		counted.involuntary = task->nivcsw;
+	}
+	bpf_task_storage_get(&threads, task, &counted, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	return 0;
 }
 
 /*
- * Run on every CPU before a reading: what the thread that is on it has used until now. Without this a thread
- * that has a core to itself and never leaves it would seem to use none.
+ * Run on every CPU before a reading: what the thread that is on it has used until now, by the last tick. Without this a
+ * thread that has a core to itself and never leaves it would seem to use none.
  */
 SEC("raw_tp")
 int settle(void *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct since *since;
+	struct counted *counted;
 	struct scheduling *row;
-	u64 now;
 
 	if (!task->pid)
 		return 0;
-	since = bpf_task_storage_get(&threads, task, 0, 0);
-	if (!since)
-		return 0;
-	now = bpf_ktime_get_ns();
-	row = row_of(cgroup_of(task));
-	if (row)
-		settle_up(since, row, now);
-	since->at = now;
-	since->state = ON;
+	counted = counted_of(task);
+	row = row_of(task);
+	if (counted && row)
+		settle_up(task, counted, row);
 	return 0;
 }

@@ -14,6 +14,7 @@ mod work;
 
 use ebpf::{CgroupId, Config, Probe, Readings};
 use std::fs;
+use std::time::{Duration, Instant};
 use unit::{Unit, only, probes, skipped};
 
 /// Not a test: the process that the tests look at.
@@ -55,24 +56,64 @@ fn a_thread_that_never_leaves_its_cpu_is_counted_while_it_is_there() {
     let Some(unit) = Unit::new(&probes, "spin") else { return };
     let mut process = unit.process("spin");
     process.begin();
-    std::thread::sleep(std::time::Duration::from_millis(1000));
-    let theirs = || -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", process.pid())).expect("it lives");
-        let on = |task: fs::DirEntry| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|on| on.parse::<u64>().ok()).unwrap_or(0)
-        };
-        tasks.flatten().map(on).sum()
-    };
-    let first = (rows(&probes.read(), unit.id()), theirs());
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    let second = (rows(&probes.read(), unit.id()), theirs());
+    std::thread::sleep(Duration::from_millis(1000));
+    let first = (rows(&probes.read(), unit.id()), process.on_cpu_ns());
+    std::thread::sleep(Duration::from_millis(1500));
+    let second = (rows(&probes.read(), unit.id()), process.on_cpu_ns());
     near("time on CPU, a second and a half of it", second.0 - first.0, second.1 - first.1, 0.05);
 
     fn rows(readings: &Readings, id: CgroupId) -> u64 {
         let scheduler = readings.scheduler.as_ref().expect("running");
         scheduler.rows[&id].on_cpu_ns.expect("known")
     }
+}
+
+/// More threads than CPUs, all begun at once. Whatever interrupts them, nothing of their time is lost or given to another.
+#[test]
+fn many_at_once_are_each_counted_in_full() {
+    const PROCESSES: usize = 16;
+    let Some((mut probes, _alone)) = probes(&only(Probe::Scheduler)) else { return };
+    let names: Vec<String> = (0..PROCESSES).map(|number| format!("many-{number}")).collect();
+    let Some(units) = names.iter().map(|name| Unit::new(&probes, name)).collect::<Option<Vec<_>>>()
+    else {
+        return;
+    };
+    let mut processes: Vec<_> = units.iter().map(|unit| unit.process("spin")).collect();
+    let before: Vec<u64> = processes.iter().map(|process| process.on_cpu_ns()).collect();
+    processes.iter_mut().for_each(|process| process.begin());
+    std::thread::sleep(Duration::from_millis(1000));
+    // Once they are off their CPUs the kernel's books are exact.
+    processes.iter().for_each(|process| process.freeze());
+    let rows = probes.read().scheduler.expect("running").rows;
+    for ((unit, process), before) in units.iter().zip(&processes).zip(before) {
+        let ours = rows.get(&unit.id()).and_then(|row| row.on_cpu_ns).unwrap_or(0);
+        near("time on CPU, one of many", ours, process.on_cpu_ns() - before, 0.01);
+    }
+}
+
+/// By the clock on the wall, of which the kernel's books of threads know nothing.
+#[test]
+fn waiting_running_and_sleeping_are_all_of_a_life() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Scheduler)) else { return };
+    let Some(unit) = Unit::new(&probes, "life") else { return };
+    let born = Instant::now();
+    let mut process = unit.process("sleep");
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_millis(300));
+    process.run();
+    let (least, most) = (begun.elapsed(), born.elapsed());
+    let mut sum = 0;
+    // It still has a few words to write to its end of the pipe, and then sleeps for good.
+    process.asleep();
+    let rows = probes.read().scheduler.expect("running").rows;
+    let ours = &rows[&unit.id()];
+    for part in [ours.wait_ns, ours.on_cpu_ns, ours.off_cpu_ns] {
+        sum += part.expect("known");
+    }
+    let asleep = ours.off_cpu_ns.expect("known");
+    assert!(asleep >= 500_000_000, "it slept for half a second at least: {asleep} ns");
+    let allowed = least.mul_f64(0.9)..=most.mul_f64(1.1);
+    assert!(allowed.contains(&Duration::from_nanos(sum)), "{sum} ns are not within {allowed:?}");
 }
 
 #[test]

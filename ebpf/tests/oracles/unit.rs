@@ -1,6 +1,8 @@
 //! A cgroup of our own with a process in it: what it does is ours to know, and nobody else is counted with it.
 
 use ebpf::{CgroupId, Config, Probe, Probes, Status};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -8,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 /// One test at a time: they compare times, and some count what the whole machine does.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -115,6 +118,39 @@ pub struct Process {
 impl Process {
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What all its threads had of a CPU, by schedstat.
+    pub fn on_cpu_ns(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
+        let on = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|on| on.parse::<u64>().ok()).unwrap_or(0)
+        };
+        tasks.flatten().map(on).sum()
+    }
+
+    /// Stops all its threads, and comes back once they have stopped.
+    pub fn freeze(&self) {
+        kill(Pid::from_raw(self.pid() as i32), Signal::SIGSTOP).expect("it is ours");
+        self.until_all_are("T");
+    }
+
+    /// Comes back once all its threads sleep.
+    pub fn asleep(&self) {
+        self.until_all_are("S");
+    }
+
+    /// The state of a thread is the first field after its name in parentheses (proc(5)).
+    fn until_all_are(&self, state: &str) {
+        let is = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(state))
+        };
+        let tasks = || fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
+        while !tasks().flatten().all(is) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Has it begin, without waiting for anything.
