@@ -454,7 +454,10 @@ impl Node {
         self.note_refused(now, from, alloc);
         if let Rejection::Epoch { at_least } = reason
             && at_least <= limits::EPOCH_MAX
-            && self.table.job(&alloc.slot.job).is_some_and(|job| alloc.slot.index < job.spec.count)
+            && self
+                .table
+                .job(&alloc.slot.job)
+                .is_some_and(|job| alloc.slot.index < job.effective().0.count)
         {
             // Nothing is wrong with the node: the next epoch is what was missing.
             let floor = self.coordinator.floors.entry(alloc.slot.clone()).or_default();
