@@ -3,11 +3,12 @@
 //! A key that is not known is refused with the nearest one that is, and a value that makes no sense
 //! with its line, so that a typing error never silently means the default.
 
+use ebpf::Probe;
 use fabric::cpuset::CpuSet;
 use fabric::job::nearest;
 use fabric::limits;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,10 @@ pub const PATH: &str = "/etc/weft/weftd.toml";
 
 /// Bytes of the file that are read at most: it is written by hand.
 const FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// Bytes that the store of series may have: below there is no room for anything, above it is another program's
+/// task.
+const MEMORY_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=256 << 20;
 
 /// Stands for 'find out yourself' in every key that can.
 const AUTO: &str = "auto";
@@ -32,6 +37,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
     ("api", &["socket", "group"]),
     ("executor", &["kind"]),
+    ("metrics", &["enabled", "probes", "memory"]),
 ];
 
 /// The whole file.
@@ -54,6 +60,8 @@ pub struct Config {
     pub api: Api,
     /// What runs its units.
     pub executor: ExecutorSection,
+    /// What is measured.
+    pub metrics: MetricsSection,
 }
 
 /// `[node]`
@@ -128,6 +136,18 @@ pub struct ExecutorSection {
     pub kind: Preference,
 }
 
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsSection {
+    /// Measure, keep and answer at all.
+    pub enabled: bool,
+    /// Which eBPF probes, by name; `["auto"]`: all that this machine can load.
+    pub probes: Vec<String>,
+    /// Memory of the store of series, `4MiB`.
+    pub memory: String,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -139,6 +159,7 @@ impl Default for Config {
             discovery: DiscoverySection::default(),
             api: Api::default(),
             executor: ExecutorSection::default(),
+            metrics: MetricsSection::default(),
         }
     }
 }
@@ -182,6 +203,12 @@ impl Default for Api {
 impl Default for ExecutorSection {
     fn default() -> Self {
         Self { kind: Preference::Auto }
+    }
+}
+
+impl Default for MetricsSection {
+    fn default() -> Self {
+        Self { enabled: true, probes: vec![AUTO.into()], memory: "4MiB".into() }
     }
 }
 
@@ -261,6 +288,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |key, message: String| Err(ConfigError::Value { key, message });
         self.share()?;
+        self.metrics.check()?;
         if self.listen.port == 0 || self.listen.port == u16::MAX {
             return refuse(
                 "listen.port",
@@ -327,6 +355,41 @@ impl Config {
     /// Where gossip is received.
     pub fn gossip_address(&self) -> SocketAddr {
         SocketAddr::new(self.listen.address, self.listen.port)
+    }
+}
+
+impl MetricsSection {
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, message| Err(ConfigError::Value { key, message });
+        let words = Probe::ALL.map(Probe::name);
+        if let Some(wrong) = self.probes.iter().find(|name| {
+            let alone = *name == AUTO && self.probes.len() == 1;
+            !alone && !words.contains(&name.as_str())
+        }) {
+            let near = nearest(wrong, words.into_iter());
+            let hint = near.map_or(words.join(", "), |near| format!("{near:?}"));
+            return refuse("metrics.probes", format!("{wrong:?} is no probe: write {hint}"));
+        }
+        if !MEMORY_BYTES.contains(&self.memory()) {
+            return refuse(
+                "metrics.memory",
+                format!("{:?}: write a size from 64KiB to 256MiB, as in \"4MiB\"", self.memory),
+            );
+        }
+        Ok(())
+    }
+
+    /// The probes to load.
+    pub fn probes(&self) -> BTreeSet<Probe> {
+        let wanted =
+            |probe: &Probe| self.probes.iter().any(|name| name == AUTO || name == probe.name());
+        Probe::ALL.into_iter().filter(wanted).collect()
+    }
+
+    /// Bytes of the store.
+    pub fn memory(&self) -> usize {
+        let bytes = fabric::job::parse_bytes(&self.memory).unwrap_or(0);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 

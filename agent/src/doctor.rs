@@ -3,6 +3,7 @@
 //! [`look`] gathers facts from the machine, [`examine`] judges them. Each finding comes from something
 //! that was tried or read just now, none from configuration alone.
 
+use ebpf::Status;
 use fabric::api::{Finding, FindingLevel, NodeState};
 use fabric::clock::{Now, WallTime};
 use fabric::resources;
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::guard::{self, WakesUp};
+use crate::observe::{Report, Unanswered, source_name};
 
 /// Less free space than this and the table may soon not fit.
 const SPACE_BYTES_MIN: u64 = 64 << 20;
@@ -57,6 +59,8 @@ pub struct Agent {
     pub other_sources: usize,
     /// The fabric; `None`: none yet.
     pub fabric: Option<Membership>,
+    /// What is measured; why nothing is, otherwise.
+    pub observed: Result<Report, Unanswered>,
 }
 
 /// What the agent knows of its fabric.
@@ -116,6 +120,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         lease_guard(machine, agent),
         ports(machine, agent),
         discovery(agent),
+        probes(agent),
     ];
     match &agent.fabric {
         None => findings.push(finding(
@@ -138,6 +143,51 @@ fn finding(
     advice: impl Into<String>,
 ) -> Finding {
     Finding { check: check.into(), level, message: message.into(), advice: advice.into() }
+}
+
+/// Which probes run, where the rest is read, and why.
+fn probes(agent: &Agent) -> Finding {
+    let report = match &agent.observed {
+        Ok(report) => report,
+        Err(Unanswered::Off) => {
+            return finding(
+                "probes",
+                FindingLevel::Ok,
+                "nothing is measured: switched off in the configuration",
+                "",
+            );
+        }
+        Err(error) => {
+            let advice = "look into the agent's log";
+            return finding("probes", FindingLevel::Warning, error.to_string(), advice);
+        }
+    };
+    let mut running = Vec::new();
+    let mut others = Vec::new();
+    for probe in &report.probes {
+        let instead = match probe.source {
+            Some(source) => format!("read from {} instead", source_name(source)),
+            None => "not measured".to_owned(),
+        };
+        match &probe.status {
+            Status::Running => running.push(probe.probe.name()),
+            Status::Off => {}
+            status => others.push(format!("{}: {status} ({instead})", probe.probe)),
+        }
+    }
+    let running = match running.as_slice() {
+        [] => "no eBPF probe runs".to_owned(),
+        some => format!("eBPF probes run: {}", some.join(", ")),
+    };
+    if others.is_empty() {
+        return finding("probes", FindingLevel::Ok, running, "");
+    }
+    finding(
+        "probes",
+        FindingLevel::Warning,
+        format!("{running}; {}", others.join("; ")),
+        "eBPF needs Linux 6.1 with BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; without it there are fewer numbers, and no histograms",
+    )
 }
 
 fn disk(machine: &Machine, agent: &Agent) -> Finding {

@@ -11,6 +11,7 @@ use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, Topology};
+use metrics::exposition::Format;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::executor::Executor;
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
+use crate::observe::Observer;
 use crate::quic::{Incoming, Sockets};
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
@@ -85,6 +87,9 @@ pub struct Driver {
     /// Units of the agent before, until a core takes them.
     adopted: Option<Vec<UnitFound>>,
     store: Writer,
+    observer: Observer,
+    /// What the observer was told that this node is called: no other of its fabric is called so.
+    name_of_series: String,
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
@@ -148,6 +153,8 @@ impl Driver {
         tokio::spawn(units::carry_out(choice.executor.clone(), commands));
 
         let name = config.name();
+        let folder = choice.executor.units_folder().await;
+        let observer = Observer::start(&config.metrics, &name, folder)?;
         let (discovery, discovery_trouble) =
             start_discovery(&config, &name, &identity, fabric.as_ref(), sockets.address.port());
         let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);
@@ -163,7 +170,6 @@ impl Driver {
         let mut driver = Self {
             clock,
             started,
-            name,
             generation,
             bound: gossip.local_addr()?,
             streams: Some(sockets.streams),
@@ -178,6 +184,8 @@ impl Driver {
             checks,
             adopted: Some(adopted),
             store,
+            observer,
+            name_of_series: name.clone(),
             warnings: opened.warnings,
             events: Events::default(),
             counts: Counts::default(),
@@ -190,6 +198,7 @@ impl Driver {
             member: None,
             next_chores: started.at,
             told_status: String::new(),
+            name,
             identity,
             config,
         };
@@ -316,6 +325,11 @@ impl Driver {
         self.next_chores = now.at + CHORES;
         if let Some(member) = &mut self.member {
             member.expire(now);
+            let name = member.node.name_of(&self.identity.id());
+            if name != self.name_of_series {
+                self.observer.rename(&name);
+                self.name_of_series = name;
+            }
         }
         self.try_to_enter();
         if now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD {
@@ -350,8 +364,12 @@ impl Driver {
             Operation::Status => drop(answer.send(Reply::json(&self.status()))),
             Operation::Doctor => self.doctor(answer),
             Operation::Metrics => {
-                let text = self.metrics().into();
-                drop(answer.send(Ok(Reply::Text(crate::metrics::MEDIA, text))));
+                let (ours, observer) = (self.metrics(), self.observer.clone());
+                tokio::spawn(async move {
+                    let measured = observer.exposition(Format::Prometheus).await;
+                    let text = ours + &measured.unwrap_or_default();
+                    let _ = answer.send(Ok(Reply::Text(crate::metrics::MEDIA, text.into())));
+                });
             }
             Operation::Healthz => drop(answer.send(Ok(http::plain("ok\n")))),
             Operation::Events { follow } => {

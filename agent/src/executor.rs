@@ -17,7 +17,7 @@ use fabric::topology::Enforced;
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
 use crate::guard::{self, Leases};
@@ -116,6 +116,14 @@ impl Executor {
         match self {
             Executor::Systemd(_) => true,
             Executor::Direct(direct) => direct.has_cgroups(),
+        }
+    }
+
+    /// The folder in which each unit has its cgroup, if there are cgroups.
+    pub async fn units_folder(&self) -> Option<PathBuf> {
+        match self {
+            Executor::Systemd(systemd) => systemd.units_folder().await,
+            Executor::Direct(direct) => direct.units_folder(),
         }
     }
 

@@ -14,8 +14,8 @@
 //! | one a listener of events, one a reader of a log, one a `doctor` | [`events`], [`driver`] (`local`) | with the caller |
 //! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
 //!
-//! And its threads, for what blocks: `store` writes to disk ([`store`]); `mDNS_daemon` speaks multicast
-//! (crate `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
+//! And its threads, for what blocks: `store` writes to disk ([`store`]); `observe` measures, keeps and
+//! evaluates series ([`observe`]); `mDNS_daemon` speaks multicast (crate `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
 //! when idle.
 //!
 //! And one more process, where a unit has a lease: the guard ([`guard`]), this program without a runtime. It
@@ -41,6 +41,7 @@ mod http;
 mod identity;
 mod join;
 mod metrics;
+mod observe;
 mod quic;
 mod seal;
 mod store;

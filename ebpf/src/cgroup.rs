@@ -53,6 +53,14 @@ impl Cgroups {
         self.folders.get(&id).and_then(|folder| folder.strip_prefix(self.root.as_ref()?).ok())
     }
 
+    /// The numbers of the cgroup of this folder, relative to [`root`](Self::root), and of all below it that
+    /// are known to exist.
+    pub fn below(&self, folder: &Path) -> impl Iterator<Item = CgroupId> {
+        let top = self.root.as_ref().map(|root| root.join(folder));
+        let inside = move |path: &Path| top.as_ref().is_some_and(|top| path.starts_with(top));
+        self.folders.iter().filter(move |(_, path)| inside(path)).map(|(id, _)| *id)
+    }
+
     /// Allows for one more walk through the folders: what is asked next is about now.
     pub(crate) fn refresh(&mut self) {
         self.walked = false;

@@ -1,5 +1,8 @@
 use super::*;
+use crate::observe::ProbeReport;
+use ebpf::{Probe, Source};
 use fabric::clock::Instant;
+use metrics::store::Usage;
 
 fn machine() -> Machine {
     Machine {
@@ -42,7 +45,13 @@ fn agent() -> Agent {
             ahead: Duration::ZERO,
             datagrams: (0, 100),
         }),
+        observed: Ok(observed(Status::Running, Source::Bpf)),
     }
+}
+
+fn observed(status: Status, source: Source) -> Report {
+    let report = |probe| ProbeReport { probe, status: status.clone(), source: Some(source) };
+    Report { probes: Probe::ALL.map(report).to_vec(), usage: Usage::default() }
 }
 
 #[test]
@@ -91,6 +100,11 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         ("peers", Warning, |_, agent| membership(agent).local_health = 3),
         ("gossip", Warning, |_, agent| membership(agent).datagrams = (1000, 5)),
         ("fabric", Warning, |_, agent| agent.fabric = None),
+        ("probes", Warning, |_, agent| {
+            let status = Status::Unsupported("this kernel has no BTF".into());
+            agent.observed = Ok(observed(status, Source::Procfs));
+        }),
+        ("probes", Warning, |_, agent| agent.observed = Err(Unanswered::Gone)),
     ];
     for (check, level, break_it) in rows {
         let (mut machine, mut agent) = (machine(), agent());

@@ -17,6 +17,7 @@ use crate::http::operation;
 use crate::http::router::{Found, find};
 use crate::http::{LogQuery, LogStream, Operation, Reply};
 use crate::metrics::{Exposition, Kind};
+use crate::observe::Unanswered;
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::topology::{Sysfs, narrow};
 
@@ -89,9 +90,10 @@ impl Driver {
 
     /// Looks at the machine beside the loop, and judges.
     pub(super) fn doctor(&self, answer: CallAnswer) {
-        let agent = self.facts();
-        let state = self.config.state.clone();
+        let mut agent = self.facts();
+        let (state, observer) = (self.config.state.clone(), self.observer.clone());
         tokio::spawn(async move {
+            agent.observed = observer.report().await;
             let looked = tokio::task::spawn_blocking(move || doctor::look(&state)).await;
             let reply = match looked {
                 Ok(machine) => Reply::json(&doctor::examine(&machine, &agent)),
@@ -121,6 +123,8 @@ impl Driver {
             cgroups: self.executor.has_cgroups(),
             ports: self.topology.ports,
             mdns,
+            // Asked for beside the loop.
+            observed: Err(Unanswered::Off),
             other_sources: self.config.discovery.domains.len() + self.config.discovery.seeds.len(),
             fabric: self.member.as_ref().map(|member| {
                 let status = member.node.status();

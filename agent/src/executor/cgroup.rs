@@ -56,6 +56,11 @@ impl Cgroup {
         self.enforced
     }
 
+    /// Where the cgroups of its units are.
+    pub fn folder(&self) -> &Path {
+        &self.path
+    }
+
     /// The cgroup of one unit; not made yet.
     pub fn of_unit(&self, unit: &str) -> PathBuf {
         self.path.join(unit)

@@ -104,6 +104,11 @@ impl Direct {
         self.cgroup.is_some()
     }
 
+    /// The folder in which each unit has its cgroup.
+    pub fn units_folder(&self) -> Option<PathBuf> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.folder().to_owned())
+    }
+
     /// The cgroup that a unit has or would have.
     #[cfg(test)]
     pub fn cgroup_of(&self, alloc: &AllocId) -> Option<PathBuf> {

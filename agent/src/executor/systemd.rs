@@ -289,6 +289,12 @@ impl Systemd {
         Ok((changes, state))
     }
 
+    /// The folder in which each unit has its cgroup.
+    pub async fn units_folder(&self) -> Option<PathBuf> {
+        let top = self.bus.top_cgroup().await.ok()?;
+        Some(super::cgroup::mount()?.join(top.trim_start_matches('/')).join("weft.slice"))
+    }
+
     /// The cgroup that systemd gives a unit: below the mount, and as a path.
     async fn cgroup_of(&self, unit: &str) -> Result<(String, PathBuf), String> {
         let top = self.bus.top_cgroup().await.map_err(|error| format!("systemd: {error}"))?;

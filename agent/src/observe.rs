@@ -1,0 +1,281 @@
+//! What this machine and its units do: measured, kept for a day, and asked about in PromQL.
+//!
+//! One thread, `observe`, does all of it: once a second it calls its [collectors](sink::Collector), which read
+//! the probes (crate `ebpf`), the kernel's files and the agent's own counters; their samples go into the store
+//! (crate `metrics`); and between two rounds it answers questions, which come over a bounded channel. The
+//! agent's loop never waits for it, and an expensive question delays samples, not gossip.
+//!
+//! Whoever measures something else writes a [`Collector`](sink::Collector) and adds it to [`collectors`].
+//!
+//! Every series has the label `node`; see `docs/METRICS.md` for their names.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use anyhow::Context;
+use ebpf::CgroupId;
+use fabric::id::AllocId;
+use metrics::exposition::Format;
+use metrics::store::Usage;
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+
+use crate::clock::{self, BootTime};
+use crate::config::MetricsSection;
+use own::{Ledger, Own};
+use probing::{Counted, Pressure, Probing, RoundTrips};
+pub use probing::{ProbeReport, source_name};
+use sink::{Collector, Recorder};
+
+mod counts;
+mod families;
+mod own;
+mod probing;
+pub mod sink;
+mod units;
+
+/// Questions that wait; further ones are refused.
+const QUESTIONS_MAX: usize = 64;
+/// Time between two rounds of collectors, unless they want more.
+const ROUND: Duration = Duration::from_secs(1);
+/// Time between two looks for what is too old to keep.
+const EXPIRE: Duration = Duration::from_secs(60);
+/// Stack of the thread: an expression may be a hundred operations deep.
+const STACK_BYTES: usize = 2 << 20;
+
+/// What measures this machine: whoever has something to add, adds it here.
+fn collectors() -> Vec<Box<dyn Collector>> {
+    Vec::new()
+}
+
+/// Asks the thread `observe`. Clones ask the same one; it ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    /// `None`: switched off.
+    questions: Option<SyncSender<Question>>,
+}
+
+/// Something for the thread to do.
+#[derive(Debug)]
+enum Question {
+    /// The node is called this from now on.
+    Rename(String),
+    /// How the thread is doing.
+    Report(oneshot::Sender<Report>),
+    /// The cgroups of an allocation.
+    #[allow(dead_code, reason = "for traces of a job")]
+    Cgroups(AllocId, oneshot::Sender<Vec<CgroupId>>),
+    /// All that is measured, for a scraper.
+    Expose(Format, oneshot::Sender<String>),
+}
+
+/// How the thread is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// What became of each probe.
+    pub probes: Vec<ProbeReport>,
+    /// How full the store is.
+    pub usage: Usage,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// By the configuration.
+    #[error("nothing is measured here: `enabled` in [metrics] of weftd.toml is false")]
+    Off,
+    /// The bound on questions.
+    #[error("{QUESTIONS_MAX} questions wait already: ask again in a moment")]
+    Busy,
+    /// This should not happen.
+    #[error("the thread that measures has ended: restart the agent, and report this")]
+    Gone,
+}
+
+impl Observer {
+    /// Starts the thread `observe` for a node of this name, whose allocations have their cgroups in `units`.
+    ///
+    /// # Errors
+    /// When there can be no more threads.
+    pub fn start(
+        config: &MetricsSection,
+        name: &str,
+        units: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
+        if !config.enabled {
+            return Ok(Self { questions: None });
+        }
+        let (questions, asked) = sync_channel(QUESTIONS_MAX);
+        let (probes, budget, name) = (config.probes(), config.memory(), name.to_owned());
+        Builder::new()
+            .name("observe".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let config = ebpf::Config { probes, ..ebpf::Config::default() };
+                let probing = Probing::load(&config, units.as_deref());
+                Thread::new(probing, budget, &name).run(&asked);
+            })
+            .context("cannot start the thread that measures")?;
+        Ok(Self { questions: Some(questions) })
+    }
+
+    /// The node is called this from now on.
+    pub fn rename(&self, name: &str) {
+        // Full: it is said again.
+        let _ = self.ask(Question::Rename(name.to_owned()));
+    }
+
+    /// How the thread is doing.
+    pub async fn report(&self) -> Result<Report, Unanswered> {
+        self.answer(Question::Report).await
+    }
+
+    /// The cgroups of an allocation that runs here: its own and those that it made below. None: it does not
+    /// run, or has no cgroup.
+    #[allow(dead_code, reason = "for traces of a job")]
+    pub async fn cgroups(&self, alloc: &AllocId) -> Result<Vec<CgroupId>, Unanswered> {
+        self.answer(|answer| Question::Cgroups(alloc.clone(), answer)).await
+    }
+
+    /// All that is measured, as text for a scraper.
+    pub async fn exposition(&self, format: Format) -> Result<String, Unanswered> {
+        self.answer(|answer| Question::Expose(format, answer)).await
+    }
+
+    async fn answer<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(question(answer))?;
+        answered.await.map_err(|_| Unanswered::Gone)
+    }
+
+    fn ask(&self, question: Question) -> Result<(), Unanswered> {
+        let questions = self.questions.as_ref().ok_or(Unanswered::Off)?;
+        questions.try_send(question).map_err(|error| match error {
+            TrySendError::Full(_) => Unanswered::Busy,
+            TrySendError::Disconnected(_) => Unanswered::Gone,
+        })
+    }
+}
+
+/// What the thread has.
+struct Thread {
+    recorder: Recorder,
+    probing: Rc<RefCell<Probing>>,
+    ledger: Rc<RefCell<Ledger>>,
+    collectors: Vec<Scheduled>,
+    expire: BootTime,
+}
+
+/// A collector and when it is called again.
+struct Scheduled {
+    collector: Box<dyn Collector>,
+    next: BootTime,
+    before_ms: Option<i64>,
+}
+
+impl Thread {
+    fn new(probing: Probing, budget: usize, name: &str) -> Self {
+        let probing = Rc::new(RefCell::new(probing));
+        let ledger = Rc::new(RefCell::new(Ledger::default()));
+        let mut all: Vec<Box<dyn Collector>> = vec![
+            Box::new(Counted(probing.clone())),
+            Box::new(RoundTrips(probing.clone())),
+            Box::new(Pressure(probing.clone())),
+            Box::new(Own { probing: probing.clone(), ledger: ledger.clone() }),
+        ];
+        all.extend(collectors());
+        let next = BootTime::now();
+        let scheduled = |collector| Scheduled { collector, next, before_ms: None };
+        Self {
+            recorder: Recorder::new(budget, name),
+            probing,
+            ledger,
+            collectors: all.into_iter().map(scheduled).collect(),
+            expire: next + EXPIRE,
+        }
+    }
+
+    /// Measures and answers until nobody can ask any more.
+    fn run(mut self, asked: &Receiver<Question>) {
+        let mut next = BootTime::now();
+        loop {
+            let now = BootTime::now();
+            if now >= next {
+                self.round(now);
+                // A round that was late is not made up for.
+                next = (next + ROUND).max(now);
+            }
+            match asked.recv_timeout(next.since(BootTime::now())) {
+                Ok(question) => self.answer(question),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn round(&mut self, now: BootTime) {
+        let now_ms = now_ms();
+        for (number, scheduled) in self.collectors.iter_mut().enumerate() {
+            if now < scheduled.next {
+                continue;
+            }
+            let Scheduled { collector, next, before_ms } = scheduled;
+            let before = cpu_time();
+            self.recorder
+                .collect(number as u16, now_ms, *before_ms, |sink| collector.collect(sink));
+            let took = cpu_time().saturating_sub(before);
+            self.ledger.borrow_mut().collected(collector.name(), took);
+            *before_ms = Some(now_ms);
+            // A little early rather than a whole round late.
+            *next = now + collector.period().max(ROUND).saturating_sub(ROUND / 2);
+        }
+        if now >= self.expire {
+            self.expire = now + EXPIRE;
+            self.recorder.expire(now_ms);
+        }
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.usage = self.recorder.store().usage();
+        ledger.refusals = self.recorder.refusals();
+    }
+
+    fn answer(&mut self, question: Question) {
+        let before = cpu_time();
+        // Whoever went away in the meantime does not want the answer any more.
+        match question {
+            Question::Rename(name) => self.recorder.rename(&name, now_ms()),
+            Question::Report(answer) => {
+                let probes = self.probing.borrow().reports();
+                let _ = answer.send(Report { probes, usage: self.recorder.store().usage() });
+            }
+            Question::Cgroups(alloc, answer) => {
+                let _ = answer.send(self.probing.borrow_mut().cgroups(&alloc));
+            }
+            Question::Expose(format, answer) => {
+                let store = self.recorder.store();
+                let text = metrics::exposition::Exposition::of_store(store, now_ms(), format);
+                let _ = answer.send(text.unwrap_or_default());
+            }
+        }
+        self.ledger.borrow_mut().answered(cpu_time().saturating_sub(before));
+    }
+}
+
+/// The wall clock, as the store wants it.
+fn now_ms() -> i64 {
+    i64::try_from(clock::wall().0).unwrap_or(i64::MAX)
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

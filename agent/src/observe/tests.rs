@@ -1,0 +1,42 @@
+use super::*;
+use fabric::id::JobName;
+use std::future::Future;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+fn config(text: &str) -> MetricsSection {
+    crate::config::Config::parse(text).expect("a configuration").metrics
+}
+
+#[test]
+fn it_measures_without_any_probe_and_says_so() {
+    let observer = Observer::start(&config("[metrics]\nprobes = []"), "one", None).unwrap();
+    block_on(async {
+        let report = observer.report().await.unwrap();
+        assert!(report.probes.iter().all(|probe| probe.status == ebpf::Status::Off));
+        let alloc = AllocId::new(JobName::new("web").unwrap(), 0, 1);
+        assert!(observer.cgroups(&alloc).await.unwrap().is_empty());
+        // The first round may not have been yet.
+        let text = loop {
+            let text = observer.exposition(Format::OpenMetrics).await.unwrap();
+            if text.contains("weft_series ") || text.contains("weft_series{") {
+                break text;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let line = "weft_probe_info{node=\"one\",probe=\"block\",source=\"none\",status=\"off\"} 1";
+        assert!(text.contains(line), "{text}");
+        assert!(
+            text.contains("weft_collector_cpu_seconds_total{collector=\"probes\",node=\"one\"}")
+        );
+    });
+}
+
+#[test]
+fn what_is_switched_off_says_so() {
+    let observer = Observer::start(&config("[metrics]\nenabled = false"), "one", None).unwrap();
+    assert_eq!(block_on(observer.report()), Err(Unanswered::Off));
+}
