@@ -1,14 +1,21 @@
 //! What can be typed.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use fabric::constraint::Constraint;
+mod asking;
+mod running;
+mod values;
+
+use clap::{Parser, Subcommand, ValueEnum};
 use fabric::id::{JobName, Namespace};
-use fabric::job::{duration, parse_bytes};
+use fabric::job::duration;
 use fabric::limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
+
+pub use asking::{By, Hist, HistKind, Order, Query, Top};
+pub use running::{Numa, Run, Watch};
+pub use values::JobOrSlot;
+use values::{bytes, cpus, device_count, key_value};
 
 use crate::screen::Format;
 
@@ -41,6 +48,9 @@ pub struct Arguments {
     /// For people or for programs
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     pub output: Format,
+    /// The same as -o json
+    #[arg(long, global = true, conflicts_with = "output")]
+    pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -160,6 +170,33 @@ pub enum Command {
         /// Go on as more happens
         #[arg(short, long)]
         follow: bool,
+    },
+    /// Ask all nodes a question in PromQL
+    #[command(
+        after_help = "Examples:\n  weft query 'topk(5, sum by (job) (rate(weft_unit_cpu_seconds_total[1m])))'\n  weft query 'node_load1' --range 10m"
+    )]
+    Query(Query),
+    /// Show what nodes, jobs and allocations use, again and again
+    #[command(
+        after_help = "Examples:\n  weft top\n  weft top --sort runq\n  weft top --batch -n 3\n\nKeys: q ends, c m r d sort by CPU, memory, run queue, disk."
+    )]
+    Top(Top),
+    /// Show how long things took: for a CPU, for the disk, for the network
+    #[command(
+        after_help = "Examples:\n  weft hist runq --by unit\n  weft hist disk --by node --where 'labels.rack == \"r2\"'"
+    )]
+    Hist(Hist),
+    /// Say what a job loses time to, and who takes it
+    #[command(
+        after_help = "Examples:\n  weft why-slow web\n  weft why-slow web --range 1m -o json"
+    )]
+    WhySlow {
+        /// The job
+        #[arg(value_parser = JobName::new)]
+        job: JobName,
+        /// Look at so much of the time until now
+        #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "1m")]
+        range: Duration,
     },
     /// Change the number of a job's slots
     #[command(after_help = "Example:\n  weft scale web 5")]
@@ -337,78 +374,6 @@ pub enum NodeAction {
     },
 }
 
-/// How to wait for a change.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct Watch {
-    /// Do not wait
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Wait no longer than this
-    #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
-    pub timeout: Option<Duration>,
-    /// Give up when slots are failing or unplaceable for this long
-    #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "5s")]
-    pub settle: Duration,
-}
-
-#[derive(Debug, Args)]
-pub struct Run {
-    /// The job's name [default: the program's]
-    #[arg(long, value_parser = JobName::new)]
-    pub name: Option<JobName>,
-    /// Slots
-    #[arg(long, default_value_t = 1, conflicts_with = "system")]
-    pub count: u32,
-    /// One copy on each matching node
-    #[arg(long)]
-    pub system: bool,
-    /// Exclusive cores
-    #[arg(long, conflicts_with = "cpu")]
-    pub cores: Option<u16>,
-    /// Shared CPUs [default: 0.1]
-    #[arg(long, value_name = "CPUS")]
-    pub cpu: Option<f64>,
-    /// Memory, as in 64MiB
-    #[arg(long, value_parser = bytes, value_name = "SIZE")]
-    pub memory: Option<u64>,
-    /// Cores and memory on one memory node
-    #[arg(long, value_enum)]
-    pub numa: Option<Numa>,
-    /// A device: gpu, usb:1a86:7523, /dev/ttyUSB0
-    #[arg(long = "device", value_name = "DEVICE")]
-    pub devices: Vec<String>,
-    /// An environment variable
-    #[arg(short, long = "env", value_parser = key_value, value_name = "NAME=VALUE")]
-    pub env: Vec<(String, String)>,
-    /// A port, picked by the node unless it has a number
-    #[arg(short, long = "port", value_parser = port, value_name = "NAME[=NUMBER]")]
-    pub ports: Vec<(String, Option<u16>)>,
-    /// Healthy when this path of the first port answers
-    #[arg(long, value_name = "PATH", conflicts_with = "tcp")]
-    pub http: Option<String>,
-    /// Healthy when the first port takes connections
-    #[arg(long)]
-    pub tcp: bool,
-    /// User to run as
-    #[arg(long)]
-    pub user: Option<String>,
-    /// A condition on nodes, as in 'arch == "x86_64"'
-    #[arg(long = "constraint", value_name = "CONDITION")]
-    pub constraints: Vec<Constraint>,
-    #[command(flatten)]
-    pub watch: Watch,
-    /// Program and arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Numa {
-    None,
-    Prefer,
-    Require,
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogStream {
     Stdout,
@@ -434,106 +399,5 @@ pub enum Shell {
     Fish,
 }
 
-/// `web` or `web/2`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobOrSlot {
-    pub job: JobName,
-    pub slot: Option<u32>,
-}
-
-impl FromStr for JobOrSlot {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (job, slot) = match text.split_once('/') {
-            Some((job, slot)) => (job, Some(slot)),
-            None => (text, None),
-        };
-        let job = JobName::new(job).map_err(|error| error.to_string())?;
-        let slot = slot.map(|slot| {
-            slot.parse()
-                .map_err(|_| format!("{slot:?} is not a slot: write JOB/0, JOB/1 and so on"))
-        });
-        Ok(Self { job, slot: slot.transpose()? })
-    }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
-        _ => Err("write NAME=VALUE".into()),
-    }
-}
-
-fn cpus(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (0.0..=1e9).contains(number));
-    number.ok_or_else(|| "write a number of CPUs such as 8 or 0.5".into())
-}
-
-fn device_count(text: &str) -> Result<(String, u32), String> {
-    let (class, count) = key_value(text).map_err(|_| "write CLASS=COUNT as in gpu=2")?;
-    count.parse().map(|count| (class, count)).map_err(|_| "write CLASS=COUNT as in gpu=2".into())
-}
-
-fn port(text: &str) -> Result<(String, Option<u16>), String> {
-    let Some((name, number)) = text.split_once('=') else { return Ok((text.into(), None)) };
-    match number.parse() {
-        Ok(number) if number > 0 => Ok((name.into(), Some(number))),
-        _ => Err(format!("{number:?} is not a port: write a number from 1 to 65535")),
-    }
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    parse_bytes(text).ok_or_else(|| "write a size such as 64MiB or 1.5GiB".into())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_shows_an_example() {
-        fn check(command: &clap::Command, path: &str) {
-            let path = format!("{path} {}", command.get_name());
-            if command.get_subcommands().all(|inner| inner.get_name() == "remove") {
-                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.contains("Example") && help.contains("weft "), "{path}: {help}");
-            }
-            command.get_subcommands().for_each(|inner| check(inner, &path));
-        }
-        Arguments::command().get_subcommands().for_each(|command| check(command, "weft"));
-    }
-
-    #[test]
-    fn the_page_about_the_command_line_knows_every_command_and_exit_code() {
-        let page = include_str!("../../docs/CLI.md");
-        for command in Arguments::command().get_subcommands() {
-            let name = command.get_name();
-            assert!(page.contains(&format!("`weft {name}")), "weft {name} is not in docs/CLI.md");
-        }
-        for line in EPILOGUE.lines().skip_while(|line| !line.starts_with("Exit codes")).skip(1) {
-            let code = line.split_whitespace().next().unwrap();
-            assert!(
-                page.contains(&format!("| {code} |")),
-                "exit code {code} is not in docs/CLI.md"
-            );
-        }
-    }
-
-    #[test]
-    fn slots_are_read_as_people_write_them() {
-        let read = |text: &str| text.parse::<JobOrSlot>();
-        let job = JobName::new("web").unwrap();
-        assert_eq!(read("web"), Ok(JobOrSlot { job: job.clone(), slot: None }));
-        assert_eq!(read("web/2"), Ok(JobOrSlot { job, slot: Some(2) }));
-        for wrong in ["", "/2", "web/", "web/x", "web/-1", "Web", "web/1/2"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

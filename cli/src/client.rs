@@ -51,6 +51,18 @@ impl Client {
         read(path, &answer)
     }
 
+    /// `GET path`: the answer as it is, with its status, also when it says that something is wrong.
+    pub async fn exchange(&self, path: &str) -> Result<(u16, Bytes), Failure> {
+        let answer = async {
+            let response = self.request(Method::GET, path, Bytes::new()).await?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            body.map(|body| (status, body.to_bytes()))
+                .map_err(|error| self.unreachable(&format!("broke off its answer: {error}")))
+        };
+        within(answer).await.unwrap_or_else(|| Err(self.silent()))
+    }
+
     /// `POST path` with `body` as JSON; the answer says no more than that it was done.
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
         self.answer(Method::POST, path, json(body)?).await.map(drop)

@@ -6,19 +6,27 @@
 
 mod apply;
 mod arguments;
+mod chart;
 mod client;
 mod clock;
 mod exit;
+mod hist;
+mod histogram;
 mod job_file;
 mod jobs;
 mod membership;
 mod nodes;
+mod prometheus;
+mod query;
 mod quotas;
 mod rebalance;
 mod screen;
+mod series;
 mod status;
 mod streams;
+mod top;
 mod watch;
+mod why_slow;
 
 use clap::{CommandFactory, Parser};
 use fabric::api::RebalanceBody;
@@ -28,7 +36,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, Command, NodeAction, QuotaCommand, Shell, TokenCommand};
 use client::Client;
 use exit::{Exit, Failure};
-use screen::{Screen, Tone};
+use screen::{Format, Screen, Tone};
 
 /// What every command works with.
 struct Context {
@@ -45,7 +53,8 @@ fn main() -> ExitCode {
             return ExitCode::from(exit as u8);
         }
     };
-    let screen = Screen::new(arguments.output);
+    let format = if arguments.json { Format::Json } else { arguments.output };
+    let screen = Screen::new(format);
     let socket = arguments
         .socket
         .or_else(|| {
@@ -125,6 +134,10 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
             streams::logs(context, streams::Wanted { what, follow, tail, stream, node }).await
         }
         Command::Events { follow } => streams::events(context, follow).await,
+        Command::Query(wanted) => query::query(context, wanted).await,
+        Command::Top(wanted) => top::top(context, wanted).await,
+        Command::Hist(wanted) => hist::hist(context, wanted).await,
+        Command::WhySlow { job, range } => why_slow::why_slow(context, &job, range).await,
         Command::Completion { shell } => completion(context, shell),
     }
 }

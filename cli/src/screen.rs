@@ -51,6 +51,7 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 /// The two streams and what they can show.
+#[derive(Clone, Copy)]
 pub struct Screen {
     /// What kind of answer is wanted.
     pub format: Format,
@@ -111,6 +112,19 @@ impl Screen {
     /// Data: a table on stdout.
     pub fn table(&self, table: &Table) -> Result<(), Failure> {
         self.bytes(table.render(self.stdout_colour).as_bytes())
+    }
+
+    /// A table as [`Screen::table`] would show it.
+    pub fn text(&self, table: &Table) -> String {
+        table.render(self.stdout_colour)
+    }
+
+    /// Columns and rows of the terminal that stdout is, if it is one.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let stdout = io::stdout();
+        let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+        (stdout.is_terminal() && size.ws_col > 0 && size.ws_row > 0)
+            .then(|| (size.ws_col.into(), size.ws_row.into()))
     }
 
     /// Chatter: a table on stderr.
@@ -184,6 +198,11 @@ impl Table {
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [Cell; N]) {
         self.rows.push(cells.into());
+    }
+
+    /// Adds a row of as many cells as there are.
+    pub fn row_of(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
     }
 
     fn render(&self, colour: bool) -> String {

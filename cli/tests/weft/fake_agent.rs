@@ -2,6 +2,7 @@
 //! real Unix socket. Slots are placed where cores and constraints allow, and come up one step with
 //! each look at them.
 
+mod prometheus;
 mod routes;
 
 use fabric::alloc::{AllocRow, Phase};
@@ -22,6 +23,8 @@ use std::process::{Output, Stdio};
 use std::rc::Rc;
 use tokio::net::UnixListener;
 use tokio::process::Command;
+
+pub use prometheus::Series;
 
 /// A job and how far it has come.
 pub struct Job {
@@ -55,6 +58,10 @@ pub struct State {
     pub requests: Vec<String>,
     /// Somebody else submits between plan and submit.
     pub interfere: bool,
+    /// What is measured.
+    pub series: Vec<Series>,
+    /// Nodes that do not answer questions.
+    pub silent: Vec<String>,
     /// Lines that each slot has written.
     pub log_lines: usize,
     fabric: Option<String>,

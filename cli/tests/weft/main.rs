@@ -3,6 +3,7 @@
 mod asking;
 mod deploying;
 mod fake_agent;
+mod measuring;
 
 use fake_agent::Fake;
 

@@ -42,6 +42,10 @@ pub(super) async fn respond(
         .collect();
     state.borrow_mut().requests.push(format!("{method} {}", request.uri()));
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    if let Some(asked) = path.strip_prefix("/api/v1/") {
+        let (status, answer) = prometheus::answer(&state.borrow(), asked, &query);
+        return Ok(json(status, &answer));
+    }
     let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
     Ok(route(&mut state.borrow_mut(), &method, &parts, &query, &body))
 }

@@ -1,0 +1,84 @@
+//! What can be asked about what work does to the hardware.
+
+use clap::{Args, ValueEnum};
+use fabric::constraint::Constraint;
+use fabric::job::duration;
+use std::time::Duration;
+
+use super::values::JobOrSlot;
+
+#[derive(Debug, Args)]
+pub struct Query {
+    /// In PromQL
+    #[arg(value_name = "EXPR")]
+    pub expression: String,
+    /// Over so much of the time until now, not only now
+    #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
+    pub range: Option<Duration>,
+    /// Between two values of a range [default: as fits the screen]
+    #[arg(long, value_parser = duration::parse, value_name = "DURATION", requires = "range")]
+    pub step: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Print instead of drawing: once, or as often as -n says
+    #[arg(short, long)]
+    pub batch: bool,
+    /// End after so many looks
+    #[arg(short = 'n', long, value_name = "LOOKS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub looks: Option<u32>,
+    /// Between two looks
+    #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "2s")]
+    pub every: Duration,
+    /// What comes first
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub sort: Order,
+}
+
+/// What is at the top of `weft top`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    Cpu,
+    Memory,
+    Runq,
+    Disk,
+}
+
+#[derive(Debug, Args)]
+pub struct Hist {
+    /// Of what
+    #[arg(value_enum)]
+    pub kind: HistKind,
+    /// One for each of these
+    #[arg(long, value_enum)]
+    pub by: Option<By>,
+    /// Only on nodes for which this holds, as in 'labels.rack == "r2"'
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub on: Option<Constraint>,
+    /// Only of this job, or of one of its slots
+    #[arg(long, value_name = "JOB[/SLOT]")]
+    pub job: Option<JobOrSlot>,
+    /// Over so much of the time until now
+    #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "5m")]
+    pub range: Duration,
+}
+
+/// What took its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HistKind {
+    /// Waiting for a CPU, ready to run
+    Runq,
+    /// Requests to block devices, until they were answered
+    Disk,
+    /// Connections over TCP, until they were made
+    Connect,
+}
+
+/// What has a histogram of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    Unit,
+    Job,
+    Node,
+}
