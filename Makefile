@@ -6,7 +6,7 @@
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
-# make bench-ebpf   what eBPF probes cost; writes target/bench/ebpf.json
+# make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and 16 GiB; SMALL=1: minutes
 # make lint         formatting, clippy, documentation: warnings are errors
 
@@ -62,6 +62,7 @@ test-model: setup
 test-promql:
 	@demo/setup.sh promql
 	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
+	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --test observing -- --include-ignored --nocapture
 
 test-fencing: setup
 	WEFT_ROUNDS=$(ROUNDS) $(CARGO) test -p weft-agent --test fencing -- --nocapture
@@ -81,7 +82,13 @@ bench:
 
 bench-ebpf:
 	@demo/setup.sh bench
+	@mkdir -p $(TARGET)/bench
+	$(CARGO) build --release -p weft-agent --bin weftd
 	$(CARGO) bench --profile dev -p weft-ebpf --bench probes
+	$(CARGO) bench -p weft-metrics --bench store --bench query | tee $(TARGET)/bench/metrics.jsonl
+	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \
+	    $(CARGO) bench --profile dev -p weft-agent --bench observing -- $(if $(SMALL),--small) \
+	    --metrics $(abspath $(TARGET))/bench/metrics.jsonl
 
 bench-scale: setup
 	@CARGO="$(CARGO)" fabric/sim/bench_scale.sh $(abspath $(TARGET)) $(if $(SMALL),--small)

@@ -37,7 +37,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
     ("api", &["socket", "group"]),
     ("executor", &["kind"]),
-    ("metrics", &["enabled", "probes", "memory"]),
+    ("metrics", &["enabled", "probes", "memory", "listen"]),
 ];
 
 /// The whole file.
@@ -146,6 +146,8 @@ pub struct MetricsSection {
     pub probes: Vec<String>,
     /// Memory of the store of series, `4MiB`.
     pub memory: String,
+    /// TCP address for scrapers and dashboards, `127.0.0.1:7480`; empty: none.
+    pub listen: String,
 }
 
 impl Default for Config {
@@ -208,7 +210,12 @@ impl Default for ExecutorSection {
 
 impl Default for MetricsSection {
     fn default() -> Self {
-        Self { enabled: true, probes: vec![AUTO.into()], memory: "4MiB".into() }
+        Self {
+            enabled: true,
+            probes: vec![AUTO.into()],
+            memory: "4MiB".into(),
+            listen: String::new(),
+        }
     }
 }
 
@@ -370,6 +377,15 @@ impl MetricsSection {
             let hint = near.map_or(words.join(", "), |near| format!("{near:?}"));
             return refuse("metrics.probes", format!("{wrong:?} is no probe: write {hint}"));
         }
+        if !self.listen.is_empty() && self.listen().is_none_or(|address| address.port() == 0) {
+            return refuse(
+                "metrics.listen",
+                format!(
+                    "{:?}: write an address and a port, as in \"127.0.0.1:7480\", or \"\"",
+                    self.listen
+                ),
+            );
+        }
         if !MEMORY_BYTES.contains(&self.memory()) {
             return refuse(
                 "metrics.memory",
@@ -377,6 +393,11 @@ impl MetricsSection {
             );
         }
         Ok(())
+    }
+
+    /// Where scrapers and dashboards are answered.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
     }
 
     /// The probes to load.

@@ -11,12 +11,11 @@ use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, Topology};
-use metrics::exposition::Format;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
 use crate::clock::Clock;
@@ -40,7 +39,9 @@ use units::UnitCommand;
 
 mod addresses;
 mod answers;
+mod ask;
 mod checks;
+mod counters;
 mod enter;
 mod local;
 mod member;
@@ -90,6 +91,8 @@ pub struct Driver {
     observer: Observer,
     /// What the observer was told that this node is called: no other of its fabric is called so.
     name_of_series: String,
+    /// When the loop's counters went into the store.
+    counted: Instant,
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
@@ -132,6 +135,12 @@ impl Driver {
             .await
             .with_context(|| format!("the API's socket {}", config.api.socket.display()))?;
         let (calls, calls_received) = mpsc::channel(CALLS_MAX);
+        if let Some(address) = config.metrics.listen() {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.with_context(|| format!("metrics.listen = {address}"))?;
+            tracing::info!(%address, "what is measured is told here, to everybody");
+            tokio::spawn(http::serve_readers(listener, calls.clone()));
+        }
         tokio::spawn(http::serve(listener, calls));
 
         let (unit_events, units_received) = mpsc::channel(UNIT_EVENTS_MAX);
@@ -186,6 +195,7 @@ impl Driver {
             store,
             observer,
             name_of_series: name.clone(),
+            counted: started.at,
             warnings: opened.warnings,
             events: Events::default(),
             counts: Counts::default(),
@@ -331,6 +341,10 @@ impl Driver {
                 self.name_of_series = name;
             }
         }
+        if now.at.since(self.counted) >= ask::COUNT_PERIOD {
+            self.counted = now.at;
+            self.observer.count(self.counters());
+        }
         self.try_to_enter();
         if now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD {
             self.topology_looked = now.at;
@@ -363,14 +377,14 @@ impl Driver {
         match operation {
             Operation::Status => drop(answer.send(Reply::json(&self.status()))),
             Operation::Doctor => self.doctor(answer),
-            Operation::Metrics => {
-                let (ours, observer) = (self.metrics(), self.observer.clone());
+            Operation::Metrics(format) => {
+                let (samples, observer) = (self.counters(), self.observer.clone());
                 tokio::spawn(async move {
-                    let measured = observer.exposition(Format::Prometheus).await;
-                    let text = ours + &measured.unwrap_or_default();
-                    let _ = answer.send(Ok(Reply::Text(crate::metrics::MEDIA, text.into())));
+                    let text = observer.exposition(samples, format).await;
+                    let _ = answer.send(Ok(Reply::Text(format.content_type(), text.into())));
                 });
             }
+            Operation::Prometheus(asked) => self.prometheus(*asked, answer),
             Operation::Healthz => drop(answer.send(Ok(http::plain("ok\n")))),
             Operation::Events { follow } => {
                 let events = self.events.stream(follow);

@@ -1,4 +1,5 @@
-//! The API's socket: HTTP/1.1 with JSON bodies on a Unix socket.
+//! The API's socket: HTTP/1.1 with JSON bodies on a Unix socket. And, where the configuration says so, what only
+//! tells (Prometheus's API, `/metrics`, `/healthz`, `/readyz`) on TCP.
 //!
 //! The kernel decides who may connect: the socket's mode is 0660 and its group the configured one, so
 //! root and the members of that group may do everything, and nobody else may do anything, since specs
@@ -12,31 +13,41 @@ use futures_util::stream::poll_fn;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::answer::{Answer, ErrorType};
+use metrics::exposition::Format;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::observe::query::{Asked, Kind, bad};
 
 pub mod accounts;
 pub mod operation;
 pub mod router;
 
 pub use operation::{Call, LogQuery, LogStream, Operation, Reply};
-use router::{Found, find};
+use router::{Endpoint, Found, Route, find};
 
 /// The document that describes the API.
 pub const OPENAPI: &str = include_str!("http/openapi.json");
 
 /// Connections at a time, streams included. Past it a caller is turned away at once.
 pub const CONNECTIONS_MAX: usize = 128;
+/// Connections over TCP at a time: scrapers and dashboards.
+pub const READERS_MAX: usize = 64;
+/// Said without waiting for a request: whoever holds the other connections may be doing so on purpose.
+const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\n\r\n";
 /// Bytes of a request's body: a job's JSON may be larger than its file by what JSON escapes.
 pub const BODY_BYTES_MAX: usize = 4 * fabric::limits::JOB_FILE_BYTES_MAX;
 /// Bytes buffered of a request's head; also the largest head.
@@ -91,49 +102,92 @@ pub async fn bind(path: &Path, group: &str) -> io::Result<UnixListener> {
 /// Serves callers until the driver is gone.
 pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: those in use must end first.
-                    tracing::warn!(%error, "cannot accept a caller");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            () = calls.closed() => return,
-        };
+    while let Some(stream) = accepted(|| listener.accept(), &calls).await {
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            turn_away(&stream);
+            let _ = stream.try_write(TURNED_AWAY);
             continue;
+        };
+        let by = match stream.peer_cred() {
+            Ok(credentials) => accounts::user_name(credentials.uid()),
+            Err(error) => {
+                tracing::debug!(%error, "a caller without credentials");
+                continue;
+            }
         };
         let calls = calls.clone();
         tokio::spawn(async move {
-            connection(stream, calls).await;
+            connection(stream, calls, by, Access::Everything).await;
             drop(permit);
         });
     }
 }
 
-/// Says 503 without waiting for a request: whoever holds the other connections may be doing so on purpose.
-fn turn_away(stream: &UnixStream) {
-    let _ = stream.try_write(
-        b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\nretry-after: 1\r\n\r\n",
-    );
+/// Serves those who scrape and ask, over TCP, until the driver is gone. Who they are is not known: they may
+/// only look at what is measured.
+pub async fn serve_readers(listener: TcpListener, calls: mpsc::Sender<Call>) {
+    let permits = Arc::new(Semaphore::new(READERS_MAX));
+    while let Some(stream) = accepted(|| listener.accept(), &calls).await {
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            let _ = stream.try_write(TURNED_AWAY);
+            continue;
+        };
+        let by = stream.peer_addr().map_or("somebody".to_owned(), |address| address.to_string());
+        let calls = calls.clone();
+        tokio::spawn(async move {
+            connection(stream, calls, by, Access::Measurements).await;
+            drop(permit);
+        });
+    }
 }
 
-async fn connection(stream: UnixStream, calls: mpsc::Sender<Call>) {
-    let by = match stream.peer_cred() {
-        Ok(credentials) => accounts::user_name(credentials.uid()),
-        Err(error) => {
-            tracing::debug!(%error, "a caller without credentials");
-            return;
+/// What a caller may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// All of the table of routes.
+    Everything,
+    /// What is measured, and whether the agent is well.
+    Measurements,
+}
+
+impl Access {
+    fn allows(self, endpoint: Endpoint) -> bool {
+        let told = matches!(
+            endpoint,
+            Endpoint::Prometheus(_) | Endpoint::Metrics | Endpoint::Healthz | Endpoint::Readyz
+        );
+        self == Access::Everything || told
+    }
+}
+
+/// The next caller; `None` when the driver is gone.
+async fn accepted<S, A, F: Future<Output = io::Result<(S, A)>>>(
+    accept: impl Fn() -> F,
+    calls: &mpsc::Sender<Call>,
+) -> Option<S> {
+    loop {
+        tokio::select! {
+            accepted = accept() => match accepted {
+                Ok((stream, _)) => return Some(stream),
+                Err(error) => {
+                    // Out of file descriptors, most likely: those in use must end first.
+                    tracing::warn!(%error, "cannot accept a caller");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            () = calls.closed() => return None,
         }
-    };
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    calls: mpsc::Sender<Call>,
+    by: String,
+    access: Access,
+) {
     let service = service_fn(|request| {
         let (calls, by) = (calls.clone(), by.clone());
-        async move { Ok::<_, Infallible>(respond(request, calls, by).await) }
+        async move { Ok::<_, Infallible>(respond(request, calls, by, access).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -151,13 +205,27 @@ async fn respond(
     request: Request<Incoming>,
     calls: mpsc::Sender<Call>,
     by: String,
+    access: Access,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let outcome = match find(head.method.as_str(), head.uri.path()) {
+        Found::Route(route, _) if !access.allows(route.endpoint) => Err(Problem::new(
+            ProblemKind::Forbidden,
+            "not over this port",
+            "it only tells what is measured: ask over the Unix socket",
+        )),
+        Found::Route(Route { endpoint: Endpoint::Prometheus(kind), .. }, name) => {
+            return prometheus(*kind, name.as_deref(), &head, body, calls, by).await;
+        }
         Found::Route(route, name) => match read_body(body).await {
             Ok(body) => {
                 let query = head.uri.query().unwrap_or_default();
                 match operation::read(route, name, query, &body) {
+                    Ok(Operation::Metrics(_)) => {
+                        let accept = head.headers.get(ACCEPT).and_then(|text| text.to_str().ok());
+                        let format = Format::accepted(accept.unwrap_or_default());
+                        ask(Operation::Metrics(format), calls, by).await
+                    }
                     Ok(operation) => ask(operation, calls, by).await,
                     Err(problem) => Err(problem),
                 }
@@ -178,6 +246,40 @@ async fn respond(
         Ok(reply) => success(reply),
         Err(problem) => failure(&problem),
     }
+}
+
+/// Prometheus's API has its own form for errors, and its callers read no other.
+async fn prometheus(
+    kind: Kind,
+    label: Option<&str>,
+    head: &Parts,
+    body: Incoming,
+    calls: mpsc::Sender<Call>,
+    by: String,
+) -> Response<Body> {
+    let asked = match read_body(body).await {
+        Ok(body) => {
+            let query = head.uri.query().unwrap_or_default();
+            Asked::read(kind, label, query, &body, crate::observe::now_ms())
+        }
+        Err(problem) => Err(bad(problem.to_string())),
+    };
+    let outcome = match asked {
+        Ok(asked) => ask(Operation::Prometheus(Box::new(asked)), calls, by).await,
+        Err(answer) => Ok(answered(&answer)),
+    };
+    match outcome {
+        Ok(reply) => success(reply),
+        Err(problem) => {
+            let error = Answer::error(ErrorType::Timeout, problem.to_string());
+            success(answered(&error))
+        }
+    }
+}
+
+/// An answer of Prometheus's API.
+pub fn answered(answer: &Answer) -> Reply {
+    Reply::Prometheus(answer.status(), serde_json::to_vec(answer).unwrap_or_default())
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
@@ -213,6 +315,10 @@ async fn ask(
 
 fn success(reply: Reply) -> Response<Body> {
     match reply {
+        Reply::Prometheus(status, json) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            whole(status, "application/json", json.into())
+        }
         Reply::Json(json) => whole(StatusCode::OK, "application/json", json.into()),
         Reply::Text(media, text) => whole(StatusCode::OK, media, text),
         Reply::Done => {

@@ -5,12 +5,13 @@
 //! | task | started by | ends |
 //! |---|---|---|
 //! | the loop: owns all state, decides nothing itself | `main`, [`driver`] | at a signal |
-//! | accepting callers of the API; one more a connection | [`http`] | with the loop; with the caller |
+//! | accepting callers of the API, and over TCP those of its measurements; one more a connection | [`http`] | with the loop; with the caller |
 //! | commands to the executor, in order | [`driver`] (`units`) | with the loop |
 //! | one a unit that looks after it; one that rotates output | [`executor`] | with the unit; with the runtime |
 //! | one a health check | [`health`] | with the unit |
 //! | accepting streams; one a connection, one a stream, one a peer with messages waiting | [`quic`] | with the connection; when nothing waits |
 //! | an attempt to join | [`driver`] (`enter`) | when it has ended |
+//! | one a query of what is measured | [`driver`] (`ask`) | with the answer |
 //! | one a listener of events, one a reader of a log, one a `doctor` | [`events`], [`driver`] (`local`) | with the caller |
 //! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
 //!
@@ -40,7 +41,6 @@ mod health;
 mod http;
 mod identity;
 mod join;
-mod metrics;
 mod observe;
 mod quic;
 mod seal;

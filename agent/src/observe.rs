@@ -19,24 +19,34 @@ use std::time::Duration;
 use anyhow::Context;
 use ebpf::CgroupId;
 use fabric::id::AllocId;
-use metrics::exposition::Format;
+use futures_util::{StreamExt, stream};
+use metrics::answer::Answer;
+use metrics::exposition::{Exposition, Format};
 use metrics::store::Usage;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use crate::clock::{self, BootTime};
 use crate::config::MetricsSection;
+use allocations::Allocations;
+use gather::Gathering;
 use own::{Ledger, Own};
 use probing::{Counted, Pressure, Probing, RoundTrips};
 pub use probing::{ProbeReport, source_name};
+use query::Query;
+pub use sink::Metric;
 use sink::{Collector, Recorder};
 
+mod allocations;
 mod counts;
 mod families;
+mod gather;
 mod own;
 mod probing;
+pub mod query;
 pub mod sink;
 mod units;
+pub mod wire;
 
 /// Questions that wait; further ones are refused.
 const QUESTIONS_MAX: usize = 64;
@@ -44,6 +54,12 @@ const QUESTIONS_MAX: usize = 64;
 const ROUND: Duration = Duration::from_secs(1);
 /// Time between two looks for what is too old to keep.
 const EXPIRE: Duration = Duration::from_secs(60);
+/// Nodes that are asked at once for one query: the answers of all of them may be in memory together.
+const ASKED_AT_ONCE: usize = 32;
+/// What the agent's loop has counted, among the numbers of collectors.
+const LOOP: u16 = u16::MAX;
+/// For the loop's counters alone.
+const SCRATCH_BYTES: usize = 512 << 10;
 /// Stack of the thread: an expression may be a hundred operations deep.
 const STACK_BYTES: usize = 2 << 20;
 
@@ -69,8 +85,31 @@ enum Question {
     /// The cgroups of an allocation.
     #[allow(dead_code, reason = "for traces of a job")]
     Cgroups(AllocId, oneshot::Sender<Vec<CgroupId>>),
-    /// All that is measured, for a scraper.
-    Expose(Format, oneshot::Sender<String>),
+    /// What the agent's loop has counted.
+    Count(Vec<Sample>),
+    /// All that is measured, for a scraper, with what the loop has counted.
+    Expose(Vec<Sample>, Format, oneshot::Sender<String>),
+    /// A question of this node alone.
+    Alone(Query, oneshot::Sender<Answer>),
+    /// A question of all nodes begins.
+    Begin(Query, oneshot::Sender<Result<Box<Gathering>, Box<Answer>>>),
+    /// Another node has answered it.
+    Take(Box<Gathering>, String, Vec<u8>, oneshot::Sender<Result<Box<Gathering>, Box<Answer>>>),
+    /// All have, or had the time.
+    Finish(Box<Gathering>, oneshot::Sender<Answer>),
+    /// Another node's question.
+    Peer(Vec<u8>, oneshot::Sender<Vec<u8>>),
+}
+
+/// Something that the agent's loop has counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Of what.
+    pub metric: Metric<'static>,
+    /// Whose.
+    pub labels: Vec<(&'static str, String)>,
+    /// How much.
+    pub value: f64,
 }
 
 /// How the thread is doing.
@@ -80,6 +119,13 @@ pub struct Report {
     pub probes: Vec<ProbeReport>,
     /// How full the store is.
     pub usage: Usage,
+}
+
+/// Another node that can be asked.
+pub trait Peer: Send {
+    /// Its answer, or why there is none. Both question and answer are of [`wire`]; the answer has
+    /// [`wire::ANSWER_BYTES_MAX`] bytes at most.
+    fn ask(self, question: Vec<u8>) -> impl Future<Output = Result<Vec<u8>, String>> + Send;
 }
 
 /// Why a question has no answer.
@@ -117,7 +163,7 @@ impl Observer {
             .spawn(move || {
                 let config = ebpf::Config { probes, ..ebpf::Config::default() };
                 let probing = Probing::load(&config, units.as_deref());
-                Thread::new(probing, budget, &name).run(&asked);
+                Thread::new(probing, units, budget, &name).run(&asked);
             })
             .context("cannot start the thread that measures")?;
         Ok(Self { questions: Some(questions) })
@@ -141,9 +187,81 @@ impl Observer {
         self.answer(|answer| Question::Cgroups(alloc.clone(), answer)).await
     }
 
-    /// All that is measured, as text for a scraper.
-    pub async fn exposition(&self, format: Format) -> Result<String, Unanswered> {
-        self.answer(|answer| Question::Expose(format, answer)).await
+    /// What the agent's loop has counted goes into the store.
+    pub fn count(&self, samples: Vec<Sample>) {
+        // Full: the next time is soon.
+        let _ = self.ask(Question::Count(samples));
+    }
+
+    /// All that is measured, and what the agent's loop has counted, as text for a scraper. Where nothing is
+    /// measured, there is still the latter.
+    pub async fn exposition(&self, samples: Vec<Sample>, format: Format) -> String {
+        let asked = self.answer(|answer| Question::Expose(samples.clone(), format, answer)).await;
+        asked.unwrap_or_else(|_| {
+            let mut recorder = Recorder::new(SCRATCH_BYTES, "");
+            give(&mut recorder, &samples);
+            text_of(&recorder, format)
+        })
+    }
+
+    /// The answer of this node alone.
+    pub async fn alone(&self, query: Query) -> Result<Answer, Unanswered> {
+        self.answer(|answer| Question::Alone(query, answer)).await
+    }
+
+    /// The answer of this node and of others, by name, each of which has as long as `timeout`. Who does not answer
+    /// is named in its warnings, beside `absent`: those that need not be asked, and why.
+    pub async fn gather<P: Peer>(
+        &self,
+        query: Query,
+        others: Vec<(String, P)>,
+        absent: Vec<(String, String)>,
+        timeout: Duration,
+    ) -> Result<Answer, Unanswered> {
+        let begun = self.answer(|answer| Question::Begin(query, answer)).await?;
+        let mut gathering = match begun {
+            Ok(gathering) => gathering,
+            Err(answer) => return Ok(*answer),
+        };
+        if gathering.asks_others() {
+            for (node, reason) in &absent {
+                gathering.missing(node, reason);
+            }
+            let request = gathering.request();
+            let deadline = tokio::time::Instant::now() + timeout;
+            let asked = others.into_iter().map(|(node, peer)| {
+                let request = request.clone();
+                async move {
+                    let answer = tokio::time::timeout_at(deadline, peer.ask(request)).await;
+                    let late = |_| Err(format!("no answer within {} ms", timeout.as_millis()));
+                    (node, answer.unwrap_or_else(late))
+                }
+            });
+            let mut answers = stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+            while let Some((node, answer)) = answers.next().await {
+                let bytes = match answer {
+                    Ok(bytes) => bytes,
+                    Err(reason) => {
+                        gathering.missing(&node, &reason);
+                        continue;
+                    }
+                };
+                let taken = self
+                    .answer_in_time(|answer| Question::Take(gathering, node, bytes, answer))
+                    .await?;
+                gathering = match taken {
+                    Ok(gathering) => gathering,
+                    Err(answer) => return Ok(*answer),
+                };
+            }
+        }
+        self.answer_in_time(|answer| Question::Finish(gathering, answer)).await
+    }
+
+    /// The answer to another node's question; both are of [`wire`].
+    pub async fn peer(&self, question: Vec<u8>) -> Vec<u8> {
+        let answer = self.answer(|answer| Question::Peer(question, answer)).await;
+        answer.unwrap_or_else(|error| wire::encode(&wire::Response::Refused(error.to_string())))
     }
 
     async fn answer<T>(
@@ -153,6 +271,24 @@ impl Observer {
         let (answer, answered) = oneshot::channel();
         self.ask(question(answer))?;
         answered.await.map_err(|_| Unanswered::Gone)
+    }
+
+    /// For a question that is on its way already: it waits for a place.
+    async fn answer_in_time<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, Unanswered> {
+        let questions = self.questions.as_ref().ok_or(Unanswered::Off)?;
+        let (answer, answered) = oneshot::channel();
+        let mut question = question(answer);
+        loop {
+            question = match questions.try_send(question) {
+                Ok(()) => return answered.await.map_err(|_| Unanswered::Gone),
+                Err(TrySendError::Disconnected(_)) => return Err(Unanswered::Gone),
+                Err(TrySendError::Full(question)) => question,
+            };
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn ask(&self, question: Question) -> Result<(), Unanswered> {
@@ -181,7 +317,7 @@ struct Scheduled {
 }
 
 impl Thread {
-    fn new(probing: Probing, budget: usize, name: &str) -> Self {
+    fn new(probing: Probing, units: Option<PathBuf>, budget: usize, name: &str) -> Self {
         let probing = Rc::new(RefCell::new(probing));
         let ledger = Rc::new(RefCell::new(Ledger::default()));
         let mut all: Vec<Box<dyn Collector>> = vec![
@@ -190,6 +326,9 @@ impl Thread {
             Box::new(Pressure(probing.clone())),
             Box::new(Own { probing: probing.clone(), ledger: ledger.clone() }),
         ];
+        if let Some(folder) = units {
+            all.push(Box::new(Allocations { folder }));
+        }
         all.extend(collectors());
         let next = BootTime::now();
         let scheduled = |collector| Scheduled { collector, next, before_ms: None };
@@ -257,18 +396,50 @@ impl Thread {
             Question::Cgroups(alloc, answer) => {
                 let _ = answer.send(self.probing.borrow_mut().cgroups(&alloc));
             }
-            Question::Expose(format, answer) => {
-                let store = self.recorder.store();
-                let text = metrics::exposition::Exposition::of_store(store, now_ms(), format);
-                let _ = answer.send(text.unwrap_or_default());
+            Question::Count(samples) => give(&mut self.recorder, &samples),
+            Question::Expose(samples, format, answer) => {
+                give(&mut self.recorder, &samples);
+                let _ = answer.send(text_of(&self.recorder, format));
+            }
+            Question::Alone(query, answer) => {
+                let _ = answer.send(gather::alone(query, self.recorder.store()));
+            }
+            Question::Begin(query, answer) => {
+                let begun = Gathering::begin(query, self.recorder.store());
+                let _ = answer.send(begun.map(Box::new));
+            }
+            Question::Take(mut gathering, node, bytes, answer) => {
+                let taken = gathering.take(&node, &bytes);
+                let _ = answer.send(taken.map(|()| gathering));
+            }
+            Question::Finish(gathering, answer) => drop(answer.send(gathering.finish())),
+            Question::Peer(bytes, answer) => {
+                let _ = answer.send(gather::respond_to(&bytes, self.recorder.store()));
             }
         }
         self.ledger.borrow_mut().answered(cpu_time().saturating_sub(before));
     }
 }
 
+/// What the agent's loop has counted. Twice within a millisecond, it is not worth a second sample.
+fn give(recorder: &mut Recorder, samples: &[Sample]) {
+    recorder.collect(LOOP, now_ms(), None, |sink| {
+        for Sample { metric, labels, value } in samples {
+            let labels: Vec<(&str, &str)> =
+                labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            sink.put(metric, &labels, *value);
+        }
+    });
+}
+
+/// The newest sample of each series.
+fn text_of(recorder: &Recorder, format: Format) -> String {
+    // All that can go wrong is a query's limits, and there are none.
+    Exposition::of_store(recorder.store(), now_ms(), format).unwrap_or_default()
+}
+
 /// The wall clock, as the store wants it.
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     i64::try_from(clock::wall().0).unwrap_or(i64::MAX)
 }
 

@@ -21,6 +21,7 @@ fn without_a_fabric_only_what_makes_one_is_answered() {
     agent.call("GET", "/healthz", None).expect(200);
     agent.call("GET", "/v1/doctor", None).expect(200);
     agent.call("GET", "/metrics", None).expect(200);
+    agent.call("GET", "/api/v1/query?query=1", None).expect(200);
     let elsewhere = [
         ("GET", "/v1/nodes"),
         ("GET", "/v1/nodes/alone"),
@@ -219,15 +220,17 @@ fn events_reach_a_listener_as_they_happen() {
 fn counters_are_in_the_text_format() {
     let agent = Agent::found("one");
     let metrics = agent.call("GET", "/metrics", None).expect(200);
-    assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
+    let media = Some("text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(metrics.header("content-type"), media);
     let mut families = 0;
     for line in metrics.body.lines() {
         if line.starts_with("# TYPE ") {
             families += 1;
         } else if !line.starts_with('#') {
             let (name, value) = line.rsplit_once(' ').expect("name and value");
-            assert!(name.starts_with("weft_"), "{line}");
-            value.parse::<u64>().unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(name.starts_with("weft_") || name.starts_with("node_"), "{line}");
+            assert!(name.contains("node=\"one\""), "{line}");
+            value.parse::<f64>().unwrap_or_else(|error| panic!("{line}: {error}"));
         }
     }
     assert!(families > 15, "{}", metrics.body);
@@ -235,7 +238,7 @@ fn counters_are_in_the_text_format() {
         let line = metrics.body.lines().find(|line| line.starts_with(name));
         line.and_then(|line| line.rsplit_once(' ')).map(|(_, value)| value.to_owned())
     };
-    assert_eq!(of("weft_nodes{state=\"alive\"}").as_deref(), Some("1"));
+    assert_eq!(of("weft_nodes{node=\"one\",state=\"alive\"}").as_deref(), Some("1"));
     assert_ne!(of("weft_api_calls_total").as_deref(), Some("0"));
 }
 

@@ -40,7 +40,9 @@ impl Cgroups {
     /// counts as gone.
     pub fn new() -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { root: mount_point(&mounts), ..Self::default() }
+        // One that another mount lies over cannot be reached.
+        let root = mount_points(&mounts).find(|root| root.join("cgroup.controllers").exists());
+        Self { root, ..Self::default() }
     }
 
     /// Where the hierarchy is mounted.
@@ -103,10 +105,10 @@ impl Cgroups {
     }
 }
 
-/// Where a version 2 hierarchy is mounted, from the text of `/proc/self/mountinfo` (proc(5)): the fields after
+/// Where version 2 hierarchies are mounted, from the text of `/proc/self/mountinfo` (proc(5)): the fields after
 /// a lone hyphen begin with the type. Spaces in names are written as `\040`.
-fn mount_point(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
+fn mount_points(mounts: &str) -> impl Iterator<Item = PathBuf> {
+    mounts.lines().filter_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         let folder = mount.split(' ').nth(4)?;
         (kind.split(' ').next() == Some("cgroup2")).then(|| folder.replace("\\040", " ").into())

@@ -50,7 +50,7 @@ fn main() {
         let answers = nodes.iter().map(|store| part.answer(store, Limits::default()).expect(text));
         let answers: Vec<Vec<u8>> =
             answers.map(|answer| postcard::to_stdvec(&answer).expect("encodes")).collect();
-        let ms = measure(|| {
+        let times = times(|| {
             let mut merged = Partial::nothing(part);
             for node in 0..NODES {
                 let answer = postcard::from_bytes(&answers[node % answers.len()]).expect("decodes");
@@ -58,7 +58,10 @@ fn main() {
             }
             plan.finish(vec![merged], Limits::default()).expect(text);
         });
-        print(&format!("query/merge of {NODES} nodes/{name}"), ms, "ms");
+        for (word, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+            let ms = times[((times.len() - 1) as f64 * quantile) as usize];
+            print(&format!("query/merge of {NODES} nodes/{name}, {word}"), ms, "ms");
+        }
         print(&format!("query/bytes from a node/{name}"), answers[0].len() as f64, "B");
     }
 }
@@ -85,14 +88,22 @@ fn store(number: usize) -> Store {
 }
 
 /// Milliseconds of one run.
-fn measure(mut run: impl FnMut()) -> f64 {
+fn measure(run: impl FnMut()) -> f64 {
+    let times = times(run);
+    times.iter().sum::<f64>() / times.len() as f64
+}
+
+/// Milliseconds of each run, in order.
+fn times(mut run: impl FnMut()) -> Vec<f64> {
     run();
-    let (start, mut runs) = (time_on_core(), 0);
-    while runs < 3 || time_on_core() - start < MEASURED {
+    let (start, mut times) = (time_on_core(), Vec::new());
+    while times.len() < 3 || time_on_core() - start < MEASURED {
+        let before = time_on_core();
         run();
-        runs += 1;
+        times.push((time_on_core() - before).as_secs_f64() * 1000.0);
     }
-    (time_on_core() - start).as_secs_f64() * 1000.0 / f64::from(runs)
+    times.sort_by(f64::total_cmp);
+    times
 }
 
 fn print(name: &str, value: f64, unit: &str) {

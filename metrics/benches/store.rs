@@ -5,6 +5,13 @@
 //! one series takes, in all its tiers. Time is the time that the kernel says this process spent on a
 //! core. Prints one JSON object a line: `{"name", "value", "unit"}`.
 
+#[path = "../tests/promql/prometheus.rs"]
+#[expect(dead_code, reason = "only the size of its chunks is of interest here")]
+mod prometheus;
+#[path = "../tests/promql/samples.rs"]
+#[expect(dead_code, reason = "only its seconds are of interest here")]
+mod samples;
+
 use std::time::Duration;
 
 use metrics::labels::{Labels, Matcher, Matching};
@@ -36,6 +43,37 @@ fn main() {
         (random.next() >> 11) as f64 / (1u64 << 53) as f64
     });
     budget();
+    beside();
+}
+
+/// What `prometheus` in the tests asks with.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "nothing is asked here")]
+enum Query {
+    At(i64),
+    Range(i64, i64, i64),
+}
+
+/// Bytes of a sample of ours, with its steps, beside those of Prometheus's chunks, where it is installed.
+fn beside() {
+    let mut store = Store::new(64 << 20);
+    samples::seconds(&mut |labels, at_ms, value| {
+        let id = store.series(&labels, at_ms).expect("room");
+        store.append(id, at_ms, value).expect("in order");
+    });
+    let count = store.usage().samples as f64;
+    let mut row = serde_json::json!({
+        "name": "store/beside prometheus",
+        "value": store.usage().block_bytes as f64 / count,
+        "unit": "B/sample",
+    });
+    if let Some(theirs) = prometheus::bytes_of_chunks(samples::seconds) {
+        let version = prometheus::version();
+        let value = theirs as f64 / count;
+        row["peer"] =
+            serde_json::json!({ "name": "prometheus", "version": version, "value": value });
+    }
+    println!("{row}");
 }
 
 fn measure(case: &str, next: fn(&mut Random, f64) -> f64) {

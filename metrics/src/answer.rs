@@ -55,6 +55,8 @@ enum Data {
     Texts(Vec<String>),
     Series(Vec<Metric>),
     Metadata(BTreeMap<String, Vec<MetadataEntry>>),
+    Text(String),
+    Object(BTreeMap<&'static str, String>),
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -191,6 +193,21 @@ impl Answer {
             entries.entry(name.to_owned()).or_insert_with(|| vec![entry]);
         }
         Answer::data(Data::Metadata(entries))
+    }
+
+    /// `/api/v1/format_query`: one text.
+    pub fn text(text: String) -> Self {
+        Answer::data(Data::Text(text))
+    }
+
+    /// `/api/v1/status/buildinfo`: texts by name.
+    pub fn object(fields: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Answer::data(Data::Object(fields.into_iter().collect()))
+    }
+
+    /// Why there is no data, if it is an error.
+    pub fn reason(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 
     /// An error.

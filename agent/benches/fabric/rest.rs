@@ -12,7 +12,10 @@ pub fn measure(results: &mut Results, effort: &Effort) {
     println!("three nodes at rest, {} s", effort.rest_seconds);
     let Some(lab) = Lab::new("rest") else { return };
     // As on three machines: pages of a program that runs three times here would count a third.
-    let machines = lab.fabric_of_copies(3);
+    let machines = lab.fabric_with(3, |machine| {
+        machine.use_copy();
+        machine.metrics = "probes = [\"auto\"]".to_owned();
+    });
     machines[0].submit(&job("sleeper", 3, ""));
     machines[1].wait_healthy("sleeper");
     std::thread::sleep(SETTLE);

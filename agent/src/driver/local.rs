@@ -16,8 +16,7 @@ use crate::executor::{self, Executor};
 use crate::http::operation;
 use crate::http::router::{Found, find};
 use crate::http::{LogQuery, LogStream, Operation, Reply};
-use crate::metrics::{Exposition, Kind};
-use crate::observe::Unanswered;
+use crate::observe::{Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::topology::{Sysfs, narrow};
 
@@ -150,163 +149,6 @@ impl Driver {
         }
     }
 
-    /// The agent's own counters.
-    pub(super) fn metrics(&self) -> String {
-        use Kind::{Counter, Gauge};
-        let mut text = Exposition::default();
-        text.family(
-            Gauge,
-            "weft_agent_info",
-            "Version and executor of the agent.",
-            &[(&[("version", env!("CARGO_PKG_VERSION")), ("executor", self.executor.name())], 1)],
-        );
-        let counts = self.counts;
-        text.single(Counter, "weft_api_calls_total", "Requests to the API.", counts.calls);
-        text.single(Counter, "weft_events_total", "Events seen.", self.events.count());
-        text.family(
-            Counter,
-            "weft_gossip_datagrams_total",
-            "Gossip datagrams.",
-            &[
-                (&[("direction", "out")], counts.datagrams_sent),
-                (&[("direction", "in")], counts.datagrams_received),
-            ],
-        );
-        text.family(
-            Counter,
-            "weft_gossip_bytes_total",
-            "Bytes of gossip, sealed.",
-            &[
-                (&[("direction", "out")], counts.datagram_bytes_sent),
-                (&[("direction", "in")], counts.datagram_bytes_received),
-            ],
-        );
-        text.single(
-            Counter,
-            "weft_gossip_unsent_total",
-            "Datagrams that the kernel did not take.",
-            counts.datagrams_unsent,
-        );
-        text.single(
-            Counter,
-            "weft_unit_commands_dropped_total",
-            "Commands to the executor dropped because it was behind.",
-            counts.unit_commands_dropped,
-        );
-        let Some(member) = &self.member else { return text.finish() };
-        let seal = member.seal.counters();
-        text.family(
-            Counter,
-            "weft_gossip_refused_total",
-            "Datagrams refused, by reason.",
-            &[
-                (&[("reason", "malformed")], seal.malformed),
-                (&[("reason", "unknown-key")], seal.unknown_key),
-                (&[("reason", "forged")], seal.forged),
-                (&[("reason", "replayed")], seal.replayed),
-                (&[("reason", "not-member")], seal.not_member),
-            ],
-        );
-        let streams = member.transport.counters();
-        text.family(
-            Counter,
-            "weft_messages_total",
-            "Messages over streams.",
-            &[(&[("direction", "out")], streams.sent), (&[("direction", "in")], streams.received)],
-        );
-        text.family(
-            Counter,
-            "weft_messages_lost_total",
-            "Messages not delivered, by reason.",
-            &[
-                (&[("reason", "unreachable")], streams.undelivered),
-                (&[("reason", "overflow")], streams.overflowed),
-            ],
-        );
-        text.family(
-            Counter,
-            "weft_streams_refused_total",
-            "Refused on the stream port.",
-            &[
-                (&[("reason", "malformed")], streams.malformed),
-                (&[("reason", "stranger")], streams.refused),
-            ],
-        );
-        text.family(
-            Counter,
-            "weft_dials_total",
-            "Connections to others.",
-            &[
-                (&[("outcome", "made")], streams.dialled),
-                (&[("outcome", "failed")], streams.dial_failures),
-            ],
-        );
-        text.single(
-            Gauge,
-            "weft_connections",
-            "Open connections to others.",
-            member.transport.connections() as u64,
-        );
-        let core = member.node.counters();
-        text.single(Counter, "weft_core_ticks_total", "Decisions of the core.", core.ticks);
-        text.single(
-            Counter,
-            "weft_core_malformed_total",
-            "Authentic datagrams and messages that made no sense.",
-            core.malformed,
-        );
-        text.family(
-            Counter,
-            "weft_proposals_total",
-            "Placements proposed or judged.",
-            &[
-                (&[("what", "proposed")], core.proposed),
-                (&[("what", "accepted")], core.accepted),
-                (&[("what", "rejected")], core.rejected),
-            ],
-        );
-        text.single(
-            Counter,
-            "weft_core_outputs_dropped_total",
-            "Outputs dropped because nobody took them.",
-            core.outputs_dropped,
-        );
-        let status = member.node.status();
-        let states: Vec<(String, u64)> = status
-            .nodes
-            .iter()
-            .map(|(state, count)| (state.to_string(), u64::from(*count)))
-            .collect();
-        let labels: Vec<[(&str, &str); 1]> =
-            states.iter().map(|(state, _)| [("state", state.as_str())]).collect();
-        let samples: Vec<(&[(&str, &str)], u64)> = labels
-            .iter()
-            .zip(&states)
-            .map(|(labels, (_, count))| (labels.as_slice(), *count))
-            .collect();
-        text.family(Gauge, "weft_nodes", "Nodes by state, as this node sees them.", &samples);
-        text.single(Gauge, "weft_jobs", "Jobs.", status.jobs.into());
-        text.family(
-            Gauge,
-            "weft_slots",
-            "Slots of all jobs.",
-            &[
-                (&[("state", "wanted")], status.wanted.into()),
-                (&[("state", "healthy")], status.healthy.into()),
-                (&[("state", "unplaceable")], status.unplaceable.into()),
-            ],
-        );
-        text.single(
-            Gauge,
-            "weft_local_health",
-            "Local health multiplier: 0 is well.",
-            status.local_health.into(),
-        );
-        let refuses = member.disk.is_some();
-        text.single(Gauge, "weft_disk_refuses", "1: no new work is taken.", refuses.into());
-        text.finish()
-    }
-
     /// Streams what a slot's allocation prints, from this node or from the one it runs on.
     pub(super) fn logs(&self, query: LogQuery, answer: CallAnswer) {
         let Some(member) = &self.member else { return };
@@ -323,9 +165,9 @@ impl Driver {
         }
         let request =
             ApiRequest { method: "GET".into(), path: log_path(&query, node), body: Vec::new() };
-        let asked = member.pass_on(node, &self.local, request);
+        let passing = member.passing(node, &self.local);
         tokio::spawn(async move {
-            let reply = match asked.await {
+            let reply = match passing.request(request).await {
                 Ok(response) => translate(response).await,
                 Err(error) => Err(error.into()),
             };
@@ -333,8 +175,8 @@ impl Driver {
         });
     }
 
-    /// Answers another member's agent. Peers read logs of what runs here, and nothing else: everything
-    /// else they know from the table.
+    /// Answers another member's agent. Peers ask about series and read logs of what runs here, and nothing
+    /// else: everything else they know from the table.
     pub(super) fn peer_request(
         &self,
         from: NodeId,
@@ -342,6 +184,9 @@ impl Driver {
         answer: oneshot::Sender<ApiResponse>,
     ) {
         let Some(member) = &self.member else { return };
+        if (request.method.as_str(), request.path.as_str()) == (wire::METHOD, wire::PATH) {
+            return self.peer_question(from, &request.body, answer);
+        }
         let (path, parameters) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let operation = match find(&request.method, path) {
             Found::Route(route, name) => operation::read(route, name, parameters, &request.body),

@@ -329,16 +329,10 @@ impl Member {
         targets
     }
 
-    /// Passes a request on to another member's API.
-    pub(super) fn pass_on(
-        &self,
-        to: NodeId,
-        local: &Local,
-        request: ApiRequest,
-    ) -> impl Future<Output = Result<ApiResponse, RequestError>> + Send + use<> {
+    /// Ways to pass a request on to another member's API.
+    pub(super) fn passing(&self, to: NodeId, local: &Local) -> Passing {
         let targets = self.targets(&to, None, local);
-        let transport = self.transport.clone();
-        async move { transport.request(to, &targets, request).await }
+        Passing { to, targets, transport: self.transport.clone() }
     }
 
     /// Takes over the roster and the keyring.
@@ -347,6 +341,20 @@ impl Member {
         self.seal.trust(&node.keyring(), |sender| node.is_member(sender));
         self.transport.trust(node.roster().into_iter().map(|(member, _)| member).collect());
         self.learned.retain(|member, _| node.is_member(member));
+    }
+}
+
+/// A member that a request can be passed on to, without the loop.
+pub(super) struct Passing {
+    to: NodeId,
+    targets: Vec<SocketAddr>,
+    transport: Transport,
+}
+
+impl Passing {
+    /// Passes a request on to its API.
+    pub(super) async fn request(self, request: ApiRequest) -> Result<ApiResponse, RequestError> {
+        self.transport.request(self.to, &self.targets, request).await
     }
 }
 

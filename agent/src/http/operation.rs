@@ -6,12 +6,14 @@ use fabric::id::{JobName, Namespace};
 use fabric::job::{JobSpec, duration};
 use fabric::limits;
 use fabric::table::TokenId;
+use metrics::exposition::Format;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::router::{Endpoint, Route, query};
+use crate::observe::query::Asked;
 
 /// Lines of log that can be asked for: more is a file to copy, not a view.
 pub const TAIL_LINES_MAX: u64 = 100_000;
@@ -23,7 +25,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// One thing to do or to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// This node and its fabric at a glance.
     Status,
@@ -120,8 +122,10 @@ pub enum Operation {
     RemoveQuota(Namespace),
     /// What is well and what is not.
     Doctor,
-    /// Counters as Prometheus text.
-    Metrics,
+    /// Everything that is measured here, as text for those who scrape.
+    Metrics(Format),
+    /// A question in Prometheus's API.
+    Prometheus(Box<Asked>),
     /// Whether the loop turns.
     Healthz,
     /// Whether it is a member of a fabric.
@@ -174,6 +178,8 @@ pub struct Call {
 pub enum Reply {
     /// JSON.
     Json(Vec<u8>),
+    /// An answer of Prometheus's API: status and JSON.
+    Prometheus(u16, Vec<u8>),
     /// Text of this media type.
     Text(&'static str, Bytes),
     /// Done, and nothing to say about it.
@@ -326,7 +332,12 @@ pub fn read(
         }
         Endpoint::RemoveQuota => Operation::RemoveQuota(namespace(&name)?),
         Endpoint::Doctor => Operation::Doctor,
-        Endpoint::Metrics => Operation::Metrics,
+        // What the caller accepts is said in the head.
+        Endpoint::Metrics => Operation::Metrics(Format::Prometheus),
+        Endpoint::Prometheus(_) => {
+            let detail = "this is a bug of the agent";
+            return Err(Problem::new(ProblemKind::Internal, "read elsewhere", detail));
+        }
         Endpoint::Healthz => Operation::Healthz,
         Endpoint::Readyz => Operation::Readyz,
         Endpoint::OpenApi => Operation::OpenApi,

@@ -1,5 +1,6 @@
 //! Which method and path leads where: one table, which the OpenAPI document is compared with.
 
+use crate::observe::query::Kind;
 use fabric::job::nearest;
 
 /// One thing that the API can do.
@@ -33,6 +34,7 @@ pub enum Endpoint {
     RemoveQuota,
     Doctor,
     Metrics,
+    Prometheus(Kind),
     Healthz,
     Readyz,
     OpenApi,
@@ -59,6 +61,11 @@ const fn route(
 ) -> Route {
     Route { method, path, query, endpoint }
 }
+
+/// Parameters of Prometheus's API. What it knows beside these, and what others send, is ignored.
+const INSTANT: &[&str] = &["query", "time", "timeout", "scope"];
+const RANGE: &[&str] = &["query", "start", "end", "step", "timeout", "scope"];
+const FIND: &[&str] = &["match[]", "start", "end", "limit", "timeout", "scope"];
 
 /// The table.
 pub const ROUTES: &[Route] = &[
@@ -94,6 +101,24 @@ pub const ROUTES: &[Route] = &[
     route("DELETE", "/v1/quotas/{namespace}", &[], Endpoint::RemoveQuota),
     route("GET", "/v1/doctor", &[], Endpoint::Doctor),
     route("GET", "/v1/openapi.json", &[], Endpoint::OpenApi),
+    route("GET", "/api/v1/query", INSTANT, Endpoint::Prometheus(Kind::Query)),
+    route("POST", "/api/v1/query", INSTANT, Endpoint::Prometheus(Kind::Query)),
+    route("GET", "/api/v1/query_range", RANGE, Endpoint::Prometheus(Kind::QueryRange)),
+    route("POST", "/api/v1/query_range", RANGE, Endpoint::Prometheus(Kind::QueryRange)),
+    route("GET", "/api/v1/series", FIND, Endpoint::Prometheus(Kind::Series)),
+    route("POST", "/api/v1/series", FIND, Endpoint::Prometheus(Kind::Series)),
+    route("GET", "/api/v1/labels", FIND, Endpoint::Prometheus(Kind::Labels)),
+    route("POST", "/api/v1/labels", FIND, Endpoint::Prometheus(Kind::Labels)),
+    route("GET", "/api/v1/label/{name}/values", FIND, Endpoint::Prometheus(Kind::LabelValues)),
+    route(
+        "GET",
+        "/api/v1/metadata",
+        &["metric", "limit", "timeout", "scope"],
+        Endpoint::Prometheus(Kind::Metadata),
+    ),
+    route("GET", "/api/v1/format_query", &["query"], Endpoint::Prometheus(Kind::FormatQuery)),
+    route("POST", "/api/v1/format_query", &["query"], Endpoint::Prometheus(Kind::FormatQuery)),
+    route("GET", "/api/v1/status/buildinfo", &[], Endpoint::Prometheus(Kind::BuildInfo)),
     route("GET", "/metrics", &[], Endpoint::Metrics),
     route("GET", "/healthz", &[], Endpoint::Healthz),
     route("GET", "/readyz", &[], Endpoint::Readyz),
@@ -159,17 +184,31 @@ pub fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Reads the pairs of a query string or a form (application/x-www-form-urlencoded), whatever their names.
+///
+/// # Errors
+/// Says which pair cannot be read.
+pub fn form(text: &str) -> Result<Vec<(String, String)>, String> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let read = |text: &str| decode(&text.replace('+', " "));
+            read(name).zip(read(value)).ok_or_else(|| {
+                let shown: String = pair.chars().take(80).collect();
+                format!("{shown:?} is not percent-encoded UTF-8")
+            })
+        })
+        .collect()
+}
+
 /// Reads a query string whose names must all be in `known`.
 ///
 /// # Errors
 /// Says which parameter is wrong and what it should be.
 pub fn query(text: &str, known: &[&str]) -> Result<Vec<(String, String)>, String> {
     let mut parameters: Vec<(String, String)> = Vec::new();
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (Some(name), Some(value)) = (decode(name), decode(&value.replace('+', " "))) else {
-            return Err(format!("{pair:?} is not percent-encoded UTF-8"));
-        };
+    for (name, value) in form(text)? {
         if !known.contains(&name.as_str()) {
             return Err(match nearest(&name, known.iter().copied()) {
                 Some(near) => format!("unknown parameter {name:?}: did you mean {near:?}?"),

@@ -21,7 +21,7 @@ fn it_measures_without_any_probe_and_says_so() {
         assert!(observer.cgroups(&alloc).await.unwrap().is_empty());
         // The first round may not have been yet.
         let text = loop {
-            let text = observer.exposition(Format::OpenMetrics).await.unwrap();
+            let text = observer.exposition(Vec::new(), Format::OpenMetrics).await;
             if text.contains("weft_series ") || text.contains("weft_series{") {
                 break text;
             }

@@ -281,7 +281,8 @@ fn config(directory: &Path, name: &str, port: u16) -> String {
          [resources]\nports = \"{first}-{last}\"\n\
          [discovery]\nmdns = false\n\
          [api]\nsocket = \"{at}/weft.sock\"\n\
-         [executor]\nkind = \"direct\"\n",
+         [executor]\nkind = \"direct\"\n\
+         [metrics]\nprobes = []\n",
         at = directory.display(),
         last = first + 39,
     )

@@ -90,6 +90,7 @@ impl Lab {
             cpus: all_cpus(),
             labels: String::new(),
             witness: false,
+            metrics: "probes = []".to_owned(),
             program: weftd(),
             state: folder.join("state"),
             folder,
@@ -105,14 +106,6 @@ impl Lab {
     /// They were told nothing about each other but the token.
     pub fn fabric(&self, count: usize) -> Vec<Machine> {
         self.fabric_with(count, |_| {})
-    }
-
-    /// The same, but each machine has its own file of the agent, and shares no page of it.
-    pub fn fabric_of_copies(&self, count: usize) -> Vec<Machine> {
-        self.fabric_with(count, |machine| {
-            machine.program = machine.folder.join("weftd");
-            fs::copy(weftd(), &machine.program).expect("a copy of the agent");
-        })
     }
 
     /// The same, but each machine is prepared before its agent starts.
@@ -138,6 +131,11 @@ impl Lab {
 }
 
 impl Lab {
+    /// Whether its machines have cgroups.
+    pub fn has_cgroups(&self) -> bool {
+        self.cgroup.is_some()
+    }
+
     /// A folder that all machines see.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -165,6 +163,8 @@ pub struct Machine {
     pub labels: String,
     /// It votes and runs nothing.
     pub witness: bool,
+    /// Lines of `[metrics]`. Many agents on one machine would measure all the same, so none does unless told to.
+    pub metrics: String,
     /// The agent.
     program: PathBuf,
     /// The agent's state directory.
@@ -185,6 +185,12 @@ impl Machine {
     /// Its address on the switch.
     pub fn address(&self) -> String {
         format!("10.77.0.{}", self.number)
+    }
+
+    /// Its agent has a file of its own, and shares no page of it.
+    pub fn use_copy(&mut self) {
+        self.program = self.folder.join("weftd");
+        fs::copy(weftd(), &self.program).expect("a copy of the agent");
     }
 
     /// The agent's Unix socket.
@@ -304,7 +310,7 @@ impl Machine {
     }
 
     fn config(&self) -> String {
-        let Self { state, cpus, labels, witness, .. } = self;
+        let Self { state, cpus, labels, witness, metrics, .. } = self;
         let (state, socket) = (state.display(), self.socket());
         let socket = socket.display();
         format!(
@@ -313,7 +319,8 @@ impl Machine {
              [node.labels]\n{labels}\n\
              [resources]\ncpus = \"{cpus}\"\nhousekeeping = \"\"\nmemory = \"512MiB\"\n\
              [api]\nsocket = \"{socket}\"\n\
-             [executor]\nkind = \"direct\"\n"
+             [executor]\nkind = \"direct\"\n\
+             [metrics]\n{metrics}\n"
         )
     }
 
@@ -390,8 +397,12 @@ impl Machine {
     /// One of the agent's counters, by its name with labels.
     pub fn counter(&self, name: &str) -> u64 {
         let text = api::text(&self.socket(), "/metrics").expect("counters");
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+        let (family, label) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
+        let value = text.lines().find_map(|line| {
+            let (labels, value) = line.strip_prefix(family)?.strip_prefix('{')?.split_once("} ")?;
+            labels.contains(label).then(|| value.parse().ok())?
+        });
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
     /// Waits until it sees this many nodes alive, and no others but dead or left ones.

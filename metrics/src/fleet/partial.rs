@@ -136,7 +136,7 @@ impl Partial {
     }
 
     /// Whether it has the shape that the part asks for: it may come from anywhere.
-    pub(super) fn check(&self, part: &Part) -> Result<(), EvaluateError> {
+    pub fn check(&self, part: &Part) -> Result<(), EvaluateError> {
         let length = part.grid.len();
         let optional = |list: &[(f64, f64)]| {
             let ordered = |pair: &(f64, f64)| pair.0 <= 0.0 && pair.1 >= 0.0;

@@ -191,6 +191,15 @@ fn installed() -> Option<()> {
     Some(())
 }
 
+/// Of the one that is installed.
+#[allow(dead_code, reason = "for the bench")]
+pub fn version() -> String {
+    let said = Command::new("prometheus").arg("--version").output();
+    let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    said.split_whitespace().nth(2).unwrap_or("unknown").to_owned()
+}
+
 /// What gives all its samples to a function.
 type Samples = fn(&mut dyn FnMut(Labels, i64, f64));
 

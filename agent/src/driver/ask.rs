@@ -1,0 +1,92 @@
+//! Questions about what is measured: of this node, and of the whole fabric.
+
+use fabric::api::NodeState;
+use fabric::id::NodeId;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+use super::member::Passing;
+use super::{CallAnswer, Driver};
+use crate::http;
+use crate::observe::query::{Asked, Scope};
+use crate::observe::{Peer, Unanswered, wire};
+use crate::quic::{ApiRequest, ApiResponse};
+use metrics::answer::{Answer, ErrorType};
+
+/// Time between two times that the loop's counters go into the store.
+pub(super) const COUNT_PERIOD: Duration = Duration::from_secs(10);
+
+/// Something of a node, with its name.
+type Named<T> = (String, T);
+
+impl Peer for Passing {
+    async fn ask(self, body: Vec<u8>) -> Result<Vec<u8>, String> {
+        let (method, path) = (wire::METHOD.to_owned(), wire::PATH.to_owned());
+        let response = self.request(ApiRequest { method, path, body }).await;
+        let response = response.map_err(|error| error.to_string())?;
+        if response.status != 200 {
+            return Err(format!("it answers with status {}", response.status));
+        }
+        response.collect(wire::ANSWER_BYTES_MAX).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Driver {
+    /// Answers a question of Prometheus's API, beside the loop.
+    pub(super) fn prometheus(&self, asked: Asked, answer: CallAnswer) {
+        let observer = self.observer.clone();
+        let Asked { query, scope, timeout } = asked;
+        let (others, absent) = match scope {
+            Scope::Fabric => self.others(),
+            Scope::Node => {
+                tokio::spawn(async move {
+                    let _ = answer.send(Ok(reply(observer.alone(query).await)));
+                });
+                return;
+            }
+        };
+        tokio::spawn(async move {
+            let answered = observer.gather(query, others, absent, timeout).await;
+            let _ = answer.send(Ok(reply(answered)));
+        });
+    }
+
+    /// Other members that are alive, and how to ask them; and those that are not, and why they are not asked.
+    fn others(&self) -> (Vec<Named<Passing>>, Vec<Named<String>>) {
+        let (mut others, mut absent) = (Vec::new(), Vec::new());
+        let Some(member) = &self.member else { return (others, absent) };
+        for (node, _) in member.node.roster() {
+            let name = member.node.name_of(&node);
+            match member.node.state_of(&node) {
+                _ if node == self.identity.id() => {}
+                NodeState::Alive | NodeState::Suspect => {
+                    others.push((name, member.passing(node, &self.local)));
+                }
+                // Whoever left on purpose, or never came, has nothing to say.
+                NodeState::Left | NodeState::Unknown => {}
+                state => absent.push((name, format!("it is {state}"))),
+            }
+        }
+        (others, absent)
+    }
+
+    /// Answers another member's question, beside the loop.
+    pub(super) fn peer_question(
+        &self,
+        from: NodeId,
+        body: &[u8],
+        answer: oneshot::Sender<ApiResponse>,
+    ) {
+        tracing::trace!(?from, bytes = body.len(), "a peer asks about series");
+        let (observer, body) = (self.observer.clone(), body.to_owned());
+        tokio::spawn(async move {
+            let answered = observer.peer(body).await;
+            let _ = answer.send(ApiResponse::whole(200, wire::MEDIA, answered));
+        });
+    }
+}
+
+fn reply(answered: Result<Answer, Unanswered>) -> http::Reply {
+    let unanswered = |error: Unanswered| Answer::error(ErrorType::Timeout, error.to_string());
+    http::answered(&answered.unwrap_or_else(unanswered))
+}
