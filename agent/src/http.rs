@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::observe::query::{Asked, Kind, bad};
@@ -116,7 +116,7 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         };
         let calls = calls.clone();
         tokio::spawn(async move {
-            connection(stream, calls, by, Access::Everything).await;
+            connection(Box::new(stream), calls, by, Access::Everything).await;
             drop(permit);
         });
     }
@@ -134,7 +134,7 @@ pub async fn serve_readers(listener: TcpListener, calls: mpsc::Sender<Call>) {
         let by = stream.peer_addr().map_or("somebody".to_owned(), |address| address.to_string());
         let calls = calls.clone();
         tokio::spawn(async move {
-            connection(stream, calls, by, Access::Measurements).await;
+            connection(Box::new(stream), calls, by, Access::Measurements).await;
             drop(permit);
         });
     }
@@ -179,8 +179,14 @@ async fn accepted<S, A, F: Future<Output = io::Result<(S, A)>>>(
     }
 }
 
+/// A connection, whichever: HTTP is there once, and not once for each kind.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl Stream for UnixStream {}
+impl Stream for TcpStream {}
+
 async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: Box<dyn Stream>,
     calls: mpsc::Sender<Call>,
     by: String,
     access: Access,

@@ -76,6 +76,7 @@ fn any_node_answers_for_all_and_names_who_is_cut_off() {
     assert!(named(&answer), "{answer}");
     assert_eq!(labels(&answer, "node"), names(&machines[..2]));
     machines[0].wait_alive(2);
+    machines[1].wait_alive(2);
     let answer = prometheus(&machines[1], "query", &[("query", "weft_agent_info")]);
     assert!(named(&answer), "{answer}");
     assert!(answer.to_string().contains("dead"), "{answer}");

@@ -6,7 +6,11 @@
 //! core. Prints one JSON object a line: `{"name", "value", "unit"}`.
 
 #[path = "../tests/promql/prometheus.rs"]
-#[expect(dead_code, reason = "only the size of its chunks is of interest here")]
+#[expect(
+    dead_code,
+    clippy::disallowed_methods,
+    reason = "only the size of its chunks is of interest here"
+)]
 mod prometheus;
 #[path = "../tests/promql/samples.rs"]
 #[expect(dead_code, reason = "only its seconds are of interest here")]
