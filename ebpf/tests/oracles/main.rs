@@ -31,22 +31,35 @@ fn waiting_and_running_are_what_schedstat_says() {
     let Some((mut probes, _alone)) = probes(&only(Probe::Scheduler)) else { return };
     let Some(unit) = Unit::new(&probes, "scheduler") else { return };
     let mut process = unit.process("share a cpu");
-    let did = process.run();
-    let rows = probes.read().scheduler.expect("running").rows;
-    let ours = &rows[&unit.id()];
-    near("run-queue wait", ours.wait_ns.expect("known"), did["waited_ns"], 0.05);
-    near("time on CPU", ours.on_cpu_ns.expect("known"), did["on_ns"], 0.05);
-    near("voluntary switches", ours.voluntary_switches.expect("known"), did["voluntary"], 0.05);
-    near(
-        "involuntary switches",
-        ours.involuntary_switches.expect("known"),
-        did["involuntary"],
-        0.05,
-    );
+    process.asleep();
+    let before = (probes.read().scheduler.expect("running").rows, process.books());
+    process.run();
+    process.asleep();
+    let (rows, books) = (probes.read().scheduler.expect("running").rows, process.books());
+    let (ours, first) = (&rows[&unit.id()], before.0.get(&unit.id()).cloned().unwrap_or_default());
+    for (what, ours, first, theirs) in [
+        ("run-queue wait", ours.wait_ns, first.wait_ns, books.waited_ns - before.1.waited_ns),
+        ("time on CPU", ours.on_cpu_ns, first.on_cpu_ns, books.on_ns - before.1.on_ns),
+        (
+            "voluntary switches",
+            ours.voluntary_switches,
+            first.voluntary_switches,
+            books.voluntary - before.1.voluntary,
+        ),
+        (
+            "involuntary switches",
+            ours.involuntary_switches,
+            first.involuntary_switches,
+            books.involuntary - before.1.involuntary,
+        ),
+    ] {
+        near(what, ours.expect("known") - first.unwrap_or(0), theirs, 0.05);
+    }
+    let waited_ns = books.waited_ns - before.1.waited_ns;
     let wait = ours.wait.as_ref().expect("known");
     let longest = wait.quantile(1.0).expect("some waited");
     assert!((1_000_000..1_000_000_000).contains(&longest), "the longest wait was {longest} ns");
-    assert!(did["waited_ns"] > 500_000_000, "three threads on one CPU wait");
+    assert!(waited_ns > 500_000_000, "three threads on one CPU wait");
 }
 
 /// A thread that has a core to itself for long is not forgotten until it leaves it.
@@ -57,10 +70,15 @@ fn a_thread_that_never_leaves_its_cpu_is_counted_while_it_is_there() {
     let mut process = unit.process("spin");
     process.begin();
     std::thread::sleep(Duration::from_millis(1000));
-    let first = (rows(&probes.read(), unit.id()), process.on_cpu_ns());
+    // A reading takes its time, during which the thread goes on: theirs is asked before and after it.
+    let mut look = || (process.on_cpu_ns(), rows(&probes.read(), unit.id()), process.on_cpu_ns());
+    let first = look();
     std::thread::sleep(Duration::from_millis(1500));
-    let second = (rows(&probes.read(), unit.id()), process.on_cpu_ns());
-    near("time on CPU, a second and a half of it", second.0 - first.0, second.1 - first.1, 0.05);
+    let second = look();
+    let ours = second.1 - first.1;
+    let (least, most) = (second.0 - first.2, second.2 - first.0);
+    println!("time on CPU, a second and a half of it: ours {ours}, theirs {least} to {most}");
+    assert!(ours as f64 >= least as f64 * 0.95 && ours as f64 <= most as f64 * 1.05);
 
     fn rows(readings: &Readings, id: CgroupId) -> u64 {
         let scheduler = readings.scheduler.as_ref().expect("running");

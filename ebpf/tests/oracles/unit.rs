@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One test at a time: they compare times, and some count what the whole machine does.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -122,12 +122,19 @@ impl Process {
 
     /// What all its threads had of a CPU, by schedstat.
     pub fn on_cpu_ns(&self) -> u64 {
+        self.books().on_ns
+    }
+
+    /// The kernel's books of all threads that it has now.
+    pub fn books(&self) -> Books {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
-        let on = |task: fs::DirEntry| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|on| on.parse::<u64>().ok()).unwrap_or(0)
-        };
-        tasks.flatten().map(on).sum()
+        let of_each = tasks.flatten().map(|task| Books::of(&task.path()));
+        of_each.fold(Books::default(), |sum, books| Books {
+            on_ns: sum.on_ns + books.on_ns,
+            waited_ns: sum.waited_ns + books.waited_ns,
+            voluntary: sum.voluntary + books.voluntary,
+            involuntary: sum.involuntary + books.involuntary,
+        })
     }
 
     /// Stops all its threads, and comes back once they have stopped.
@@ -148,7 +155,9 @@ impl Process {
             stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(state))
         };
         let tasks = || fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it lives");
+        let patience = Instant::now() + Duration::from_secs(60);
         while !tasks().flatten().all(is) {
+            assert!(Instant::now() < patience, "not all threads are in state {state}");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -181,6 +190,33 @@ impl Process {
     pub fn run(&mut self) -> BTreeMap<String, u64> {
         self.begin();
         self.end()
+    }
+}
+
+/// What the kernel has written down about threads.
+#[derive(Default)]
+pub struct Books {
+    pub on_ns: u64,
+    pub waited_ns: u64,
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+impl Books {
+    /// From `schedstat` and `status` of a thread (proc(5)).
+    fn of(thread: &Path) -> Self {
+        let read = |file: &str| fs::read_to_string(thread.join(file)).unwrap_or_default();
+        let (schedstat, status) = (read("schedstat"), read("status"));
+        let number =
+            |text: Option<&str>| text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let field = |name: &str| number(status.lines().find_map(|line| line.strip_prefix(name)));
+        let mut fields = schedstat.split(' ');
+        Self {
+            on_ns: number(fields.next()),
+            waited_ns: number(fields.next()),
+            voluntary: field("voluntary_ctxt_switches:"),
+            involuntary: field("nonvoluntary_ctxt_switches:"),
+        }
     }
 }
 
