@@ -3,6 +3,7 @@
 # make test-swarm   the simulator over many seeds: SEEDS=2000 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself
+# make test-vm      stories of whole machines, in QEMU: STORY=NAME for one; minutes
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
@@ -20,7 +21,7 @@ NODES ?= 20
 MINUTES ?= 2
 ROUNDS ?= 50
 
-.PHONY: all setup build test test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale lint
+.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -63,6 +64,15 @@ test-promql:
 	@demo/setup.sh promql
 	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
 	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --test observing -- --include-ignored --nocapture
+
+test-vm:
+	@demo/setup.sh vm
+	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
+	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
+	$(CARGO) build -p weft-hw-tests
+	WEFT_VM=$(abspath $(TARGET))/vm \
+	WEFT_ORACLES=$$($(CARGO) test -p weft-ebpf --test oracles --no-run 2>&1 | sed -n 's/.*(\(.*oracles-[0-9a-f]*\))$$/\1/p') \
+	    $(TARGET)/debug/weft-hw-tests $(STORY)
 
 test-fencing: setup
 	WEFT_ROUNDS=$(ROUNDS) $(CARGO) test -p weft-agent --test fencing -- --nocapture

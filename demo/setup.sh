@@ -1,7 +1,8 @@
 #!/bin/bash
 # Installs what building, testing and showing weft needs and this machine does not have: nothing when
 # all is there. Says what it installs, and why. `setup.sh bench` adds what the benchmarks measure beside,
-# `setup.sh promql` what `make test-promql` compares with.
+# `setup.sh promql` what `make test-promql` compares with, `setup.sh vm` what makes the disks of `make test-vm` (QEMU and
+# the kernel are unpacked beside them by hw-tests/build.sh, and not installed).
 set -euo pipefail
 
 # Program or file, Debian package, what for.
@@ -30,6 +31,12 @@ bpftrace         bpftrace           bench: the same measured beside it
 '
 [ "${1:-}" != promql ] || needed+='
 prometheus       prometheus         test-promql: the answers of Prometheus itself
+'
+
+[ "${1:-}" != vm ] || needed+='
+mkfs.ext4        e2fsprogs          test-vm: disks of machines
+strip            binutils           test-vm: programs on them
+flock            util-linux         test-vm: one build at a time
 '
 
 missing=() why=()

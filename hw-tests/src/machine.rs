@@ -1,0 +1,290 @@
+//! A machine: what it is made of, and one that runs.
+
+use crate::control::Control;
+use crate::serial::{Said, Shell};
+use crate::workshop::Bench;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a machine may take until its shell answers: a quarter of a minute where nothing else runs.
+const BOOT_PATIENCE: Duration = Duration::from_secs(300);
+/// How long a script may take that does nothing special.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a machine starts from.
+#[derive(Clone, Debug)]
+pub enum Boot {
+    /// A kernel that QEMU loads, with its arguments: the console and the root are among them.
+    Kernel {
+        /// The kernel's image.
+        kernel: PathBuf,
+        /// The initial root, where the kernel cannot mount its root itself.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        arguments: String,
+    },
+    /// Firmware (UEFI), which looks for something to start on the disks: the code, and this machine's copy of its
+    /// variables.
+    Firmware {
+        /// Read-only.
+        code: PathBuf,
+        /// Written to.
+        variables: PathBuf,
+    },
+}
+
+/// A disk, and the format of its file.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The file.
+    pub file: PathBuf,
+    /// Written to by this machine alone; otherwise read-only.
+    pub writable: bool,
+}
+
+/// Some of a machine's CPUs with some of its memory. A machine without any is of one piece.
+#[derive(Clone, Debug)]
+pub struct MemoryNode {
+    /// As QEMU writes them: `0-1`.
+    pub cpus: String,
+    /// MiB.
+    pub memory: u64,
+}
+
+/// What a machine is made of. Plain values: a story changes what it needs.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Of its files on the bench.
+    pub name: String,
+    /// How it starts.
+    pub boot: Boot,
+    /// MiB.
+    pub memory: u64,
+    /// How many CPUs it has, and how many it may get while it runs.
+    pub cpus: (u32, u32),
+    /// Empty, or CPUs and memory in the same sum as above.
+    pub memory_nodes: Vec<MemoryNode>,
+    /// In this order: the first one is `/dev/nvme0n1`.
+    pub disks: Vec<Disk>,
+    /// Ends of virtual cables, as QEMU's `-netdev` writes them, without the id.
+    pub cables: Vec<String>,
+    /// systemd credentials, by name, through the firmware's tables (SMBIOS type 11).
+    pub credentials: Vec<(String, String)>,
+}
+
+impl Machine {
+    /// A Debian with systemd and its stock kernel, these programs in `/opt/weft`, two CPUs and no network.
+    pub fn debian(bench: &Bench, name: &str, programs: &[(&str, &Path)]) -> Result<Self> {
+        let arguments = "root=/dev/nvme0n1 rw console=ttyS0 mitigations=off quiet panic=-1 TERM=dumb \
+                         systemd.show_status=0 systemd.firstboot=no systemd.hostname=";
+        Ok(Self {
+            name: name.into(),
+            boot: Boot::Kernel {
+                kernel: bench.kernel()?,
+                initrd: None,
+                arguments: format!("{arguments}{name}"),
+            },
+            memory: 512,
+            cpus: (2, 2),
+            memory_nodes: Vec::new(),
+            disks: vec![
+                Disk { file: bench.root_disk(name)?, writable: true },
+                Disk {
+                    file: bench.disk_of(&format!("{name}-programs"), programs)?,
+                    writable: false,
+                },
+            ],
+            cables: Vec::new(),
+            credentials: Vec::new(),
+        })
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn start(&self, bench: &Bench) -> Result<Running> {
+        let sockets = ["console", "shell", "control"].map(|port| {
+            let socket = bench.path(&format!("{}.{port}", self.name));
+            // Of the same machine before its power failed.
+            let _none = fs::remove_file(&socket);
+            socket
+        });
+        let [console, shell, control] = sockets;
+        let log = bench.path(&format!("{}.log", self.name));
+        let mut command = self.command(bench);
+        let port = |id: &str, socket: &Path, log: &str| {
+            format!("socket,id={id},path={},server=on,wait=off{log}", socket.display())
+        };
+        command
+            .arg("-chardev")
+            .arg(port("console", &console, &format!(",logfile={},logappend=on", log.display())))
+            .args(["-serial", "chardev:console", "-chardev"])
+            .arg(port("shell", &shell, ""))
+            .args(["-serial", "chardev:shell", "-qmp"])
+            .arg(format!("unix:{},server=on,wait=off", control.display()));
+        let said = fs::File::create(bench.path(&format!("{}.qemu", self.name)))?;
+        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
+        let child = command.spawn().context("QEMU cannot be started")?;
+        let mut running = Running {
+            name: self.name.clone(),
+            _qemu: Qemu(child),
+            control: None,
+            shell: None,
+            shell_socket: shell,
+        };
+        running.control = Some(Control::wait(&control).with_context(|| {
+            let said = bench.path(&format!("{}.qemu", self.name));
+            fs::read_to_string(said).unwrap_or_default()
+        })?);
+        Ok(running)
+    }
+
+    /// Starts it, and waits until the shell on its second serial port answers.
+    pub fn boot(&self, bench: &Bench) -> Result<Running> {
+        let begun = Instant::now();
+        let mut running = self.start(bench)?;
+        let shell = Shell::wait(&running.shell_socket, BOOT_PATIENCE);
+        running.shell = Some(shell.with_context(|| format!("booting {}", self.name))?);
+        println!("    {} is up after {:.1} s", self.name, begun.elapsed().as_secs_f64());
+        Ok(running)
+    }
+
+    fn command(&self, bench: &Bench) -> Command {
+        let mut command = bench.qemu("qemu-system-x86_64");
+        for folder in bench.firmware() {
+            command.arg("-L").arg(folder);
+        }
+        // Never the processor's own virtualisation: where it is half there, kernels hang.
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-machine", "q35"]);
+        command.args([
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-m",
+            &self.memory.to_string(),
+        ]);
+        let (cpus, most) = self.cpus;
+        command.arg("-smp").arg(format!("cpus={cpus},maxcpus={most},sockets={most},cores=1"));
+        for (number, node) in self.memory_nodes.iter().enumerate() {
+            command
+                .arg("-object")
+                .arg(format!("memory-backend-ram,id=m{number},size={}M", node.memory))
+                .arg("-numa")
+                .arg(format!("node,nodeid={number},cpus={},memdev=m{number}", node.cpus));
+        }
+        match &self.boot {
+            Boot::Kernel { kernel, initrd, arguments } => {
+                command.arg("-kernel").arg(kernel).args(["-append", arguments]);
+                if let Some(initrd) = initrd {
+                    command.arg("-initrd").arg(initrd);
+                }
+            }
+            Boot::Firmware { code, variables } => {
+                for (file, more) in [(code, ",readonly=on"), (variables, "")] {
+                    let file = file.display();
+                    command.arg("-drive").arg(format!("if=pflash,format=raw,file={file}{more}"));
+                }
+            }
+        }
+        for (number, disk) in self.disks.iter().enumerate() {
+            let format = if disk.file.extension().is_some_and(|end| end == "qcow2") {
+                "qcow2"
+            } else {
+                "raw"
+            };
+            let only = if disk.writable { "off" } else { "on" };
+            let file = disk.file.display();
+            command
+                .arg("-drive")
+                .arg(format!("if=none,id=d{number},format={format},readonly={only},file={file}"))
+                .arg("-device")
+                .arg(format!("nvme,drive=d{number},serial=weft{number}"));
+        }
+        for (number, cable) in self.cables.iter().enumerate() {
+            let name =
+                self.name.bytes().fold(number as u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
+            command
+                .arg("-netdev")
+                .arg(format!("{cable},id=n{number}"))
+                .arg("-device")
+                .arg(format!("virtio-net-pci,netdev=n{number},id=nic{number},mac=52:54:00:77:{number:02x}:{name:02x},romfile="));
+        }
+        for (name, value) in &self.credentials {
+            command
+                .arg("-smbios")
+                .arg(format!("type=11,value=io.systemd.credential:{name}={value}"));
+        }
+        command
+    }
+}
+
+/// A machine that runs. Dropping it pulls its plug.
+pub struct Running {
+    name: String,
+    _qemu: Qemu,
+    control: Option<Control>,
+    shell: Option<Shell>,
+    shell_socket: PathBuf,
+}
+
+impl Running {
+    /// Runs a script on it, which must succeed, and gives what it said.
+    pub fn run(&mut self, script: &str) -> Result<String> {
+        let said = self.try_run(script, PATIENCE)?;
+        ensure!(
+            said.status == 0,
+            "{}: {script}: exit status {}: {}",
+            self.name,
+            said.status,
+            said.text
+        );
+        Ok(said.text.trim_end().to_owned())
+    }
+
+    /// Runs a script on it, however that ends.
+    pub fn try_run(&mut self, script: &str, patience: Duration) -> Result<Said> {
+        let shell = self.shell.as_mut().context("this machine was started without a shell")?;
+        shell.run(script, patience).with_context(|| self.name.clone())
+    }
+
+    /// Asks again until there is an answer.
+    pub fn wait_until<T>(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        mut ask: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let until = Instant::now() + patience;
+        loop {
+            if let Some(answer) = ask(self)? {
+                return Ok(answer);
+            }
+            if Instant::now() > until {
+                bail!("{}: not within {} s: {what}", self.name, patience.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// What is done to it from outside.
+    pub fn control(&mut self) -> Result<&mut Control> {
+        self.control.as_mut().context("QEMU does not listen")
+    }
+
+    /// What its memory held is gone; what was on its way to the disk, too.
+    pub fn pull_the_plug(self) {
+        drop(self);
+    }
+}
+
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // `nice` has become QEMU itself, so this ends it and nothing else.
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}

@@ -1,0 +1,147 @@
+//! Where machines are made of: QEMU, a kernel and a root from `hw-tests/build.sh`, and the programs under test.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Everything that stories share. Nothing in it is written to by a machine.
+pub struct Workshop {
+    folder: PathBuf,
+}
+
+/// One story's own folder: disks, sockets, and what was written to serial ports.
+pub struct Bench {
+    workshop: PathBuf,
+    folder: PathBuf,
+}
+
+impl Workshop {
+    /// The one in the build folder, or what `WEFT_VM` names.
+    pub fn open() -> Result<Self> {
+        let folder = match std::env::var_os("WEFT_VM") {
+            Some(folder) => PathBuf::from(folder),
+            None => build_folder()?.join("vm"),
+        };
+        ensure!(folder.join("root.ext4").exists(), "{} has no root.ext4", folder.display());
+        Ok(Self { folder })
+    }
+
+    /// An empty bench for a story.
+    pub fn bench(&self, story: &str) -> Result<Bench> {
+        let folder = self.folder.join("stories").join(story);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        Ok(Bench { workshop: self.folder.clone(), folder })
+    }
+}
+
+impl Bench {
+    /// Where logs are.
+    pub fn logs(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes what a story that went well has left.
+    pub fn clear(&self) {
+        // Nobody looks at it again, and the next story has a folder of its own.
+        let _left = fs::remove_dir_all(&self.folder);
+    }
+
+    /// A path on this bench.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// QEMU, with the libraries that were unpacked beside it and not those of this machine.
+    pub fn qemu(&self, program: &str) -> Command {
+        let tools = self.workshop.join("tools");
+        let libraries = tools.join("usr/lib/x86_64-linux-gnu");
+        let path = ["", "pulseaudio"].map(|folder| libraries.join(folder).display().to_string());
+        // What runs is emulated for minutes, and others want this machine too.
+        let mut command = Command::new("nice");
+        command
+            .arg(tools.join("lib64/ld-linux-x86-64.so.2"))
+            .arg("--library-path")
+            .arg(format!("{}:{}", path.join(":"), tools.join("lib/x86_64-linux-gnu").display()))
+            .arg(tools.join("usr/bin").join(program))
+            .env("QEMU_MODULE_DIR", libraries.join("qemu"));
+        command
+    }
+
+    /// Where QEMU finds the firmware of its devices.
+    pub fn firmware(&self) -> [PathBuf; 2] {
+        ["usr/share/qemu", "usr/share/seabios"]
+            .map(|folder| self.workshop.join("tools").join(folder))
+    }
+
+    /// The stock kernel.
+    pub fn kernel(&self) -> Result<PathBuf> {
+        let boot = self.workshop.join("tools/boot");
+        let mut kernels = fs::read_dir(&boot)?.flatten().map(|entry| entry.path());
+        kernels
+            .find(|path| {
+                path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz"))
+            })
+            .with_context(|| format!("no kernel in {}", boot.display()))
+    }
+
+    /// A disk that begins as the root and remembers what is written to it.
+    pub fn root_disk(&self, name: &str) -> Result<PathBuf> {
+        let disk = self.path(&format!("{name}.qcow2"));
+        let root = self.workshop.join("root.ext4");
+        let mut command = self.qemu("qemu-img");
+        command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(root).arg(&disk);
+        done(&mut command)?;
+        Ok(disk)
+    }
+
+    /// An empty disk of so many MiB.
+    pub fn blank_disk(&self, name: &str, mebibytes: u64) -> Result<PathBuf> {
+        let disk = self.path(&format!("{name}.raw"));
+        fs::File::create(&disk)?.set_len(mebibytes << 20)?;
+        Ok(disk)
+    }
+
+    /// A disk with these files, by their names on it. Symbols for debuggers are left out: they are most of it.
+    pub fn disk_of(&self, name: &str, files: &[(&str, &Path)]) -> Result<PathBuf> {
+        let folder = self.path(&format!("{name}.d"));
+        fs::create_dir_all(&folder)?;
+        for (file, source) in files {
+            let to = folder.join(file);
+            fs::create_dir_all(to.parent().unwrap_or(&folder))?;
+            fs::copy(source, &to).with_context(|| source.display().to_string())?;
+            if fs::read(&to)?.starts_with(b"\x7fELF") {
+                done(Command::new("strip").arg("--strip-debug").arg(&to))?;
+            }
+        }
+        let disk = self.path(&format!("{name}.ext4"));
+        let mut command = Command::new("mkfs.ext4");
+        done(command.arg("-q").arg("-d").arg(&folder).arg(&disk).arg("256M"))?;
+        fs::remove_dir_all(&folder)?;
+        Ok(disk)
+    }
+}
+
+/// Where cargo builds: this program lies in `<build folder>/<profile>`.
+pub fn build_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    Ok(program.ancestors().nth(2).context("this program lies in no build folder")?.to_owned())
+}
+
+/// A program of the workspace, built in the same profile as this one.
+pub fn built(name: &str) -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name(name);
+    ensure!(path.exists(), "{} is not built", path.display());
+    Ok(path)
+}
+
+fn done(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
