@@ -38,7 +38,11 @@ impl Node {
 
     fn best_for(&self, job: &JobName) -> Weight {
         let me = weight(self.config.id, job);
-        self.peers().map(|node| weight(node, job)).max().map_or(me, |best| best.max(me))
+        // A weight costs less than a look into the table, and few are better than all before them.
+        self.membership.others().fold(me, |best, node| {
+            let candidate = weight(node, job);
+            if candidate > best && self.table.is_member(&node) { candidate } else { best }
+        })
     }
 
     /// Whether this node looks after a job; remembered.
