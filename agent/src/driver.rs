@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
 use crate::executor::Executor;
+use crate::footprint::{self, Footprint};
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
@@ -93,6 +94,8 @@ pub struct Driver {
     name_of_series: String,
     /// When the loop's counters went into the store.
     counted: Instant,
+    footprint: Footprint,
+    shrunk: Instant,
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
@@ -196,6 +199,8 @@ impl Driver {
             observer,
             name_of_series: name.clone(),
             counted: started.at,
+            footprint: Footprint::new(),
+            shrunk: started.at,
             warnings: opened.warnings,
             events: Events::default(),
             counts: Counts::default(),
@@ -340,6 +345,10 @@ impl Driver {
                 self.observer.rename(&name);
                 self.name_of_series = name;
             }
+        }
+        if now.at.since(self.shrunk) >= footprint::PERIOD {
+            self.shrunk = now.at;
+            self.footprint.shrink();
         }
         if now.at.since(self.counted) >= ask::COUNT_PERIOD {
             self.counted = now.at;

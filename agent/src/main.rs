@@ -36,6 +36,7 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
+mod footprint;
 mod guard;
 mod health;
 mod http;
