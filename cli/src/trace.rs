@@ -201,7 +201,7 @@ async fn follow(
         }
         Ok(())
     };
-    let outcome = bounded(work, None).await;
+    let outcome: Ended<Result<(), Failure>> = bounded(work, None).await;
     screen.clear_line();
     match outcome {
         Ended::Itself(result) => result?,
