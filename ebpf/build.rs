@@ -16,6 +16,7 @@ const PROBES: &[&str] = &[
     "scheduler",
     "tcp",
     "trace/files",
+    "trace/net",
     "trace/offcpu",
     "trace/profile",
     "trace/programs",

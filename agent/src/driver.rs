@@ -30,6 +30,7 @@ use crate::observe::Observer;
 use crate::quic::{Incoming, Sockets};
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
+use crate::trace::Tracer;
 use addresses::Local;
 use answers::Step;
 use checks::Checks;
@@ -47,6 +48,7 @@ mod enter;
 mod local;
 mod member;
 mod sources;
+mod traces;
 mod units;
 
 /// Calls of the API that wait for the loop; callers wait for a place.
@@ -90,6 +92,7 @@ pub struct Driver {
     adopted: Option<Vec<UnitFound>>,
     store: Writer,
     observer: Observer,
+    tracer: Tracer,
     /// What the observer was told that this node is called: no other of its fabric is called so.
     name_of_series: String,
     /// When the loop's counters went into the store.
@@ -197,6 +200,7 @@ impl Driver {
             adopted: Some(adopted),
             store,
             observer,
+            tracer: Tracer::default(),
             name_of_series: name.clone(),
             counted: started.at,
             footprint: Footprint::new(),
@@ -406,6 +410,7 @@ impl Driver {
             )))),
             Operation::Readyz => drop(answer.send(Ok(http::plain("ready\n")))),
             Operation::Logs(query) => self.logs(query, answer),
+            Operation::Trace { wanted, time } => self.trace(*wanted, time, answer),
             Operation::RemoveNode { node, force } => self.remove_node(now, &node, force, answer),
             Operation::CreateToken { lifetime, labels } => {
                 self.create_token(now, lifetime, labels, answer);

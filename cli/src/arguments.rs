@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use asking::{By, Hist, HistKind, Order, Query, Top};
+pub use asking::{By, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
 pub use running::{Numa, Run, Watch};
 pub use values::JobOrSlot;
 use values::{bytes, cpus, device_count, key_value};
@@ -198,6 +198,16 @@ pub enum Command {
         #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "1m")]
         range: Duration,
     },
+    /// Look closely at what a job does, for a while
+    #[command(
+        after_help = "Examples:\n  weft trace syscalls web --for 10s\n  weft trace files web/2\n  weft trace exec web -o json"
+    )]
+    Trace(Trace),
+    /// Find out where a job's CPU time goes, or where it sleeps: a flame graph on stdout
+    #[command(
+        after_help = "Examples:\n  weft profile web --for 10s > flame.svg\n  weft profile web --off-cpu --folded"
+    )]
+    Profile(Profile),
     /// Change the number of a job's slots
     #[command(after_help = "Example:\n  weft scale web 5")]
     Scale {

@@ -89,6 +89,12 @@ impl Client {
         Ok(Stream { body: response.into_body() })
     }
 
+    /// `POST path` with `body` as JSON, whose answer comes piece by piece.
+    pub async fn post_stream(&self, path: &str, body: &impl Serialize) -> Result<Stream, Failure> {
+        let response = self.respond(Method::POST, path, json(body)?).await?;
+        Ok(Stream { body: response.into_body() })
+    }
+
     async fn answer(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
         let answer = async {
             let response = self.respond(method, path, body).await?;

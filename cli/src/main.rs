@@ -25,6 +25,7 @@ mod series;
 mod status;
 mod streams;
 mod top;
+mod trace;
 mod watch;
 mod why_slow;
 
@@ -138,6 +139,8 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Top(wanted) => top::top(context, wanted).await,
         Command::Hist(wanted) => hist::hist(context, wanted).await,
         Command::WhySlow { job, range } => why_slow::why_slow(context, &job, range).await,
+        Command::Trace(wanted) => trace::trace(context, wanted).await,
+        Command::Profile(wanted) => trace::profile(context, wanted).await,
         Command::Completion { shell } => completion(context, shell),
     }
 }

@@ -262,17 +262,19 @@ impl Source {
 }
 
 /// Cuts a stream of bytes into lines, and lines that are too long into pieces.
-struct Lines {
+pub struct Lines {
     rest: Vec<u8>,
     most: usize,
 }
 
 impl Lines {
-    fn new(most: usize) -> Self {
+    /// Lines of at most so many bytes.
+    pub fn new(most: usize) -> Self {
         Self { rest: Vec::new(), most }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+    /// The lines that end in these bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut lines = Vec::new();
         for byte in bytes {
             if *byte == b'\n' {

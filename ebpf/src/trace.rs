@@ -1,5 +1,5 @@
-//! Looking closer, for a limited time: system calls, programs started, files opened, where CPU time goes and where
-//! threads sleep.
+//! Looking closer, for a limited time: system calls, programs started, files opened, connections made, where CPU
+//! time goes and where threads sleep.
 //!
 //! - Hooks in: see each folder of `src/trace`; what they share is in the headers there.
 //! - Out: a [`Report`] for each trace.
@@ -38,6 +38,8 @@ pub enum What {
     Programs,
     /// Which files are opened.
     Files,
+    /// Which TCP connections are made.
+    Connections,
     /// What runs, by stack: samples at [`SAMPLES_PER_SECOND`](crate::limits::SAMPLES_PER_SECOND) on every CPU.
     Profile,
     /// Where threads sleep, by stack.
@@ -46,15 +48,21 @@ pub enum What {
 
 impl What {
     /// All there are.
-    pub const ALL: [Self; 5] =
-        [Self::Syscalls, Self::Programs, Self::Files, Self::Profile, Self::OffCpu];
+    pub const ALL: [Self; 6] = [
+        Self::Syscalls,
+        Self::Programs,
+        Self::Files,
+        Self::Connections,
+        Self::Profile,
+        Self::OffCpu,
+    ];
 
     /// Kernel memory that it can come to use, in bytes: the sizes of its tables, and some for the rest.
     fn bytes(self) -> usize {
         const MIB: usize = 1 << 20;
         match self {
             Self::Syscalls => 2 * MIB,
-            Self::Programs | Self::Files => MIB,
+            Self::Programs | Self::Files | Self::Connections => MIB,
             Self::Profile | Self::OffCpu => 4 * MIB,
         }
     }
@@ -64,6 +72,7 @@ impl What {
             Self::Syscalls => (object!("trace-syscalls"), &["sys_exit", "sys_enter"]),
             Self::Programs => (object!("trace-programs"), &["sched_process_exec"]),
             Self::Files => (object!("trace-files"), &["sys_exit", "sys_enter"]),
+            Self::Connections => (object!("trace-net"), &["inet_sock_set_state"]),
             Self::Profile => (object!("trace-profile"), &["sampled"]),
             Self::OffCpu => (object!("trace-offcpu"), &["sched_switch"]),
         }
@@ -123,7 +132,7 @@ pub struct TraceId(u64);
 pub enum Report {
     /// Of [`What::Syscalls`].
     Calls(Calls),
-    /// Of [`What::Programs`] and [`What::Files`]: since the report before.
+    /// Of [`What::Programs`], [`What::Files`] and [`What::Connections`]: since the report before.
     Events(Events),
     /// Of [`What::Profile`] and [`What::OffCpu`].
     Stacks(Stacks),
@@ -222,7 +231,10 @@ impl Trace {
     fn read(&self) -> Result<Report, Status> {
         Ok(match self.what {
             What::Syscalls => Report::Calls(Calls::read(&self.hooks)?),
-            What::Programs | What::Files => Report::Events(Events::read(&self.hooks)?),
+            What::Programs | What::Files => {
+                Report::Events(Events::read(&self.hooks, events::text)?)
+            }
+            What::Connections => Report::Events(Events::read(&self.hooks, events::address)?),
             What::Profile => Report::Stacks(Stacks::read(&self.hooks, Unit::Samples)?),
             What::OffCpu => Report::Stacks(Stacks::read(&self.hooks, Unit::Nanoseconds)?),
         })

@@ -181,6 +181,7 @@ struct in6_addr {
 
 struct sock_common {
 	u32 skc_daddr;
+	u16 skc_dport;
 	u16 skc_family;
 	u8 skc_state;
 	struct in6_addr skc_v6_daddr;
@@ -194,6 +195,7 @@ struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
 	u16 sk_protocol;
+	int sk_err;
 };
 
 struct request_sock {

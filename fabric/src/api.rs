@@ -3,6 +3,8 @@
 //! Every field is always present; `null` means 'not known' or 'none'. Times are milliseconds since
 //! 1970, memory is bytes, CPU shares are thousandths of a CPU.
 
+mod trace;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +17,8 @@ use crate::job::{JobKind, JobSpec};
 use crate::quota::{Amount, Quota};
 use crate::table::TokenId;
 use crate::topology::NodeInfo;
+
+pub use trace::{TraceBody, TraceEvent, TraceWhat, Traced, TracedCall};
 
 /// An error, as RFC 9457 `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

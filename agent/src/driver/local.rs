@@ -168,14 +168,14 @@ impl Driver {
         let passing = member.passing(node, &self.local);
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
-                Ok(response) => translate(response).await,
+                Ok(response) => translate(response, TEXT).await,
                 Err(error) => Err(error.into()),
             };
             let _ = answer.send(reply);
         });
     }
 
-    /// Answers another member's agent. Peers ask about series and read logs of what runs here, and nothing
+    /// Answers another member's agent. Peers ask about series, read logs and trace what runs here, and nothing
     /// else: everything else they know from the table.
     pub(super) fn peer_request(
         &self,
@@ -191,6 +191,12 @@ impl Driver {
         let operation = match find(&request.method, path) {
             Found::Route(route, name) => operation::read(route, name, parameters, &request.body),
             _ => Err(Problem::new(ProblemKind::NotFound, "no such path", "peers ask for logs")),
+        };
+        let operation = match operation {
+            Ok(Operation::Trace { wanted, time }) => {
+                return self.peer_trace(from, *wanted, time, answer);
+            }
+            other => other,
         };
         let source = operation.and_then(|operation| match operation {
             Operation::Logs(query) => {
@@ -292,7 +298,10 @@ fn log_path(query: &LogQuery, node: NodeId) -> String {
 }
 
 /// Another agent's answer as ours.
-async fn translate(response: ApiResponse) -> Result<Reply, Problem> {
+pub(super) async fn translate(
+    response: ApiResponse,
+    media: &'static str,
+) -> Result<Reply, Problem> {
     if response.status == 200 {
         let mut body = response.body;
         let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
@@ -316,7 +325,7 @@ async fn translate(response: ApiResponse) -> Result<Reply, Problem> {
                 }
             }
         });
-        return Ok(Reply::Stream(TEXT, receiver));
+        return Ok(Reply::Stream(media, receiver));
     }
     let status = response.status;
     let body = response.collect(PROBLEM_BYTES_MAX).await.unwrap_or_default();
@@ -329,7 +338,7 @@ async fn translate(response: ApiResponse) -> Result<Reply, Problem> {
     }))
 }
 
-fn stream_response(reply: Reply) -> ApiResponse {
+pub(super) fn stream_response(reply: Reply) -> ApiResponse {
     let Reply::Stream(media, mut chunks) = reply else {
         let problem =
             Problem::new(ProblemKind::Internal, "no stream", "this is a bug of the agent");
@@ -351,7 +360,7 @@ fn stream_response(reply: Reply) -> ApiResponse {
     ApiResponse { status: 200, content_type: media.into(), body }
 }
 
-fn problem_response(problem: &Problem) -> ApiResponse {
+pub(super) fn problem_response(problem: &Problem) -> ApiResponse {
     let body = serde_json::to_vec(problem).unwrap_or_default();
     ApiResponse::whole(problem.status, "application/problem+json", body)
 }

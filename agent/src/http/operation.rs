@@ -94,6 +94,13 @@ pub enum Operation {
         /// Go on.
         follow: bool,
     },
+    /// Look closely at what runs, for a while.
+    Trace {
+        /// At what.
+        wanted: Box<api::TraceBody>,
+        /// The text of it, read.
+        time: Duration,
+    },
     /// Found a fabric.
     Init(api::Init),
     /// Join a fabric.
@@ -291,6 +298,18 @@ pub fn read(
             follow: flag("follow", parameter("follow"))?,
         }),
         Endpoint::Events => Operation::Events { follow: flag("follow", parameter("follow"))? },
+        Endpoint::Trace => {
+            let wanted: Box<api::TraceBody> = json(body, None)?;
+            let most = ebpf::limits::TRACE_TIME_MAX;
+            let time = duration::parse(&wanted.time).ok();
+            let time = time.filter(|time| !time.is_zero() && *time <= most).ok_or_else(|| {
+                invalid(
+                    "not a trace's time",
+                    format!("{:?}: write 10s, at most {}", wanted.time, duration::display(most)),
+                )
+            })?;
+            Operation::Trace { wanted, time }
+        }
         Endpoint::Init => {
             let init: api::Init = json(body, Some(api::Init::default()))?;
             if init.name.as_ref().is_some_and(|name| JobName::new(name).is_err()) {

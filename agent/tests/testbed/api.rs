@@ -63,7 +63,8 @@ pub fn text(socket: &Path, path: &str) -> Result<String, String> {
     }
 }
 
-fn exchange(
+/// Status and body of the answer to one request.
+pub fn exchange(
     socket: &Path,
     method: &str,
     path: &str,

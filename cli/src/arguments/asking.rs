@@ -82,3 +82,50 @@ pub enum By {
     Job,
     Node,
 }
+
+#[derive(Debug, Args)]
+pub struct Trace {
+    /// At what to look
+    #[arg(value_enum)]
+    pub kind: TraceKind,
+    /// The job, or one of its slots
+    #[arg(value_name = "JOB[/SLOT]")]
+    pub what: JobOrSlot,
+    /// For how long
+    #[arg(long = "for", value_parser = duration::parse, value_name = "DURATION", default_value = "10s")]
+    pub time: Duration,
+    /// On this node only
+    #[arg(long)]
+    pub node: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TraceKind {
+    /// Which system calls it makes, how long they take, how many fail
+    Syscalls,
+    /// Which programs it starts
+    Exec,
+    /// Which files it opens, and which it cannot open
+    Files,
+    /// Whom it connects to, and how long that takes
+    Net,
+}
+
+#[derive(Debug, Args)]
+pub struct Profile {
+    /// The job, or one of its slots
+    #[arg(value_name = "JOB[/SLOT]")]
+    pub what: JobOrSlot,
+    /// For how long
+    #[arg(long = "for", value_parser = duration::parse, value_name = "DURATION", default_value = "10s")]
+    pub time: Duration,
+    /// Where it sleeps, not where it runs
+    #[arg(long)]
+    pub off_cpu: bool,
+    /// Folded stacks, one a line with its count, in place of the flame graph
+    #[arg(long)]
+    pub folded: bool,
+    /// On this node only
+    #[arg(long)]
+    pub node: Option<String>,
+}

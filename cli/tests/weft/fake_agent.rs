@@ -62,6 +62,10 @@ pub struct State {
     pub series: Vec<Series>,
     /// Nodes that do not answer questions.
     pub silent: Vec<String>,
+    /// Other traces have all the room there is.
+    pub tracing: bool,
+    /// Traces end before their end.
+    pub breaks_off: bool,
     /// Lines that each slot has written.
     pub log_lines: usize,
     fabric: Option<String>,

@@ -1,4 +1,4 @@
-//! query, top, hist, why-slow.
+//! query, top, hist, why-slow, trace, profile.
 
 use crate::beside_an_agent;
 use crate::fake_agent::{Fake, Series};
@@ -145,5 +145,46 @@ fn a_slow_job_learns_who_has_its_cpus() {
         let json = fake.weft(&["why-slow", "web", "-o", "json"]).await.exits(0).json();
         let reason = &json["slots"][0]["reasons"][0];
         assert_eq!((&reason["cause"], &reason["culprit"]), (&"cpu".into(), &"batch/0".into()));
+    });
+}
+
+#[test]
+fn a_trace_shows_what_is_seen_on_every_node_that_can() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["trace", "exec", "web"]).await.exits(4).says("there is no job");
+        fake.has_job("web", 1, "/bin/web");
+        fake.weft(&["trace", "syscalls", "web", "--for", "2s"])
+            .await
+            .exits(0)
+            .shows("read  20     1       5ms   1us  64us  90us")
+            .says("looking at web/0 on node1 for 2 s")
+            .says("node1: there was no room for 3 more");
+        // What comes from afar does not drive the terminal.
+        fake.weft(&["trace", "files", "web/0"])
+            .await
+            .exits(0)
+            .shows("web/0  web [2J[812]  /etc/web.conf  No such file or directory");
+        let json = fake.weft(&["trace", "files", "web", "--json"]).await.exits(0).json();
+        assert_eq!((&json["process"], &json["result"]), (&812.into(), &(-2).into()));
+        fake.weft(&["trace", "files", "web/7"]).await.exits(4).says("nothing of web/7 runs");
+        fake.weft(&["trace", "files", "web", "--for", "long"]).await.exits(2);
+        fake.state.borrow_mut().breaks_off = true;
+        fake.weft(&["trace", "files", "web"]).await.exits(6).says("the trace broke off");
+    });
+}
+
+#[test]
+fn a_profile_is_a_drawing_or_folded_stacks_and_is_refused_with_the_reason() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 1, "/bin/web");
+        fake.weft(&["profile", "web"]).await.exits(0).shows("<svg").shows("work (30 samples");
+        let ran = fake.weft(&["profile", "web", "--folded"]).await.exits(0);
+        assert_eq!(ran.stdout, "web;main 2\nweb;main;work 30\n");
+        fake.state.borrow_mut().tracing = true;
+        fake.weft(&["profile", "web"])
+            .await
+            .exits(1)
+            .shows_nothing()
+            .says("node1: other traces have the room there is: running here: profile of web");
     });
 }

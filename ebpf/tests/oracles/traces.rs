@@ -65,6 +65,22 @@ fn files_are_named_as_they_are_opened() {
 }
 
 #[test]
+fn connections_are_named_as_they_are_made() {
+    let Some(report) = trace(What::Connections, "connect") else { return };
+    let Report::Events(made) = report else { panic!("{report:?}") };
+    assert_eq!((made.events.len(), made.lost), (25, 0));
+    let (there, refused): (Vec<_>, Vec<_>) = made.events.iter().partition(|one| one.result >= 0);
+    assert_eq!((there.len(), refused.len()), (20, 5));
+    assert!(refused.iter().all(|one| one.result == -i64::from(nix::libc::ECONNREFUSED)));
+    // On one machine it takes more than nothing and less than a SYN that is sent again.
+    assert!(there.iter().all(|one| (1..1_000_000_000).contains(&one.result)), "{there:#?}");
+    for one in &made.events {
+        let address: std::net::SocketAddr = one.path.parse().expect("address and port");
+        assert!(address.ip().is_loopback() && address.port() > 0, "{one:?}");
+    }
+}
+
+#[test]
 fn a_profile_names_the_function_that_runs() {
     let Some(report) = trace(What::Profile, "spin in a function") else { return };
     let Report::Stacks(stacks) = report else { panic!("{report:?}") };

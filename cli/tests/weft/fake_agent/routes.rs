@@ -125,6 +125,7 @@ fn route(
                 .collect();
             Response::new(Either::Left(Full::new(text.into())))
         }
+        ("POST", ["traces"]) => trace(state, serde_json::from_slice(body).unwrap()),
         ("POST", ["fabric", "init"]) => match state.fabric {
             Some(_) => problem(ProblemKind::Conflict, "already in a fabric", "leave it first"),
             None => {
@@ -201,6 +202,62 @@ fn route(
         }
         _ => no_such("page"),
     }
+}
+
+/// Sees what there is to see at once. There is room for one profile at a time, and node3 cannot do it.
+fn trace(state: &mut State, wanted: TraceBody) -> Response<Body> {
+    let wanted_node = wanted.node.unwrap();
+    let node = state.nodes.iter().find(|node| node.id.to_string() == wanted_node).unwrap();
+    if node.name == "node3" {
+        let why = "loading eBPF programs needs CAP_BPF";
+        return problem(ProblemKind::Unavailable, "this node cannot do that", why);
+    }
+    if state.tracing {
+        let why = "running here: profile of web for 7 s more";
+        return problem(ProblemKind::Conflict, "other traces have the room there is", why);
+    }
+    let slot = format!("{}/{}", wanted.job, wanted.slot.unwrap_or(0));
+    let started = TraceEvent::Started {
+        node: node.name.clone(),
+        slots: vec![slot.clone()],
+        seconds: fabric::job::duration::parse(&wanted.time).unwrap().as_secs_f64(),
+    };
+    let seen = match wanted.what {
+        TraceWhat::Syscalls => TraceEvent::Calls {
+            calls: vec![TracedCall {
+                call: "read".into(),
+                calls: 20,
+                errors: 1,
+                total_ns: 5_000_000,
+                p50_ns: 1000,
+                p99_ns: 64_000,
+                max_ns: 90_000,
+            }],
+        },
+        TraceWhat::Profile | TraceWhat::OffCpu => TraceEvent::Stacks {
+            unit: "samples".into(),
+            folded: vec![("web;main;work".into(), 30), ("web;main".into(), 2)],
+        },
+        TraceWhat::Exec | TraceWhat::Files | TraceWhat::Net => TraceEvent::Events {
+            events: vec![Traced {
+                at_ns: 1,
+                slot,
+                process: 812,
+                parent: 7,
+                name: "web\u{1b}[2J".into(),
+                path: "/etc/web.conf".into(),
+                result: -2,
+            }],
+        },
+    };
+    let events =
+        [started, TraceEvent::Progress { seconds_left: 1.0 }, seen, TraceEvent::Ended { lost: 3 }];
+    let kept = if state.breaks_off { 3 } else { 4 };
+    let text: String = events[..kept]
+        .iter()
+        .map(|event| format!("data: {}\n\n", serde_json::to_string(event).unwrap()))
+        .collect();
+    Response::new(Either::Left(Full::new(text.into())))
 }
 
 fn node_route(
