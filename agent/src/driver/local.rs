@@ -175,8 +175,8 @@ impl Driver {
         });
     }
 
-    /// Answers another member's agent. Peers ask about series and read logs of what runs here, and nothing
-    /// else: everything else they know from the table.
+    /// Answers another member's agent. Peers ask about series and hardware and read logs of what runs here,
+    /// and nothing else: everything else they know from the table.
     pub(super) fn peer_request(
         &self,
         from: NodeId,
@@ -192,6 +192,9 @@ impl Driver {
             Found::Route(route, name) => operation::read(route, name, parameters, &request.body),
             _ => Err(Problem::new(ProblemKind::NotFound, "no such path", "peers ask for logs")),
         };
+        if let Ok(Operation::Hardware(name)) = &operation {
+            return self.peer_hardware(from, name, answer);
+        }
         let source = operation.and_then(|operation| match operation {
             Operation::Logs(query) => {
                 let (node, alloc) = member::log_source(&member.node, &query)?;
@@ -318,15 +321,20 @@ async fn translate(response: ApiResponse) -> Result<Reply, Problem> {
         });
         return Ok(Reply::Stream(TEXT, receiver));
     }
+    Err(problem_of(response).await)
+}
+
+/// What another agent says is wrong.
+pub(super) async fn problem_of(response: ApiResponse) -> Problem {
     let status = response.status;
     let body = response.collect(PROBLEM_BYTES_MAX).await.unwrap_or_default();
-    Err(serde_json::from_slice(&body).unwrap_or_else(|_| {
+    serde_json::from_slice(&body).unwrap_or_else(|_| {
         Problem::new(
             ProblemKind::Unreachable,
             "another node answered with nonsense",
             format!("status {status}: is its agent of another version?"),
         )
-    }))
+    })
 }
 
 fn stream_response(reply: Reply) -> ApiResponse {
@@ -351,7 +359,7 @@ fn stream_response(reply: Reply) -> ApiResponse {
     ApiResponse { status: 200, content_type: media.into(), body }
 }
 
-fn problem_response(problem: &Problem) -> ApiResponse {
+pub(super) fn problem_response(problem: &Problem) -> ApiResponse {
     let body = serde_json::to_vec(problem).unwrap_or_default();
     ApiResponse::whole(problem.status, "application/problem+json", body)
 }
