@@ -2,7 +2,7 @@
 # make test         every test; those that need root or a program say so when they are skipped
 # make test-swarm   the simulator over many seeds: SEEDS=2000 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
-# make test-promql  the query language beside Prometheus itself
+# make test-promql  the query language beside Prometheus itself, host metrics beside node_exporter
 # make test-vm      stories of whole machines, in QEMU: STORY=NAME for one; minutes
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
@@ -63,6 +63,7 @@ test-model: setup
 test-promql:
 	@demo/setup.sh promql
 	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
+	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --bin weftd host::beside -- --include-ignored --nocapture
 	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --test observing -- --include-ignored --nocapture
 
 test-vm:

@@ -31,6 +31,7 @@ bpftrace         bpftrace           bench: the same measured beside it
 '
 [ "${1:-}" != promql ] || needed+='
 prometheus       prometheus         test-promql: the answers of Prometheus itself
+prometheus-node-exporter prometheus-node-exporter test-promql: the metrics of a host beside ours
 '
 
 [ "${1:-}" != vm ] || needed+='

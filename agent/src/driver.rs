@@ -45,6 +45,7 @@ mod ask;
 mod checks;
 mod counters;
 mod enter;
+mod hardware;
 mod local;
 mod member;
 mod sources;
@@ -411,6 +412,7 @@ impl Driver {
             Operation::Readyz => drop(answer.send(Ok(http::plain("ready\n")))),
             Operation::Logs(query) => self.logs(query, answer),
             Operation::Trace { wanted, time } => self.trace(*wanted, time, answer),
+            Operation::Hardware(node) => self.hardware(&node, answer),
             Operation::RemoveNode { node, force } => self.remove_node(now, &node, force, answer),
             Operation::CreateToken { lifetime, labels } => {
                 self.create_token(now, lifetime, labels, answer);

@@ -16,7 +16,9 @@
 //! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
 //!
 //! And its threads, for what blocks: `store` writes to disk ([`store`]); `observe` measures, keeps and
-//! evaluates series ([`observe`]); `trace` looks closely at units while somebody asks for it ([`trace`]); `mDNS_daemon` speaks multicast (crate `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
+//! evaluates series ([`observe`]); `sensors` asks file systems, sensors and disks, and ends ([`host`]);
+//! `trace` looks closely at units while somebody asks for it ([`trace`]); `mDNS_daemon` speaks multicast (crate
+//! `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
 //! when idle.
 //!
 //! And one more process, where a unit has a lease: the guard ([`guard`]), this program without a runtime. It
@@ -38,7 +40,9 @@ mod events;
 mod executor;
 mod footprint;
 mod guard;
+mod hardware;
 mod health;
+mod host;
 mod http;
 mod identity;
 mod join;

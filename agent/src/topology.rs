@@ -239,24 +239,28 @@ impl Sysfs {
         format!("{} {}", field("ID"), field("VERSION_ID")).trim().to_owned()
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    /// Where a file or folder of this view is.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    fn text(&self, path: &str) -> Option<String> {
+    /// A file, or as much of it as is read here. What is no UTF-8 in it is replaced.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         use std::io::Read;
         let file = std::fs::File::open(self.path(path)).ok()?;
-        let mut text = String::new();
-        file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
-        Some(text)
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        let replaced = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Some(String::from_utf8(bytes).unwrap_or_else(|error| replaced(error.into_bytes())))
     }
 
-    fn line(&self, path: &str) -> Option<String> {
+    /// A file without the space around its text; nothing when it is empty.
+    pub(crate) fn line(&self, path: &str) -> Option<String> {
         self.text(path).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
     /// Names in a folder, sorted; none when it is not there.
-    fn names(&self, folder: &str) -> Vec<String> {
+    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path(folder)).into_iter().flatten().flatten();
         let mut names: Vec<String> =
             entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -265,7 +269,7 @@ impl Sysfs {
     }
 
     /// The numbers of entries named `prefix` and a number, ascending.
-    fn numbered(&self, folder: &str, prefix: &str) -> Vec<u16> {
+    pub(crate) fn numbered(&self, folder: &str, prefix: &str) -> Vec<u16> {
         let names = self.names(folder);
         let mut numbers: Vec<u16> =
             names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
@@ -279,4 +283,26 @@ impl Sysfs {
 struct MemoryNode {
     cpus: CpuSet,
     memory: u64,
+}
+
+/// A recorded machine, for tests: a file (`path = text`) or a link (`path -> target`) a line.
+#[cfg(test)]
+pub(crate) fn recorded(fixture: &str) -> (tempfile::TempDir, Sysfs) {
+    let folder = tempfile::tempdir().unwrap();
+    for line in fixture.lines().filter(|line| !line.starts_with('#')) {
+        let link = line.split_once(" -> ");
+        let (path, target) =
+            link.or_else(|| line.split_once(" =")).unwrap_or_else(|| panic!("{line}"));
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if link.is_some() {
+            std::os::unix::fs::symlink(target, path).unwrap();
+        } else {
+            let text =
+                target.trim_start().replace("\\n", "\n").replace("\\t", "\t").replace("\\\"", "\"");
+            std::fs::write(path, text).unwrap();
+        }
+    }
+    let sysfs = Sysfs::at(folder.path());
+    (folder, sysfs)
 }

@@ -203,7 +203,19 @@ fn promtool(text: &str) {
     let mut said = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
     child.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
-    assert!(status.success() && said.trim().is_empty(), "promtool: {said}\n{text}");
+    let complaints: Vec<_> = said.lines().filter(|line| !is_about_a_given_name(line)).collect();
+    assert!(complaints.is_empty(), "promtool: {complaints:?}\n{text}");
+    // 3: nothing but complaints about style.
+    assert!(matches!(status.code(), Some(0 | 3)), "promtool: {status}: {said}");
+}
+
+/// Names that node_exporter has made of the kernel's own words. Its checker does not like them there either.
+fn is_about_a_given_name(complaint: &str) -> bool {
+    let kernels = ["node_memory_", "node_netstat_", "node_vmstat_", "node_sockstat_"];
+    let camel_case = "metric names should be written in 'snake_case' not 'camelCase'";
+    let words =
+        complaint.ends_with(camel_case) && kernels.iter().any(|start| complaint.starts_with(start));
+    words || (complaint.starts_with("node_entropy_") && complaint.ends_with("instead of \"bits\""))
 }
 
 /// About what stays as it is in a fabric where nothing happens: then both have the same samples, whenever each

@@ -88,10 +88,15 @@ pub enum Command {
     #[command(after_help = "Example:\n  weft nodes -o json")]
     Nodes,
     /// Show one node, or remove it from the fabric
-    #[command(after_help = "Examples:\n  weft node rack1\n  weft node 3fa9 remove")]
+    #[command(
+        after_help = "Examples:\n  weft node rack1\n  weft node rack1 --hardware\n  weft node 3fa9 remove"
+    )]
     Node {
         /// Name, or the first digits of its id
         node: String,
+        /// What the machine is made of, as it tells itself
+        #[arg(long)]
+        hardware: bool,
         #[command(subcommand)]
         action: Option<NodeAction>,
     },

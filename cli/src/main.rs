@@ -10,6 +10,7 @@ mod chart;
 mod client;
 mod clock;
 mod exit;
+mod hardware;
 mod hist;
 mod histogram;
 mod job_file;
@@ -102,8 +103,14 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Status => status::status(context).await,
         Command::Doctor => status::doctor(context).await,
         Command::Nodes => nodes::list(context).await,
-        Command::Node { node, action: None } => nodes::show(context, &node).await,
-        Command::Node { node, action: Some(NodeAction::Remove { yes, force }) } => {
+        Command::Node { node, hardware: true, action: None } => {
+            hardware::show(context, &node).await
+        }
+        Command::Node { node, hardware: false, action: None } => nodes::show(context, &node).await,
+        Command::Node { hardware: true, action: Some(_), .. } => {
+            Err(Failure::usage("--hardware shows a node: leave out what is to be done with it"))
+        }
+        Command::Node { node, action: Some(NodeAction::Remove { yes, force }), .. } => {
             nodes::remove(context, &node, yes, force).await
         }
         Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,

@@ -3,7 +3,10 @@
 //! Every field is always present; `null` means 'not known' or 'none'. Times are milliseconds since
 //! 1970, memory is bytes, CPU shares are thousandths of a CPU.
 
+mod hardware;
 mod trace;
+
+pub use hardware::{BusDevice, Disk, Hardware, Interface, Sensor};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

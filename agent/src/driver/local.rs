@@ -175,8 +175,8 @@ impl Driver {
         });
     }
 
-    /// Answers another member's agent. Peers ask about series, read logs and trace what runs here, and nothing
-    /// else: everything else they know from the table.
+    /// Answers another member's agent. Peers ask about series and hardware, read logs and trace what runs here,
+    /// and nothing else: everything else they know from the table.
     pub(super) fn peer_request(
         &self,
         from: NodeId,
@@ -196,6 +196,7 @@ impl Driver {
             Ok(Operation::Trace { wanted, time }) => {
                 return self.peer_trace(from, *wanted, time, answer);
             }
+            Ok(Operation::Hardware(name)) => return self.peer_hardware(from, &name, answer),
             other => other,
         };
         let source = operation.and_then(|operation| match operation {
@@ -327,15 +328,20 @@ pub(super) async fn translate(
         });
         return Ok(Reply::Stream(media, receiver));
     }
+    Err(problem_of(response).await)
+}
+
+/// What another agent says is wrong.
+pub(super) async fn problem_of(response: ApiResponse) -> Problem {
     let status = response.status;
     let body = response.collect(PROBLEM_BYTES_MAX).await.unwrap_or_default();
-    Err(serde_json::from_slice(&body).unwrap_or_else(|_| {
+    serde_json::from_slice(&body).unwrap_or_else(|_| {
         Problem::new(
             ProblemKind::Unreachable,
             "another node answered with nonsense",
             format!("status {status}: is its agent of another version?"),
         )
-    }))
+    })
 }
 
 pub(super) fn stream_response(reply: Reply) -> ApiResponse {

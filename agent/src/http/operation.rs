@@ -33,6 +33,8 @@ pub enum Operation {
     Nodes,
     /// One node, by name or key.
     Node(String),
+    /// What a node is made of, by name or key.
+    Hardware(String),
     /// Drain a node, or let it take work again.
     Drain {
         /// Name or key.
@@ -229,6 +231,7 @@ pub fn read(
         Endpoint::Status => Operation::Status,
         Endpoint::Nodes => Operation::Nodes,
         Endpoint::Node => Operation::Node(name),
+        Endpoint::Hardware => Operation::Hardware(name),
         Endpoint::Drain => {
             Operation::Drain { node: name, on: json::<api::DrainBody>(body, None)?.on }
         }

@@ -1,28 +1,8 @@
-//! Recorded machines: `fixtures/*.txt` has a file (`path = text`) or a link (`path -> target`) a line.
+//! Recorded machines: see [`recorded`].
 
 use super::share::ShareError;
 use super::*;
 use fabric::topology::Device;
-
-fn recorded(fixture: &str) -> (tempfile::TempDir, Sysfs) {
-    let folder = tempfile::tempdir().unwrap();
-    for line in fixture.lines().filter(|line| !line.starts_with('#')) {
-        let link = line.split_once(" -> ");
-        let (path, target) =
-            link.or_else(|| line.split_once(" =")).unwrap_or_else(|| panic!("{line}"));
-        let path = folder.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        if link.is_some() {
-            std::os::unix::fs::symlink(target, path).unwrap();
-        } else {
-            let text =
-                target.trim_start().replace("\\n", "\n").replace("\\t", "\t").replace("\\\"", "\"");
-            std::fs::write(path, text).unwrap();
-        }
-    }
-    let sysfs = Sysfs::at(folder.path());
-    (folder, sysfs)
-}
 
 fn two_sockets() -> (tempfile::TempDir, Sysfs) {
     recorded(include_str!("fixtures/two-sockets.txt"))
