@@ -294,7 +294,7 @@ fn holds_data(place: &str, kind: &str) -> bool {
         && !BEHIND_A_SERVER.contains(&kind)
         && !kind.starts_with("fuse.")
         && !place.starts_with("/run/credentials/")
-        && !NO_MOUNT_POINTS.iter().any(|folder| below(&folder))
+        && !NO_MOUNT_POINTS.iter().any(below)
 }
 
 /// Spaces, tabs, line ends and backslashes are three octal digits there (proc(5)).
