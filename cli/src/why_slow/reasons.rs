@@ -19,7 +19,7 @@ const BUSY_MIN: f64 = 0.000_1;
 const GROWN: f64 = 1.25;
 /// Seconds until a lost segment is sent again, at least: Linux' `TCP_RTO_MIN`.
 const RETRANSMIT_SECONDS: f64 = 0.2;
-/// Seconds that a page fault without a disk takes: about a microsecond on the machines that this was tried on.
+/// Seconds that a page fault without a disk takes: assumed, not measured. Answers call what follows 'about'.
 const FAULT_SECONDS: f64 = 1e-6;
 /// CPUs below which a neighbour does not matter.
 const NEIGHBOUR_CPU_MIN: f64 = 0.05;
