@@ -319,8 +319,10 @@ fn a_node_that_is_removed_is_locked_out_and_the_others_change_the_key() {
     let heard_before = heard_keys(&lab, &machines[0]);
 
     let path = format!("/v1/nodes/{}", machines[2].name);
-    let _: serde_json::Value =
-        machines[1].tell("DELETE", &path, &serde_json::Value::Null).expect("it is removed");
+    // Not in the second in which there are two voters and it is one of them: the fabric chooses a third.
+    machines[1].wait("it may be removed", || {
+        machines[1].tell::<serde_json::Value>("DELETE", &path, &serde_json::Value::Null).ok()
+    });
     let left = &machines[..2];
     for machine in left {
         machine.wait("knows two nodes", || {
