@@ -167,6 +167,8 @@ for link in bin sbin lib lib64; do ln -s "usr/$link" "initrd/$link"; done
 for applet in sh mount umount grep find sort cat xargs modprobe losetup readlink sleep reboot cp chmod tr mkdir switch_root sha256sum; do
     ln -s busybox "initrd/usr/bin/$applet"
 done
+# The kernel itself calls this one, for what a module asks for while it starts.
+ln -s ../bin/busybox initrd/usr/sbin/modprobe
 while read -r module; do
     find modules/kernel -name "$module.ko.xz" -o -name "${module//-/_}.ko.xz" -o -name "${module//_/-}.ko.xz" | sed 's#^modules/kernel/##'
 done < <(lines "$recipe/initrd.modules") | sort -u >modules.early
