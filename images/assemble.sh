@@ -1,12 +1,12 @@
 #!/bin/bash
 # The part of a build that runs in the root with the tools: packages and files in, images out.
 #
-#   assemble.sh ARCH FORMAT VERSION PACKAGES.TAR       /source: the tree; /bin.agent: weftd and weft; /work: results
+#   assemble.sh ARCH VERSION PACKAGES.TAR       /source: the tree; /bin.agent: weftd and weft; /work: results
 #
-# Every time, UUID and order is fixed by the version and by SOURCE_DATE_EPOCH.
+# Times, UUIDs and orders come from the version and from SOURCE_DATE_EPOCH.
 set -euo pipefail
 shopt -s nullglob
-arch=$1 format=$2 version=$3 packages=$4
+arch=$1 version=$2 packages=$3
 recipe=/source/images
 umask 022
 
@@ -114,8 +114,10 @@ ln -sf ../usr/lib/os-release root/etc/os-release
 ln -sf /run/systemd/resolve/stub-resolv.conf root/etc/resolv.conf
 # The initial RAM disk puts the machine's own in its place.
 : >root/etc/machine-id
-mkdir -p root/{efi,dev,proc,sys,run,tmp,var,root,mnt} root/etc/weft root/etc/repart.d root/etc/extensions
+mkdir -p root/{dev,proc,sys,run,tmp,var,root,mnt} root/etc/weft root/etc/repart.d root/etc/extensions
 rm -rf root/etc/repart.d root/boot
+# Empty, for the automount of the EFI system partition: the root is read-only, so systemd cannot make it.
+mkdir root/boot
 for empty in var run tmp; do find "root/$empty" -mindepth 1 -delete; done
 systemd-sysusers --root="$built/root"
 rm -f root/etc/.pwd.lock root/etc/{passwd,group,shadow,gshadow}-
@@ -129,16 +131,14 @@ chmod 0755 root
 say "root: writing erofs"
 mkfs.erofs --quiet -T "$SOURCE_DATE_EPOCH" -U "$(uuid erofs)" -z zstd,level=6 -C 65536 -E ztailpacking,fragments \
     root.erofs root >/dev/null
-[ "$format" = netboot ] || [ "$format" = container ] || {
-    salt=$(uuid salt | sha256sum | cut -d' ' -f1)
-    veritysetup format --salt "$salt" --uuid "$(uuid verity)" root.erofs root.verity >verity.text
-    hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.text)
-    blocks=$(($(stat -c %s root.erofs) / 4096))
-    # systemd's rule for what belongs together: the halves of the hash are the partitions' UUIDs.
-    halves() { sed -E 's/^(.{8})(.{4})(.{4})(.{4})(.{12})$/\1-\2-\3-\4-\5/'; }
-    root_uuid=$(cut -c1-32 <<<"$hash" | halves)
-    verity_uuid=$(cut -c33-64 <<<"$hash" | halves)
-}
+salt=$(uuid salt | sha256sum | cut -d' ' -f1)
+veritysetup format --salt "$salt" --uuid "$(uuid verity)" root.erofs root.verity >verity.text
+hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.text)
+blocks=$(($(stat -c %s root.erofs) / 4096))
+# systemd's rule for what belongs together: the halves of the hash are the partitions' UUIDs.
+halves() { sed -E 's/^(.{8})(.{4})(.{4})(.{4})(.{12})$/\1-\2-\3-\4-\5/'; }
+root_uuid=$(cut -c1-32 <<<"$hash" | halves)
+verity_uuid=$(cut -c33-64 <<<"$hash" | halves)
 say "root: $(mib root.erofs) ($(du -sh --apparent-size root | cut -f1) unpacked)"
 
 # --- the initial RAM disk ------------------------------------------------------------------------------------
@@ -187,60 +187,35 @@ say "kernel: $(mib linux), initial RAM disk: $(mib initrd.cpio.zst)"
 
 # --- what is handed out --------------------------------------------------------------------------------------
 
-disk() {
-    local megabytes
-    mkdir -p table esp/EFI/BOOT esp/EFI/systemd esp/EFI/Linux esp/loader/credentials
-    # What the machine needs at least: every partition of the first start, and the tables at both ends.
-    megabytes=$(cat "$recipe"/root/usr/lib/repart.d/*.conf "$recipe"/disk/*.conf | awk -F '[=M]' '/^SizeMinBytes=/ { sum += $2 } END { print sum + 2 }')
-    echo "$version $blocks $salt $hash" >table/root.table
-    echo "$megabytes" >table/minimum
-    pack table table.cpio.zst
-    ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline="@$recipe/cmdline" \
-        --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
-        --efi-arch="$efi" --output=uki.efi >/dev/null
-    # Three tries; then systemd-boot takes the version before.
-    cp uki.efi "esp/EFI/Linux/weft_$version+3.efi"
-    cp "efi/systemd-boot$efi.efi" "esp/EFI/BOOT/BOOT${efi^^}.EFI"
-    cp "efi/systemd-boot$efi.efi" "esp/EFI/systemd/"
-    cp "$recipe/boot-loader.conf" esp/loader/loader.conf
-    mkdir -p repart
-    for definition in "$recipe"/disk/*.conf; do
-        sed -e "s/%%VERSION%%/$version/" -e "s/%%ROOT_UUID%%/$root_uuid/" -e "s/%%VERITY_UUID%%/$verity_uuid/" \
-            "$definition" >"repart/${definition##*/}"
-    done
-    find esp -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-    rm -f disk.raw
-    systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="${arch/_/-}" \
-        --seed="$(uuid disk)" --definitions=repart --root="$built" --copy-source="$built" --dry-run=no --no-pager \
-        disk.raw >repart.text 2>&1 || { cat repart.text >&2; fail "systemd-repart made no disk"; }
-    say "disk: compressing"
-    zstd -q -f -T1 -12 --long=27 disk.raw -o "$out/$name.raw.zst"
-    mv disk.raw "$out/$name.raw"
-    cp uki.efi "$out/$name.efi"
-    cp root.erofs "$out/$name.root"
-    cp root.verity "$out/$name.verity"
-    say "disk: $(mib "$out/$name.raw.zst") compressed, $(du -sm "$out/$name.raw" | cut -f1) MiB written, kernel $(mib uki.efi)"
-}
-
-netboot() {
-    mkdir -p network
-    cp root.erofs network/root.erofs
-    find network -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-    (cd network; find . -mindepth 1 | cpio --quiet --create --format=newc --owner=+0:+0 --reproducible) >network.cpio
-    cat initrd.cpio.zst network.cpio >"$out/$name.netboot.initrd"
-    cp linux "$out/$name.netboot.linux"
-    say "netboot: kernel $(mib linux), initrd $(mib "$out/$name.netboot.initrd")"
-}
-
-container() {
-    mkdir -p container
-    tar -C root --exclude='./usr/lib/modules' --sort=name --mtime="@$SOURCE_DATE_EPOCH" --numeric-owner --format=gnu -cf - . \
-        | zstd -q -f -T1 -12 -o "$out/$name.container.tar.zst"
-    say "container: $(mib "$out/$name.container.tar.zst")"
-}
-
-case $format in
-    all) disk; netboot; container ;;
-    *) "$format" ;;
-esac
+mkdir -p table esp/EFI/BOOT esp/EFI/systemd esp/EFI/Linux esp/loader
+# What the machine needs at least: every partition of the first start, and the tables at both ends.
+megabytes=$(cat "$recipe"/root/usr/lib/repart.d/*.conf | awk -F = '$1 == "SizeMinBytes" { sum += $2 } END { print sum + 2 }')
+echo "$version $blocks $salt $hash" >table/root.table
+echo "$megabytes" >table/minimum
+pack table table.cpio.zst
+ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline="@$recipe/cmdline" \
+    --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
+    --efi-arch="$efi" --output=uki.efi >/dev/null
+# Three tries; then systemd-boot takes the version before.
+cp uki.efi "esp/EFI/Linux/weft_$version+3.efi"
+cp "efi/systemd-boot$efi.efi" "esp/EFI/BOOT/BOOT${efi^^}.EFI"
+cp "efi/systemd-boot$efi.efi" "esp/EFI/systemd/"
+cp "$recipe/boot-loader.conf" esp/loader/loader.conf
+mkdir -p repart
+for definition in "$recipe"/disk/*.conf; do
+    sed -e "s/%%VERSION%%/$version/" -e "s/%%ROOT_UUID%%/$root_uuid/" -e "s/%%VERITY_UUID%%/$verity_uuid/" \
+        "$definition" >"repart/${definition##*/}"
+done
+find esp -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+rm -f disk.raw
+systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="${arch/_/-}" \
+    --seed="$(uuid disk)" --definitions=repart --root="$built" --copy-source="$built" --dry-run=no --no-pager \
+    disk.raw >repart.text 2>&1 || { cat repart.text >&2; fail "systemd-repart made no disk"; }
+say "disk: compressing"
+zstd -q -f -T1 -12 --long=27 disk.raw -o "$out/$name.raw.zst"
+mv disk.raw "$out/$name.raw"
+cp uki.efi "$out/$name.efi"
+cp root.erofs "$out/$name.root"
+cp root.verity "$out/$name.verity"
+say "disk: $(mib "$out/$name.raw.zst") compressed, $(du -sm "$out/$name.raw" | cut -f1) MiB written, kernel $(mib uki.efi)"
 (cd "$out"; sha256sum "$name".* >"$name.sha256sums.new"; grep -v sha256sums "$name.sha256sums.new" >"$name.sha256sums"; rm "$name.sha256sums.new")

@@ -1,13 +1,13 @@
 #!/bin/bash
-# Builds images that machines start from.
+# Builds the disk that machines start from.
 #
-#   build.sh ARCH FORMAT         ARCH: x86_64 or aarch64; FORMAT: disk, netboot, container or all
+#   build.sh ARCH         ARCH: x86_64 or aarch64
 #
 # What goes in is written down in the files beside this one. Packages come from where this machine's own apt gets
 # Debian's. They are kept below target/images, and so is a root with the tools, which the rest runs in: nothing is
 # installed on this machine, and no mount outlives the build. Needs root, for file owners.
 #
-# The same tree, packages and agent give the same bytes. Environment:
+# Environment:
 #   WEFT_BIN      folder with weftd and weft of that architecture (default: built for release)
 #   WEFT_VERSION  in place of the workspace's version
 #   FRESH=1       ask for packages anew
@@ -19,15 +19,11 @@ suite=trixie
 say() { printf 'image: [%4d s] %s\n' "$SECONDS" "$*"; }
 fail() { printf 'image: %s\n' "$*" >&2; exit 1; }
 
-arch=${1:-x86_64} format=${2:-disk}
+arch=${1:-x86_64}
 case $arch in
     x86_64) debian_arch=amd64 kernel=linux-image-amd64 ;;
     aarch64) debian_arch=arm64 kernel=linux-image-arm64 ;;
     *) fail "ARCH=$arch: there are images for x86_64 and aarch64" ;;
-esac
-case $format in
-    disk | netboot | container | all) ;;
-    *) fail "FORMAT=$format: there are disk, netboot, container and all" ;;
 esac
 [ "$(id -u)" = 0 ] || fail "needs root, because files in an image belong to users of the image"
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: make setup installs it"
@@ -116,5 +112,5 @@ unshare --mount --propagation private bash -euc '
     umount -l /.old
     exec env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
         /source/images/assemble.sh "$@"
-' build "$work/tools" "$tree" "$work" "$bin" "$arch" "$format" "$version" "/work/$(basename "$node_file")"
+' build "$work/tools" "$tree" "$work" "$bin" "$arch" "$version" "/work/$(basename "$node_file")"
 say "done: $work/out"
