@@ -9,6 +9,7 @@
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and 16 GiB; SMALL=1: minutes
+# make image        a disk that nodes start from, into target/images/out: ARCH=x86_64
 # make lint         formatting, clippy, documentation: warnings are errors
 
 SHELL := /bin/bash
@@ -20,8 +21,9 @@ AIMED ?= $(shell expr $(SEEDS) / 10)
 NODES ?= 20
 MINUTES ?= 2
 ROUNDS ?= 50
+ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale lint
+.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale image lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -103,6 +105,9 @@ bench-ebpf:
 
 bench-scale: setup
 	@CARGO="$(CARGO)" fabric/sim/bench_scale.sh $(abspath $(TARGET)) $(if $(SMALL),--small)
+
+image: setup
+	@images/build.sh $(ARCH)
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -1,0 +1,221 @@
+#!/bin/bash
+# The part of a build that runs in the root with the tools: packages and files in, images out.
+#
+#   assemble.sh ARCH VERSION PACKAGES.TAR       /source: the tree; /bin.agent: weftd and weft; /work: results
+#
+# Times, UUIDs and orders come from the version and from SOURCE_DATE_EPOCH.
+set -euo pipefail
+shopt -s nullglob
+arch=$1 version=$2 packages=$3
+recipe=/source/images
+umask 022
+
+say() { printf 'image: [%4d s] %s\n' "$SECONDS" "$*"; }
+fail() { printf 'image: %s\n' "$*" >&2; exit 1; }
+lines() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$@"; }
+mib() { awk -v bytes="$(stat -c %s "$1")" 'BEGIN { printf "%.1f MiB", bytes / 1048576 }'; }
+# A UUID that belongs to a word and this version.
+uuid() { printf 'weft %s %s %s' "$1" "$arch" "$version" | sha256sum | sed -E 's/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-4\3-a\4-\5/'; }
+
+case $arch in
+    x86_64) efi=x64 ;;
+    aarch64) efi=aa64 ;;
+esac
+name=weft-$version-$arch
+built=/work/build-$arch
+out=/work/out
+rm -rf "$built"
+mkdir -p "$built/root" "$built/initrd" "$out"
+cd "$built"
+
+# --- the root -------------------------------------------------------------------------------------------------
+
+tar -C root --exclude='./dev/*' -xf "$packages"
+mv root/packages.list "$out/$name.packages"
+kernel=$(basename root/boot/vmlinuz-*)
+release=${kernel#vmlinuz-}
+cp "root/boot/$kernel" linux
+cp -r root/usr/lib/systemd/boot/efi efi
+mv "root/usr/lib/modules/$release" modules
+# Users that every Debian has, with a shell that there is.
+sed -e 's#/bin/bash$#/bin/sh#' -e 's#^root:\*:#root:x:#' -e 's#:\*:#:x:#' root/usr/share/base-passwd/passwd.master >root/etc/passwd
+sed 's#:\*:#:x:#' root/usr/share/base-passwd/group.master >root/etc/group
+rm -rf root/usr/share/base-passwd
+
+while read -r pattern; do
+    # A pattern of the list may have braces, so it is a word of the shell.
+    eval "rm -rf root/$pattern"
+done < <(lines "$recipe/node.leave-out")
+find root -xtype l -path '*.wants/*' -delete
+
+# Commands: busybox, where no package brought a better one. A node installs nothing, so it has no dpkg and no rpm.
+rm -f root/usr/bin/busybox.static
+for applet in $("root/usr/bin/busybox" --list 2>/dev/null || cat "$recipe/busybox.applets"); do
+    case $applet in dpkg* | rpm* | linuxrc | busybox | init | su | login | getty | sulogin) continue ;; esac
+    [ -e "root/usr/bin/$applet" ] || [ -L "root/usr/bin/$applet" ] || [ -e "root/usr/sbin/$applet" ] || [ -L "root/usr/sbin/$applet" ] \
+        || ln -s busybox "root/usr/bin/$applet"
+done
+
+# Modules: the chosen ones, and what they need.
+chosen() {
+    local list=$1 pattern
+    while read -r pattern; do
+        (cd modules/kernel; eval "for path in $pattern $(eval "printf '%s.ko.xz ' $pattern"); do [ ! -e \"\$path\" ] || find \"\$path\" -name '*.ko.xz'; done")
+    done < <(lines "$list") | sort -u
+}
+comm -23 <(chosen "$recipe/node.modules") <(chosen "$recipe/node.modules.leave-out") >modules.chosen
+# with_needs FILE: these modules and the modules they depend on.
+with_needs() {
+    awk -v list="$1" '
+        BEGIN { while ((getline line < list) > 0) wanted[++count] = "kernel/" line }
+        { split($0, half, ":"); needs[half[1]] = half[2] }
+        END {
+            while (count > 0) {
+                module = wanted[count--]
+                if (module in seen) continue
+                seen[module] = 1
+                print module
+                found = split(needs[module], each, " ")
+                for (i = 1; i <= found; i++) wanted[++count] = each[i]
+            }
+        }' modules/modules.dep | sort
+}
+# install_modules FILE ROOT: these, and what modprobe reads.
+install_modules() {
+    local place=$built/$2/usr/lib/modules/$release
+    mkdir -p "$place"
+    cp modules/modules.order modules/modules.builtin modules/modules.builtin.modinfo "$place/"
+    (cd modules; xargs -a "$built/$1" cp --parents -t "$place")
+    [ "${3:-}" != plain ] || { find "$place" -name '*.ko.xz' -exec unxz {} +; sed -i 's/\.ko\.xz$/.ko/' "$place/modules.order"; }
+    depmod -b "$2" "$release"
+    # Written for those who have systemd's tool at hand; both forms are not needed.
+    rm -f "$place"/modules.{symbols,symbols.bin,devname.bin}
+}
+[ -e modules/modules.dep ] || { mkdir -p all/lib/modules; ln -s "$built/modules" "all/lib/modules/$release"; depmod -b all "$release"; }
+with_needs modules.chosen >modules.node
+install_modules modules.node root
+say "modules: $(wc -l <modules.node) of $(find modules -name '*.ko.xz' | wc -l) ($(du -sh "root/usr/lib/modules" | cut -f1))"
+
+# Our own files.
+cp -r "$recipe/root/." root/
+install -D -m 0644 /source/agent/weftd.service root/usr/lib/systemd/system/weftd.service
+install -m 0755 /bin.agent/weftd /bin.agent/weft root/usr/bin/
+install -D -m 0644 "$out/$name.packages" root/usr/share/weft/packages
+cat >root/usr/lib/os-release <<RELEASE
+ID=weft
+ID_LIKE=debian
+NAME=weft
+PRETTY_NAME="weft $version"
+VERSION_ID=$version
+IMAGE_ID=weft
+IMAGE_VERSION=$version
+RELEASE
+ln -sf ../usr/lib/os-release root/etc/os-release
+ln -sf /run/systemd/resolve/stub-resolv.conf root/etc/resolv.conf
+# The initial RAM disk puts the machine's own in its place.
+: >root/etc/machine-id
+mkdir -p root/{dev,proc,sys,run,tmp,var,root,mnt} root/etc/weft root/etc/repart.d root/etc/extensions
+rm -rf root/etc/repart.d root/boot
+# Empty, for the automount of the EFI system partition: the root is read-only, so systemd cannot make it.
+mkdir root/boot
+for empty in var run tmp; do find "root/$empty" -mindepth 1 -delete; done
+systemd-sysusers --root="$built/root"
+rm -f root/etc/.pwd.lock root/etc/{passwd,group,shadow,gshadow}-
+find root/etc/systemd/system -mindepth 1 -type l -delete
+systemctl --root="$built/root" --quiet preset-all
+find root -name '*.pyc' -delete
+chmod 0755 root
+
+# --- read-only, and every block of it checked ----------------------------------------------------------------
+
+say "root: writing erofs"
+mkfs.erofs --quiet -T "$SOURCE_DATE_EPOCH" -U "$(uuid erofs)" -z zstd,level=6 -C 65536 -E ztailpacking,fragments \
+    root.erofs root >/dev/null
+salt=$(uuid salt | sha256sum | cut -d' ' -f1)
+veritysetup format --salt "$salt" --uuid "$(uuid verity)" root.erofs root.verity >verity.text
+hash=$(sed -n 's/^Root hash:[[:space:]]*//p' verity.text)
+blocks=$(($(stat -c %s root.erofs) / 4096))
+# systemd's rule for what belongs together: the halves of the hash are the partitions' UUIDs.
+halves() { sed -E 's/^(.{8})(.{4})(.{4})(.{4})(.{12})$/\1-\2-\3-\4-\5/'; }
+root_uuid=$(cut -c1-32 <<<"$hash" | halves)
+verity_uuid=$(cut -c33-64 <<<"$hash" | halves)
+say "root: $(mib root.erofs) ($(du -sh --apparent-size root | cut -f1) unpacked)"
+
+# --- the initial RAM disk ------------------------------------------------------------------------------------
+
+# needed FILE: the libraries that it is linked with, and theirs.
+needed() {
+    local library path
+    for library in $(readelf -d "$1" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p') \
+        $(readelf -l "$1" 2>/dev/null | sed -n 's/.*interpreter: \(.*\)\]/\1/p'); do
+        for path in root/usr/lib/*-linux-gnu/"${library##*/}" root/usr/lib64/"${library##*/}" root/usr/lib/"${library##*/}"; do
+            [ -e "$path" ] || continue
+            path=${path#root/}
+            grep -q -x "$path" initrd.list && continue
+            echo "$path" >>initrd.list
+            needed "root/$path"
+        done
+    done
+}
+lines "$recipe/initrd.files" >initrd.list
+for file in $(cat initrd.list); do needed "root/$file"; done
+mkdir -p initrd/{dev,proc,sys,run,tmp,mnt,sysroot} initrd/usr/{bin,sbin,lib,lib64}
+for link in bin sbin lib lib64; do ln -s "usr/$link" "initrd/$link"; done
+(cd root; sort -u ../initrd.list | xargs cp -L --parents -t ../initrd)
+[ -e "initrd/usr/lib64" ] && interpreter=$(readelf -l root/usr/sbin/dmsetup | sed -n 's/.*interpreter: \(.*\)\]/\1/p') \
+    && { [ -e "initrd$interpreter" ] || cp -L "root$interpreter" "initrd/usr$interpreter"; }
+for applet in sh mount umount grep find sort cat xargs modprobe losetup readlink sleep reboot cp chmod tr mkdir switch_root sha256sum; do
+    ln -s busybox "initrd/usr/bin/$applet"
+done
+# The kernel itself calls this one, for what a module asks for while it starts.
+ln -s ../bin/busybox initrd/usr/sbin/modprobe
+while read -r module; do
+    find modules/kernel -name "$module.ko.xz" -o -name "${module//-/_}.ko.xz" -o -name "${module//_/-}.ko.xz" | sed 's#^modules/kernel/##'
+done < <(lines "$recipe/initrd.modules") | sort -u >modules.early
+with_needs modules.early >modules.initrd
+install_modules modules.initrd initrd plain
+install -m 0755 "$recipe/initrd/init" initrd/init
+
+# pack FOLDER FILE: as the kernel unpacks it, smallest.
+pack() {
+    find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+    (cd "$1"; find . -mindepth 1 -print0 | LC_ALL=C sort -z \
+        | cpio --quiet --null --create --format=newc --owner=+0:+0 --reproducible) | zstd -q -T1 -19 >"$2"
+}
+pack initrd initrd.cpio.zst
+say "kernel: $(mib linux), initial RAM disk: $(mib initrd.cpio.zst)"
+
+# --- what is handed out --------------------------------------------------------------------------------------
+
+mkdir -p table esp/EFI/BOOT esp/EFI/systemd esp/EFI/Linux esp/loader
+# What the machine needs at least: every partition of the first start, and the tables at both ends.
+megabytes=$(cat "$recipe"/root/usr/lib/repart.d/*.conf | awk -F = '$1 == "SizeMinBytes" { sum += $2 } END { print sum + 2 }')
+echo "$version $blocks $salt $hash" >table/root.table
+echo "$megabytes" >table/minimum
+pack table table.cpio.zst
+ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline="@$recipe/cmdline" \
+    --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
+    --efi-arch="$efi" --output=uki.efi >/dev/null
+# Three tries; then systemd-boot takes the version before.
+cp uki.efi "esp/EFI/Linux/weft_$version+3.efi"
+cp "efi/systemd-boot$efi.efi" "esp/EFI/BOOT/BOOT${efi^^}.EFI"
+cp "efi/systemd-boot$efi.efi" "esp/EFI/systemd/"
+cp "$recipe/boot-loader.conf" esp/loader/loader.conf
+mkdir -p repart
+for definition in "$recipe"/disk/*.conf; do
+    sed -e "s/%%VERSION%%/$version/" -e "s/%%ROOT_UUID%%/$root_uuid/" -e "s/%%VERITY_UUID%%/$verity_uuid/" \
+        "$definition" >"repart/${definition##*/}"
+done
+find esp -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+rm -f disk.raw
+systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="${arch/_/-}" \
+    --seed="$(uuid disk)" --definitions=repart --root="$built" --copy-source="$built" --dry-run=no --no-pager \
+    disk.raw >repart.text 2>&1 || { cat repart.text >&2; fail "systemd-repart made no disk"; }
+say "disk: compressing"
+zstd -q -f -T1 -12 --long=27 disk.raw -o "$out/$name.raw.zst"
+mv disk.raw "$out/$name.raw"
+cp uki.efi "$out/$name.efi"
+cp root.erofs "$out/$name.root"
+cp root.verity "$out/$name.verity"
+say "disk: $(mib "$out/$name.raw.zst") compressed, $(du -sm "$out/$name.raw" | cut -f1) MiB written, kernel $(mib uki.efi)"
+(cd "$out"; sha256sum "$name".* >"$name.sha256sums.new"; grep -v sha256sums "$name.sha256sums.new" >"$name.sha256sums"; rm "$name.sha256sums.new")
