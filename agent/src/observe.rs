@@ -1,11 +1,11 @@
 //! What this machine and its units do: measured, kept for a day, and asked about in PromQL.
 //!
-//! One thread, `observe`, does all of it: once a second it calls its [collectors](sink::Collector), which read
+//! One thread, `observe`, does all of it: once a second it calls its [collectors](Collector), which read
 //! the probes (crate `ebpf`), the kernel's files and the agent's own counters; their samples go into the store
 //! (crate `metrics`); and between two rounds it answers questions, which come over a bounded channel. The
 //! agent's loop never waits for it, and an expensive question delays samples, not gossip.
 //!
-//! Whoever measures something else writes a [`Collector`](sink::Collector) and adds it to [`collectors`].
+//! Whoever measures something else writes a [`Collector`] and adds it to [`collectors`].
 //!
 //! Every series has the label `node`; see `docs/METRICS.md` for their names.
 

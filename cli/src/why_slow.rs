@@ -1,7 +1,7 @@
 //! `weft why-slow`: what a job loses time to, and who takes it.
 //!
-//! Data goes one way: [`questions`] in PromQL, the answers as [`Facts`](facts::Facts), from these
-//! [`Finding`](reasons::Finding)s by a pure function, and those on the screen.
+//! Data goes one way: [`questions`] in PromQL, the answers as [`Facts`], from these
+//! [`Finding`]s by a pure function, and those on the screen.
 
 mod facts;
 mod questions;
