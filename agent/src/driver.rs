@@ -22,7 +22,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
 use crate::executor::Executor;
-use crate::footprint::{self, Footprint};
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
@@ -98,8 +97,6 @@ pub struct Driver {
     name_of_series: String,
     /// When the loop's counters went into the store.
     counted: Instant,
-    footprint: Footprint,
-    shrunk: Instant,
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
@@ -204,8 +201,6 @@ impl Driver {
             tracer: Tracer::default(),
             name_of_series: name.clone(),
             counted: started.at,
-            footprint: Footprint::new(),
-            shrunk: started.at,
             warnings: opened.warnings,
             events: Events::default(),
             counts: Counts::default(),
@@ -350,10 +345,6 @@ impl Driver {
                 self.observer.rename(&name);
                 self.name_of_series = name;
             }
-        }
-        if now.at.since(self.shrunk) >= footprint::PERIOD {
-            self.shrunk = now.at;
-            self.footprint.shrink();
         }
         if now.at.since(self.counted) >= ask::COUNT_PERIOD {
             self.counted = now.at;

@@ -38,7 +38,6 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
-mod footprint;
 mod guard;
 mod hardware;
 mod health;

@@ -121,7 +121,10 @@ fn full_store(lab: &Lab, small: bool, rows: &mut Vec<Value>) {
         let used = machine.counter("weft_series_store_bytes{kind=\"used\"}") as f64;
         let budget = machine.counter("weft_series_store_bytes{kind=\"budget\"}") as f64;
         let dropped = machine.counter("weft_series_dropped_blocks_total");
-        if dropped > 0 || used >= 0.97 * budget || start.elapsed() > PATIENCE {
+        // Before the agent's first round of its own counters both are 0.
+        let full = dropped > 0 || (budget > 0.0 && used >= 0.97 * budget);
+        if full || start.elapsed() > PATIENCE {
+            assert!(full, "the store did not fill: {used} bytes of {budget}");
             break used;
         }
         std::thread::sleep(Duration::from_secs(5));
