@@ -83,7 +83,6 @@ enum Question {
     /// How the thread is doing.
     Report(oneshot::Sender<Report>),
     /// The cgroups of an allocation.
-    #[allow(dead_code, reason = "for traces of a job")]
     Cgroups(AllocId, oneshot::Sender<Vec<CgroupId>>),
     /// What the agent's loop has counted.
     Count(Vec<Sample>),
@@ -182,7 +181,6 @@ impl Observer {
 
     /// The cgroups of an allocation that runs here: its own and those that it made below. None: it does not
     /// run, or has no cgroup.
-    #[allow(dead_code, reason = "for traces of a job")]
     pub async fn cgroups(&self, alloc: &AllocId) -> Result<Vec<CgroupId>, Unanswered> {
         self.answer(|answer| Question::Cgroups(alloc.clone(), answer)).await
     }
