@@ -276,6 +276,14 @@ impl Membership {
         self.members_in(NodeState::Alive)
     }
 
+    /// The first of [`Membership::others`], in no order, that `fits`.
+    pub fn find_other(&self, mut fits: impl FnMut(NodeId) -> bool) -> Option<NodeId> {
+        let (roll, states) = (self.effects.roll.get(), &self.effects.states);
+        let mut alive =
+            (0..roll.len()).filter(|number| states.get(*number) == Some(&NodeState::Alive));
+        alive.find_map(|number| Some(roll.node(number as u32)).filter(|node| fits(*node)))
+    }
+
     /// How many members are suspected.
     pub fn suspects(&self) -> usize {
         let suspected = |(node, suspicion): &(&NodeId, &Suspicion)| {

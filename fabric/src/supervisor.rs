@@ -14,7 +14,7 @@
 //! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
 //! after twice the wait.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -212,8 +212,31 @@ impl Local {
 struct Locals {
     all: BTreeMap<SlotId, Local>,
     busy: BTreeSet<SlotId>,
-    /// The earliest time at which one is due, if it was asked for since the last change.
-    earliest: Cell<Option<Option<Instant>>>,
+    dues: RefCell<Dues>,
+}
+
+/// When those that are busy are due. Invariant: right for all that are not `stale`.
+#[derive(Debug, Default)]
+struct Dues {
+    by_slot: BTreeMap<SlotId, Instant>,
+    by_time: BTreeSet<(Instant, SlotId)>,
+    stale: BTreeSet<SlotId>,
+}
+
+impl Dues {
+    fn set(&mut self, slot: SlotId, due: Option<Instant>) {
+        let before = match due {
+            Some(at) => self.by_slot.insert(slot.clone(), at),
+            None => self.by_slot.remove(&slot),
+        };
+        if before == due {
+            return;
+        }
+        if let Some(before) = before {
+            self.by_time.remove(&(before, slot.clone()));
+        }
+        self.by_time.extend(due.map(|at| (at, slot)));
+    }
 }
 
 impl Locals {
@@ -223,22 +246,25 @@ impl Locals {
 
     fn get_mut(&mut self, slot: &SlotId) -> Option<&mut Local> {
         let local = self.all.get_mut(slot)?;
-        self.earliest.set(None);
         if !self.busy.contains(slot) {
             self.busy.insert(slot.clone());
+        }
+        let dues = self.dues.get_mut();
+        if !dues.stale.contains(slot) {
+            dues.stale.insert(slot.clone());
         }
         Some(local)
     }
 
     fn insert(&mut self, slot: SlotId, local: Local) {
-        self.earliest.set(None);
         self.busy.insert(slot.clone());
+        self.dues.get_mut().stale.insert(slot.clone());
         self.all.insert(slot, local);
     }
 
     fn remove(&mut self, slot: &SlotId) {
-        self.earliest.set(None);
         self.busy.remove(slot);
+        self.dues.get_mut().stale.insert(slot.clone());
         self.all.remove(slot);
     }
 
@@ -252,12 +278,12 @@ impl Locals {
 
     /// When the first of them is due.
     fn next_deadline(&self) -> Option<Instant> {
-        if let Some(known) = self.earliest.get() {
-            return known;
+        let mut dues = self.dues.borrow_mut();
+        for slot in std::mem::take(&mut dues.stale) {
+            let due = self.get(&slot).and_then(Local::due);
+            dues.set(slot, due);
         }
-        let earliest = self.busy.iter().filter_map(|slot| self.get(slot)?.due()).min();
-        self.earliest.set(Some(earliest));
-        earliest
+        dues.by_time.first().map(|(at, _)| *at)
     }
 
     /// Takes those out for which there is nothing to do before something happens to them.

@@ -26,9 +26,12 @@ pub enum DiskMode {
 pub struct Write {
     /// From [`Output::Persist`](fabric::io::Output::Persist).
     pub sequence: u64,
-    /// Key to value, or `None` to delete.
-    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// What changes.
+    pub changes: Vec<Change>,
 }
+
+/// Encoded key to encoded value, or `None` to delete.
+pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// What became of a write that was due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,10 +135,7 @@ impl Disk {
     /// The entry under `key` as it will be once everything under way is on disk.
     pub fn entry_under_way(&self, key: &Key) -> Option<Entry> {
         let changes = self.pending.iter().rev().flat_map(|write| write.changes.iter().rev());
-        let entries = changes.filter_map(|(coded, value)| match coded.first() {
-            Some(&ENTRY) => Entry::decode(value.as_ref()?).ok(),
-            _ => None,
-        });
+        let entries = changes.filter_map(entry_of);
         entries.into_iter().find(|entry| entry.key == *key).or_else(|| self.entry(key).cloned())
     }
 
@@ -180,6 +180,14 @@ impl Disk {
         if matches!(entry.value, Value::Job(_)) {
             self.wrongs.push(format!("{:?} was deleted without a tombstone", entry.key));
         }
+    }
+}
+
+/// The row of the table that a change writes, if it writes one.
+pub fn entry_of((coded, value): &Change) -> Option<Entry> {
+    match coded.first() {
+        Some(&ENTRY) => Entry::decode(value.as_ref()?).ok(),
+        _ => None,
     }
 }
 

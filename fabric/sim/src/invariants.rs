@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::book::Command;
+use crate::disk::Change;
 use crate::node::SimNode;
 use crate::units::{Behaviour, Temper, Unit, UnitState};
 use crate::world::World;
@@ -100,10 +101,17 @@ pub(crate) fn before_send(
 }
 
 /// Before a write begins.
-pub(crate) fn before_persist(world: &mut World, node: usize, sequence: u64) {
+pub(crate) fn before_persist(world: &mut World, node: usize, sequence: u64, changes: &[Change]) {
     let Some(agent) = &mut world.nodes[node].agent else { return };
     let before = agent.sequence.replace(sequence);
     check!(world, invariant_writes_are_numbered_one_by_one(before, sequence));
+    let made = sharing::new_claims(world, node, changes);
+    if let Err(detail) = sharing::claims_within_quotas(world, node, &made) {
+        let (time, name) = (world.time, &world.nodes[node].name);
+        let detail = format!("{name} claims: {detail}");
+        let name = "invariant_no_claim_goes_above_a_quota_that_its_node_knows";
+        world.book.violate(time, name, detail);
+    }
 }
 
 /// Before a unit is started.

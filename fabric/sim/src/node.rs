@@ -67,6 +67,8 @@ pub struct Agent {
     pub sequence: Option<u64>,
     /// Units that it checks: the run that the last start command was about.
     pub checks: BTreeMap<AllocId, u32>,
+    /// Allocations that it claimed something for in this life.
+    pub claimed: BTreeSet<AllocId>,
 }
 
 impl Agent {
@@ -81,6 +83,7 @@ impl Agent {
             started,
             sequence: None,
             checks: BTreeMap::new(),
+            claimed: BTreeSet::new(),
         };
         agent.trust_changed();
         agent

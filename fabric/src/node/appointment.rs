@@ -8,8 +8,10 @@ use crate::limits;
 
 use super::Node;
 
-/// The member with the greatest weight for each job that was asked about. Invariant: what is remembered
-/// here is what [`Node::coordinator_of`] says, once [`Node::reappoint`] was told of every change.
+/// For each job that was asked about, this node if nobody suits it better, or somebody who does: not always who
+/// suits it best, for a node only has to know whether it is the one, and most find somebody better at once.
+/// Invariant: it is this node exactly when [`Node::coordinator_of`] says so, once [`Node::reappoint`] was told of
+/// every change.
 #[derive(Debug, Default)]
 pub(super) struct Appointments {
     by_job: BTreeMap<JobName, Weight>,
@@ -30,29 +32,30 @@ impl Node {
     /// Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998), so that it moves only
     /// when that member goes or a better one comes.
     pub(super) fn coordinator_of(&self, job: &JobName) -> NodeId {
+        let me = weight(self.config.id, job);
         match self.appointments.by_job.get(job) {
-            Some((_, node)) => *node,
-            None => self.best_for(job).1,
+            Some((_, node)) if *node == me.1 => me.1,
+            _ => self.membership.others().fold(me, |best, node| self.better(node, job, best)).1,
         }
     }
 
-    fn best_for(&self, job: &JobName) -> Weight {
-        let me = weight(self.config.id, job);
-        // A weight costs less than a look into the table, and few are better than all before them.
-        self.membership.others().fold(me, |best, node| {
-            let candidate = weight(node, job);
-            if candidate > best && self.table.is_member(&node) { candidate } else { best }
-        })
+    /// The weight of `node` if it is greater than `than` and the roster has it; `than` otherwise.
+    fn better(&self, node: NodeId, job: &JobName, than: Weight) -> Weight {
+        let candidate = weight(node, job);
+        // A weight costs less than a look into the table.
+        if candidate > than && self.table.is_member(&node) { candidate } else { than }
     }
 
     /// Whether this node looks after a job; remembered.
     pub(super) fn is_coordinator_of(&mut self, job: &JobName) -> bool {
+        let me = weight(self.config.id, job);
         if let Some((_, node)) = self.appointments.by_job.get(job) {
-            return *node == self.config.id;
+            return *node == me.1;
         }
-        let best = self.best_for(job);
+        let found = self.membership.find_other(|node| self.better(node, job, me) != me);
+        let best = found.map_or(me, |node| weight(node, job));
         self.appointments.by_job.insert(job.clone(), best);
-        best.1 == self.config.id
+        best == me
     }
 
     /// Whether this node looks after a job, or has not found out yet.

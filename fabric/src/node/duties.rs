@@ -218,6 +218,7 @@ impl Node {
             sequence,
             forget,
         );
+        self.account_for_claim(slot);
         self.dirty = true;
         Ok(())
     }

@@ -172,15 +172,24 @@ impl Node {
         if self.quotas.accounts.is_empty() {
             return;
         }
-        match self.table.alloc(slot, &node) {
-            Some(row) => {
-                let topology = self.table.node(&node).map(|info| &info.topology);
-                let amount = Amount::of(&row.claim, topology);
-                let is_up = node == self.config.id || self.is_up(&node);
-                self.quotas.accounts.put(slot, node, row, amount, is_up);
-            }
-            None => self.quotas.accounts.take(slot, node),
+        let Some(row) = self.table.alloc(slot, &node) else {
+            return self.quotas.accounts.take(slot, node);
+        };
+        let topology = self.table.node(&node).map(|info| &info.topology);
+        let amount = Amount::of(&row.claim, topology);
+        let is_up = node == self.config.id || self.is_up(&node);
+        self.quotas.accounts.put(slot, node, row, amount, is_up);
+    }
+
+    /// This node claimed something for `slot`. Its row comes when the supervisor's wishes are carried out; what
+    /// asks before that has to see the claim too.
+    pub(super) fn account_for_claim(&mut self, slot: &SlotId) {
+        if self.quotas.accounts.is_empty() {
+            return;
         }
+        let Some(local) = self.supervisor.local(slot) else { return };
+        let amount = Amount::of(&local.row().claim, Some(&self.info.topology));
+        self.quotas.accounts.put(slot, self.config.id, local.row(), amount, true);
     }
 
     /// A node came, went, or says something new of its devices.

@@ -1,14 +1,16 @@
 //! What must hold of priorities, quotas and gangs.
 
 use fabric::alloc::{Ending, Phase};
-use fabric::api::{AllocView, JobView};
-use fabric::id::{JobName, SlotId};
-use fabric::job::JobSpec;
+use fabric::api::{AllocView, JobView, NodeState, QuotaView};
+use fabric::id::{AllocId, JobName, Namespace, NodeId, SlotId};
+use fabric::job::{JobKind, JobSpec};
 use fabric::quota::Amount;
 use fabric::table::{Key, Value};
+use fabric::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Verdict;
+use crate::disk::{Change, entry_of};
 use crate::world::World;
 
 /// Every virtual second, on what the first node that runs knows.
@@ -46,6 +48,89 @@ pub fn invariant_preemption_never_cascades_into_itself(
                 "{} (priority {least}) made room for {by} (priority {most} at most)",
                 view.id
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Allocations that `node` claims something for in this write, and that it claimed nothing for before.
+pub(super) fn new_claims(world: &mut World, node: usize, changes: &[Change]) -> Vec<AllocId> {
+    let machine = &mut world.nodes[node];
+    let (me, disk) = (machine.identity, &machine.disk);
+    let Some(agent) = &mut machine.agent else { return Vec::new() };
+    let mut made = Vec::new();
+    for entry in changes.iter().filter_map(entry_of) {
+        let (Key::Alloc(slot, owner), Value::Alloc(row)) = (&entry.key, &entry.value) else {
+            continue;
+        };
+        let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+        if *owner != me || !row.phase.holds_claim() || !agent.claimed.insert(alloc.clone()) {
+            continue;
+        }
+        let adopted = match disk.entry(&entry.key).map(|entry| &entry.value) {
+            Some(Value::Alloc(before)) => before.epoch >= row.epoch,
+            _ => false,
+        };
+        if !adopted {
+            made.push(alloc);
+        }
+    }
+    made
+}
+
+/// What the core of a node says of the namespaces that have a quota and of `made`, at this time.
+pub(super) fn claims_within_quotas(world: &World, node: usize, made: &[AllocId]) -> Verdict {
+    let machine = &world.nodes[node];
+    let Some(core) = machine.core().filter(|_| !made.is_empty()) else { return Ok(()) };
+    let quotas = core.quotas();
+    if quotas.is_empty() {
+        return Ok(());
+    }
+    let topology =
+        |node: &NodeId| world.index_of(node).map(|index| &world.nodes[index].hardware.topology);
+    let rows = core.allocs(None, false);
+    invariant_no_claim_goes_above_a_quota_that_its_node_knows(
+        machine.identity,
+        made,
+        &rows,
+        &core.jobs(),
+        &quotas,
+        topology,
+    )
+}
+
+/// When a node makes a claim, all claims that it knows of on nodes that answer are within the namespace's quota,
+/// the new ones included, and without those that the new ones replace. Only a quota that is lowered, or claims that
+/// the node had not heard of, may lead above it.
+pub fn invariant_no_claim_goes_above_a_quota_that_its_node_knows<'w>(
+    node: NodeId,
+    made: &[AllocId],
+    rows: &[AllocView],
+    jobs: &[JobView],
+    quotas: &[QuotaView],
+    topology: impl Fn(&NodeId) -> Option<&'w Topology>,
+) -> Verdict {
+    let jobs: BTreeMap<&JobName, &JobSpec> =
+        jobs.iter().map(|job| (&job.name, &job.spec)).collect();
+    let namespace = |slot: &SlotId| jobs.get(&slot.job).map(|spec| &spec.namespace);
+    let is_service =
+        |slot: &SlotId| jobs.get(&slot.job).is_some_and(|spec| spec.kind == JobKind::Service);
+    let touched: BTreeSet<&Namespace> =
+        made.iter().filter_map(|alloc| namespace(&alloc.slot)).collect();
+    for view in quotas.iter().filter(|view| touched.contains(&view.namespace)) {
+        let mut sum = Amount::default();
+        for row in rows.iter().filter(|row| namespace(&row.id.slot) == Some(&view.namespace)) {
+            let is_new = row.node == node && made.contains(&row.id);
+            let is_replaced =
+                is_service(&row.id.slot) && made.iter().any(|alloc| alloc.slot == row.id.slot);
+            let answers = row.node == node || row.node_state == NodeState::Alive;
+            if is_new || answers && !is_replaced {
+                sum.add(&Amount::of(&row.row.claim, topology(&row.node)));
+            }
+        }
+        if let Err(excess) = view.quota.check(&sum) {
+            let made: Vec<String> = made.iter().map(ToString::to_string).collect();
+            return Err(format!("{} with {}: {excess}", view.namespace, made.join(", ")));
         }
     }
     Ok(())

@@ -46,7 +46,7 @@ impl World {
             }
             Output::Persist { sequence, changes } => {
                 self.trace.hash(self.time, node, 3, &sequence.to_le_bytes());
-                invariants::before_persist(self, node, sequence);
+                invariants::before_persist(self, node, sequence, &changes);
                 let taking = self.disk_takes(node);
                 let write = Write { sequence, changes };
                 let due = self.nodes[node].disk.write(write, self.time, taking);
