@@ -51,9 +51,14 @@ impl Disk {
         self.sequence + 1
     }
 
-    /// Whether everything up to `sequence` is on disk.
+    /// Whether what was written with the number `sequence` is on disk.
     pub fn holds(&self, sequence: u64) -> bool {
         sequence <= self.persisted
+    }
+
+    /// Whether no write was refused that has not been made good since.
+    pub fn is_whole(&self) -> bool {
+        !self.failing
     }
 
     /// Keeps what this node may not forget as a voter.

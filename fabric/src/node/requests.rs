@@ -425,7 +425,8 @@ impl Node {
         let mut due = Vec::new();
         let disk = &self.disk;
         self.requests.owed.retain(|owed| {
-            let held = disk.holds(owed.sequence);
+            // What it confirms may have been known already, and be among what the disk refused.
+            let held = disk.holds(owed.sequence) && disk.is_whole();
             if held {
                 due.push((owed.to, owed.ticket));
             }

@@ -5,6 +5,7 @@
 //! errs on the side of 'no'.
 
 use fabric::api::{JobView, NodeState};
+use fabric::claim::Claim;
 use fabric::id::{NodeId, SlotId};
 use fabric::job::{CpuRequest, Guarantee, JobKind, JobSpec, NumaPolicy, Smt};
 use fabric::limits;
@@ -358,7 +359,24 @@ pub fn room_for(world: &World, node: usize, slot: &SlotId, spec: &JobSpec) -> bo
         && sharing::may_have(world, spec)
 }
 
-/// What really runs leaves this much of a machine.
+/// Claims of jobs that cannot work, while they have no unit: they wait for their next try, and hold their room.
+pub(super) fn held_for_another_try(machine: &SimNode) -> Vec<(SlotId, Claim)> {
+    let Some(core) = machine.core() else { return Vec::new() };
+    let jobs = core.jobs();
+    let is_sound = |slot: &SlotId| {
+        let view = jobs.iter().find(|view| view.name == slot.job);
+        view.is_none_or(|view| Behaviour::of(&view.spec.task).is_sound())
+    };
+    let has_unit = |alloc| machine.units.there().any(|(there, _)| *there == alloc);
+    core.allocs(None, false)
+        .into_iter()
+        .filter(|view| view.node == machine.identity && !is_sound(&view.id.slot))
+        .filter(|view| !has_unit(view.id.clone()))
+        .map(|view| (view.id.slot, view.row.claim))
+        .collect()
+}
+
+/// What really runs, and what is about to, leaves this much of a machine.
 struct Left<'a> {
     machine: &'a SimNode,
     cpus: fabric::cpuset::CpuSet,
@@ -390,8 +408,9 @@ impl<'a> Left<'a> {
             *left.pages.entry((pool.size_kib, pool.numa)).or_default() += pool.count;
         }
         let mut promised = 0;
-        for (_, unit) in machine.units.there() {
-            let claim = &unit.launch.claim;
+        let waiting = held_for_another_try(machine);
+        let running = machine.units.there().map(|(_, unit)| &unit.launch.claim);
+        for claim in running.chain(waiting.iter().map(|(_, claim)| claim)) {
             left.cpus.remove_all(&claim.cpus);
             left.in_the_pool |= claim.cpus.is_empty();
             promised += u64::from(claim.shared_millis);

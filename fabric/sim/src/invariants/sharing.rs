@@ -10,6 +10,7 @@ use fabric::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Verdict;
+use super::rest::held_for_another_try;
 use crate::disk::{Change, entry_of};
 use crate::world::World;
 
@@ -154,7 +155,8 @@ pub fn invariant_quotas_hold_after_heal(world: &World) -> Verdict {
     Ok(())
 }
 
-/// Whether the quota of a job's namespace, if it has one, lets it have one more slot next to what really runs.
+/// Whether the quota of a job's namespace, if it has one, lets it have one more slot next to what really runs or
+/// is about to.
 pub(super) fn may_have(world: &World, spec: &JobSpec) -> bool {
     let Some(core) = world.nodes.iter().find_map(|machine| machine.core()) else { return true };
     let quotas = core.quotas();
@@ -164,6 +166,15 @@ pub(super) fn may_have(world: &World, spec: &JobSpec) -> bool {
     let jobs = core.jobs();
     let mut used = really_used(world, &jobs, |other| other.namespace == spec.namespace);
     let one = Amount::least(&JobSpec { count: 1, ..spec.clone() });
+    for node in world.running() {
+        let machine = &world.nodes[node];
+        let jobs: BTreeMap<_, _> = jobs.iter().map(|view| (&view.name, &view.spec)).collect();
+        for (slot, claim) in held_for_another_try(machine) {
+            if jobs.get(&slot.job).is_some_and(|other| other.namespace == spec.namespace) {
+                used.add(&Amount::of(&claim, Some(&machine.hardware.topology)));
+            }
+        }
+    }
     // A whole core may have more threads than one: errs on the side of 'no'.
     used.add(&Amount { cpu_millis: one.cpu_millis * 2, ..one });
     view.quota.check(&used).is_ok()
