@@ -246,3 +246,40 @@ fn three_nodes_join_place_and_replace() {
         assert_eq!(fleet.nodes[&node].counters().malformed, 0);
     }
 }
+
+#[test]
+fn nothing_is_confirmed_before_what_the_disk_refused_is_written_again() {
+    let mut fleet = Fleetlet::new(2);
+    let [a, b] = [1, 2].map(|n| NodeId([n; 32]));
+    fleet.submit(a, WEB);
+    let key = Key::Job(JobName::new("web").unwrap());
+    let entries = vec![fleet.nodes[&a].table.entry(&key).unwrap().clone()];
+    // What node b says when it is asked to hold the job and its disk does as told: the tickets it confirms.
+    let hold = |fleet: &mut Fleetlet, ticket, works: bool| {
+        let now = fleet.now;
+        let node = fleet.nodes.get_mut(&b).unwrap();
+        let message = Message::Hold { ticket, entries: entries.clone() };
+        node.handle(now, Input::Message { from: a, message });
+        let mut confirmed = Vec::new();
+        while let Some(output) = node.poll() {
+            match output {
+                Output::Persist { sequence, .. } if works => {
+                    node.handle(now, Input::Persisted { through: sequence });
+                }
+                Output::Persist { sequence, .. } => {
+                    let reason = "no space left on device".into();
+                    node.handle(now, Input::PersistFailed { sequence, reason });
+                    break;
+                }
+                Output::Send { message: Message::Held { ticket }, .. } => confirmed.push(ticket),
+                _ => {}
+            }
+        }
+        confirmed
+    };
+    assert_eq!(hold(&mut fleet, 1, true), [1]);
+    assert!(hold(&mut fleet, 2, false).is_empty());
+    assert!(hold(&mut fleet, 3, true).is_empty(), "what was refused is not on disk yet");
+    fleet.run(limits::PERSIST_RETRY + Duration::from_secs(3));
+    assert_eq!(hold(&mut fleet, 4, true), [4]);
+}
