@@ -1,5 +1,5 @@
 #!/bin/bash
-# Three nodes on this machine: they find each other, run a service, lose a node and get it back.
+# Three nodes on this machine: they find each other, run a service, lose a node, get it back, and find a noisy neighbour.
 #
 #   demo.sh [--once] WEFTD WEFT     --once: end when all was shown, else stay until Ctrl-C
 #
@@ -34,7 +34,7 @@ outer() {
         exec sudo --preserve-env=NO_COLOR "$script" ${once:+--once} "$@"
     fi
     local program missing=()
-    for program in ip unshare nsenter setpriv mount python3; do
+    for program in ip unshare nsenter setpriv mount python3 timeout; do
         command -v "$program" >/dev/null || missing+=("$program")
     done
     [ -x /usr/bin/python3 ] || missing+=(/usr/bin/python3)
@@ -245,6 +245,120 @@ same_view() {
     done | sort | uniq -c | awk '{ exit !($1 == 3) }'
 }
 
+# A job that computes a little and sleeps a little, on $node; with a line of what it asks for.
+quiet_job() {
+    cat <<TOML
+name = "quiet"
+[task]
+command = ["/bin/sh", "-c", "while :; do n=0; while [ \$n -lt 3000 ]; do n=\$((n + 1)); done; sleep 0.01; done"]
+stop_timeout = "1s"
+[resources]
+$2
+[placement]
+constraints = ['name == "$1"']
+TOML
+}
+
+# Four loops that compute all the time, and end by themselves should everything else fail.
+noisy_job() {
+    cat <<TOML
+name = "noisy"
+[task]
+command = ["/usr/bin/timeout", "600", "/bin/sh", "-c", "for n in 1 2 3 4; do while :; do :; done & done; wait"]
+stop_timeout = "1s"
+[resources]
+cpu = 0.5
+[placement]
+constraints = ['name == "$1"']
+TOML
+}
+
+# Who takes what the job waits for, by `weft why-slow`: of the first reason, if that is waiting for a CPU.
+blamed() {
+    ask "$1" why-slow quiet --range 15s --json 2>/dev/null | read_json '
+for slot in data["slots"]:
+    for reason in slot["reasons"][:1]:
+        print(reason["culprit"] if reason["cause"] == "cpu" else "")'
+}
+blames() { [ "$(blamed "$1")" = "$2" ]; }
+
+# What one of a hundred waits of the job for a CPU is longer than, in microseconds; where single waits are not
+# measured, how long it waits of a second on average.
+waits() {
+    local found
+    found=$(ask "$1" hist runq --job quiet --range 15s --json 2>/dev/null | read_json '
+for histogram in data["histograms"]:
+    if histogram["quantiles"]["p99"] is not None: print(round(histogram["quantiles"]["p99"] * 1e6, 1))')
+    [ -n "$found" ] || found=$(ask "$1" query \
+        'sum(rate(weft_unit_cpu_wait_seconds_total{job="quiet"}[30s]))' --json 2>/dev/null |
+        read_json 'print(*(round(float(one["value"][1]) * 1e6, 1) for one in data["data"]["result"]))')
+    echo "$found"
+}
+# Since a moment ago only: what was before the change does not count any more.
+is_measured() { [ -n "$(waits "$1")" ]; }
+is_calm() { awk -v before="$2" -v now="$(waits "$1")" 'BEGIN { exit !(now != "" && now * 2 <= before) }'; }
+# CPUs of this machine that programs take of which no node of the demo knows: whoever they disturb, they disturb.
+strangers() {
+    ask "$1" query "sum(rate(node_cpu_seconds_total{node=\"$2\",mode!~\"idle|iowait\"}[30s]))
+        - sum(rate(weft_unit_cpu_seconds_total{node=\"$2\",unit!=\"other\"}[30s]))" --json 2>/dev/null |
+        read_json 'print(*(round(float(one["value"][1]), 2) for one in data["data"]["result"]))'
+}
+disturbed() { awk -v foreign="$(strangers "$1" "$2")" 'BEGIN { exit !(foreign > 0.3) }'; }
+
+# Shows 5 of the story: a noisy neighbour is found, and cores of its own save the victim.
+neighbours() {
+    local node=$1 asked=$2 before after began
+    if [ -z "$cgroups" ]; then
+        say "  skipped: without cgroups nobody knows whose threads wait"
+        return
+    fi
+    ask "$asked" stop web --yes >/dev/null 2>&1 || fail "the service could not be stopped"
+    quiet_job "$node" 'cpu = 0.5' >"$folder/quiet.toml"
+    noisy_job "$node" >"$folder/noisy.toml"
+    weft_on "$asked" apply --yes --timeout 2m "$folder/quiet.toml" || fail "the quiet job did not start"
+    if [ "$(cores_of "$node")" -lt 2 ]; then
+        say "  skipped: $node has a single core, and none to give away"
+        return
+    fi
+    weft_on "$asked" apply --yes --timeout 2m "$folder/noisy.toml" || fail "the noisy job did not start"
+    until_true "somebody measures how long the quiet job waits" is_measured "$asked"
+    began=$SECONDS
+    until blames "$asked" noisy/0 || [ $((SECONDS - began)) -ge 45 ]; do sleep 1; done
+    weft_on "$asked" why-slow quiet --range 15s || fail "no answer"
+    if blames "$asked" noisy/0; then
+        good "why-slow names noisy/0"
+    else
+        disturbed "$asked" "$node" || fail "why-slow does not name noisy/0, but $(blamed "$asked")"
+        say "  not shown: other programs of this machine take more of the CPUs than noisy/0 can"
+    fi
+    # Some thousand waits more: one of a hundred of a few is one that happened to be long or short.
+    sleep 8
+    before=$(waits "$asked")
+    [ -n "$before" ] || fail "nothing is known of its waits"
+
+    quiet_job "$node" 'cores = 1' >"$folder/quiet.toml"
+    weft_on "$asked" apply --yes --timeout 2m "$folder/quiet.toml" || fail "the quiet job got no core"
+    # The waits of before are a part of what is asked about for some seconds more.
+    began=$SECONDS
+    until is_calm "$asked" "$before" || [ $((SECONDS - began)) -ge 45 ]; do sleep 1; done
+    after=$(waits "$asked")
+    weft_on "$asked" hist runq --by job --range 15s || fail "no answer"
+    if is_calm "$asked" "$before"; then
+        good "with a core of its own it waits ${bold}$after us${plain}, not $before us, while noisy goes on"
+    else
+        # Other programs of this machine are on every core, also on that one.
+        disturbed "$asked" "$node" ||
+            fail "with a core of its own the quiet job still waits $after us, not half of $before us at most"
+        say "  not shown: other programs of this machine run on the job's own core too: it waits $after us, not $before us"
+    fi
+    ask "$asked" stop noisy --yes >/dev/null 2>&1 || fail "the noisy job could not be stopped"
+    ask "$asked" stop quiet --yes >/dev/null 2>&1 || fail "the quiet job could not be stopped"
+    weft_on "$asked" apply --yes --timeout 2m "$job" || fail "the service did not come back"
+}
+cores_of() {
+    ask "$1" nodes -o json | read_json 'print(*(len(node["info"]["topology"]["cores"]) for node in data if node["name"] == "'"$1"'"))'
+}
+
 inner() {
     # Signals of the terminal reach the outer process, which ends us.
     mount -t tmpfs tmpfs /run
@@ -323,6 +437,9 @@ inner() {
     weft_on "$victim" status || fail "not all is well"
     weft_on "$victim" ps || fail "no answer"
     fetch_all "$victim"
+
+    step "6. A job is slow. Any node says why, and a core of its own makes it fast again."
+    neighbours "$victim" "$asked"
 
     touch "$folder/shown"
     if [ -n "$once" ]; then
