@@ -95,6 +95,7 @@ bench:
 
 bench-ebpf:
 	@demo/setup.sh bench
+	@demo/setup.sh promql
 	@mkdir -p $(TARGET)/bench
 	$(CARGO) build --release -p weft-agent --bin weftd
 	$(CARGO) bench --profile dev -p weft-ebpf --bench probes

@@ -47,6 +47,7 @@ mod enter;
 mod hardware;
 mod local;
 mod member;
+mod services;
 mod sources;
 mod traces;
 mod units;
@@ -168,6 +169,9 @@ impl Driver {
         let name = config.name();
         let folder = choice.executor.units_folder().await;
         let observer = Observer::start(&config.metrics, &name, folder)?;
+        if let (Executor::Systemd(systemd), true) = (&choice.executor, config.metrics.enabled) {
+            tokio::spawn(services::watch(systemd.clone(), observer.clone()));
+        }
         let (discovery, discovery_trouble) =
             start_discovery(&config, &name, &identity, fabric.as_ref(), sockets.address.port());
         let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);

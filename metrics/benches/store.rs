@@ -9,7 +9,7 @@
 #[expect(
     dead_code,
     clippy::disallowed_methods,
-    reason = "only the size of its chunks is of interest here"
+    reason = "only the size of its chunks and its own benchmark are of interest here"
 )]
 mod prometheus;
 #[path = "../tests/promql/samples.rs"]
@@ -24,6 +24,8 @@ use metrics::store::{Source, Store};
 const SERIES: usize = 200;
 const SECONDS: i64 = 3000;
 const START_MS: i64 = 1_700_000_000_000;
+/// The case that Prometheus is beside.
+const BESIDE: &str = "busy counter";
 const DAY_SECONDS: i64 = 86_400;
 
 fn main() {
@@ -101,7 +103,21 @@ fn measure(case: &str, next: fn(&mut Random, f64) -> f64) {
     }
     let taken = time_on_core() - start;
     let samples = SERIES as f64 * SECONDS as f64;
-    print(&format!("store/append/{case}"), samples / taken.as_secs_f64(), "1/s");
+    let rate = samples / taken.as_secs_f64();
+    let theirs = (case == BESIDE).then(|| prometheus::samples_a_second(SERIES, SECONDS as usize));
+    match theirs.flatten() {
+        Some(theirs) => {
+            let peer = serde_json::json!({
+                "name": "prometheus, with its log", "version": prometheus::version(), "value": theirs
+            });
+            let name = format!("store/append/{case}");
+            println!(
+                "{}",
+                serde_json::json!({ "name": name, "value": rate, "unit": "1/s", "peer": peer })
+            );
+        }
+        None => print(&format!("store/append/{case}"), rate, "1/s"),
+    }
     let bytes = store.usage().block_bytes as f64;
     print(&format!("store/raw and steps/{case}"), bytes / samples, "B/sample");
 

@@ -1,7 +1,8 @@
 //! systemd over D-Bus: the few calls and signals that units need.
 //!
 //! There is one connection. When it is lost (the bus was restarted), the next call makes a new one, and
-//! keepers subscribe again. Units are never listed but once, at the start of the agent.
+//! keepers subscribe again. Its own units the agent lists once, at its start; the machine's services each quarter of a
+//! minute, for their states.
 
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
@@ -213,8 +214,8 @@ impl Bus {
         self.manager("SetUnitProperties", &(unit, true, vec![(name, value)])).await.map(drop)
     }
 
-    /// Names of the loaded units that match a pattern.
-    pub async fn list(&self, pattern: &str) -> zbus::Result<Vec<String>> {
+    /// The loaded units that match a pattern: name, and `active`, `failed` and so on.
+    pub async fn list(&self, pattern: &str) -> zbus::Result<Vec<(String, String)>> {
         type Row = (
             String,
             String,
@@ -231,7 +232,7 @@ impl Bus {
         let reply =
             self.manager("ListUnitsByPatterns", &(none.as_slice(), [pattern].as_slice())).await?;
         let rows: Vec<Row> = reply.body().deserialize()?;
-        Ok(rows.into_iter().map(|row| row.0).collect())
+        Ok(rows.into_iter().map(|row| (row.0, row.3)).collect())
     }
 
     /// What a unit is doing. One that is not there is `inactive`.

@@ -443,3 +443,13 @@ fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
 fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
 }
+
+#[test]
+fn on_systemd_the_services_of_the_machine_have_states() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(agent) = agent(&state) else { return };
+    let Executor::Systemd(systemd) = &agent.executor else { panic!("{:?}", agent.executor) };
+    let services = agent.runtime.block_on(systemd.services()).unwrap();
+    let bus = services.iter().find(|(name, _)| name == "dbus.service");
+    assert_eq!(bus.map(|(_, state)| state.as_str()), Some("active"), "{services:?}");
+}

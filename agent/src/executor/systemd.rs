@@ -89,6 +89,11 @@ impl Systemd {
         &self.version
     }
 
+    /// Services of the machine that are loaded, by name, and the state of each: `active`, `failed` and so on.
+    pub async fn services(&self) -> zbus::Result<Vec<(String, String)>> {
+        self.bus.list("*.service").await
+    }
+
     /// The limits that hold for its units.
     pub fn enforced(&self) -> Enforced {
         self.enforced
@@ -146,7 +151,7 @@ impl Systemd {
         {
             tracing::error!(%error, "the guard cannot be started");
         }
-        for unit in self.bus.list("weft-*.service").await.map_err(io::Error::other)? {
+        for (unit, _) in self.bus.list("weft-*.service").await.map_err(io::Error::other)? {
             let Some(alloc) = AllocId::from_unit(&unit) else { continue };
             match self.adopt_one(&alloc, &unit).await {
                 Ok(Some(one)) => found.push(one),

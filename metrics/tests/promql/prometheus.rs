@@ -220,6 +220,32 @@ pub fn bytes_of_chunks(samples: Samples) -> Option<u64> {
     Some(bytes)
 }
 
+/// Samples a second that Prometheus's store takes in, its write-ahead log included: its own benchmark, with
+/// so many series and as many samples of each. Nothing if it is not installed.
+pub fn samples_a_second(series: usize, samples: usize) -> Option<f64> {
+    installed()?;
+    let folder = std::env::temp_dir().join(format!("weft-promql-rate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut lines = String::new();
+    for number in 0..series {
+        let unit = format!("weft-job-{number}.service");
+        let labels = serde_json::json!({ "__name__": "bench", "unit": unit, "node": "n1" });
+        writeln!(lines, "{labels}").expect("a text");
+    }
+    std::fs::write(folder.join("series.json"), lines).expect("written");
+    let promtool = Command::new("promtool")
+        .args(["tsdb", "bench", "write", "--out", "data"])
+        .args([format!("--metrics={series}"), format!("--scrapes={samples}")])
+        .arg("series.json")
+        .current_dir(&folder)
+        .output()
+        .expect("promtool runs");
+    let _ = std::fs::remove_dir_all(folder);
+    let said = String::from_utf8_lossy(&promtool.stdout);
+    let rate = said.lines().find_map(|line| line.trim().strip_prefix("> samples/sec:"));
+    rate.and_then(|rate| rate.trim().parse().ok())
+}
+
 /// Puts samples into the folder's `data`.
 fn backfill(folder: &Path, samples: Samples) {
     std::fs::write(folder.join("history.txt"), openmetrics(samples)).expect("written");
