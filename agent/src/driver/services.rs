@@ -69,17 +69,22 @@ mod tests {
     fn a_state_that_was_left_is_zero_and_who_is_gone_has_none() {
         let mut known = Known::default();
         let mut look = |services: &[(&str, &str)]| {
-            let services = services.iter().map(|(name, state)| (name.to_string(), state.to_string()));
+            let services =
+                services.iter().map(|(name, state)| (name.to_string(), state.to_string()));
             let text = |sample: Sample| {
                 format!("{} {} {}", sample.labels[0].1, sample.labels[1].1, sample.value)
             };
             known.samples(services.collect()).into_iter().map(text).collect::<Vec<_>>()
         };
         let unit = AllocId::new(fabric::id::JobName::new("web").unwrap(), 0, 1).unit();
-        let first = look(&[("ssh.service", "active"), ("a.service", "inactive"), (&unit, "active")]);
+        let first =
+            look(&[("ssh.service", "active"), ("a.service", "inactive"), (&unit, "active")]);
         assert_eq!(first, ["a.service inactive 1", "ssh.service active 1"]);
         let second = look(&[("ssh.service", "failed")]);
-        assert_eq!(second, ["a.service inactive 0", "ssh.service active 0", "ssh.service failed 1"]);
+        assert_eq!(
+            second,
+            ["a.service inactive 0", "ssh.service active 0", "ssh.service failed 1"]
+        );
         assert_eq!(look(&[]), ["ssh.service active 0", "ssh.service failed 0"]);
         assert!(look(&[]).is_empty());
     }

@@ -17,6 +17,8 @@ const BUSY_MIN: f64 = 0.000_1;
 /// A share has grown if it is that many times what it was. One that has not explains half as much: the job
 /// lived with it.
 const GROWN: f64 = 1.25;
+/// Everything of a node that is in no unit, under this name.
+const OTHER: &str = "other";
 /// Seconds until a lost segment is sent again, at least: Linux' `TCP_RTO_MIN`.
 const RETRANSMIT_SECONDS: f64 = 0.2;
 /// Seconds that a page fault without a disk takes: assumed, not measured. Answers call what follows 'about'.
@@ -293,7 +295,7 @@ fn blame_cpu(facts: &Facts, slot: &Who) -> (Option<String>, Option<String>) {
     match largest(facts, Number::Cpu, slot, |who| !facts.pinned.contains(who)) {
         Some((who, most)) if most >= NEIGHBOUR_CPU_MIN && most > own => {
             let words =
-                format!("most of the CPUs is {}'s: {most:.2}, and {own:.2} its own", who.name);
+                format!("most of the CPUs is {}: {most:.2}, and {own:.2} its own", owner(who));
             (Some(who.name.clone()), Some(words))
         }
         Some((who, most)) if most >= NEIGHBOUR_CPU_MIN => {
@@ -302,6 +304,14 @@ fn blame_cpu(facts: &Facts, slot: &Who) -> (Option<String>, Option<String>) {
             (None, Some(words))
         }
         _ => (None, Some(format!("nobody else takes much: its own threads do ({own:.2} CPUs)"))),
+    }
+}
+
+/// Whose something is, in a sentence.
+fn owner(who: &Who) -> String {
+    match who.name.as_str() {
+        OTHER => "somebody's outside of all units".into(),
+        name => format!("{name}'s"),
     }
 }
 
@@ -349,6 +359,9 @@ fn advice(facts: &Facts, slot: &Who, cause: Cause, culprit: Option<&str>) -> Opt
     let text = match (cause, culprit) {
         (Cause::Cpu, _) if facts.pinned.contains(slot) => {
             "do: give it more cores, or fewer threads".into()
+        }
+        (Cause::Cpu, Some(OTHER)) => {
+            "do: give it cores of its own, or end what runs there outside of units".into()
         }
         (Cause::Cpu, Some(culprit)) => {
             format!(

@@ -195,3 +195,16 @@ fn two_runs_of_one_slot_are_one_and_the_worst_slot_comes_first() {
     assert_eq!(findings[0].slot, "web/1");
     assert!((findings[1].lost - 0.75).abs() < 1e-9);
 }
+
+#[test]
+fn what_runs_in_no_unit_is_told_from_units() {
+    let facts = facts(&[
+        (Number::CpuWait, &[("n1", "web/0", 0.3)]),
+        (Number::Cpu, &[("n1", "other", 1.5)]),
+    ]);
+    let finding = only(&facts);
+    let reason = &finding.reasons[0];
+    assert_eq!(reason.culprit.as_deref(), Some("other"));
+    assert!(reason.who.as_ref().unwrap().contains("somebody's outside of all units: 1.50"));
+    assert!(reason.advice.as_ref().unwrap().contains("end what runs there outside of units"));
+}
