@@ -243,6 +243,9 @@ fn on_systemd_a_new_agent_adopts_units_from_systemd() {
     assert!(found.is_empty(), "units of another agent are left alone: {found:?}");
     drop(stranger);
 
+    // What a package does that brings a unit, or an administrator: systemd reads all units anew.
+    let reloaded = std::process::Command::new("systemctl").arg("daemon-reload").status();
+    assert!(reloaded.is_ok_and(|status| status.success()));
     let mut after = agent(&state).unwrap();
     let found = after.runtime.block_on(after.executor.adopt()).unwrap();
     let of = |launch: &Launch| {

@@ -72,15 +72,20 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|&word| word.to_owned()).collect()
 }
 
+/// Arguments that systemd takes literally: the agent has replaced its own placeholders, and `$` is not systemd's to
+/// expand. `ExecStartEx` with `no-env-expand` would say so more directly, but systemd 252 does not understand
+/// what it has written of it itself: after a `daemon-reload` the unit is there and cannot be loaded any more.
+fn literal(command: &[String]) -> Vec<String> {
+    command.iter().map(|word| word.replace('$', "$$")).collect()
+}
+
 fn command(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<(), String> {
     let task = &launch.task;
     let program = task.command.first().ok_or("the command is empty")?.clone();
     list.must("Description", format!("weft allocation {}, run {}", launch.alloc, launch.run));
     list.must("Slice", "weft.slice".to_owned());
     list.must("Type", "exec".to_owned());
-    // Taken literally: the agent has replaced its own placeholders, `$` is not systemd's to expand.
-    let literal = words(&["no-env-expand"]);
-    list.must("ExecStartEx", vec![(program, task.command.clone(), literal)]);
+    list.must("ExecStart", vec![(program, literal(&task.command), false)]);
     if let Some(condition) = &around.condition {
         let program = condition.first().ok_or("the condition is empty")?.clone();
         let outside = words(&["privileged", "no-env-expand"]);
@@ -108,7 +113,7 @@ pub fn of_guard(command: Vec<String>, environment: Vec<String>) -> Result<Vec<Pr
     list.must("Description", "weft guard: ends units whose lease has run out".to_owned());
     list.must("Slice", "weft.slice".to_owned());
     list.must("Type", "exec".to_owned());
-    list.must("ExecStartEx", vec![(program, command, words(&["no-env-expand"]))]);
+    list.must("ExecStart", vec![(program, literal(&command), false)]);
     list.must("Environment", environment);
     // It ends well when no lease is left. Whatever else ends it, it comes back.
     list.must("Restart", "always".to_owned());

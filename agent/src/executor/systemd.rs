@@ -29,7 +29,7 @@ use super::record::{self, Record, Store};
 use super::spawn;
 use crate::guard::{self, LeaseOf, Leases, Reach};
 
-/// The oldest systemd that has every property that is required (`ExecStartEx`, `append:` over D-Bus).
+/// The oldest systemd that has every property that is required (`ExecConditionEx`, `append:` over D-Bus).
 const VERSION_MIN: u32 = 246;
 /// A start that takes longer has failed. Longer than systemd's own timeout for it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
