@@ -10,6 +10,7 @@
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and 16 GiB; SMALL=1: minutes
 # make image        a disk that nodes start from, into target/images/out: ARCH=x86_64
+# make deb          a Debian package of the agent and the command line, into target/packages: ARCH=x86_64
 # make lint         formatting, clippy, documentation: warnings are errors
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale image lint
+.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -40,6 +41,7 @@ test: setup
 	$(CARGO) test --workspace
 	@agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
 	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')"
+	@images/test_deb.sh $(TARGET)/debug
 
 test-swarm: setup
 	$(CARGO) build -p weft-sim
@@ -109,6 +111,9 @@ bench-scale: setup
 
 image: setup
 	@images/build.sh $(ARCH)
+
+deb: setup
+	@images/deb.sh $(ARCH)
 
 lint: setup
 	$(CARGO) fmt --all --check

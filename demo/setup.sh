@@ -23,6 +23,8 @@ mmdebstrap       mmdebstrap         tests: machines with systemd
 dbus-daemon      dbus               tests: machines with systemd
 avahi-daemon     avahi-daemon       tests: discovery beside Avahi
 avahi-browse     avahi-utils        tests: discovery beside Avahi
+readelf          binutils           package: what the programs need
+help2man         help2man           package: man pages
 dnsmasq          dnsmasq-base       tests: discovery by unicast DNS
 '
 [ "${1:-}" != bench ] || needed+='

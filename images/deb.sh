@@ -1,0 +1,89 @@
+#!/bin/bash
+# Builds a Debian package of the agent and the command line, into target/packages.
+#
+#   deb.sh [ARCH]         ARCH: x86_64 or aarch64 (default: this machine's)
+#
+# The package is made by dpkg-deb out of files that are there: programs, the unit, the group of the socket, completions
+# and man pages, which help2man makes of what `weft COMMAND --help` says. Same programs, same commit: same bytes.
+#
+# Environment:
+#   WEFT_BIN      folder with weftd and weft of that architecture (default: built for release)
+#   WEFT_VERSION  in place of the workspace's version
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+tree=$(dirname "$here")
+say() { printf 'deb: %s\n' "$*"; }
+fail() { printf 'deb: %s\n' "$*" >&2; exit 1; }
+
+arch=${1:-$(uname -m)}
+case $arch in
+    x86_64) debian=amd64 ;;
+    aarch64) debian=arm64 ;;
+    *) fail "ARCH=$arch: there are packages for x86_64 and aarch64" ;;
+esac
+for program in dpkg-deb readelf strip; do
+    command -v $program >/dev/null || fail "$program is missing: make setup installs it"
+done
+target=$(readlink -f "${CARGO_TARGET_DIR:-$tree/target}")
+version=${WEFT_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$tree/Cargo.toml")}
+[[ $version =~ ^[0-9][0-9A-Za-z.~+-]*$ ]] || fail "\"$version\" is no version of a Debian package: it begins with a digit"
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$tree" log -1 --format=%ct 2>/dev/null || echo 1700000000)}
+export SOURCE_DATE_EPOCH
+
+if [ -n "${WEFT_BIN:-}" ]; then
+    bin=$(readlink -f "$WEFT_BIN")
+else
+    say "cargo build --release"
+    "$here/agent.sh" "$arch"
+    bin=$target/images/bin-$arch
+fi
+for program in weftd weft; do
+    [ -x "$bin/$program" ] || fail "$bin/$program is missing: WEFT_BIN names the folder with weftd and weft"
+done
+
+mkdir -p "$target/packages"
+root=$(mktemp -d "$target/packages/root.XXXXXX")
+trap 'rm -rf "$root"' EXIT
+chmod 0755 "$root"
+file() { install -D -m "$1" "$2" "$root/$3"; }
+
+for program in weftd weft; do
+    file 0755 "$bin/$program" usr/bin/$program
+    # Of another architecture it may not be understood, and is as it is.
+    strip "$root/usr/bin/$program" 2>/dev/null || true
+done
+file 0644 "$tree/agent/weftd.service" usr/lib/systemd/system/weftd.service
+file 0644 "$here/deb/sysusers.conf" usr/lib/sysusers.d/weft.conf
+for example in "$tree"/docs/examples/*; do file 0644 "$example" "usr/share/doc/weft/examples/$(basename "$example")"; done
+file 0644 "$tree/docs/CLI.md" usr/share/doc/weft/CLI.md
+
+# What only a program that runs here can say: another architecture's packages do without.
+if [ "$arch" = "$(uname -m)" ]; then
+    weft=$root/usr/bin/weft
+    "$weft" completion bash | install -D -m 0644 /dev/stdin "$root/usr/share/bash-completion/completions/weft"
+    "$weft" completion zsh | install -D -m 0644 /dev/stdin "$root/usr/share/zsh/vendor-completions/_weft"
+    "$weft" completion fish | install -D -m 0644 /dev/stdin "$root/usr/share/fish/vendor_completions.d/weft.fish"
+    command -v help2man >/dev/null || fail "help2man is missing: demo/setup.sh deb installs it"
+    manual() {
+        mkdir -p "$root/usr/share/man/man$1"
+        help2man --no-info --section "$1" --version-string "$version" --name "$4" "$3" |
+            gzip -9n >"$root/usr/share/man/man$1/$2.$1.gz"
+    }
+    manual 1 weft "$weft" "run jobs on many machines as on one"
+    manual 8 weftd "$root/usr/bin/weftd" "weft's agent"
+    while read -r command what; do
+        manual 1 "weft-$command" "$weft $command" "$what"
+    done < <("$weft" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\)  *\(.*\)/\1 \2/p' | grep -v '^help ')
+fi
+
+glibc=$(readelf -VW "$root/usr/bin/weftd" "$root/usr/bin/weft" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV | tail -n 1)
+[ -n "$glibc" ] || fail "the programs do not say which glibc they need"
+mkdir "$root/DEBIAN"
+for script in postinst prerm postrm; do install -m 0755 "$here/deb/$script" "$root/DEBIAN/$script"; done
+size=$(du -sk --apparent-size "$root/usr" | cut -f1)
+sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$debian/" -e "s/@GLIBC@/${glibc#GLIBC_}/" -e "s/@SIZE@/$size/" \
+    "$here/deb/control" >"$root/DEBIAN/control"
+find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+package=$target/packages/weft_${version}_$debian.deb
+dpkg-deb --root-owner-group --build "$root" "$package" >/dev/null
+say "$package: $(stat -c %s "$package" | numfmt --to=si)B, installed $((size / 1024)) MiB"

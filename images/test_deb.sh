@@ -1,0 +1,88 @@
+#!/bin/bash
+# A package on a Debian machine with systemd: installed, used, replaced by a newer version, removed and purged.
+#
+#   test_deb.sh FOLDER     FOLDER: with weftd and weft
+#
+# Where no container with systemd can be started it says so, and fails if WEFT_MUST=systemd.
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+nspawn=$here/../agent/tests/nspawn.sh
+skip() {
+    echo "test_deb: skipped: $*"
+    [ "${WEFT_MUST:-}" != systemd ]
+    exit
+}
+fail() {
+    echo "test_deb: FAILED: $*" >&2
+    "$nspawn" run "$name" journalctl --no-pager -n 30 -u weftd >&2 || true
+    exit 1
+}
+is() { [ "$2" = "$3" ] || fail "$1: $3 was expected, not $2"; echo "test_deb: ok: $1: $2"; }
+
+[ "$(id -u)" = 0 ] || skip "needs root"
+target=$(readlink -f "${CARGO_TARGET_DIR:-$here/../target}")
+one=$target/packages/test.1 two=$target/packages/test.2
+# Not compressed: programs that were built for tests are large.
+export DPKG_DEB_COMPRESSOR_TYPE=none
+build() { WEFT_BIN=$1 WEFT_VERSION=$2 CARGO_TARGET_DIR=$target "$here/deb.sh" >/dev/null; mv "$target/packages/weft_$2_"*.deb "$3"; }
+mkdir -p "$target/packages"
+build "$1" 0.0.1 "$one"
+build "$1" 0.0.1 "$two"
+cmp "$one" "$two" || fail "two builds differ"
+echo "test_deb: ok: two builds have the same bytes"
+build "$1" 0.0.2 "$two"
+
+name=deb-$$
+trap '"$nspawn" stop "$name"; rm -f "$one" "$two"' EXIT
+trap 'exit 130' INT TERM
+"$nspawn" boot "$name" || skip "no systemd in a container here"
+on() { "$nspawn" run "$name" "$@"; }
+# Asks again for half a minute.
+wait_for() {
+    local what=$1 try
+    shift
+    for ((try = 0; try < 60; try++)); do
+        if "$@" >/dev/null 2>&1; then return; fi
+        sleep 0.5
+    done
+    fail "not within 30 s: $what"
+}
+"$nspawn" copy "$name" "$one" /root/weft_0.0.1.deb
+"$nspawn" copy "$name" "$two" /root/weft_0.0.2.deb
+
+on dpkg --install /root/weft_0.0.1.deb >/dev/null || fail "it cannot be installed"
+wait_for "the agent is active" on systemctl is-active weftd
+is "the agent after the installation" "$(on systemctl is-active weftd)" active
+is "the agent at the next start of the machine" "$(on systemctl is-enabled weftd)" enabled
+is "the group of the socket" "$(on stat -c %G /run/weft/weft.sock)" weft
+on weft init --name grove >/dev/null || fail "weft init"
+on weft run --name sleeper -- /bin/sleep 600 >/dev/null || fail "weft run"
+process() { on systemctl show -P MainPID "weft-sleeper-0-1.service"; }
+before=$(process)
+[ "$before" -gt 0 ] || fail "the job does not run"
+identity() { on weft status --json | sed -n 's/^  "node": "\([0-9a-f]*\)".*/\1/p'; }
+known=$(identity)
+[ -n "$known" ] || fail "the agent does not say who it is"
+
+on dpkg --install /root/weft_0.0.2.deb >/dev/null || fail "the newer version cannot be installed"
+is "version after the upgrade" "$(on dpkg-query -W -f '${Version}' weft)" 0.0.2
+wait_for "the new agent answers" on weft status
+is "the job's process after the upgrade" "$(process)" "$before"
+is "the node after the upgrade" "$(identity)" "$known"
+
+on dpkg --remove weft >/dev/null 2>&1 || fail "it cannot be removed"
+is "the job's process without an agent" "$(process)" "$before"
+said=$(on dpkg --purge weft 2>&1) || fail "it cannot be purged"
+[[ $said == *"/var/lib/weft is kept"* ]] || fail "purge does not say what it keeps: $said"
+on test -d /var/lib/weft || fail "purge took the data with it"
+on test ! -e /usr/bin/weftd || fail "the program is still there"
+is "the job's process after the purge" "$(process)" "$before"
+
+on dpkg --install /root/weft_0.0.2.deb >/dev/null || fail "it cannot be installed again"
+wait_for "the agent finds its job" on weft wait sleeper
+is "the node that is installed again" "$(identity)" "$known"
+is "the job's process, adopted" "$(process)" "$before"
+on weft stop sleeper --yes >/dev/null || fail "the job cannot be stopped"
+on env WEFT_PURGE_DATA=yes dpkg --purge weft >/dev/null 2>&1 || fail "it cannot be purged with its data"
+on test ! -e /var/lib/weft || fail "the data is still there"
+echo "test_deb: all of it works"
