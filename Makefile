@@ -74,9 +74,10 @@ test-vm:
 	@demo/setup.sh vm
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
 	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
-	$(CARGO) build -p weft-hw-tests
+	$(CARGO) build --workspace --bins
 	WEFT_VM=$(abspath $(TARGET))/vm \
-	WEFT_ORACLES=$$($(CARGO) test -p weft-ebpf --test oracles --no-run 2>&1 | sed -n 's/.*(\(.*oracles-[0-9a-f]*\))$$/\1/p') \
+	$(if $(filter-out probes_%,$(STORY)),,WEFT_ORACLES=$$($(CARGO) test -p weft-ebpf --test oracles --no-run 2>&1 \
+	    | sed -n 's/.*(\(.*oracles-[0-9a-f]*\))$$/\1/p')) \
 	    $(TARGET)/debug/weft-hw-tests $(STORY)
 
 test-fencing: setup

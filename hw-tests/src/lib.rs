@@ -14,6 +14,7 @@
 
 pub mod control;
 pub mod machine;
+pub mod node;
 pub mod serial;
 pub mod stories;
 pub mod workshop;

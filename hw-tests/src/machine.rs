@@ -102,6 +102,14 @@ impl Machine {
         })
     }
 
+    /// More arguments for its kernel, where it is loaded with some.
+    pub fn argument(&mut self, more: &str) {
+        if let Boot::Kernel { arguments, .. } = &mut self.boot {
+            arguments.push(' ');
+            arguments.push_str(more);
+        }
+    }
+
     /// Starts it, and waits for nothing.
     pub fn start(&self, bench: &Bench) -> Result<Running> {
         let sockets = ["console", "shell", "control"].map(|port| {
@@ -128,7 +136,7 @@ impl Machine {
         let child = command.spawn().context("QEMU cannot be started")?;
         let mut running = Running {
             name: self.name.clone(),
-            _qemu: Qemu(child),
+            qemu: Qemu(child),
             control: None,
             shell: None,
             shell_socket: shell,
@@ -223,7 +231,7 @@ impl Machine {
 /// A machine that runs. Dropping it pulls its plug.
 pub struct Running {
     name: String,
-    _qemu: Qemu,
+    qemu: Qemu,
     control: Option<Control>,
     shell: Option<Shell>,
     shell_socket: PathBuf,
@@ -271,6 +279,11 @@ impl Running {
     /// What is done to it from outside.
     pub fn control(&mut self) -> Result<&mut Control> {
         self.control.as_mut().context("QEMU does not listen")
+    }
+
+    /// The process that it is on this machine.
+    pub fn process(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.qemu.0.id() as i32)
     }
 
     /// What its memory held is gone; what was on its way to the disk, too.

@@ -1,5 +1,9 @@
 //! One story a file. Each prints what it saw.
 
+mod agent_upgrade_keeps_work;
+mod fill_the_disk;
+mod hotplug;
+mod memory_limit_kills_only_the_guilty;
 mod probes_on_debian_kernel;
 
 use crate::workshop::Bench;
@@ -16,8 +20,30 @@ pub struct Story {
 }
 
 /// All there are, the longest last.
-pub const ALL: &[Story] = &[Story {
-    name: "probes_on_debian_kernel",
-    promise: "every eBPF probe loads on Debian's kernel and counts what the kernel counts",
-    tell: probes_on_debian_kernel::tell,
-}];
+pub const ALL: &[Story] = &[
+    Story {
+        name: "memory_limit_kills_only_the_guilty",
+        promise: "who takes too much memory is killed, nobody else, and weft says why",
+        tell: memory_limit_kills_only_the_guilty::tell,
+    },
+    Story {
+        name: "agent_upgrade_keeps_work",
+        promise: "an agent that is replaced, restarted or killed has its jobs back as they were",
+        tell: agent_upgrade_keeps_work::tell,
+    },
+    Story {
+        name: "fill_the_disk",
+        promise: "a full disk is told, keeps new work away, stops nothing, and is got over",
+        tell: fill_the_disk::tell,
+    },
+    Story {
+        name: "hotplug",
+        promise: "a CPU that appears is shown and can be claimed",
+        tell: hotplug::tell,
+    },
+    Story {
+        name: "probes_on_debian_kernel",
+        promise: "every eBPF probe loads on Debian's kernel and counts what the kernel counts",
+        tell: probes_on_debian_kernel::tell,
+    },
+];

@@ -105,6 +105,26 @@ impl Bench {
         Ok(disk)
     }
 
+    /// A disk of so many MiB with an empty file system.
+    pub fn formatted_disk(&self, name: &str, mebibytes: u64) -> Result<PathBuf> {
+        let disk = self.blank_disk(name, mebibytes)?;
+        done(Command::new("mkfs.ext4").arg("-q").arg(&disk))?;
+        Ok(disk)
+    }
+
+    /// Both ends of a cable between two machines, for [`Machine::cables`](crate::machine::Machine::cables).
+    pub fn cable(&self, name: &str) -> [String; 2] {
+        let ends = ["left", "right"].map(|end| self.path(&format!("{name}.{end}")));
+        let from_to = |from: &Path, to: &Path| {
+            format!(
+                "dgram,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                from.display(),
+                to.display()
+            )
+        };
+        [from_to(&ends[0], &ends[1]), from_to(&ends[1], &ends[0])]
+    }
+
     /// A disk with these files, by their names on it. Symbols for debuggers are left out: they are most of it.
     pub fn disk_of(&self, name: &str, files: &[(&str, &Path)]) -> Result<PathBuf> {
         let folder = self.path(&format!("{name}.d"));
