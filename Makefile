@@ -8,7 +8,7 @@
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
-# make bench-scale  10,000 nodes and two million allocations, simulated: an hour and 16 GiB; SMALL=1: minutes
+# make bench-scale  10,000 nodes and two million allocations, simulated: an hour and a half, 20 GiB; SMALL=1: minutes
 # make image        a disk that nodes start from, into target/images/out: ARCH=x86_64
 # make deb          a Debian package of the agent and the command line, into target/packages: ARCH=x86_64
 # make lint         formatting, clippy, documentation: warnings are errors

@@ -40,7 +40,7 @@ scale submit --nodes 100 --jobs 10 --slots 1000
 # C2M's shape: rows on their own node and on the coordinator that proposed them.
 if [ -z "$small" ]; then
     scale submit --nodes 6100 --jobs 200 --slots 10000 --rows-stay --name C2M --budget 60
-    scale submit --nodes 10000 --jobs 100 --slots 10000 --rows-stay --name "a million"
+    scale submit --nodes 10000 --jobs 20 --slots 50000 --rows-stay --name "a million"
 else
     scale submit --nodes 610 --jobs 20 --slots 10000 --rows-stay --name "C2M, a tenth" --budget 60
 fi
