@@ -82,6 +82,8 @@ pub struct Driver {
     sources: Sources,
     /// The machine's addresses.
     local: Local,
+    /// Those of which the others are told.
+    told: Local,
     topology: Topology,
     topology_looked: Instant,
     looks: mpsc::Sender<Topology>,
@@ -184,6 +186,7 @@ impl Driver {
             joined,
             looked,
         };
+        let local = addresses::local();
         let mut driver = Self {
             clock,
             started,
@@ -191,7 +194,8 @@ impl Driver {
             bound: gossip.local_addr()?,
             streams: Some(sockets.streams),
             sources: Sources::new(gossip, channels, discovery)?,
-            local: addresses::local(),
+            told: local.clone(),
+            local,
             topology: local::topology(&config, &choice.executor)?,
             topology_looked: started.at,
             looks,
@@ -528,6 +532,7 @@ impl Driver {
             return;
         }
         let before = self.advertised();
+        self.told = addresses::worth_telling(std::mem::take(&mut self.told), &local);
         self.local = local;
         let after = self.advertised();
         if before != after {
@@ -564,7 +569,7 @@ impl Driver {
     }
 
     fn advertised(&self) -> Vec<SocketAddr> {
-        addresses::advertised(&self.config.listen, self.bound.port(), &self.local)
+        addresses::advertised(&self.config.listen, self.bound.port(), &self.told)
     }
 
     /// Clears away what an interrupted `init` or `join` has left.

@@ -40,6 +40,14 @@ pub(super) fn advertised(listen: &Listen, port: u16, local: &Local) -> Vec<Socke
     addresses.take(ADVERTISED_MAX).collect()
 }
 
+/// Which of two looks at the machine's addresses to tell the others of: the second one, unless it finds a machine
+/// that has lost its links. Nobody can reach it then, and loopback would be a lie; what was told before is true again
+/// once a link is back.
+pub(super) fn worth_telling(before: Local, now: &Local) -> Local {
+    let leaves = |local: &Local| local.iter().any(|(_, address)| !address.is_loopback());
+    if leaves(&before) && !leaves(now) { before } else { now.clone() }
+}
+
 /// Routable before link-local, and IPv4 before IPv6 among the routable: where both are there, both work.
 fn rank(address: IpAddr) -> u8 {
     match address {

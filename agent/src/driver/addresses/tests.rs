@@ -29,6 +29,22 @@ fn loopback_is_told_only_when_there_is_nothing_else() {
 }
 
 #[test]
+fn a_machine_that_loses_its_links_goes_on_telling_what_it_told() {
+    let alone = local(&[(1, "127.0.0.1"), (1, "::1")]);
+    let linked = local(&[(1, "127.0.0.1"), (2, "fe80::1"), (2, "10.0.0.1")]);
+    let elsewhere = local(&[(1, "127.0.0.1"), (2, "10.0.0.2")]);
+    let rows = [
+        (&linked, &alone, &linked),
+        (&linked, &elsewhere, &elsewhere),
+        (&alone, &linked, &linked),
+        (&alone, &alone, &alone),
+    ];
+    for (before, now, told) in rows {
+        assert_eq!(&worth_telling(before.clone(), now), told, "{before:?}, {now:?}");
+    }
+}
+
+#[test]
 fn what_the_owner_says_goes() {
     let mine = local(&[(3, "10.0.0.1")]);
     let told = Listen { advertise: vec!["192.0.2.1:9000".parse().unwrap()], ..Listen::default() };
