@@ -1,6 +1,7 @@
 //! One story a file. Each prints what it saw.
 
 mod agent_upgrade_keeps_work;
+mod cut_the_cable;
 mod fill_the_disk;
 mod hotplug;
 mod memory_limit_kills_only_the_guilty;
@@ -40,6 +41,11 @@ pub const ALL: &[Story] = &[
         name: "hotplug",
         promise: "a CPU that appears is shown and can be claimed",
         tell: hotplug::tell,
+    },
+    Story {
+        name: "cut_the_cable",
+        promise: "two nodes without a link stop nothing, and agree again afterwards",
+        tell: cut_the_cable::tell,
     },
     Story {
         name: "probes_on_debian_kernel",
