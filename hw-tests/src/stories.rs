@@ -5,6 +5,7 @@ mod cut_the_cable;
 mod fill_the_disk;
 mod hotplug;
 mod memory_limit_kills_only_the_guilty;
+mod pins_hold;
 mod probes_on_debian_kernel;
 
 use crate::workshop::Bench;
@@ -31,6 +32,11 @@ pub const ALL: &[Story] = &[
         name: "agent_upgrade_keeps_work",
         promise: "an agent that is replaced, restarted or killed has its jobs back as they were",
         tell: agent_upgrade_keeps_work::tell,
+    },
+    Story {
+        name: "pins_hold",
+        promise: "a pinned unit has what its claim says, and no other runs there",
+        tell: pins_hold::tell,
     },
     Story {
         name: "fill_the_disk",
