@@ -7,6 +7,7 @@ mod hotplug;
 mod memory_limit_kills_only_the_guilty;
 mod pins_hold;
 mod probes_on_debian_kernel;
+mod pull_power;
 
 use crate::workshop::Bench;
 use anyhow::Result;
@@ -52,6 +53,11 @@ pub const ALL: &[Story] = &[
         name: "cut_the_cable",
         promise: "two nodes without a link stop nothing, and agree again afterwards",
         tell: cut_the_cable::tell,
+    },
+    Story {
+        name: "pull_power",
+        promise: "what was acknowledged outlives power cuts, and the node comes back",
+        tell: pull_power::tell,
     },
     Story {
         name: "probes_on_debian_kernel",
