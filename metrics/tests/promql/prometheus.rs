@@ -222,6 +222,7 @@ pub fn bytes_of_chunks(samples: Samples) -> Option<u64> {
 
 /// Samples a second that Prometheus's store takes in, its write-ahead log included: its own benchmark, with
 /// so many series and as many samples of each. Nothing if it is not installed.
+#[allow(dead_code, reason = "the benchmark asks for it, the tests do not")]
 pub fn samples_a_second(series: usize, samples: usize) -> Option<f64> {
     installed()?;
     let folder = std::env::temp_dir().join(format!("weft-promql-rate-{}", std::process::id()));
