@@ -53,7 +53,7 @@ for program in weftd weft; do
     strip "$root/usr/bin/$program" 2>/dev/null || true
 done
 file 0644 "$tree/agent/weftd.service" usr/lib/systemd/system/weftd.service
-file 0644 "$here/deb/sysusers.conf" usr/lib/sysusers.d/weft.conf
+file 0644 "$here/root/usr/lib/sysusers.d/weft.conf" usr/lib/sysusers.d/weft.conf
 for example in "$tree"/docs/examples/*; do file 0644 "$example" "usr/share/doc/weft/examples/$(basename "$example")"; done
 file 0644 "$tree/docs/CLI.md" usr/share/doc/weft/CLI.md
 
