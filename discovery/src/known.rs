@@ -25,6 +25,10 @@ pub(crate) struct Known {
     instances_max: usize,
 }
 
+/// A moment between two sightings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u64);
+
 #[derive(Debug)]
 struct Instance {
     found: Found,
@@ -79,6 +83,19 @@ impl Known {
         }
         self.count -= 1;
         instance.shown.then(|| lost(&instance.found))
+    }
+
+    /// Now, for [`Known::forget_unheard`].
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.clock)
+    }
+
+    /// Forgets those of `scope` that were not seen since `mark`.
+    pub(crate) fn forget_unheard(&mut self, scope: &Scope, mark: Mark) -> Vec<Event> {
+        let names = self.instances.get(scope).into_iter().flatten();
+        let unheard = names.filter(|(_, instance)| instance.heard <= mark.0);
+        let unheard: Vec<String> = unheard.map(|(name, _)| name.clone()).collect();
+        unheard.iter().filter_map(|name| self.gone(scope, name)).collect()
     }
 
     /// Takes in all that `scope` finds now: what is not in `all` is gone.

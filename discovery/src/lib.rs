@@ -45,7 +45,7 @@ pub use interfaces::Interfaces;
 pub use link::{LinkWatcher, usable_addresses};
 pub use sighting::{Event, Found, Lost, Relation, Source};
 
-use known::{Known, Scope};
+use known::{Known, Mark, Scope};
 use mdns::{Announcement, Mdns, Report};
 use seed::Seed;
 use std::collections::VecDeque;
@@ -81,6 +81,8 @@ pub struct Settings {
 /// [`Discovery::shutdown`] says goodbye properly.
 pub struct Discovery {
     known: Known,
+    /// When the link was asked for everyone anew, until they have answered.
+    asked_anew: Option<Mark>,
     mdns: Option<Mdns>,
     updates: mpsc::Receiver<Update>,
     /// One task for each domain and each seed. Aborted on drop.
@@ -124,7 +126,8 @@ impl Discovery {
         for seed in seeds {
             lookups.spawn(seed::follow(seed, sender.clone()));
         }
-        Ok(Self { known, mdns, updates, _lookups: lookups, events: VecDeque::new() })
+        let events = VecDeque::new();
+        Ok(Self { known, asked_anew: None, mdns, updates, _lookups: lookups, events })
     }
 
     /// Waits for the next change. Can be cancelled at any time without losing one.
@@ -172,6 +175,12 @@ impl Discovery {
         match report {
             Report::Seen(found) => self.events.extend(self.known.see(&link, found)),
             Report::Gone(name) => self.events.extend(self.known.gone(&link, &name)),
+            Report::AskedAnew => self.asked_anew = Some(self.known.mark()),
+            Report::Answered => {
+                if let Some(mark) = self.asked_anew.take() {
+                    self.events.extend(self.known.forget_unheard(&link, mark));
+                }
+            }
             Report::Restarted => self.events.extend(self.known.replace(&link, Vec::new())),
         }
     }

@@ -63,6 +63,9 @@ pub const SEARCH_AGAIN_INSTANCES_MAX: usize = 400;
 pub const TEXT_REQUEST: Duration = Duration::from_millis(1300);
 /// How often that is done for services that may have no text at all.
 pub const TEXT_REQUESTS_MAX: u32 = 3;
+/// Who is asked anew and has not answered after this long is gone. The question is put at 0, 1, 3 and 7
+/// seconds.
+pub const ANSWERS_MAX: Duration = Duration::from_secs(9);
 /// The multicast daemon is started again this long after it failed.
 pub const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// The multicast daemon repeats its goodbye after 120 ms; it is not stopped before.

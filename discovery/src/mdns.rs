@@ -45,6 +45,10 @@ pub(crate) enum Report {
     Seen(Found),
     /// The instance of this name said goodbye or was not heard of for too long.
     Gone(String),
+    /// The daemon has forgotten everyone and asks anew: an instance that goes now is not [`Gone`](Self::Gone).
+    AskedAnew,
+    /// Whoever is there has been seen since the last [`AskedAnew`](Self::AskedAnew).
+    Answered,
     /// Nothing that was said before holds any more: the daemon has started anew.
     Restarted,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Mdns {
     found: usize,
     /// An instance came without its text: ask for everything anew.
     ask_anew: bool,
+    /// The daemon was told to forget everyone, and the search after that has not begun yet.
+    forgets: bool,
     /// How often that was done since the network changed or the link was searched by the clock.
     asked_anew: u32,
     metrics: Option<Receiver<Metrics>>,
@@ -86,6 +92,8 @@ struct Timers {
     end_polling: Option<Instant>,
     /// Start the daemon again.
     restart: Option<Instant>,
+    /// Whoever was asked anew has answered.
+    answered: Option<Instant>,
     /// Search again.
     search: Instant,
     /// Measure the cache.
@@ -109,6 +117,7 @@ impl Mdns {
             settle_latest: None,
             end_polling: None,
             restart: None,
+            answered: None,
             search: now + limits::SECOND_SEARCH,
             check: now + limits::CACHE_CHECK,
         };
@@ -121,6 +130,7 @@ impl Mdns {
             events_before: None,
             found: 0,
             ask_anew: false,
+            forgets: false,
             asked_anew: 0,
             metrics: None,
             watcher,
@@ -198,6 +208,8 @@ impl Mdns {
         daemon.register(info)?;
         self.events_before = None;
         self.found = 0;
+        self.forgets = false;
+        self.timers.answered = None;
         self.metrics = None;
         self.flipped = false;
         self.ask_anew_soon();
@@ -210,6 +222,10 @@ impl Mdns {
             Some(ServiceEvent::SearchStarted(_)) => {
                 // Nothing more comes from the search before: takes what is left of it.
                 self.drain_the_search_before();
+                if std::mem::take(&mut self.forgets) {
+                    self.timers.answered = Some(Instant::now() + limits::ANSWERS_MAX);
+                    self.reports.push_back(Report::AskedAnew);
+                }
                 None
             }
             Some(ServiceEvent::ServiceFound(..)) => {
@@ -291,7 +307,7 @@ impl Mdns {
             self.timers.check = now + limits::CACHE_CHECK;
             self.check_the_cache();
         }
-        None
+        due(&mut self.timers.answered).then_some(Report::Answered)
     }
 
     /// Announces and searches again, if an address came or went.
@@ -331,6 +347,7 @@ impl Mdns {
         self.drain_the_search_before();
         if std::mem::take(&mut self.ask_anew) {
             self.asked_anew += 1;
+            self.forgets = true;
             // The daemon forgets what it has, and so does not tell the others that it knows them.
             self.command(|daemon| daemon.stop_browse(name::SERVICE_LOCAL));
         }
@@ -429,7 +446,7 @@ impl Drop for Mdns {
 
 impl Timers {
     fn next(&self) -> Instant {
-        let others = [self.settle, self.end_polling, self.restart];
+        let others = [self.settle, self.end_polling, self.restart, self.answered];
         others.into_iter().flatten().fold(self.check.min(self.search), Instant::min)
     }
 }

@@ -192,3 +192,23 @@ fn a_cable_that_is_pulled_and_put_back_is_noticed() {
     third_node.wait_for("it is found again", |line| is_found(line, 1, FABRIC, "10.77.0.1:7001"));
     println!("found each other {:?} after the cable was back", began.elapsed());
 }
+
+#[test]
+fn one_that_dies_before_everyone_is_asked_anew_is_lost() {
+    if !netns::can_run(&[]) {
+        return;
+    }
+    let bridge = Bridge::new("anew");
+    let places: Vec<Netns> = (1..=3).map(|number| plugged(&bridge, number)).collect();
+    let [mut first, second, _third] = [1, 2, 3]
+        .map(|number| start(&places[usize::from(number) - 1], number, &["--fabric", FABRIC]));
+    for number in [2, 3] {
+        first.wait_until_seen("it finds the others", |line| is_found(line, number, FABRIC, ""));
+    }
+    // Killed, it says no goodbye; and the change of the network makes the first forget what it heard, and
+    // with that how long the records of the second would have been good.
+    drop(second);
+    places[0].exec("ip addr add 10.78.0.1/24 dev eth0");
+    first.wait_for("the second is lost", |line| is_lost(line, 2));
+    assert!(!first.seen().iter().any(|line| is_lost(line, 3)), "{:?}", first.seen());
+}

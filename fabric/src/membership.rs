@@ -217,6 +217,9 @@ impl Membership {
             let moved = Identity { address, generation: identity.generation + 1, ..identity };
             if let Some(moved) = self.effects.roll.mark(moved) {
                 let _ = self.foca.change_identity(moved, &mut self.effects);
+                // Foca stops probing then until it hears of somebody. It is to look now whether it knows
+                // somebody: when the address goes with the cable, nobody is heard for a long time.
+                let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
             }
             self.settle();
         }

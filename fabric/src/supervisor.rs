@@ -14,8 +14,7 @@
 //! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
 //! after twice the wait.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +29,10 @@ use crate::io::{Launch, Lease, Output, UnitEvent, UnitFound};
 use crate::job::placeholder::Placeholders;
 use crate::job::{CpuRequest, Guarantee, JobSpec, SpecHash};
 use crate::limits;
+
+mod locals;
+
+use locals::Locals;
 
 /// What a node keeps on its disk about an allocation besides the row: enough to restart it without
 /// asking anybody.
@@ -202,94 +205,6 @@ impl Local {
 
     fn command(&self) -> Output {
         Output::Stop { alloc: self.record.alloc.clone(), run: self.record.run }
-    }
-}
-
-/// Allocations by slot. Invariant: every one for which a tick has something to do, now or at a time that
-/// [`Local::due`] names, is `busy`; whoever can change one makes it so. A change of the shared CPUs
-/// concerns the others too.
-#[derive(Debug, Default)]
-struct Locals {
-    all: BTreeMap<SlotId, Local>,
-    busy: BTreeSet<SlotId>,
-    dues: RefCell<Dues>,
-}
-
-/// When those that are busy are due. Invariant: right for all that are not `stale`.
-#[derive(Debug, Default)]
-struct Dues {
-    by_slot: BTreeMap<SlotId, Instant>,
-    by_time: BTreeSet<(Instant, SlotId)>,
-    stale: BTreeSet<SlotId>,
-}
-
-impl Dues {
-    fn set(&mut self, slot: SlotId, due: Option<Instant>) {
-        let before = match due {
-            Some(at) => self.by_slot.insert(slot.clone(), at),
-            None => self.by_slot.remove(&slot),
-        };
-        if before == due {
-            return;
-        }
-        if let Some(before) = before {
-            self.by_time.remove(&(before, slot.clone()));
-        }
-        self.by_time.extend(due.map(|at| (at, slot)));
-    }
-}
-
-impl Locals {
-    fn get(&self, slot: &SlotId) -> Option<&Local> {
-        self.all.get(slot)
-    }
-
-    fn get_mut(&mut self, slot: &SlotId) -> Option<&mut Local> {
-        let local = self.all.get_mut(slot)?;
-        if !self.busy.contains(slot) {
-            self.busy.insert(slot.clone());
-        }
-        let dues = self.dues.get_mut();
-        if !dues.stale.contains(slot) {
-            dues.stale.insert(slot.clone());
-        }
-        Some(local)
-    }
-
-    fn insert(&mut self, slot: SlotId, local: Local) {
-        self.busy.insert(slot.clone());
-        self.dues.get_mut().stale.insert(slot.clone());
-        self.all.insert(slot, local);
-    }
-
-    fn remove(&mut self, slot: &SlotId) {
-        self.busy.remove(slot);
-        self.dues.get_mut().stale.insert(slot.clone());
-        self.all.remove(slot);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (&SlotId, &Local)> {
-        self.all.iter()
-    }
-
-    fn values(&self) -> impl Iterator<Item = &Local> {
-        self.all.values()
-    }
-
-    /// When the first of them is due.
-    fn next_deadline(&self) -> Option<Instant> {
-        let mut dues = self.dues.borrow_mut();
-        for slot in std::mem::take(&mut dues.stale) {
-            let due = self.get(&slot).and_then(Local::due);
-            dues.set(slot, due);
-        }
-        dues.by_time.first().map(|(at, _)| *at)
-    }
-
-    /// Takes those out for which there is nothing to do before something happens to them.
-    fn rest(&mut self) {
-        let all = &self.all;
-        self.busy.retain(|slot| all.get(slot).is_some_and(|local| !local.is_at_rest()));
     }
 }
 
@@ -855,7 +770,7 @@ impl Supervisor {
         let live = |slot: &&SlotId| {
             self.locals.get(slot).is_some_and(|local| local.row.phase != Phase::Ended)
         };
-        self.locals.busy.iter().filter(live).cloned().collect()
+        self.locals.busy().filter(live).cloned().collect()
     }
 
     fn slots(&self) -> Vec<SlotId> {

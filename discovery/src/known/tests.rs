@@ -44,6 +44,22 @@ fn an_instance_is_told_about_when_it_changes_and_only_then() {
 }
 
 #[test]
+fn who_is_not_heard_again_is_forgotten() {
+    let mut known = known(Some(OURS));
+    for name in ["a", "b", "c"] {
+        known.see(&link(), node(name, Some(OURS)));
+    }
+    let elsewhere = (Source::Mdns, "elsewhere".to_owned());
+    known.see(&elsewhere, node("d", Some(OURS)));
+    let mark = known.mark();
+    assert_eq!(known.see(&link(), node("b", Some(OURS))), []);
+    assert_eq!(lost_names(&known.forget_unheard(&link(), mark)), ["a", "c"]);
+    assert_eq!(known.forget_unheard(&link(), mark), []);
+    assert_eq!(known.gone(&link(), "a"), None);
+    assert!(known.gone(&link(), "b").is_some());
+}
+
+#[test]
 fn neither_this_node_nor_other_fabrics_are_told_about() {
     let mut known = known(Some(OURS));
     assert_eq!(known.see(&link(), node("me", Some(OURS))), []);

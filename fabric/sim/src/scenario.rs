@@ -186,6 +186,10 @@ impl Stage {
                 let node = self.node(one(words)?)?;
                 self.world()?.wipe(node);
             }
+            "renumber" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.renumber(node);
+            }
             "restart" => {
                 let node = self.node(one(words)?)?;
                 self.world()?.restart(node);
