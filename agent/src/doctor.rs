@@ -57,6 +57,8 @@ pub struct Agent {
     pub mdns: Option<Result<usize, String>>,
     /// Other ways to find nodes: domains and seeds.
     pub other_sources: usize,
+    /// What is wrong with the credentials that this node was given.
+    pub given: Vec<String>,
     /// The fabric; `None`: none yet.
     pub fabric: Option<Membership>,
     /// What is measured; why nothing is, otherwise.
@@ -122,6 +124,9 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         discovery(agent),
         probes(agent),
     ];
+    let advice = "give it another one and restart weftd, or let this node in by hand";
+    let given = agent.given.iter();
+    findings.extend(given.map(|what| finding("credentials", FindingLevel::Warning, what, advice)));
     match &agent.fabric {
         None => findings.push(finding(
             "fabric",

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::events::Events;
 use crate::executor::Executor;
 use crate::health::Checker;
@@ -35,6 +36,7 @@ use answers::Step;
 use checks::Checks;
 use enter::{Entering, JoinOutcome, Joining};
 use member::{Asker, Counts, Hands, Member};
+use provision::Provision;
 use sources::{Channels, Sources, Wake};
 use units::UnitCommand;
 
@@ -47,6 +49,7 @@ mod enter;
 mod hardware;
 mod local;
 mod member;
+mod provision;
 mod services;
 mod sources;
 mod traces;
@@ -109,9 +112,12 @@ pub struct Driver {
     /// Who was found, by source and name.
     found: BTreeMap<(discovery::Source, String), discovery::Found>,
     token_labels: BTreeMap<String, String>,
+    provision: Provision,
     joining: Option<Joining>,
     entering: Option<Entering>,
     outcomes: mpsc::Sender<JoinOutcome>,
+    /// Attempts to join so far.
+    attempts: u64,
     member: Option<Member>,
     next_chores: Instant,
     told_status: String,
@@ -215,9 +221,11 @@ impl Driver {
             discovery_trouble,
             found: BTreeMap::new(),
             token_labels,
+            provision: Provision::new(Credentials::load(), started.at),
             joining: None,
             entering: None,
             outcomes,
+            attempts: 0,
             member: None,
             next_chores: started.at,
             told_status: String::new(),
@@ -359,6 +367,7 @@ impl Driver {
             self.observer.count(self.counters());
         }
         self.try_to_enter();
+        self.provision();
         if now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD {
             self.topology_looked = now.at;
             self.look_at_hardware();

@@ -87,6 +87,17 @@ impl fmt::Debug for Identity {
     }
 }
 
+/// Hex digits of a fingerprint: 80 bits. To make a key that has somebody else's fingerprint takes 2^80 keys.
+const FINGERPRINT_DIGITS: usize = 20;
+
+/// The part of a node's key that people compare, in groups of four digits. It begins like the short form of the
+/// key does.
+pub fn fingerprint(node: &NodeId) -> String {
+    let digits = node.to_string();
+    let groups = digits.as_bytes()[..FINGERPRINT_DIGITS].chunks(4);
+    groups.map(String::from_utf8_lossy).collect::<Vec<_>>().join("-")
+}
+
 /// The fabric's key pair and name. Every member holds it, so that any member can admit others.
 pub struct Fabric {
     keys: Keys,

@@ -127,7 +127,6 @@ pub async fn join(
             (_, error) => error,
         };
     }
-    tracing::warn!(token = %token.id().0, error = %worst, "not let in");
     Err(worst)
 }
 

@@ -34,6 +34,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod clock;
 mod config;
+mod credentials;
 mod doctor;
 mod driver;
 mod events;

@@ -36,6 +36,7 @@ fn agent() -> Agent {
         cgroups: true,
         ports: (20000, 29999),
         mdns: Some(Ok(2)),
+        given: Vec::new(),
         other_sources: 0,
         fabric: Some(Membership {
             in_roster: true,
@@ -86,6 +87,9 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         ("cgroup", Warning, |_, agent| agent.enforced.memory = false),
         ("guard", Warning, |machine, _| machine.guard = Err("no timer".into())),
         ("guard", Warning, |_, agent| agent.cgroups = false),
+        ("credentials", Warning, |_, agent| {
+            agent.given.push("credential weft.token: it is empty".into());
+        }),
         ("ports", Warning, |machine, _| machine.ephemeral_ports = Some((1024, 60999))),
         ("discovery", Error, |_, agent| agent.mdns = Some(Err("address in use".into()))),
         ("discovery", Warning, |_, agent| agent.mdns = None),

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::addresses::routes;
@@ -37,18 +38,30 @@ pub(super) const LABELS_NOTE: &str = "labels";
 
 type Answer = oneshot::Sender<Result<Reply, Problem>>;
 
+/// Who wants this node to join.
+pub(super) enum Caller {
+    /// A person or a program, who gets the answer.
+    Api(Answer),
+    /// The agent itself, which has a credential; see [`super::provision`].
+    Credential,
+}
+
 /// The end of an attempt to join.
 #[derive(Debug)]
 pub(super) struct JoinOutcome {
+    attempt: u64,
     result: Result<Admission, JoinError>,
 }
 
 /// An attempt to join that is under way.
 pub(super) struct Joining {
-    answer: Answer,
+    caller: Caller,
     token: Token,
     /// Addresses that discovery finds; `None` when the address was given.
     candidates: Option<mpsc::Sender<Vec<SocketAddr>>>,
+    /// Counts attempts: one that was given up may have ended all the same.
+    attempt: u64,
+    task: JoinHandle<()>,
 }
 
 /// A node that is a member in memory and not yet on disk.
@@ -57,7 +70,23 @@ pub(super) struct Entering {
     through: u64,
     joined: api::Joined,
     /// Goes once there was an answer, good or bad.
-    answer: Option<Answer>,
+    caller: Option<Caller>,
+}
+
+impl Caller {
+    /// What came of it, when it is on disk or has failed for good.
+    fn tell(self, outcome: Result<&api::Joined, Problem>) {
+        match self {
+            // Nobody waits for it any more: so be it.
+            Caller::Api(answer) => drop(answer.send(outcome.and_then(Reply::json))),
+            // A success is said in the log for all.
+            Caller::Credential => {
+                if let Err(problem) = outcome {
+                    tracing::error!(%problem, "cannot enter the fabric that let this node in");
+                }
+            }
+        }
+    }
 }
 
 impl Driver {
@@ -70,7 +99,7 @@ impl Driver {
             self.enter(fabric, Origin::Founded { gossip_key })
         });
         match founded {
-            Ok(()) => self.entering(None, answer),
+            Ok(()) => self.entering(None, Caller::Api(answer)),
             Err(problem) => drop(answer.send(Err(problem))),
         }
     }
@@ -86,35 +115,48 @@ impl Driver {
             Ok(token) => token,
             Err(problem) => return drop(answer.send(Err(problem))),
         };
-        let (candidates, receiver) = mpsc::channel(BATCHES_MAX);
         let given = wanted.address.map(|address| routes(address, &self.local));
-        let attempt = Attempt {
-            identity: self.identity.clone(),
-            token: token.clone(),
-            name: self.name.clone(),
-            given: given.clone(),
-        };
-        let outcomes = self.outcomes.clone();
-        tokio::spawn(async move {
-            let result = attempt.run(receiver).await;
-            // Nobody listens: the agent ends.
-            let _ = outcomes.send(JoinOutcome { result }).await;
-        });
+        self.start_to_join(token, given, Caller::Api(answer));
+    }
+
+    /// Starts to join, with members at the addresses that are given or that discovery finds. Nothing else may be
+    /// under way.
+    pub(super) fn start_to_join(
+        &mut self,
+        token: Token,
+        given: Option<Vec<SocketAddr>>,
+        caller: Caller,
+    ) {
+        let (candidates, receiver) = mpsc::channel(BATCHES_MAX);
         let candidates = given.is_none().then_some(candidates);
-        self.joining = Some(Joining { answer, token, candidates });
+        let (identity, name) = (self.identity.clone(), self.name.clone());
+        let asked = Attempt { identity, token: token.clone(), name, given };
+        self.attempts += 1;
+        let (attempt, outcomes) = (self.attempts, self.outcomes.clone());
+        let task = tokio::spawn(async move {
+            let result = asked.run(receiver).await;
+            // Nobody listens: the agent ends.
+            let _ = outcomes.send(JoinOutcome { attempt, result }).await;
+        });
+        self.joining = Some(Joining { caller, token, candidates, attempt, task });
         let known: Vec<discovery::Found> = self.found.values().cloned().collect();
         known.iter().for_each(|found| self.offer(found));
     }
 
     /// Tells an attempt to join about a node that was found.
-    pub(super) fn offer(&self, found: &discovery::Found) {
+    pub(super) fn offer(&mut self, found: &discovery::Found) {
+        // A seed does not say whose it is: it is asked, and has to prove it.
+        let may_be_of = |token: &Token| match &found.fabric {
+            Some(hint) => *hint == token.fabric_hint(),
+            None => found.node.is_none(),
+        };
+        if self.provision.credentials.token.as_ref().is_some_and(may_be_of) {
+            self.provision.found_somebody(self.clock.now().at);
+        }
         let Some(Joining { token, candidates: Some(candidates), .. }) = &self.joining else {
             return;
         };
-        // A seed does not say whose it is: it is asked, and has to prove it.
-        if found.fabric.as_ref().is_none_or(|hint| *hint == token.fabric_hint())
-            && (found.fabric.is_some() || found.node.is_none())
-        {
+        if may_be_of(token) {
             // When full there is more than enough to try.
             let _ = candidates.try_send(found.addresses.clone());
         }
@@ -122,10 +164,14 @@ impl Driver {
 
     /// An attempt to join is over.
     pub(super) fn join_ended(&mut self, outcome: JoinOutcome) {
-        let Some(Joining { answer, .. }) = self.joining.take() else { return };
-        let admission = match outcome.result {
+        let JoinOutcome { attempt, result } = outcome;
+        let Some(joining) = self.joining.take_if(|joining| joining.attempt == attempt) else {
+            return;
+        };
+        let Joining { caller, token, .. } = joining;
+        let admission = match result {
             Ok(admission) => admission,
-            Err(error) => return drop(answer.send(Err(refused(&error)))),
+            Err(error) => return self.not_let_in(&token, &error, caller),
         };
         let Admission { fabric, entries, labels, by, address } = admission;
         self.token_labels = labels;
@@ -139,9 +185,18 @@ impl Driver {
                 if let Some(member) = &mut self.member {
                     member.found(now, by, address);
                 }
-                self.entering(Some(by), answer);
+                self.entering(Some(by), caller);
             }
-            Err(problem) => drop(answer.send(Err(problem))),
+            Err(problem) => caller.tell(Err(problem)),
+        }
+    }
+
+    fn not_let_in(&mut self, token: &Token, error: &JoinError, caller: Caller) {
+        if let Caller::Credential = caller {
+            self.provision.failed(self.clock.now().at, error);
+        } else {
+            tracing::warn!(token = %token.id().0, %error, "not let in");
+            caller.tell(Err(refused(error)));
         }
     }
 
@@ -154,7 +209,16 @@ impl Driver {
         self.enter(fabric, Origin::Restored { rows })
     }
 
-    fn may_enter(&self) -> Result<(), Problem> {
+    /// Whether somebody who asks for it may have this node enter a fabric. An attempt of the agent's own is given
+    /// up for that.
+    fn may_enter(&mut self) -> Result<(), Problem> {
+        self.joining.take_if(|joining| {
+            let own = matches!(joining.caller, Caller::Credential);
+            if own {
+                joining.task.abort();
+            }
+            own
+        });
         let conflict =
             |title: &str, detail: &str| Err(Problem::new(ProblemKind::Conflict, title, detail));
         if self.joining.is_some() {
@@ -197,6 +261,7 @@ impl Driver {
             roster: node.roster().into_iter().map(|(member, _)| member).collect(),
         };
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
+        self.provision.belongs_to(&fabric);
         self.sources.incoming = Some(incoming);
         self.member = Some(Member::new(node, fabric.clone(), seal, transport));
         self.announce_fabric(&fabric);
@@ -210,7 +275,7 @@ impl Driver {
         Ok(())
     }
 
-    fn entering(&mut self, by: Option<NodeId>, answer: Answer) {
+    fn entering(&mut self, by: Option<NodeId>, caller: Caller) {
         let Some(member) = &self.member else { return };
         let by = by.map(|by| {
             let roster = member.node.roster();
@@ -223,7 +288,7 @@ impl Driver {
             node: self.identity.id(),
             by,
         };
-        self.entering = Some(Entering { through: member.persisting, joined, answer: Some(answer) });
+        self.entering = Some(Entering { through: member.persisting, joined, caller: Some(caller) });
         self.try_to_enter();
     }
 
@@ -244,14 +309,14 @@ impl Driver {
                     by = entering.joined.by.as_deref().unwrap_or("itself"),
                     "joined"
                 );
-                if let Some(answer) = entering.answer.take() {
-                    let _ = answer.send(Reply::json(&entering.joined));
+                if let Some(caller) = entering.caller.take() {
+                    caller.tell(Ok(&entering.joined));
                 }
                 self.entering = None;
             }
             Some(reason) => {
-                if let Some(answer) = entering.answer.take() {
-                    let _ = answer.send(Err(Problem::new(
+                if let Some(caller) = entering.caller.take() {
+                    caller.tell(Err(Problem::new(
                         ProblemKind::Unavailable,
                         "the disk refuses",
                         format!("{reason}; make room, and the node goes on by itself"),
@@ -264,6 +329,7 @@ impl Driver {
     /// What this node tells the others about itself.
     fn info(&self) -> fabric::topology::NodeInfo {
         let mut labels: BTreeMap<String, String> = self.token_labels.clone();
+        labels.extend(self.provision.credentials.labels.clone());
         labels.extend(self.config.node.labels.clone());
         describe(self, labels)
     }

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
 use fabric::id::{AllocId, NodeId};
 use fabric::topology::Topology;
+use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
+use super::provision::Entry;
 use super::{CallAnswer, Driver, member};
 use crate::config::Config;
 use crate::doctor;
@@ -16,6 +18,7 @@ use crate::executor::{self, Executor};
 use crate::http::operation;
 use crate::http::router::{Found, find};
 use crate::http::{LogQuery, LogStream, Operation, Reply};
+use crate::identity;
 use crate::observe::{Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::topology::{Sysfs, narrow};
@@ -35,10 +38,23 @@ pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<T
     Ok(topology)
 }
 
+/// This node and its fabric at a glance.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    #[serde(flatten)]
+    status: api::Status,
+    /// For people to compare.
+    fingerprint: String,
+    /// Whether the machine has an address that others may reach.
+    network: bool,
+    /// How it means to get into a fabric, while it is in none.
+    entry: Option<Entry>,
+}
+
 impl Driver {
     /// This node and its fabric at a glance.
-    pub(super) fn status(&self) -> api::Status {
-        api::Status {
+    pub(super) fn status(&self) -> Status {
+        let status = api::Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.identity.id(),
             name: self.name.clone(),
@@ -47,6 +63,12 @@ impl Driver {
             executor_reason: self.executor_reason.clone(),
             addresses: self.advertised(),
             warnings: self.current_warnings(),
+        };
+        Status {
+            status,
+            fingerprint: identity::fingerprint(&self.identity.id()),
+            network: self.local.iter().any(|(_, address)| !address.is_loopback()),
+            entry: self.member.is_none().then(|| self.provision.entry()),
         }
     }
 
@@ -55,6 +77,7 @@ impl Driver {
         if let Some(trouble) = &self.discovery_trouble {
             warnings.push(format!("discovery: {trouble}"));
         }
+        warnings.extend(self.provision.warnings());
         let Some(member) = &self.member else { return warnings };
         if let Some(reason) = &member.disk {
             warnings.push(format!("no new work is taken, the disk refuses: {reason}"));
@@ -71,7 +94,7 @@ impl Driver {
     /// Tells the service manager how it stands, when that changed.
     pub(super) fn tell_status(&mut self) {
         let text = match &self.member {
-            None => "no fabric yet: weft init or weft join".to_owned(),
+            None => self.provision.entry().way.to_string(),
             Some(member) => {
                 let status = member.node.status();
                 let alive = status.nodes.get(&NodeState::Alive).copied().unwrap_or(0);
@@ -122,6 +145,7 @@ impl Driver {
             cgroups: self.executor.has_cgroups(),
             ports: self.topology.ports,
             mdns,
+            given: self.provision.warnings(),
             // Asked for beside the loop.
             observed: Err(Unanswered::Off),
             other_sources: self.config.discovery.domains.len() + self.config.discovery.seeds.len(),

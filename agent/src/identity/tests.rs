@@ -88,3 +88,10 @@ fn generations_grow_whatever_the_clock_does() {
     fs::write(state.path().join(GENERATION), "rubbish").expect("written");
     assert_eq!(next_generation(state.path(), 77), 77);
 }
+
+#[test]
+fn a_fingerprint_is_the_beginning_of_the_key() {
+    let node: NodeId = format!("0123456789abcdef0123{}", "f".repeat(44)).parse().unwrap();
+    assert_eq!(fingerprint(&node), "0123-4567-89ab-cdef-0123");
+    assert!(fingerprint(&node).starts_with(&node.short()[..4]));
+}

@@ -91,6 +91,7 @@ impl Lab {
             labels: String::new(),
             witness: false,
             metrics: "probes = []".to_owned(),
+            credentials: Vec::new(),
             program: weftd(),
             state: folder.join("state"),
             folder,
@@ -165,6 +166,8 @@ pub struct Machine {
     pub witness: bool,
     /// Lines of `[metrics]`. Many agents on one machine would measure all the same, so none does unless told to.
     pub metrics: String,
+    /// What its service manager gives to the agent: names and contents.
+    pub credentials: Vec<(&'static str, String)>,
     /// The agent.
     program: PathBuf,
     /// The agent's state directory.
@@ -258,6 +261,15 @@ impl Machine {
         let log = self.log_file();
         let mut command = self.command(&self.program);
         command.arg("--config").arg(config);
+        let credentials = self.folder.join("credentials");
+        let _ = fs::remove_dir_all(&credentials);
+        if !self.credentials.is_empty() {
+            fs::create_dir(&credentials).expect("a folder");
+            for (name, content) in &self.credentials {
+                fs::write(credentials.join(name), content).expect("a credential");
+            }
+            command.env("CREDENTIALS_DIRECTORY", &credentials);
+        }
         dies_with_us(&mut command);
         let child = command
             .stdin(Stdio::null())
