@@ -147,12 +147,23 @@ pub fn invariant_quotas_hold_after_heal(world: &World) -> Verdict {
             for (whose, amount) in [("what runs", &used), ("the view", &view.used)] {
                 if let Err(excess) = view.quota.check(amount) {
                     let name = &world.nodes[node].name;
-                    return Err(format!("{whose} of {namespace}, as {name} sees it, is {excess}"));
+                    let claims = claims_of(core, namespace).join(", ");
+                    return Err(format!(
+                        "{whose} of {namespace}, as {name} sees it, is {excess}: {claims}"
+                    ));
                 }
             }
         }
     }
     Ok(())
+}
+
+/// The allocations that a node knows to hold a claim in a namespace.
+fn claims_of(core: &fabric::node::Node, namespace: &Namespace) -> Vec<String> {
+    let jobs = core.jobs().into_iter().filter(|view| view.spec.namespace == *namespace);
+    let rows = jobs.flat_map(|view| core.allocs(Some(&view.name), false));
+    let held = rows.filter(|view| view.row.phase.holds_claim());
+    held.map(|view| format!("{} on {}", view.id, view.node_name)).collect()
 }
 
 /// Whether the quota of a job's namespace, if it has one, lets it have one more slot next to what really runs or
