@@ -31,7 +31,7 @@ const AUTO: &str = "auto";
 /// Every key there is, by table; `""` is the top.
 const KEYS: &[(&str, &[&str])] = &[
     ("", &["state", "log"]),
-    ("node", &["name", "labels", "witness"]),
+    ("node", &["name", "labels", "witness", "approval"]),
     ("listen", &["address", "port", "advertise"]),
     ("resources", &["cpus", "housekeeping", "memory", "ports", "devices"]),
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
@@ -74,6 +74,8 @@ pub struct NodeSection {
     pub labels: BTreeMap<String, String>,
     /// It votes on the leases of at-most-one jobs and runs nothing.
     pub witness: bool,
+    /// While it is in no fabric, a member that asks may let it in.
+    pub approval: bool,
 }
 
 /// `[listen]`
@@ -168,7 +170,7 @@ impl Default for Config {
 
 impl Default for NodeSection {
     fn default() -> Self {
-        Self { name: AUTO.into(), labels: BTreeMap::new(), witness: false }
+        Self { name: AUTO.into(), labels: BTreeMap::new(), witness: false, approval: false }
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
+use crate::approval::{Door, Invitations, Invited};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::credentials::Credentials;
@@ -33,6 +34,7 @@ use crate::token::Token;
 use crate::trace::Tracer;
 use addresses::Local;
 use answers::Step;
+use approval::Seen;
 use checks::Checks;
 use enter::{Entering, JoinOutcome, Joining};
 use member::{Asker, Counts, Hands, Member};
@@ -42,6 +44,7 @@ use units::UnitCommand;
 
 mod addresses;
 mod answers;
+mod approval;
 mod ask;
 mod checks;
 mod counters;
@@ -62,6 +65,8 @@ const UNIT_EVENTS_MAX: usize = 512;
 /// Attempts to join, and looks at the hardware, that are over and wait for the loop: there is one of each
 /// at a time.
 const OUTCOMES_MAX: usize = 1;
+/// Invitations that wait for the loop, which takes one and refuses the others: as many as there can be visitors.
+const INVITED_MAX: usize = 8;
 /// Nodes remembered from discovery.
 const FOUND_MAX: usize = 4096;
 /// Time between two rounds of the agent's own chores.
@@ -110,7 +115,12 @@ pub struct Driver {
     /// Why multicast discovery does not work, if it does not.
     discovery_trouble: Option<String>,
     /// Who was found, by source and name.
-    found: BTreeMap<(discovery::Source, String), discovery::Found>,
+    found: BTreeMap<(discovery::Source, String), Seen>,
+    /// Of nodes that this one lets in.
+    invitations: Invitations,
+    /// Where members invite this node, while it is in no fabric.
+    door: Option<Door>,
+    invited: mpsc::Sender<Invited>,
     token_labels: BTreeMap<String, String>,
     provision: Provision,
     joining: Option<Joining>,
@@ -183,6 +193,7 @@ impl Driver {
         let (discovery, discovery_trouble) =
             start_discovery(&config, &name, &identity, fabric.as_ref(), sockets.address.port());
         let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);
+        let (invite, invited) = mpsc::channel(INVITED_MAX);
         let (looks, looked) = mpsc::channel(OUTCOMES_MAX);
         let channels = Channels {
             calls: calls_received,
@@ -190,6 +201,7 @@ impl Driver {
             checked,
             written,
             joined,
+            invited,
             looked,
         };
         let local = addresses::local();
@@ -220,8 +232,11 @@ impl Driver {
             counts: Counts::default(),
             discovery_trouble,
             found: BTreeMap::new(),
+            invitations: Invitations::default(),
+            door: None,
+            invited: invite,
             token_labels,
-            provision: Provision::new(Credentials::load(), started.at),
+            provision: Provision::new(Credentials::load(), config.node.approval, started.at),
             joining: None,
             entering: None,
             outcomes,
@@ -242,6 +257,7 @@ impl Driver {
             Some(fabric) => driver.restore(fabric, opened.rows)?,
             None => driver.forget(opened.rows),
         }
+        driver.open_door()?;
         Ok(driver)
     }
 
@@ -293,6 +309,7 @@ impl Driver {
             }
             Wake::Written(progress) => self.written(progress),
             Wake::Joined(outcome) => self.join_ended(*outcome),
+            Wake::Invited(invited) => self.invited(*invited),
             Wake::Discovered(event) => self.discovered(event),
             Wake::Links => self.look_at_addresses(),
             Wake::Looked(topology) => self.looked(*topology),
@@ -336,7 +353,7 @@ impl Driver {
         );
         if trust_changed {
             // Whoever was found before the roster knew it is of interest now.
-            for found in self.found.values().cloned().collect::<Vec<_>>() {
+            for found in self.all_found() {
                 self.found(&found);
             }
         }
@@ -418,6 +435,12 @@ impl Driver {
                 "run `weft init` here, or `weft join TOKEN` with a token from a member",
             )))),
             Operation::Readyz => drop(answer.send(Ok(http::plain("ready\n")))),
+            Operation::Waiting => drop(answer.send(Reply::json(&self.waiting()))),
+            Operation::WaitingNode(name) => {
+                let one = self.waiting_node(&name);
+                drop(answer.send(one.and_then(|one| Reply::json(&one))));
+            }
+            Operation::Approve(name) => self.approve(now, &name, &by, answer),
             Operation::Logs(query) => self.logs(query, answer),
             Operation::Trace { wanted, time } => self.trace(*wanted, time, answer),
             Operation::Hardware(node) => self.hardware(&node, answer),
@@ -477,9 +500,7 @@ impl Driver {
                 member.node.handle(now, Input::Message { from, message });
             }
             Incoming::Enrol { node, name, token, secret_hash, answer } => {
-                let Some(member) = &mut self.member else { return };
-                let request = Request::Enrol { node, name, token, secret_hash };
-                member.ask(now, request, Asker::Newcomer(answer));
+                self.enrol(now, (node, name), (token, secret_hash), answer);
             }
             Incoming::Request { from, request, answer } => {
                 self.peer_request(from, &request, answer);
@@ -505,13 +526,18 @@ impl Driver {
                 self.found(&found);
                 let key = (found.source, found.name.clone());
                 if self.found.len() < FOUND_MAX || self.found.contains_key(&key) {
-                    self.found.insert(key, found);
+                    let seen = Seen::new(found, self.found.get(&key), self.clock.now().wall);
+                    self.found.insert(key, seen);
                 }
             }
             discovery::Event::Lost(lost) => {
                 self.found.remove(&(lost.source, lost.name));
             }
         }
+    }
+
+    fn all_found(&self) -> Vec<discovery::Found> {
+        self.found.values().map(|seen| seen.found.clone()).collect()
     }
 
     /// Tells the core about a member that was found. Others are ignored there.

@@ -11,6 +11,8 @@
 //! | one a health check | [`health`] | with the unit |
 //! | accepting streams; one a connection, one a stream, one a peer with messages waiting | [`quic`] | with the connection; when nothing waits |
 //! | an attempt to join | [`driver`] (`enter`) | when it has ended |
+//! | accepting invitations while in no fabric; one more a visitor | [`approval`] | when it joins; with the visitor |
+//! | handing over an invitation | [`driver`] (`approval`) | when it has ended |
 //! | one a query of what is measured | [`driver`] (`ask`) | with the answer |
 //! | one a listener of events, one a reader of a log, one a `doctor` | [`events`], [`driver`] (`local`) | with the caller |
 //! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
@@ -32,6 +34,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod approval;
 mod clock;
 mod config;
 mod credentials;

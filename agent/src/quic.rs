@@ -73,8 +73,8 @@ pub struct Setup<'a> {
     pub identity: &'a Identity,
     /// The fabric it belongs to.
     pub fabric: Arc<Fabric>,
-    /// From [`Sockets::bind`].
-    pub socket: std::net::UdpSocket,
+    /// From [`listen`].
+    pub endpoint: Endpoint,
     /// Who may speak; replaced by [`Transport::trust`].
     pub roster: BTreeSet<NodeId>,
 }
@@ -167,22 +167,12 @@ impl Transport {
     /// Starts to accept connections. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the socket cannot be used.
+    /// When the node's key cannot be used.
     pub fn start(setup: Setup<'_>) -> anyhow::Result<(Self, mpsc::Receiver<Incoming>)> {
         let (incoming, received) = mpsc::channel(INCOMING_MAX);
-        let mut server = quinn::ServerConfig::with_crypto(tls::server(setup.identity)?);
-        server.transport_config(transport_config());
-        server.max_incoming(STRANGERS_MAX);
-        let endpoint = Endpoint::new(
-            endpoint_config(setup.identity),
-            Some(server),
-            setup.socket,
-            Arc::new(quinn::TokioRuntime),
-        )
-        .context("cannot use the socket for streams")?;
         let shared = Arc::new(Shared {
             id: setup.identity.id(),
-            endpoint,
+            endpoint: setup.endpoint,
             client: client_config(setup.identity)?,
             fabric: setup.fabric,
             incoming,
@@ -268,6 +258,20 @@ impl Close {
     }
 }
 
+/// The node's port for streams, from [`Sockets::bind`]'s second socket. Connections that come wait until a
+/// [`Transport`] or a [`Door`](crate::approval::Door) takes them. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub fn listen(identity: &Identity, socket: std::net::UdpSocket) -> anyhow::Result<Endpoint> {
+    let mut server = quinn::ServerConfig::with_crypto(tls::server(identity)?);
+    server.transport_config(transport_config());
+    server.max_incoming(STRANGERS_MAX);
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Endpoint::new(endpoint_config(identity), Some(server), socket, runtime)
+        .context("cannot use the socket for streams")
+}
+
 /// Connects to a server with any key, says why, and returns the connection with its first stream.
 /// For joiners, who have no [`Transport`] yet.
 pub(crate) async fn dial_anybody(
@@ -276,12 +280,30 @@ pub(crate) async fn dial_anybody(
     address: SocketAddr,
     greeting: wire::Greeting,
 ) -> anyhow::Result<(Connection, quinn::SendStream, quinn::RecvStream)> {
+    let connection = connect_anybody(endpoint, client, address).await?;
+    let (send, receive) = greet(&connection, greeting).await?;
+    Ok((connection, send, receive))
+}
+
+/// Connects to a server with any key, which [`peer_key`] then tells. Says nothing yet.
+pub(crate) async fn connect_anybody(
+    endpoint: &Endpoint,
+    client: &quinn::ClientConfig,
+    address: SocketAddr,
+) -> anyhow::Result<Connection> {
     let address = stream_address(address).context("port 65535 leaves no room for the streams")?;
     let name = tls::server_name(None);
-    let connection = endpoint.connect_with(client.clone(), address, &name)?.await?;
+    Ok(endpoint.connect_with(client.clone(), address, &name)?.await?)
+}
+
+/// Opens a connection's first stream, and says on it why we are here.
+pub(crate) async fn greet(
+    connection: &Connection,
+    greeting: wire::Greeting,
+) -> anyhow::Result<(quinn::SendStream, quinn::RecvStream)> {
     let (mut send, receive) = connection.open_bi().await?;
     wire::write_frame(&mut send, &greeting).await?;
-    Ok((connection, send, receive))
+    Ok((send, receive))
 }
 
 /// An endpoint that only connects, for a joiner; `local` has port 0.

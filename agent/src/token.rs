@@ -102,6 +102,11 @@ impl Token {
         self.fabric == fabric_hash(fabric)
     }
 
+    /// Whether both were made for one fabric.
+    pub fn is_of_fabric_of(&self, other: &Token) -> bool {
+        self.fabric == other.fabric
+    }
+
     /// What a node of its fabric announces; see [`fabric_hint`].
     pub fn fabric_hint(&self) -> String {
         hint(&self.fabric)

@@ -102,6 +102,10 @@ fn every_answer_is_as_the_document_says() {
     assert_eq!(agent.get("/v1/tokens"), json!([]));
     agent.call("DELETE", &format!("/v1/tokens/{id}"), None).expect(404);
 
+    assert_eq!(agent.get("/v1/waiting"), json!([]));
+    agent.call("GET", "/v1/waiting/nobody", None).expect(404);
+    agent.call("POST", "/v1/waiting/nobody/approve", None).expect(404);
+
     let quota = json!({"quota": {"cpu_millis": 500}});
     agent.call("PUT", "/v1/quotas/default", Some(&quota)).expect(204);
     check("QuotaView", &agent.get("/v1/quotas")[0]);

@@ -3,9 +3,11 @@
 // A test waits for the real thing.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "agent/schema.rs"]
+mod schema;
 mod testbed;
 
-use fabric::api::{Finding, FindingLevel, NodeState, NodeView};
+use fabric::api::{Finding, FindingLevel, NodeState, NodeView, Problem, ProblemKind, TokenView};
 use serde_json::Value;
 use std::time::Duration;
 use testbed::{Lab, Machine, wait_equal};
@@ -153,4 +155,169 @@ fn a_token_that_is_malformed_or_refused_keeps_no_agent_from_starting_and_is_said
     assert!(view.info.expect("it tells of itself").labels.is_empty());
     let warnings = machine.status().warnings;
     assert!(warnings.iter().any(|text| text.contains("line 2 is no label")), "{warnings:?}");
+}
+
+/// A machine that is switched on and waits.
+fn waiting(lab: &Lab, name: &str, approval: bool) -> Machine {
+    let mut machine = lab.machine(name);
+    machine.approval = approval;
+    machine.start_agent();
+    machine
+}
+
+fn fingerprint(machine: &Machine) -> String {
+    machine.get::<Value>("/v1/status")["fingerprint"].as_str().expect("text").to_owned()
+}
+
+/// Waits until a member lists exactly these as waiting, by fingerprint.
+fn wait_listed(member: &Machine, waiting: &[&Machine]) -> Vec<Value> {
+    let mut wanted: Vec<String> = waiting.iter().map(|machine| fingerprint(machine)).collect();
+    wanted.sort();
+    member.wait("lists those who wait", || {
+        let listed: Vec<Value> = member.get("/v1/waiting");
+        let prints: Vec<&str> =
+            listed.iter().filter_map(|one| one["fingerprint"].as_str()).collect();
+        (prints == wanted).then_some(listed)
+    })
+}
+
+fn approve(member: &Machine, wanted: &str) -> Result<Value, Problem> {
+    let approved = member.tell("POST", &format!("/v1/waiting/{wanted}/approve"), &Value::Null);
+    approved.map_err(|refused| refused.problem())
+}
+
+#[test]
+fn a_waiting_node_is_let_in_by_name_or_fingerprint_on_any_member() {
+    let Some(lab) = Lab::new("approve") else { return };
+    let members = lab.fabric(2);
+    let document: Value = members[0].get("/v1/openapi.json");
+    let one = waiting(&lab, "board", true);
+    assert_eq!(entry(&one), serde_json::json!({ "way": "approval", "trouble": null }));
+    for member in &members {
+        let listed = wait_listed(member, &[&one]);
+        schema::check(&document, "WaitingNode", &listed[0]);
+        schema::check(&document, "WaitingNode", &member.get("/v1/waiting/board"));
+        assert_eq!(listed[0]["name"], "board");
+        let address = format!("{}:{}", one.address(), testbed::GOSSIP_PORT);
+        let addresses = listed[0]["addresses"].as_array().expect("a list");
+        assert!(addresses.contains(&Value::String(address.clone())), "{address}: {listed:?}");
+    }
+    schema::check(&document, "Status", &one.get("/v1/status"));
+
+    // Nobody is called so, and nobody has that fingerprint: who there is, is said.
+    for wanted in ["bord", "0000-0000-0000-0000-0000"] {
+        let problem = approve(&members[1], wanted).expect_err("nobody is meant");
+        assert_eq!(problem.kind, ProblemKind::NotFound);
+        assert!(problem.detail.contains(&format!("board ({})", fingerprint(&one))), "{problem}");
+    }
+    assert!(one.status().fabric.is_none());
+
+    let approved = approve(&members[1], "board").expect("it is let in");
+    schema::check(&document, "Approved", &approved);
+    assert_eq!(approved["fingerprint"], fingerprint(&one));
+    assert_eq!(one.fabric_status().key, members[0].fabric_status().key);
+    assert_eq!(entry(&one), Value::Null);
+    assert!(one.log().contains("invited"), "{}", one.log());
+    for member in &members {
+        wait_joined(member, "board");
+        wait_listed(member, &[]);
+        // The token was for once.
+        assert_eq!(member.get::<Vec<TokenView>>("/v1/tokens").len(), 1, "but for the lab's own");
+    }
+    // It is a member like any other, and lets others in: two that have one name.
+    let twins = [waiting(&lab, "twin", true), waiting(&lab, "twin", true)];
+    wait_listed(&one, &[&twins[0], &twins[1]]);
+    let problem = approve(&one, "twin").expect_err("it may be either");
+    assert_eq!(problem.kind, ProblemKind::Invalid);
+    for twin in &twins {
+        assert!(problem.detail.contains(&fingerprint(twin)), "{problem}");
+        assert!(twin.status().fabric.is_none());
+    }
+    let wanted = fingerprint(&twins[1]);
+    let approved = approve(&one, &wanted).expect("it is let in");
+    assert_eq!(approved["fingerprint"], wanted);
+    one.wait_alive(4);
+    assert!(twins[0].status().fabric.is_none());
+    wait_listed(&one, &[&twins[0]]);
+    approve(&one, "twin").expect("only one waits");
+    one.wait_alive(5);
+}
+
+#[test]
+fn who_did_not_ask_for_it_or_belongs_elsewhere_is_not_taken() {
+    let Some(lab) = Lab::new("unasked") else { return };
+    let (member, _) = member_and_token(&lab);
+    let (other, foreign) = {
+        let mut other = lab.machine("other");
+        other.approval = true;
+        other.start_agent();
+        other.init();
+        let token = other.token("1h").token;
+        (other, token)
+    };
+    // Switched off, as it is unless somebody switches it on.
+    let closed = waiting(&lab, "closed", false);
+    assert_eq!(entry(&closed)["way"], "by-hand");
+    // It was given a token that nobody made, of another fabric, and one that makes no sense.
+    let mut promised = lab.machine("promised");
+    promised.approval = true;
+    promised.credentials = vec![("weft.token", foreign.clone())];
+    let cable = |machine: &Machine, state: &str| {
+        lab.bridge.netns().exec(&format!("ip link set {} {state}", machine.port));
+    };
+    cable(&other, "down");
+    promised.start_agent();
+    let mut garbled = lab.machine("garbled");
+    garbled.approval = true;
+    garbled.credentials = vec![("weft.token", "weft1.what".to_owned())];
+    garbled.start_agent();
+    wait_listed(&member, &[&closed, &promised, &garbled]);
+
+    let problem = approve(&member, "closed").expect_err("nobody listens there");
+    println!("{problem}");
+    assert_eq!(problem.kind, ProblemKind::Unreachable);
+    assert!(problem.detail.contains("approval = true"), "{problem}");
+    let problem = approve(&member, "promised").expect_err("it waits for another fabric");
+    println!("{problem}");
+    assert_eq!(problem.kind, ProblemKind::Conflict);
+    assert!(problem.detail.contains("token of another fabric"), "{problem}");
+    assert_eq!(approve(&member, "other").expect_err("not listed").kind, ProblemKind::NotFound);
+    assert_eq!(member.nodes().len(), 1);
+
+    let told = entry(&garbled);
+    assert_eq!(told["way"], "approval");
+    assert!(told["trouble"].as_str().is_some_and(|text| text.contains("weft.token")), "{told}");
+    approve(&member, "garbled").expect("it is let in");
+    wait_joined(&member, "garbled");
+
+    // Its own fabric may take it in either way.
+    cable(&other, "up");
+    wait_joined(&other, "promised");
+}
+
+#[test]
+fn of_two_who_approve_one_node_at_once_one_does() {
+    let Some(lab) = Lab::new("twice") else { return };
+    let members = lab.fabric(2);
+    let node = waiting(&lab, "board", true);
+    for member in &members {
+        wait_listed(member, &[&node]);
+    }
+    // Two on one member and one on another.
+    let outcomes: Vec<Result<Value, Problem>> = std::thread::scope(|scope| {
+        let asked = [&members[0], &members[0], &members[1]];
+        let threads = asked.map(|member| scope.spawn(|| approve(member, "board")));
+        threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    });
+    println!("{outcomes:?}");
+    let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!(done, 1, "{outcomes:?}");
+    for problem in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+        // The last one may find it gone already.
+        assert!(matches!(problem.kind, ProblemKind::Conflict | ProblemKind::NotFound), "{problem}");
+    }
+    for member in &members {
+        member.wait_alive(3);
+        assert_eq!(member.get::<Vec<TokenView>>("/v1/tokens").len(), 1);
+    }
 }

@@ -85,15 +85,19 @@ pub enum Command {
     #[command(after_help = "Example:\n  weft status || weft doctor")]
     Status,
     /// List the nodes
-    #[command(after_help = "Example:\n  weft nodes -o json")]
-    Nodes,
-    /// Show one node, or remove it from the fabric
+    #[command(after_help = "Examples:\n  weft nodes -o json\n  weft nodes --waiting")]
+    Nodes {
+        /// Those that belong to no fabric yet, as seen from here
+        #[arg(long)]
+        waiting: bool,
+    },
+    /// Show one node, remove it from the fabric, or let in one that waits
     #[command(
-        after_help = "Examples:\n  weft node rack1\n  weft node rack1 --hardware\n  weft node 3fa9 remove"
+        after_help = "Examples:\n  weft node rack1\n  weft node rack1 --hardware\n  weft node 3fa9 remove\n  weft node approve weft-1d2e3f"
     )]
     Node {
         /// Name, or the first digits of its id
-        node: String,
+        node: Option<String>,
         /// What the machine is made of, as it tells itself
         #[arg(long)]
         hardware: bool,
@@ -383,6 +387,18 @@ pub enum NodeAction {
         /// Also when no majority of the voters is left: those that are left decide alone from then on
         #[arg(long)]
         force: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Let in a node that waits, once its fingerprint was compared with what its own console shows
+    #[command(
+        after_help = "Examples:\n  weft node approve weft-1d2e3f\n  weft node approve 3fa9-1c22-0b7e-99ad-5c01"
+    )]
+    Approve {
+        /// Its name, or at least eight digits of its fingerprint; from `weft nodes --waiting`
+        #[arg(value_name = "NAME")]
+        waiting: String,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,

@@ -27,6 +27,7 @@ mod status;
 mod streams;
 mod top;
 mod trace;
+mod waiting;
 mod watch;
 mod why_slow;
 
@@ -102,17 +103,9 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         }
         Command::Status => status::status(context).await,
         Command::Doctor => status::doctor(context).await,
-        Command::Nodes => nodes::list(context).await,
-        Command::Node { node, hardware: true, action: None } => {
-            hardware::show(context, &node).await
-        }
-        Command::Node { node, hardware: false, action: None } => nodes::show(context, &node).await,
-        Command::Node { hardware: true, action: Some(_), .. } => {
-            Err(Failure::usage("--hardware shows a node: leave out what is to be done with it"))
-        }
-        Command::Node { node, action: Some(NodeAction::Remove { yes, force }), .. } => {
-            nodes::remove(context, &node, yes, force).await
-        }
+        Command::Nodes { waiting: false } => nodes::list(context).await,
+        Command::Nodes { waiting: true } => waiting::list(context).await,
+        Command::Node { node, hardware, action } => of_node(context, node, hardware, action).await,
         Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,
         Command::Undrain { node } => nodes::undrain(context, &node).await,
         Command::Plan { file } => apply::plan(context, &job_file::read(&file)?).await,
@@ -149,6 +142,31 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Trace(wanted) => trace::trace(context, wanted).await,
         Command::Profile(wanted) => trace::profile(context, wanted).await,
         Command::Completion { shell } => completion(context, shell),
+    }
+}
+
+async fn of_node(
+    context: &Context,
+    node: Option<String>,
+    hardware: bool,
+    action: Option<NodeAction>,
+) -> Result<Exit, Failure> {
+    match (node, action) {
+        (_, Some(_)) if hardware => {
+            Err(Failure::usage("--hardware shows a node: leave out what is to be done with it"))
+        }
+        (Some(node), None) if hardware => hardware::show(context, &node).await,
+        (Some(node), None) => nodes::show(context, &node).await,
+        (Some(node), Some(NodeAction::Remove { yes, force })) => {
+            nodes::remove(context, &node, yes, force).await
+        }
+        (None, Some(NodeAction::Approve { waiting, yes })) => {
+            waiting::approve(context, &waiting, yes).await
+        }
+        (Some(_), Some(NodeAction::Approve { .. })) => Err(Failure::usage(
+            "write weft node approve NAME: a node that waits has no other name here",
+        )),
+        (None, _) => Err(Failure::usage("which node? weft nodes lists them")),
     }
 }
 

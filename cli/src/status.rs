@@ -2,19 +2,63 @@
 
 use fabric::api::{FabricStatus, Finding, FindingLevel, NodeState, Status, VoterView, VotersView};
 
+use fabric::id::NodeId;
+use serde::{Deserialize, Serialize};
+
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::screen::{Cell, Table, Tone, plural};
 
+/// What an agent says of itself and its fabric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    #[serde(flatten)]
+    pub status: Status,
+    /// Of the node's key, for people to compare.
+    pub fingerprint: String,
+    /// Whether the machine has an address that others may reach.
+    pub network: bool,
+    /// How it means to get into a fabric, while it is in none.
+    pub entry: Option<Entry>,
+}
+
+/// How a node that is in no fabric means to get into one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub way: Way,
+    /// What stands in the way of it.
+    pub trouble: Option<String>,
+}
+
+/// What it does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Nothing.
+    ByHand,
+    /// It tries the token that it was given.
+    Token,
+    /// It waits to be approved on a member.
+    Approval,
+}
+
+/// The part of a fabric's key that people compare, as nodes' fingerprints are written.
+pub fn fingerprint(key: &NodeId) -> String {
+    let digits = key.to_string();
+    let groups = digits.as_bytes()[..20].chunks(4);
+    groups.map(String::from_utf8_lossy).collect::<Vec<_>>().join("-")
+}
+
 /// This node and its fabric. Degraded when something is not as it should be.
 pub async fn status(context: &Context) -> Result<Exit, Failure> {
-    let status: Status = context.client.get("/v1/status").await?;
-    let troubles = troubles(&status);
+    let agent: AgentStatus = context.client.get("/v1/status").await?;
+    let troubles = troubles(&agent);
     let exit = if troubles.is_empty() { Exit::Ok } else { Exit::Degraded };
     if context.screen.is_json() {
-        context.screen.json(&status)?;
+        context.screen.json(&agent)?;
         return Ok(exit);
     }
+    let AgentStatus { status, fingerprint: print, .. } = agent;
     let verdict = match exit {
         Exit::Ok => Cell::new("all is well", Tone::Good),
         _ => Cell::new(format!("degraded: {}", troubles.join("; ")), Tone::Bad),
@@ -22,7 +66,7 @@ pub async fn status(context: &Context) -> Result<Exit, Failure> {
     let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
     let mut fields = vec![
         ("state", verdict),
-        ("node", format!("{} ({})", status.name, status.node.short()).into()),
+        ("node", format!("{} (fingerprint {print})", status.name).into()),
         ("agent", format!("weftd {}", status.version).into()),
         ("executor", format!("{}: {}", status.executor, status.executor_reason).into()),
         ("listens on", addresses.join(" ").into()),
@@ -39,7 +83,7 @@ fn of_fabric(fabric: &FabricStatus) -> Vec<(&'static str, Cell)> {
     let states: Vec<_> =
         fabric.nodes.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let mut fields = vec![
-        ("fabric", Cell::from(format!("{} (key {})", fabric.name, fabric.key.short()))),
+        ("fabric", Cell::from(format!("{} (key {})", fabric.name, fingerprint(&fabric.key)))),
         ("nodes", states.join(", ").into()),
         ("jobs", fabric.jobs.to_string().into()),
         ("slots", format!("{} of {} healthy", fabric.healthy, fabric.wanted).into()),
@@ -67,9 +111,19 @@ pub fn of_voters(voters: &VotersView) -> Cell {
 }
 
 /// What keeps all from being well, in words.
-fn troubles(status: &Status) -> Vec<String> {
+pub fn troubles(agent: &AgentStatus) -> Vec<String> {
+    let AgentStatus { status, entry, .. } = agent;
     let Some(fabric) = &status.fabric else {
-        return vec!["in no fabric yet: weft init, or weft join TOKEN".into()];
+        let what = match entry.as_ref().map(|entry| entry.way) {
+            Some(Way::Token) => "it joins with the token that it was given",
+            Some(Way::Approval) => "it waits to be approved on a member: weft node approve",
+            Some(Way::ByHand) | None => "weft init, or weft join TOKEN",
+        };
+        let mut troubles = vec![format!("in no fabric yet: {what}")];
+        if !status.warnings.is_empty() {
+            troubles.push("see the warnings".into());
+        }
+        return troubles;
     };
     let mut troubles: Vec<String> = [NodeState::Suspect, NodeState::Dead, NodeState::Unknown]
         .into_iter()

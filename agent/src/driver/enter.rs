@@ -21,7 +21,7 @@ use super::{Driver, describe};
 use crate::http::Reply;
 use crate::identity::{Fabric, Identity};
 use crate::join::{Admission, JoinError, join};
-use crate::quic::{Setup, Transport};
+use crate::quic::{Setup, Transport, listen};
 use crate::seal::Seal;
 use crate::token::Token;
 
@@ -44,6 +44,8 @@ pub(super) enum Caller {
     Api(Answer),
     /// The agent itself, which has a credential; see [`super::provision`].
     Credential,
+    /// A member that has invited this node; see [`super::approval`].
+    Invitation(oneshot::Sender<Result<(), String>>),
 }
 
 /// The end of an attempt to join.
@@ -79,6 +81,10 @@ impl Caller {
         match self {
             // Nobody waits for it any more: so be it.
             Caller::Api(answer) => drop(answer.send(outcome.and_then(Reply::json))),
+            Caller::Invitation(answer) => {
+                let outcome = outcome.map(drop).map_err(|problem| problem.to_string());
+                drop(answer.send(outcome));
+            }
             // A success is said in the log for all.
             Caller::Credential => {
                 if let Err(problem) = outcome {
@@ -139,8 +145,9 @@ impl Driver {
             let _ = outcomes.send(JoinOutcome { attempt, result }).await;
         });
         self.joining = Some(Joining { caller, token, candidates, attempt, task });
-        let known: Vec<discovery::Found> = self.found.values().cloned().collect();
-        known.iter().for_each(|found| self.offer(found));
+        for found in self.all_found() {
+            self.offer(&found);
+        }
     }
 
     /// Tells an attempt to join about a node that was found.
@@ -211,7 +218,7 @@ impl Driver {
 
     /// Whether somebody who asks for it may have this node enter a fabric. An attempt of the agent's own is given
     /// up for that.
-    fn may_enter(&mut self) -> Result<(), Problem> {
+    pub(super) fn may_enter(&mut self) -> Result<(), Problem> {
         self.joining.take_if(|joining| {
             let own = matches!(joining.caller, Caller::Credential);
             if own {
@@ -247,17 +254,21 @@ impl Driver {
         };
         let node = Node::new(self.clock.now(), config, origin);
         let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
-        let socket = self.streams.take().ok_or_else(|| {
-            Problem::new(
-                ProblemKind::Unavailable,
-                "the socket for streams is gone",
-                "an earlier attempt failed half-way: restart the agent",
-            )
-        })?;
+        let endpoint = match (self.door.take(), self.streams.take()) {
+            (Some(door), _) => door.close(),
+            (None, Some(socket)) => listen(&self.identity, socket).map_err(internal)?,
+            (None, None) => {
+                return Err(Problem::new(
+                    ProblemKind::Unavailable,
+                    "the socket for streams is gone",
+                    "an earlier attempt failed half-way: restart the agent",
+                ));
+            }
+        };
         let setup = Setup {
             identity: &self.identity,
             fabric: fabric.clone(),
-            socket,
+            endpoint,
             roster: node.roster().into_iter().map(|(member, _)| member).collect(),
         };
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
@@ -269,7 +280,7 @@ impl Driver {
             self.input(fabric::io::Input::Units(units));
         }
         self.carry_out();
-        for found in self.found.values().cloned().collect::<Vec<_>>() {
+        for found in self.all_found() {
             self.found(&found);
         }
         Ok(())

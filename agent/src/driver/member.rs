@@ -43,6 +43,8 @@ pub(super) enum Asker {
     Promised(oneshot::Sender<Result<Reply, Problem>>, Result<Reply, Problem>),
     /// A stranger with a token.
     Newcomer(oneshot::Sender<Result<Enrolled, String>>),
+    /// The agent itself, which does not depend on it.
+    Nobody,
 }
 
 impl Asker {
@@ -58,6 +60,10 @@ impl Asker {
             (Asker::Promised(asker, _), answer) => {
                 let _ = asker.send(answers::reply(answer));
             }
+            (Asker::Nobody, Answer::Refused(problem)) => {
+                tracing::warn!(%problem, "the core refused the agent");
+            }
+            (Asker::Nobody, _) => {}
             (Asker::Newcomer(asker), Answer::Enrolled { labels, entries }) => {
                 let _ = asker.send(Ok(Enrolled { entries, labels }));
             }

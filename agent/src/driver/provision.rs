@@ -1,7 +1,7 @@
 //! How a node that is in no fabric gets into one without a person at its keyboard: with the token that it was
-//! given ([`crate::credentials`]).
+//! given ([`crate::credentials`]), or because a member lets it in ([`crate::approval`]).
 //!
-//! It goes on trying for as long as it is in no fabric. That there is no network or no member yet is normal, so
+//! It goes on trying its token for as long as it is in no fabric. That there is no network or no member yet is normal, so
 //! the pauses stay short; a member that refuses will hardly change its mind, so those grow. Whatever a person
 //! asks for meanwhile (`weft init`, `weft join`) goes first, and ends an attempt of the agent's own.
 
@@ -28,6 +28,8 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub(super) struct Provision {
     pub(super) credentials: Credentials,
+    /// Whether a member may let it in.
+    approval: bool,
     /// When the token is tried next.
     next: Instant,
     /// The last attempt with the token; `None`: there was none yet.
@@ -61,15 +63,17 @@ pub(super) enum Way {
     ByHand,
     /// It tries the token that it was given.
     Token,
+    /// It waits to be approved on a member.
+    Approval,
 }
 
 impl Provision {
     /// Says once what cannot be used.
-    pub(super) fn new(credentials: Credentials, now: Instant) -> Self {
+    pub(super) fn new(credentials: Credentials, approval: bool, now: Instant) -> Self {
         for trouble in &credentials.troubles {
             tracing::warn!("{trouble}; the agent goes on without it");
         }
-        Self { credentials, next: now, failed: None }
+        Self { credentials, approval, next: now, failed: None }
     }
 
     /// The token is of no use to a member of a fabric.
@@ -123,7 +127,13 @@ impl Provision {
 
     /// How this node means to get into a fabric, while it is in none.
     pub(super) fn entry(&self) -> Entry {
-        let way = if self.credentials.token.is_some() { Way::Token } else { Way::ByHand };
+        let refused = self.failed.as_ref().is_some_and(|failed| failed.refused);
+        let way = match (&self.credentials.token, self.approval) {
+            (Some(_), true) if refused => Way::Approval,
+            (Some(_), _) => Way::Token,
+            (None, true) => Way::Approval,
+            (None, false) => Way::ByHand,
+        };
         let given = self.credentials.troubles.first().cloned();
         Entry { way, trouble: self.token_trouble().or(given) }
     }
@@ -140,6 +150,7 @@ impl std::fmt::Display for Way {
         f.write_str(match self {
             Way::ByHand => "no fabric yet: weft init or weft join",
             Way::Token => "no fabric yet: joining with the token that was given",
+            Way::Approval => "no fabric yet: waiting to be approved on a member",
         })
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::enter::JoinOutcome;
+use crate::approval::Invited;
 use crate::http::Call;
 use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;
@@ -36,6 +37,8 @@ pub(super) enum Wake {
     Written(Progress),
     /// An attempt to join is over.
     Joined(Box<JoinOutcome>),
+    /// A member has invited this node.
+    Invited(Box<Invited>),
     /// Another node was found, or is not announced any more.
     Discovered(discovery::Event),
     /// Links or addresses changed.
@@ -63,6 +66,7 @@ pub(super) struct Sources {
     pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
     pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
+    pub(super) invited: mpsc::Receiver<Invited>,
     pub(super) looked: mpsc::Receiver<Topology>,
     /// Gone where it could not be started.
     pub(super) discovery: Option<Discovery>,
@@ -84,6 +88,7 @@ pub(super) struct Channels {
     pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
     pub(super) written: Written,
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
+    pub(super) invited: mpsc::Receiver<Invited>,
     pub(super) looked: mpsc::Receiver<Topology>,
 }
 
@@ -94,7 +99,7 @@ impl Sources {
         channels: Channels,
         discovery: Option<Discovery>,
     ) -> io::Result<Self> {
-        let Channels { calls, units, checked, written, joined, looked } = channels;
+        let Channels { calls, units, checked, written, joined, invited, looked } = channels;
         let links = LinkWatcher::open()
             .inspect_err(|error| {
                 tracing::warn!(%error, "cannot watch the network: new addresses are not noticed");
@@ -113,6 +118,7 @@ impl Sources {
             checked,
             written,
             joined,
+            invited,
             looked,
             discovery,
             links,
@@ -149,6 +155,7 @@ impl Sources {
                     None => Wake::Gone("the thread that writes to disk"),
                 },
                 Some(outcome) = self.joined.recv() => Wake::Joined(Box::new(outcome)),
+                Some(invited) = self.invited.recv() => Wake::Invited(Box::new(invited)),
                 Some(topology) = self.looked.recv() => Wake::Looked(Box::new(topology)),
                 event = discovered(self.discovery.as_mut()) => Wake::Discovered(event),
                 changed = links(self.links.as_ref()) => match changed {

@@ -49,6 +49,12 @@ pub enum Operation {
         /// Also when no majority of the voters is left.
         force: bool,
     },
+    /// Nodes that wait for a fabric.
+    Waiting,
+    /// One of them, by name, fingerprint or key.
+    WaitingNode(String),
+    /// Let one of them in.
+    Approve(String),
     /// Every job.
     Jobs,
     /// One job.
@@ -238,6 +244,9 @@ pub fn read(
         Endpoint::RemoveNode => {
             Operation::RemoveNode { node: name, force: flag("force", parameter("force"))? }
         }
+        Endpoint::Waiting => Operation::Waiting,
+        Endpoint::WaitingNode => Operation::WaitingNode(name),
+        Endpoint::Approve => Operation::Approve(name),
         Endpoint::Jobs => Operation::Jobs,
         Endpoint::Job => Operation::Job(job()?),
         Endpoint::Submit => {

@@ -60,6 +60,13 @@ async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: OwnedSe
     };
     match greeting {
         Greeting::Member => member(&shared, connection, peer, send).await,
+        Greeting::Invite => {
+            shared.peers().counters.refused += 1;
+            let reason = "this node belongs to a fabric already".to_owned();
+            let mut send = send;
+            refuse(&mut send, &Answer::Refused(reason)).await;
+            connection.close(Close::Done.code(), b"");
+        }
         Greeting::Join => {
             let admitted = join::admit(
                 &shared.fabric,

@@ -57,7 +57,7 @@ fn start_at(identity: Identity, roster: &[NodeId], fabric: Arc<Fabric>, at: Sock
     let (transport, incoming) = Transport::start(Setup {
         identity: &identity,
         fabric,
-        socket: streams,
+        endpoint: listen(&identity, streams).expect("an endpoint"),
         roster: roster.iter().copied().collect(),
     })
     .expect("started");

@@ -20,6 +20,8 @@ pub(crate) enum Greeting {
     Member,
     /// To be let in with a token.
     Join,
+    /// To let in the server, which waits for that; see [`crate::approval`].
+    Invite,
 }
 
 /// The answer to a greeting. Before it the client sends nothing else.
@@ -64,6 +66,24 @@ pub(crate) enum JoinAnswer {
         labels: BTreeMap<String, String>,
     },
     /// No, for this reason.
+    Refused(String),
+}
+
+/// What a member hands to a node that waits to be approved, once that has said [`Answer::Welcome`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Invitation {
+    /// A token, with its secret.
+    pub token: String,
+    /// The member's gossip port.
+    pub port: u16,
+}
+
+/// What came of an [`Invitation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum InvitationAnswer {
+    /// The node has joined.
+    Joined,
+    /// It did not, for this reason.
     Refused(String),
 }
 

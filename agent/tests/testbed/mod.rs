@@ -92,6 +92,7 @@ impl Lab {
             witness: false,
             metrics: "probes = []".to_owned(),
             credentials: Vec::new(),
+            approval: false,
             program: weftd(),
             state: folder.join("state"),
             folder,
@@ -168,6 +169,8 @@ pub struct Machine {
     pub metrics: String,
     /// What its service manager gives to the agent: names and contents.
     pub credentials: Vec<(&'static str, String)>,
+    /// While it is in no fabric, a member may let it in.
+    pub approval: bool,
     /// The agent.
     program: PathBuf,
     /// The agent's state directory.
@@ -322,12 +325,12 @@ impl Machine {
     }
 
     fn config(&self) -> String {
-        let Self { state, cpus, labels, witness, metrics, .. } = self;
+        let Self { state, cpus, labels, witness, approval, metrics, .. } = self;
         let (state, socket) = (state.display(), self.socket());
         let socket = socket.display();
         format!(
             "state = \"{state}\"\n\
-             [node]\nwitness = {witness}\n\
+             [node]\nwitness = {witness}\napproval = {approval}\n\
              [node.labels]\n{labels}\n\
              [resources]\ncpus = \"{cpus}\"\nhousekeeping = \"\"\nmemory = \"512MiB\"\n\
              [api]\nsocket = \"{socket}\"\n\

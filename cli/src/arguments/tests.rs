@@ -10,7 +10,8 @@ fn the_command_line_is_consistent() {
 fn every_command_shows_an_example() {
     fn check(command: &clap::Command, path: &str) {
         let path = format!("{path} {}", command.get_name());
-        if command.get_subcommands().all(|inner| inner.get_name() == "remove") {
+        if command.get_subcommands().all(|inner| ["remove", "approve"].contains(&inner.get_name()))
+        {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example") && help.contains("weft "), "{path}: {help}");
         }

@@ -415,3 +415,38 @@ fn what_stops_or_replaces_something_is_asked_about_on_a_terminal() {
         assert!(screen.contains("web version 2 is healthy, 1 of 1 slots healthy"), "{screen}");
     });
 }
+
+#[test]
+fn nodes_that_wait_are_listed_and_let_in() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["nodes", "--waiting"]).await.exits(0).shows("NAME  FINGERPRINT");
+        let node = format!("3fa91c220b7e99ad5c01{}", "0".repeat(44));
+        fake.state.borrow_mut().waiting = vec![serde_json::json!({
+            "name": "board", "node": node, "fingerprint": "3fa9-1c22-0b7e-99ad-5c01",
+            "addresses": ["192.0.2.7:7400", "[fe80::1%2]:7400"], "since": 0
+        })];
+        fake.weft(&["nodes", "--waiting"])
+            .await
+            .exits(0)
+            .shows("board  3fa9-1c22-0b7e-99ad-5c01")
+            .shows("192.0.2.7:7400 [fe80::1%2]:7400")
+            .says("weft node approve NAME");
+        let listed = fake.weft(&["nodes", "--waiting", "--json"]).await.exits(0);
+        let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+        assert_eq!(listed[0]["node"], node);
+
+        fake.state.borrow_mut().requests.clear();
+        fake.weft(&["node", "approve", "board"])
+            .await
+            .exits(0)
+            .shows("reached at   192.0.2.7:7400");
+        // By the key that was shown, whoever may be called so meanwhile.
+        let wanted = ["GET /v1/waiting/board".into(), format!("POST /v1/waiting/{node}/approve")];
+        assert_eq!(fake.state.borrow().requests, wanted);
+        fake.weft(&["node", "approve", "../x"]).await.exits(4).says("these wait: board");
+        fake.weft(&["node", "approve"]).await.exits(2).says("NAME");
+        fake.weft(&["node", "board", "approve", "board"]).await.exits(2).says("approve NAME");
+        fake.weft(&["node"]).await.exits(2);
+        fake.weft(&["node", "--hardware", "approve", "board"]).await.exits(2);
+    });
+}

@@ -11,7 +11,7 @@ fn token() -> Token {
 }
 
 fn with_token() -> Provision {
-    Provision::new(Credentials { token: Some(token()), ..Credentials::default() }, at(0))
+    Provision::new(Credentials { token: Some(token()), ..Credentials::default() }, false, at(0))
 }
 
 fn refused() -> JoinError {
@@ -21,7 +21,7 @@ fn refused() -> JoinError {
 
 #[test]
 fn who_was_given_nothing_waits_for_a_person() {
-    let provision = Provision::new(Credentials::default(), at(0));
+    let provision = Provision::new(Credentials::default(), false, at(0));
     assert!(provision.due(at(1000)).is_none());
     assert_eq!(provision.entry(), Entry { way: Way::ByHand, trouble: None });
     assert!(provision.warnings().is_empty());
@@ -30,8 +30,11 @@ fn who_was_given_nothing_waits_for_a_person() {
 #[test]
 fn what_cannot_be_used_is_told_until_it_is_replaced() {
     let troubles = vec!["credential weft.token: it is empty".to_owned()];
-    let provision =
-        Provision::new(Credentials { troubles: troubles.clone(), ..Credentials::default() }, at(0));
+    let provision = Provision::new(
+        Credentials { troubles: troubles.clone(), ..Credentials::default() },
+        false,
+        at(0),
+    );
     assert!(provision.due(at(1000)).is_none());
     assert_eq!(provision.entry(), Entry { way: Way::ByHand, trouble: Some(troubles[0].clone()) });
     assert_eq!(provision.warnings(), troubles);
@@ -76,6 +79,26 @@ fn a_member_that_refuses_is_asked_again_ever_more_rarely() {
     provision.failed(now, &JoinError::NobodyFound);
     assert!(provision.due(now + NOBODY_PAUSE_MIN).is_some());
     assert_eq!(pause(true, u32::MAX), REFUSED_PAUSE_MAX);
+}
+
+/// What it was given, whether it may be approved, and what it does.
+#[test]
+fn approval_is_for_those_who_have_no_token_that_works() {
+    for (has_token, is_refused, approval, way) in [
+        (false, false, false, Way::ByHand),
+        (false, false, true, Way::Approval),
+        (true, false, false, Way::Token),
+        (true, false, true, Way::Token),
+        (true, true, false, Way::Token),
+        (true, true, true, Way::Approval),
+    ] {
+        let credentials = Credentials { token: has_token.then(token), ..Credentials::default() };
+        let mut provision = Provision::new(credentials, approval, at(0));
+        if is_refused {
+            provision.failed(at(0), &refused());
+        }
+        assert_eq!(provision.entry().way, way, "{has_token} {is_refused} {approval}");
+    }
 }
 
 #[test]

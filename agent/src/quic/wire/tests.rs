@@ -7,6 +7,8 @@ fn never_panics(bytes: &[u8]) {
     let _ = decode::<Answer>(bytes);
     let _ = decode::<JoinRequest>(bytes);
     let _ = decode::<JoinAnswer>(bytes);
+    let _ = decode::<Invitation>(bytes);
+    let _ = decode::<InvitationAnswer>(bytes);
     let _ = decode::<RequestHead>(bytes);
     let _ = decode::<ResponseHead>(bytes);
 }
@@ -15,8 +17,13 @@ fn never_panics(bytes: &[u8]) {
 fn greetings_do_not_change_unnoticed() {
     assert_eq!(encode(&Greeting::Member), [WIRE_VERSION, 0]);
     assert_eq!(encode(&Greeting::Join), [WIRE_VERSION, 1]);
+    assert_eq!(encode(&Greeting::Invite), [WIRE_VERSION, 2]);
     assert_eq!(encode(&Answer::Welcome), [WIRE_VERSION, 0]);
     assert_eq!(encode(&Answer::Refused("no".into())), [WIRE_VERSION, 1, 2, b'n', b'o']);
+    let invitation = Invitation { token: "t".into(), port: 300 };
+    assert_eq!(encode(&invitation), [WIRE_VERSION, 1, b't', 0xac, 0x02]);
+    assert_eq!(encode(&InvitationAnswer::Joined), [WIRE_VERSION, 0]);
+    assert_eq!(encode(&InvitationAnswer::Refused("no".into())), [WIRE_VERSION, 1, 2, b'n', b'o']);
     let head = RequestHead { method: "GET".into(), path: "/".into(), body_bytes: 300 };
     assert_eq!(encode(&head), [WIRE_VERSION, 3, b'G', b'E', b'T', 1, b'/', 0xac, 0x02]);
 }
@@ -59,6 +66,14 @@ proptest! {
         let mut all = vec![WIRE_VERSION, variant];
         all.extend_from_slice(&bytes);
         never_panics(&all);
+    }
+
+    #[test]
+    fn an_invitation_survives_the_wire(token in ".{0,120}", port in any::<u16>()) {
+        let invitation = Invitation { token: token.clone(), port };
+        prop_assert_eq!(decode::<Invitation>(&encode(&invitation)).ok(), Some(invitation));
+        let refused = InvitationAnswer::Refused(token);
+        prop_assert_eq!(decode::<InvitationAnswer>(&encode(&refused)).ok(), Some(refused));
     }
 
     #[test]

@@ -63,6 +63,22 @@ fn route(
         ("GET", ["doctor"]) => json(200, &state.findings),
         ("GET", ["nodes"]) => json(200, &state.nodes),
         (_, ["nodes", id, rest @ ..]) => node_route(state, method, id, rest, body),
+        ("GET", ["waiting"]) => json(200, &state.waiting),
+        (_, ["waiting", wanted, rest @ ..]) => {
+            let means = |one: &&serde_json::Value| one["name"] == *wanted || one["node"] == *wanted;
+            match (state.waiting.iter().find(means).cloned(), method, rest) {
+                (None, ..) => {
+                    let detail = "these wait: board (3fa9-1c22-0b7e-99ad-5c01)";
+                    problem(ProblemKind::NotFound, &format!("no {wanted:?} waits"), detail)
+                }
+                (Some(one), "GET", []) => json(200, &one),
+                (Some(mut one), "POST", ["approve"]) => {
+                    one["address"] = one["addresses"][0].clone();
+                    json(200, &one)
+                }
+                _ => no_such("path"),
+            }
+        }
         ("GET", ["jobs"]) => {
             let jobs: Vec<_> = state.jobs.keys().filter_map(|name| state.job_view(name)).collect();
             json(200, &jobs)
