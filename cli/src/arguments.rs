@@ -104,6 +104,13 @@ pub enum Command {
         #[command(subcommand)]
         action: Option<NodeAction>,
     },
+    /// Show name, addresses, fingerprint, fabric and health on a console, as they change
+    #[command(after_help = "Example:\n  weft console --once")]
+    Console {
+        /// Show it once, and end; exit 3 when not all is well
+        #[arg(long)]
+        once: bool,
+    },
     /// Show what an apply would do; changes nothing
     #[command(after_help = "Example:\n  weft plan web.toml")]
     Plan {

@@ -9,6 +9,7 @@ mod arguments;
 mod chart;
 mod client;
 mod clock;
+mod console;
 mod exit;
 mod hardware;
 mod hist;
@@ -106,6 +107,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Nodes { waiting: false } => nodes::list(context).await,
         Command::Nodes { waiting: true } => waiting::list(context).await,
         Command::Node { node, hardware, action } => of_node(context, node, hardware, action).await,
+        Command::Console { once } => console::console(context, once).await,
         Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,
         Command::Undrain { node } => nodes::undrain(context, &node).await,
         Command::Plan { file } => apply::plan(context, &job_file::read(&file)?).await,

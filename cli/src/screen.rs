@@ -114,6 +114,11 @@ impl Screen {
         self.bytes(table.render(self.stdout_colour).as_bytes())
     }
 
+    /// A line as it looks on stdout when it means something.
+    pub fn painted(&self, text: &str, tone: Tone) -> String {
+        paint(text, tone, self.stdout_colour)
+    }
+
     /// A table as [`Screen::table`] would show it.
     pub fn text(&self, table: &Table) -> String {
         table.render(self.stdout_colour)

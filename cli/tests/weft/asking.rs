@@ -450,3 +450,51 @@ fn nodes_that_wait_are_listed_and_let_in() {
         fake.weft(&["node", "--hardware", "approve", "board"]).await.exits(2);
     });
 }
+
+#[test]
+fn the_console_shows_what_a_node_waits_for_and_when_its_agent_is_gone() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["console", "--once"]).await.exits(0).shows("state         all is well");
+        fake.weft(&["console", "--json"]).await.exits(2).says("weft status -o json");
+        fake.state.borrow_mut().fabric = None;
+        fake.state.borrow_mut().entry =
+            serde_json::json!({"way": "approval", "trouble": "credential weft.token: it is empty"});
+        fake.weft(&["console", "--once"])
+            .await
+            .exits(3)
+            .shows("fingerprint   0000-1111-2222-3333-4444")
+            .shows("fabric        waiting to be approved: on a member run")
+            .shows("weft node approve node1")
+            .shows("! credential weft.token: it is empty");
+        fake.weft(&["status"]).await.exits(3).shows("waits to be approved");
+        let none = Path::new("/nonexistent/weft.sock");
+        let output = weft(none).args(["console", "--once"]).output().await.unwrap();
+        Ran::from(output).exits(6).shows("does not answer").shows("! the agent at");
+    });
+}
+
+#[test]
+fn the_console_draws_again_only_when_something_has_changed() {
+    beside_an_agent(|fake| async move {
+        let mut command = fake.command(&["console"]);
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut drawn = Vec::new();
+        let mut look = async |seconds: f32, drawn: &mut Vec<u8>| {
+            let end = tokio::time::Instant::now() + std::time::Duration::from_secs_f32(seconds);
+            let mut buffer = [0; 4096];
+            while let Ok(read) = tokio::time::timeout_at(end, stdout.read(&mut buffer)).await {
+                drawn.extend_from_slice(&buffer[..read.unwrap()]);
+            }
+            let text = String::from_utf8(drawn.clone()).unwrap();
+            (text.matches("\x1b[H").count(), text)
+        };
+        let (frames, _) = look(5.0, &mut drawn).await;
+        let looks = fake.state.borrow().requests.len();
+        assert!(frames == 1 && looks >= 2, "{frames} frames for {looks} looks");
+        fake.state.borrow_mut().nodes[1].state = NodeState::Dead;
+        let (frames, text) = look(4.5, &mut drawn).await;
+        assert_eq!(frames, 2, "{text}");
+        assert!(text.contains("2 alive, 1 dead") && text.ends_with("\x1b[J"), "{text}");
+    });
+}
