@@ -106,6 +106,27 @@ fn exclusive_jobs_share_no_core_and_outlive_the_agent() {
 }
 
 #[test]
+fn credentials_reach_the_hardened_service() {
+    let Some(machine) = Machine::boot("given") else { return };
+    machine.shell(
+        "mkdir -p /etc/systemd/system/weftd.service.d && \
+         printf 'rack=r9\\n' > /root/labels && printf 'weft1.what' > /root/token && \
+         printf '[Service]\\nLoadCredential=weft.labels:/root/labels\\nLoadCredential=weft.token:/root/token\\n' \
+         > /etc/systemd/system/weftd.service.d/given.conf && \
+         systemctl daemon-reload && systemctl restart weftd.service",
+    );
+    wait_until(&format!("the node has the label; {}", machine.log()), || {
+        let nodes: Vec<fabric::api::NodeView> = machine.try_get("/v1/nodes").ok()?;
+        let labels = &nodes.first()?.info.as_ref()?.labels;
+        (labels.get("rack").map(String::as_str) == Some("r9")).then_some(())
+    });
+    let status: Status = machine.get("/v1/status");
+    let said = status.warnings.iter().any(|text| text.contains("credential weft.token"));
+    assert!(said, "{:?}", status.warnings);
+    assert_eq!(machine.show("weftd.service")["ActiveState"], "active");
+}
+
+#[test]
 fn an_at_most_one_job_ends_with_its_lease_while_its_agent_is_stopped() {
     let Some(machine) = Machine::boot("lease") else { return };
     let text = "name = \"single\"\nguarantee = \"at-most-one\"\n\
