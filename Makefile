@@ -9,8 +9,9 @@
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and a half, 20 GiB; SMALL=1: minutes
-# make image        a disk that nodes start from, into target/images/out: ARCH=x86_64
-# make deb          a Debian package of the agent and the command line, into target/packages: ARCH=x86_64
+# make image        a disk that nodes start from, into target/images/out: ARCH=x86_64 or aarch64
+# make test-image   builds it twice: the same bytes, and small enough
+# make deb          a Debian package of the agent and the command line, into target/packages: ARCH likewise
 # make lint         formatting, clippy, documentation: warnings are errors
 
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -74,6 +75,8 @@ test-vm:
 	@demo/setup.sh vm
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
 	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
+	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins,$(STORY))),images/build.sh x86_64)
+	$(if $(or $(if $(STORY),,all),$(filter mixed_architectures,$(STORY))),images/build.sh aarch64)
 	$(CARGO) build --workspace --bins
 	WEFT_VM=$(abspath $(TARGET))/vm \
 	$(if $(filter-out probes_%,$(STORY)),,WEFT_ORACLES=$$($(CARGO) test -p weft-ebpf --test oracles --no-run 2>&1 \
@@ -112,6 +115,9 @@ bench-scale: setup
 
 image: setup
 	@images/build.sh $(ARCH)
+
+test-image: setup
+	@images/test_image.sh $(ARCH)
 
 deb: setup
 	@images/deb.sh $(ARCH)

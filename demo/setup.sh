@@ -1,7 +1,8 @@
 #!/bin/bash
 # Installs what building, testing and showing weft needs and this machine does not have: nothing when
 # all is there. Says what it installs, and why. `setup.sh bench` adds what the benchmarks measure beside,
-# `setup.sh promql` what `make test-promql` compares with, `setup.sh vm` what makes the disks of `make test-vm` (QEMU and
+# `setup.sh promql` what `make test-promql` compares with, `setup.sh cross-aarch64` the C
+# compiler for that architecture, `setup.sh vm` what makes the disks of `make test-vm` (QEMU and
 # the kernel are unpacked beside them by hw-tests/build.sh, and not installed).
 set -euo pipefail
 
@@ -34,6 +35,11 @@ bpftrace         bpftrace           bench: the same measured beside it
 [ "${1:-}" != promql ] || needed+='
 prometheus       prometheus         test-promql: the answers of Prometheus itself
 prometheus-node-exporter prometheus-node-exporter test-promql: the metrics of a host beside ours
+'
+
+[ "${1:-}" != cross-aarch64 ] || needed+='
+aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu build: programs for aarch64
+/usr/aarch64-linux-gnu/include/stdio.h libc6-dev-arm64-cross build: programs for aarch64
 '
 
 [ "${1:-}" != vm ] || needed+='

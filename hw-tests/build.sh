@@ -10,8 +10,8 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 vm=${WEFT_VM:-$(dirname "$here")/target/vm}
 # Changes with what is below: what another recipe made is made anew.
-recipe=3
-packages=qemu-system-x86,qemu-utils,ovmf,linux-image-cloud-amd64,nftables
+recipe=4
+packages=qemu-system-x86,qemu-system-arm,qemu-utils,ovmf,qemu-efi-aarch64,linux-image-cloud-amd64,nftables
 
 source "$here/../agent/tests/nspawn.sh"
 [ "$(id -u)" = 0 ] || { fail "needs root"; exit 1; }

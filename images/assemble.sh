@@ -17,9 +17,10 @@ mib() { awk -v bytes="$(stat -c %s "$1")" 'BEGIN { printf "%.1f MiB", bytes / 10
 # A UUID that belongs to a word and this version.
 uuid() { printf 'weft %s %s %s' "$1" "$arch" "$version" | sha256sum | sed -E 's/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-4\3-a\4-\5/'; }
 
+# As UEFI and as systemd call it, and its usual serial port.
 case $arch in
-    x86_64) efi=x64 ;;
-    aarch64) efi=aa64 ;;
+    x86_64) efi=x64 systemd_arch=x86-64 serial=ttyS0 ;;
+    aarch64) efi=aa64 systemd_arch=arm64 serial=ttyAMA0 ;;
 esac
 name=weft-$version-$arch
 built=/work/build-$arch
@@ -50,7 +51,8 @@ find root -xtype l -path '*.wants/*' -delete
 
 # Commands: busybox, where no package brought a better one. A node installs nothing, so it has no dpkg and no rpm.
 rm -f root/usr/bin/busybox.static
-for applet in $("root/usr/bin/busybox" --list 2>/dev/null || cat "$recipe/busybox.applets"); do
+# Asked of the one beside the tools: the node's may be of another architecture.
+for applet in $(busybox --list); do
     case $applet in dpkg* | rpm* | linuxrc | busybox | init | su | login | getty | sulogin) continue ;; esac
     [ -e "root/usr/bin/$applet" ] || [ -L "root/usr/bin/$applet" ] || [ -e "root/usr/sbin/$applet" ] || [ -L "root/usr/sbin/$applet" ] \
         || ln -s busybox "root/usr/bin/$applet"
@@ -193,7 +195,8 @@ megabytes=$(cat "$recipe"/root/usr/lib/repart.d/*.conf | awk -F = '$1 == "SizeMi
 echo "$version $blocks $salt $hash" >table/root.table
 echo "$megabytes" >table/minimum
 pack table table.cpio.zst
-ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline="@$recipe/cmdline" \
+sed "s/%%SERIAL%%/$serial/" "$recipe/cmdline" >cmdline
+ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline=@cmdline \
     --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
     --efi-arch="$efi" --output=uki.efi >/dev/null
 # Three tries; then systemd-boot takes the version before.
@@ -208,7 +211,7 @@ for definition in "$recipe"/disk/*.conf; do
 done
 find esp -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 rm -f disk.raw
-systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="${arch/_/-}" \
+systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="$systemd_arch" \
     --seed="$(uuid disk)" --definitions=repart --root="$built" --copy-source="$built" --dry-run=no --no-pager \
     disk.raw >repart.text 2>&1 || { cat repart.text >&2; fail "systemd-repart made no disk"; }
 say "disk: compressing"

@@ -13,51 +13,30 @@
 #   FRESH=1       ask for packages anew
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-tree=$(dirname "$here")
 suite=trixie
+name=image arch=${1:-x86_64}
+source "$here/common.sh"
 
-say() { printf 'image: [%4d s] %s\n' "$SECONDS" "$*"; }
-fail() { printf 'image: %s\n' "$*" >&2; exit 1; }
-
-arch=${1:-x86_64}
-case $arch in
-    x86_64) debian_arch=amd64 kernel=linux-image-amd64 ;;
-    aarch64) debian_arch=arm64 kernel=linux-image-arm64 ;;
-    *) fail "ARCH=$arch: there are images for x86_64 and aarch64" ;;
-esac
+kernel=linux-image-$debian
 [ "$(id -u)" = 0 ] || fail "needs root, because files in an image belong to users of the image"
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: make setup installs it"
 
-target=$(readlink -f "${CARGO_TARGET_DIR:-$tree/target}")
 work=$target/images
 mkdir -p "$work"
 # One build at a time.
 exec 9>"$work/lock"
 flock -n 9 || { say "another build is running: waiting for it"; flock 9; }
 
-version=${WEFT_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$tree/Cargo.toml")}
 [[ $version =~ ^[0-9A-Za-z.~+-]{1,16}$ ]] || fail "\"$version\" is no version: 16 letters, digits, dots and dashes at most"
-# Times inside are those of the commit.
-epoch=${SOURCE_DATE_EPOCH:-$(git -C "$tree" log -1 --format=%ct 2>/dev/null || echo 1700000000)}
-export SOURCE_DATE_EPOCH=$epoch
 
 lines() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$@"; }
-
-# Where apt of this machine gets its Debian packages, as sources of the suite that images are made of.
-sources() {
-    local found
-    found=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 2>/dev/null | sort -u \
-        | sed -nE "s#^([^ ]+) (bookworm|trixie)(-updates|-security)? main\$#deb \1 $suite\3 main#p" | sort -u)
-    [ -n "$found" ] || fail "apt knows no Debian packages on this machine: run apt-get update, or add a source"
-    printf '%s\n' "$found"
-}
 
 # packages WHAT ARCH PACKAGES VARIANT FILE: an archive of these, as it is when it was first asked for.
 packages() {
     local what=$1 of=$2 list=$3 variant=$4 file=$5
     [ -n "${FRESH:-}" ] || [ ! -e "$file" ] || { say "$what: as fetched before"; return; }
     say "$what: fetching $(wc -w <<<"$list") packages and what they need"
-    sources >"$work/sources.list"
+    debian_sources "$suite" >"$work/sources.list"
     rm -f "$work/"*.partial.tar "${file%-*}"-*.tar
     mmdebstrap --quiet --mode=root --variant="$variant" --architectures="$of" \
         --include="$(tr -s ' \n' ',,' <<<"$list" | sed 's/,*$//')" \
@@ -81,18 +60,9 @@ fi
 
 node="$(lines "$here/node.packages") $kernel"
 node_file=$work/node-$arch-$(hash_of "$suite" "$node").tar
-packages "node, $arch" "$debian_arch" "$node" extract "$node_file"
+packages "node, $arch" "$debian" "$node" extract "$node_file"
 
-if [ -n "${WEFT_BIN:-}" ]; then
-    bin=$(readlink -f "$WEFT_BIN")
-else
-    say "agent: cargo build --release"
-    "$here/agent.sh" "$arch"
-    bin=$target/images/bin-$arch
-fi
-for program in weftd weft; do
-    [ -x "$bin/$program" ] || fail "$bin/$program is missing: WEFT_BIN names the folder with weftd and weft"
-done
+programs
 
 # The rest sees this machine read-only, in a mount namespace that ends with it.
 unshare --mount --propagation private bash -euc '

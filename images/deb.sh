@@ -11,35 +11,14 @@
 #   WEFT_VERSION  in place of the workspace's version
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-tree=$(dirname "$here")
-say() { printf 'deb: %s\n' "$*"; }
-fail() { printf 'deb: %s\n' "$*" >&2; exit 1; }
+name=deb arch=${1:-$(uname -m)}
+source "$here/common.sh"
 
-arch=${1:-$(uname -m)}
-case $arch in
-    x86_64) debian=amd64 ;;
-    aarch64) debian=arm64 ;;
-    *) fail "ARCH=$arch: there are packages for x86_64 and aarch64" ;;
-esac
 for program in dpkg-deb readelf strip; do
     command -v $program >/dev/null || fail "$program is missing: make setup installs it"
 done
-target=$(readlink -f "${CARGO_TARGET_DIR:-$tree/target}")
-version=${WEFT_VERSION:-$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$tree/Cargo.toml")}
 [[ $version =~ ^[0-9][0-9A-Za-z.~+-]*$ ]] || fail "\"$version\" is no version of a Debian package: it begins with a digit"
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$tree" log -1 --format=%ct 2>/dev/null || echo 1700000000)}
-export SOURCE_DATE_EPOCH
-
-if [ -n "${WEFT_BIN:-}" ]; then
-    bin=$(readlink -f "$WEFT_BIN")
-else
-    say "cargo build --release"
-    "$here/agent.sh" "$arch"
-    bin=$target/images/bin-$arch
-fi
-for program in weftd weft; do
-    [ -x "$bin/$program" ] || fail "$bin/$program is missing: WEFT_BIN names the folder with weftd and weft"
-done
+programs
 
 mkdir -p "$target/packages"
 root=$(mktemp -d "$target/packages/root.XXXXXX")
@@ -49,7 +28,7 @@ file() { install -D -m "$1" "$2" "$root/$3"; }
 
 for program in weftd weft; do
     file 0755 "$bin/$program" usr/bin/$program
-    # Of another architecture it may not be understood, and is as it is.
+    # One built for release is stripped, and one of another architecture may not be understood here.
     strip "$root/usr/bin/$program" 2>/dev/null || true
 done
 file 0644 "$tree/agent/weftd.service" usr/lib/systemd/system/weftd.service
@@ -57,24 +36,29 @@ file 0644 "$here/root/usr/lib/sysusers.d/weft.conf" usr/lib/sysusers.d/weft.conf
 for example in "$tree"/docs/examples/*; do file 0644 "$example" "usr/share/doc/weft/examples/$(basename "$example")"; done
 file 0644 "$tree/docs/CLI.md" usr/share/doc/weft/CLI.md
 
-# What only a program that runs here can say: another architecture's packages do without.
+# What the programs say of themselves. Those of another architecture cannot be asked here: this machine's, from the same
+# tree, say the same.
 if [ "$arch" = "$(uname -m)" ]; then
-    weft=$root/usr/bin/weft
-    "$weft" completion bash | install -D -m 0644 /dev/stdin "$root/usr/share/bash-completion/completions/weft"
-    "$weft" completion zsh | install -D -m 0644 /dev/stdin "$root/usr/share/zsh/vendor-completions/_weft"
-    "$weft" completion fish | install -D -m 0644 /dev/stdin "$root/usr/share/fish/vendor_completions.d/weft.fish"
-    command -v help2man >/dev/null || fail "help2man is missing: demo/setup.sh deb installs it"
-    manual() {
-        mkdir -p "$root/usr/share/man/man$1"
-        help2man --no-info --section "$1" --version-string "$version" --name "$4" "$3" |
-            gzip -9n >"$root/usr/share/man/man$1/$2.$1.gz"
-    }
-    manual 1 weft "$weft" "run jobs on many machines as on one"
-    manual 8 weftd "$root/usr/bin/weftd" "weft's agent"
-    while read -r command what; do
-        manual 1 "weft-$command" "$weft $command" "$what"
-    done < <("$weft" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\)  *\(.*\)/\1 \2/p' | grep -v '^help ')
+    asked=$root/usr/bin
+else
+    asked=$target/debug
+    [ -x "$asked/weft" ] && [ -x "$asked/weftd" ] || (cd "$tree" && "${CARGO:-cargo}" build --workspace --bins)
 fi
+weft=$asked/weft
+"$weft" completion bash | install -D -m 0644 /dev/stdin "$root/usr/share/bash-completion/completions/weft"
+"$weft" completion zsh | install -D -m 0644 /dev/stdin "$root/usr/share/zsh/vendor-completions/_weft"
+"$weft" completion fish | install -D -m 0644 /dev/stdin "$root/usr/share/fish/vendor_completions.d/weft.fish"
+command -v help2man >/dev/null || fail "help2man is missing: demo/setup.sh deb installs it"
+manual() {
+    mkdir -p "$root/usr/share/man/man$1"
+    help2man --no-info --section "$1" --version-string "$version" --name "$4" "$3" |
+        gzip -9n >"$root/usr/share/man/man$1/$2.$1.gz"
+}
+manual 1 weft "$weft" "run jobs on many machines as on one"
+manual 8 weftd "$asked/weftd" "weft's agent"
+while read -r command what; do
+    manual 1 "weft-$command" "$weft $command" "$what"
+done < <("$weft" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\)  *\(.*\)/\1 \2/p' | grep -v '^help ')
 
 glibc=$(readelf -VW "$root/usr/bin/weftd" "$root/usr/bin/weft" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV | tail -n 1)
 [ -n "$glibc" ] || fail "the programs do not say which glibc they need"

@@ -17,4 +17,5 @@ pub mod machine;
 pub mod node;
 pub mod serial;
 pub mod stories;
+pub mod switch;
 pub mod workshop;

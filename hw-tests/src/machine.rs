@@ -36,6 +36,25 @@ pub enum Boot {
     },
 }
 
+/// What kind of processor it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arch {
+    /// x86-64, of the kind that first had all that Debian 12 wants.
+    X86_64,
+    /// 64-bit ARM, as on a small board.
+    Aarch64,
+}
+
+impl Arch {
+    /// As weft, Rust and the builder of images call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+}
+
 /// A disk, and the format of its file.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -59,6 +78,8 @@ pub struct MemoryNode {
 pub struct Machine {
     /// Of its files on the bench.
     pub name: String,
+    /// What it is.
+    pub arch: Arch,
     /// How it starts.
     pub boot: Boot,
     /// MiB.
@@ -73,6 +94,8 @@ pub struct Machine {
     pub cables: Vec<String>,
     /// systemd credentials, by name, through the firmware's tables (SMBIOS type 11).
     pub credentials: Vec<(String, String)>,
+    /// More arguments for the kernel of an image, through the firmware's tables as well.
+    pub more_arguments: Option<String>,
 }
 
 impl Machine {
@@ -82,6 +105,7 @@ impl Machine {
                          systemd.show_status=0 systemd.firstboot=no systemd.hostname=";
         Ok(Self {
             name: name.into(),
+            arch: Arch::X86_64,
             boot: Boot::Kernel {
                 kernel: bench.kernel()?,
                 initrd: None,
@@ -99,6 +123,24 @@ impl Machine {
             ],
             cables: Vec::new(),
             credentials: Vec::new(),
+            more_arguments: None,
+        })
+    }
+
+    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network. It has no shell.
+    pub fn image(bench: &Bench, name: &str, arch: Arch) -> Result<Self> {
+        let (code, variables) = bench.firmware_of(name, arch)?;
+        Ok(Self {
+            name: name.into(),
+            arch,
+            boot: Boot::Firmware { code, variables },
+            memory: 256,
+            cpus: (1, 1),
+            memory_nodes: Vec::new(),
+            disks: vec![Disk { file: bench.image_disk(name, arch, 4096)?, writable: true }],
+            cables: Vec::new(),
+            credentials: Vec::new(),
+            more_arguments: None,
         })
     }
 
@@ -127,10 +169,12 @@ impl Machine {
         command
             .arg("-chardev")
             .arg(port("console", &console, &format!(",logfile={},logappend=on", log.display())))
-            .args(["-serial", "chardev:console", "-chardev"])
-            .arg(port("shell", &shell, ""))
-            .args(["-serial", "chardev:shell", "-qmp"])
-            .arg(format!("unix:{},server=on,wait=off", control.display()));
+            .args(["-serial", "chardev:console"]);
+        if self.has_shell() {
+            command.arg("-chardev").arg(port("shell", &shell, ""));
+            command.args(["-serial", "chardev:shell"]);
+        }
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", control.display()));
         let said = fs::File::create(bench.path(&format!("{}.qemu", self.name)))?;
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let child = command.spawn().context("QEMU cannot be started")?;
@@ -140,6 +184,7 @@ impl Machine {
             control: None,
             shell: None,
             shell_socket: shell,
+            log,
         };
         running.control = Some(Control::wait(&control).with_context(|| {
             let said = bench.path(&format!("{}.qemu", self.name));
@@ -158,13 +203,22 @@ impl Machine {
         Ok(running)
     }
 
+    /// Our images have none, and nobody can log in to them.
+    fn has_shell(&self) -> bool {
+        matches!(self.boot, Boot::Kernel { .. })
+    }
+
     fn command(&self, bench: &Bench) -> Command {
-        let mut command = bench.qemu("qemu-system-x86_64");
+        let (program, machine, cpu) = match self.arch {
+            Arch::X86_64 => ("qemu-system-x86_64", "q35", "Nehalem"),
+            Arch::Aarch64 => ("qemu-system-aarch64", "virt", "cortex-a57"),
+        };
+        let mut command = bench.qemu(program);
         for folder in bench.firmware() {
             command.arg("-L").arg(folder);
         }
         // Never the processor's own virtualisation: where it is half there, kernels hang.
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-machine", "q35"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", cpu, "-machine", machine]);
         command.args([
             "-nodefaults",
             "-no-reboot",
@@ -224,6 +278,11 @@ impl Machine {
                 .arg("-smbios")
                 .arg(format!("type=11,value=io.systemd.credential:{name}={value}"));
         }
+        if let Some(arguments) = &self.more_arguments {
+            command
+                .arg("-smbios")
+                .arg(format!("type=11,value=io.systemd.stub.kernel-cmdline-extra={arguments}"));
+        }
         command
     }
 }
@@ -235,6 +294,7 @@ pub struct Running {
     control: Option<Control>,
     shell: Option<Shell>,
     shell_socket: PathBuf,
+    log: PathBuf,
 }
 
 impl Running {
@@ -274,6 +334,17 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(300));
         }
+    }
+
+    /// As its files on the bench are called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it wrote to its console until now.
+    pub fn console(&self) -> Result<String> {
+        let bytes = fs::read(&self.log)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// What is done to it from outside.

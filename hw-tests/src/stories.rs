@@ -1,10 +1,12 @@
 //! One story a file. Each prints what it saw.
 
 mod agent_upgrade_keeps_work;
+mod boots_and_joins;
 mod cut_the_cable;
 mod fill_the_disk;
 mod hotplug;
 mod memory_limit_kills_only_the_guilty;
+mod mixed_architectures;
 mod pins_hold;
 mod probes_on_debian_kernel;
 mod pull_power;
@@ -53,6 +55,16 @@ pub const ALL: &[Story] = &[
         name: "cut_the_cable",
         promise: "two nodes without a link stop nothing, and agree again afterwards",
         tell: cut_the_cable::tell,
+    },
+    Story {
+        name: "boots_and_joins",
+        promise: "machines that start from our image join by a token, untouched by hand",
+        tell: boots_and_joins::tell,
+    },
+    Story {
+        name: "mixed_architectures",
+        promise: "x86-64 and ARM are one fabric, and a job has a program for each",
+        tell: mixed_architectures::tell,
     },
     Story {
         name: "pull_power",

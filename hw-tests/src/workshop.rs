@@ -1,5 +1,7 @@
 //! Where machines are made of: QEMU, a kernel and a root from `hw-tests/build.sh`, and the programs under test.
 
+use crate::machine::Arch;
+use crate::switch::cable;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,16 +31,21 @@ impl Workshop {
 
     /// An empty bench for a story.
     pub fn bench(&self, story: &str) -> Result<Bench> {
-        let folder = self.folder.join("stories").join(story);
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir_all(&folder)?;
-        Ok(Bench { workshop: self.folder.clone(), folder })
+        let bench = Bench::in_folder(&self.folder.join("stories").join(story))?;
+        Ok(Bench { workshop: self.folder.clone(), ..bench })
     }
 }
 
 impl Bench {
+    /// One without a workshop, in a folder that is emptied.
+    pub(crate) fn in_folder(folder: &Path) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder)?;
+        Ok(Self { workshop: folder.to_owned(), folder: folder.to_owned() })
+    }
+
     /// Where logs are.
     pub fn logs(&self) -> &Path {
         &self.folder
@@ -88,6 +95,28 @@ impl Bench {
             .with_context(|| format!("no kernel in {}", boot.display()))
     }
 
+    /// The machine's firmware (UEFI), and a copy of its variables for the machine of this name.
+    pub fn firmware_of(&self, name: &str, arch: Arch) -> Result<(PathBuf, PathBuf)> {
+        let [code, variables] = match arch {
+            Arch::X86_64 => ["OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.fd"],
+            Arch::Aarch64 => ["AAVMF/AAVMF_CODE.fd", "AAVMF/AAVMF_VARS.fd"],
+        }
+        .map(|file| self.workshop.join("tools/usr/share").join(file));
+        let own = self.path(&format!("{name}.variables"));
+        fs::copy(&variables, &own).with_context(|| variables.display().to_string())?;
+        Ok((code, own))
+    }
+
+    /// A disk of so many MiB that begins as our image and remembers what is written to it.
+    pub fn image_disk(&self, name: &str, arch: Arch, mebibytes: u64) -> Result<PathBuf> {
+        let image = image(arch)?;
+        let disk = self.path(&format!("{name}.qcow2"));
+        let mut command = self.qemu("qemu-img");
+        command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image).arg(&disk);
+        done(command.arg(format!("{mebibytes}M")))?;
+        Ok(disk)
+    }
+
     /// A disk that begins as the root and remembers what is written to it.
     pub fn root_disk(&self, name: &str) -> Result<PathBuf> {
         let disk = self.path(&format!("{name}.qcow2"));
@@ -115,14 +144,7 @@ impl Bench {
     /// Both ends of a cable between two machines, for [`Machine::cables`](crate::machine::Machine::cables).
     pub fn cable(&self, name: &str) -> [String; 2] {
         let ends = ["left", "right"].map(|end| self.path(&format!("{name}.{end}")));
-        let from_to = |from: &Path, to: &Path| {
-            format!(
-                "dgram,local.type=unix,local.path={},remote.type=unix,remote.path={}",
-                from.display(),
-                to.display()
-            )
-        };
-        [from_to(&ends[0], &ends[1]), from_to(&ends[1], &ends[0])]
+        [cable(&ends[0], &ends[1]), cable(&ends[1], &ends[0])]
     }
 
     /// A disk with these files, by their names on it. Symbols for debuggers are left out: they are most of it.
@@ -149,6 +171,24 @@ impl Bench {
 pub fn build_folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     Ok(program.ancestors().nth(2).context("this program lies in no build folder")?.to_owned())
+}
+
+/// The image that `make image` has made. `WEFT_IMAGES` names another folder.
+fn image(arch: Arch) -> Result<PathBuf> {
+    let folder = match std::env::var_os("WEFT_IMAGES") {
+        Some(folder) => PathBuf::from(folder),
+        None => build_folder()?.join("images/out"),
+    };
+    let end = format!("-{}.raw", arch.name());
+    let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut images: Vec<PathBuf> = files
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&end)))
+        .collect();
+    // The last one made, if several versions lie there.
+    images.sort_by_key(|path| path.metadata().and_then(|data| data.modified()).ok());
+    images.pop().with_context(|| format!("no *{end} in {}: make image", folder.display()))
 }
 
 /// A program of the workspace, built in the same profile as this one.
