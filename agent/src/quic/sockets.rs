@@ -13,7 +13,7 @@ const ATTEMPTS_MAX: u32 = 64;
 pub struct Sockets {
     /// For sealed datagrams.
     pub gossip: UdpSocket,
-    /// For [`Setup::socket`](crate::quic::Setup::socket).
+    /// For [`listen`](crate::quic::listen).
     pub streams: UdpSocket,
     /// Where the gossip socket listens: the address that the node goes by.
     pub address: SocketAddr,
