@@ -65,8 +65,8 @@ pub struct Ask {
     pub slot: SlotId,
     /// Of which allocation.
     pub epoch: u64,
-    /// Comes back with the answer: answers count for the round that they were given in. Never used twice, also
-    /// not by a later life of the holder.
+    /// Comes back with the answer: answers count for the round that they were given in. Of one node and slot later
+    /// asks have higher rounds, also in a later life of it, and a release frees what lower ones asked for.
     pub round: u64,
     /// What.
     pub wish: Wish,

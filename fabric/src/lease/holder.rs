@@ -56,8 +56,8 @@ pub struct Holder {
     tenancies: BTreeMap<SlotId, Tenancy>,
     releases: BTreeMap<(SlotId, u64), Release>,
     outcomes: Vec<Outcome>,
-    /// Which life of this node it is: rounds begin there.
-    life: u64,
+    /// Which life of this node it is, in the upper half, and no less than every round of tenancies that are over.
+    rounds: u64,
     /// A bug on request: leases last one drift bound longer than they do.
     holds_too_long: bool,
 }
@@ -104,7 +104,7 @@ struct Release {
 impl Holder {
     /// A holder without leases, in this life of its node.
     pub fn new(life: u64, holds_too_long: bool) -> Self {
-        Self { life, holds_too_long, ..Self::default() }
+        Self { rounds: life << 32, holds_too_long, ..Self::default() }
     }
 
     /// Asks for the lease of a slot, for the allocation `epoch`. Asking again changes nothing.
@@ -112,12 +112,13 @@ impl Holder {
         if self.tenancies.get(slot).is_some_and(|tenancy| tenancy.epoch == epoch) {
             return;
         }
+        self.forget(slot);
         let tenancy = Tenancy {
             epoch,
             stop_timeout,
             since: now,
             generation: 0,
-            round: self.life << 32,
+            round: self.rounds,
             stage: Stage::Preparing,
             until: None,
             said_yes: BTreeSet::new(),
@@ -152,11 +153,13 @@ impl Holder {
     /// The allocation has ended and nothing of it runs: a successor need not wait.
     pub fn release(&mut self, now: Instant, slot: &SlotId, set: &VoterSet) {
         let Some(tenancy) = self.tenancies.remove(slot) else { return };
+        let round = tenancy.round + 1;
+        self.rounds = self.rounds.max(round);
         if self.releases.len() >= limits::ALLOCS_PER_NODE_MAX {
             return;
         }
         let release = Release {
-            round: tenancy.round + 1,
+            round,
             left: limits::LEASE_RELEASES,
             ask_at: now,
             waiting: set.members.iter().map(|member| member.node).collect(),
@@ -173,7 +176,9 @@ impl Holder {
 
     /// The allocation is over, and what it started may still be there: the lease runs out by itself.
     pub fn forget(&mut self, slot: &SlotId) {
-        self.tenancies.remove(slot);
+        if let Some(tenancy) = self.tenancies.remove(slot) {
+            self.rounds = self.rounds.max(tenancy.round);
+        }
     }
 
     /// Every slot with a lease that is owned or asked for, and of which allocation.

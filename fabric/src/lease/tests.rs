@@ -138,13 +138,36 @@ fn a_voter_in_every_state_knows_every_ask() {
 }
 
 #[test]
+fn a_late_release_frees_nothing_that_was_asked_for_after_it() {
+    let voters = set(3);
+    let (mut holder, now) = holder("owned");
+    holder.release(now, &slot(), &voters);
+    let release = holder.tick(now, &voters).remove(0).1;
+    assert_eq!(release.wish, Wish::Release);
+    // The same allocation again: the disk did not know yet that it had ended.
+    holder.acquire(now, &slot(), 5, STOP);
+    let prepare = holder.tick(now, &voters).remove(0).1;
+    let propose = Ask { wish: PROPOSE, ..prepare };
+    let mut voter = Voter::default();
+    voter.ceiling_is_on_disk(100);
+    voter.handle(now, node(2), &propose);
+    voter.handle(now, node(2), &release);
+    assert_eq!(voter.locked(now).count(), 1);
+    // Its own release does.
+    let release = Ask { round: propose.round + 1, ..release };
+    voter.handle(now, node(2), &release);
+    assert_eq!(voter.locked(now).count(), 0);
+}
+
+#[test]
 fn only_the_owner_releases_a_lock() {
     let (mut voter, now) = voter("locked");
+    let release = |epoch| Ask { round: 2, ..ask(epoch, Wish::Release) };
     for (from, epoch) in [(node(1), 5), (node(2), 4), (node(2), 6)] {
-        voter.handle(now, from, &ask(epoch, Wish::Release));
+        voter.handle(now, from, &release(epoch));
         assert_eq!(voter.locked(now).count(), 1);
     }
-    voter.handle(now, node(2), &ask(5, Wish::Release));
+    voter.handle(now, node(2), &release(5));
     assert_eq!(voter.locked(now).count(), 0);
     let next = voter.handle(now, node(1), &ask(6, PROPOSE)).unwrap();
     assert_eq!(next.verdict, Verdict::Accepted);
@@ -439,6 +462,8 @@ struct World {
     /// In world time: when each holder's unit is gone at the latest, and under which epoch it ran.
     live: BTreeMap<usize, (f64, u64)>,
     tokens: u64,
+    /// What voters said is the lowest epoch that they grant.
+    at_least: u64,
 }
 
 struct Machine<T> {
@@ -484,6 +509,7 @@ impl World {
             network: VecDeque::new(),
             live: BTreeMap::new(),
             tokens: 0,
+            at_least: 0,
         }
     }
 
@@ -523,6 +549,9 @@ impl World {
         }
         for at in 0..self.holders.len() {
             for outcome in self.holders[at].it.take_outcomes() {
+                if let Outcome::Below { at_least, .. } = outcome {
+                    self.at_least = self.at_least.max(at_least);
+                }
                 let Outcome::Owned { epoch, until, .. } = outcome else { continue };
                 let gone = self.holders[at].world(until + STOP);
                 for (other, (theirs, _)) in &self.live {
@@ -595,8 +624,10 @@ fn live_through(
                 }
             }
             Step::Contend(holder) => {
-                // Every other contender does not know of the others' epochs.
-                epoch += u64::from(luck() % 2);
+                // Every other contender does not know of the others' epochs, nor of what the voters said.
+                if luck() % 2 == 1 {
+                    epoch = world.at_least.max(epoch + 1);
+                }
                 let machine = &mut world.holders[holder];
                 let now = machine.clock(time);
                 if world.live.get(&holder).is_none_or(|(gone, _)| *gone <= time) {
@@ -614,7 +645,7 @@ fn live_through(
                 world.holders[holder].it = Holder::new(2 + time as u64, false);
             }
             Step::Releases(holder) => {
-                // Its unit has ended, and the allocation with it.
+                // Its unit has ended. It may ask under the same epoch again: its disk may not know of the end.
                 let machine = &mut world.holders[holder];
                 let now = machine.clock(time);
                 machine.it.release(now, &slot(), &world.set);

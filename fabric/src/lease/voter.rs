@@ -33,6 +33,9 @@ struct Record {
 struct Lock {
     ballot: Ballot,
     expires: Instant,
+    /// The last round that asked for it. A release frees what was asked for before it: one that is late must not
+    /// free what the same node asked for again.
+    round: u64,
 }
 
 impl Record {
@@ -106,7 +109,7 @@ impl Voter {
         let record = self.slots.get(&ask.slot);
         if ask.wish == Wish::Release {
             if let Some(record) = self.slots.get_mut(&ask.slot)
-                && record.lock.is_some_and(|lock| lock.ballot == ballot)
+                && record.lock.is_some_and(|lock| lock.ballot == ballot && lock.round < ask.round)
             {
                 record.lock = None;
             }
@@ -142,8 +145,13 @@ impl Voter {
         record.highest = ballot;
         let Wish::Propose { stop_timeout, .. } = ask.wish else { return Some(Verdict::Promised) };
         let expires = now + hold(stop_timeout);
-        let before = record.lock.filter(|lock| lock.ballot == ballot).map(|lock| lock.expires);
-        record.lock = Some(Lock { ballot, expires: before.map_or(expires, |b| b.max(expires)) });
+        let lock = Lock { ballot, expires, round: ask.round };
+        let before = record.lock.filter(|lock| lock.ballot == ballot).unwrap_or(lock);
+        record.lock = Some(Lock {
+            expires: expires.max(before.expires),
+            round: ask.round.max(before.round),
+            ballot,
+        });
         Some(Verdict::Accepted)
     }
 
