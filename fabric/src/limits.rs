@@ -33,6 +33,9 @@ pub const QUOTAS_MAX: usize = 4096;
 /// A namespace that has more than its quota is trimmed after this: what two nodes admitted at the same time, or
 /// two sides of a split, is known to all by then, and copies of one slot have found out which one stays.
 pub const QUOTA_GRACE: Duration = Duration::from_secs(3);
+/// Nodes that wait for a share of one quota take it in turn, this long after each other: longer than a claim takes to
+/// be known everywhere, and than two ticks are apart.
+pub const QUOTA_TURN: Duration = Duration::from_secs(2);
 /// Nodes with less important work on them that a coordinator looks at for one slot that fits nowhere.
 pub const PREEMPT_NODES_MAX: usize = 256;
 /// A slot that fits nowhere is looked at again for whom it could displace after this.

@@ -387,6 +387,25 @@ impl Accounts {
         account.quota.check(&with(&sum, amount))
     }
 
+    /// How many times `amount` fits into what is left of a namespace's quota; `None`: it has none.
+    pub fn room(&self, namespace: &Namespace, amount: &Amount) -> Option<u64> {
+        let Account { quota, used, .. } = self.accounts.get(namespace)?;
+        let fits = |most: u64, used: u64, each: u64| most.saturating_sub(used).checked_div(each);
+        let class = |amount: &Amount, class: &String| {
+            u64::from(amount.devices.get(class).copied().unwrap_or(0))
+        };
+        let devices = quota
+            .devices
+            .iter()
+            .map(|(name, most)| fits(u64::from(*most), class(used, name), class(amount, name)));
+        let cpus = quota.cpu_millis.map(|most| fits(most, used.cpu_millis, amount.cpu_millis));
+        let memory = quota.memory.map(|most| fits(most, used.memory, amount.memory));
+        let (allocs, each) = (u64::from(used.allocs), u64::from(amount.allocs));
+        let allocs = quota.allocs.map(|most| fits(u64::from(most), allocs, each));
+        let limits = devices.chain([cpus, memory, allocs].into_iter().flatten());
+        Some(limits.flatten().min().unwrap_or(u64::MAX))
+    }
+
     /// What a namespace with a quota may have and what it uses.
     pub fn get(&self, namespace: &Namespace) -> Option<(&Quota, &Amount)> {
         self.accounts.get(namespace).map(|account| (&account.quota, &account.used))

@@ -298,6 +298,7 @@ impl Book {
     pub fn failed_lately(&self, slot: &SlotId, time: Duration) -> bool {
         let first = (slot.clone(), 0);
         let mut troubles = self.troubles.range(first..).take_while(|((of, _), _)| of == slot);
-        troubles.any(|(_, at)| time - *at < Duration::from_secs(600))
+        let of_late = |at| time.checked_sub(at).is_some_and(|ago| ago.as_secs() < 600);
+        troubles.any(|(_, at)| of_late(*at))
     }
 }

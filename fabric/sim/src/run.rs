@@ -32,7 +32,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(420);
 /// Rest is rest when it lasts.
 const RESTING: u32 = 3;
 /// What is wrong at as many looks in a row, a second apart, does not come from jobs that come and go: their share of
-/// a quota is given away and taken back within less, by one set of claims. Others may follow.
+/// a quota is given away and taken back within less.
 const FLICKER: u32 = 8;
 /// How long nothing may be commanded once all is as wanted.
 const QUIET: Duration = Duration::from_secs(30);
@@ -335,9 +335,9 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
         let complete = world.running().len() == world.nodes.iter().filter(|n| n.powered).count();
         let unrest = unrest_for_a_second(world)?;
         resting = if unrest.is_none() && complete { resting + 1 } else { 0 };
-        let what = unrest.as_ref().map(the_same_wrong);
-        wrong = if what == last { wrong + 1 } else { 1 };
-        last = what;
+        let name = unrest.as_ref().map(|violation| violation.invariant);
+        wrong = if name == last { wrong + 1 } else { 1 };
+        last = name;
         if let Some(violation) = unrest.filter(|_| world.time - start > within && wrong >= patience)
         {
             tell_what_is_wrong(world);
@@ -355,13 +355,6 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
             return Err(Violation { invariant, at: world.time, detail });
         }
     }
-}
-
-/// What must be equal at two looks for the same to be wrong. Of a quota it is the claims above it: nodes that wait for the
-/// same place take it at the same time, as often as it is given up, and each time there are too many for three seconds.
-fn the_same_wrong(violation: &Violation) -> (&'static str, String) {
-    let of_quotas = violation.invariant == "invariant_quotas_hold_after_heal";
-    (violation.invariant, if of_quotas { violation.detail.clone() } else { String::new() })
 }
 
 fn all_are_sound(world: &World) -> bool {

@@ -112,15 +112,27 @@ impl Node {
                 let slot = SlotId { job: (*name).clone(), index: 0 };
                 let local = self.supervisor.local(&slot);
                 let avoided = self.avoided(now, &slot);
-                local.is_none_or(|local| local.row().phase == Phase::Ended)
+                // That it failed is known to all who avoid the node once its row says so, and not before.
+                let told = |epoch| {
+                    let row = self.table.alloc(&slot, &self.config.id);
+                    row.is_some_and(|row| row.epoch == epoch && row.phase == Phase::Ended)
+                };
+                local
+                    .is_none_or(|local| local.row().phase == Phase::Ended && told(local.id().epoch))
                     && !avoided.iter().any(|(node, _)| *node == self.config.id)
             })
             .filter_map(|name| {
                 Some((name.clone(), self.table.entry(&Key::Job(name.clone()))?.clone()))
             })
             .collect();
+        self.keep_turns(&due);
         for (name, entry) in due {
             let slot = SlotId { job: name, index: 0 };
+            let Value::Job(job) = &entry.value else { continue };
+            if !self.is_its_turn(now, &slot, job.effective().0) {
+                tracing::trace!(%slot, "not its turn");
+                continue;
+            }
             let last = self.table.alloc(&slot, &self.config.id).map_or(0, |row| row.epoch);
             let alloc = AllocId { slot, epoch: last + 1 };
             if let Err(reason) = self.admit(now, &alloc, &entry, None) {
@@ -344,7 +356,7 @@ fn moved_to(before: Option<&AllocRow>, row: &AllocRow) -> bool {
 }
 
 /// Which of two allocations of one slot stays: the higher epoch, then the lower hash.
-fn rank(slot: &SlotId, epoch: u64, node: NodeId) -> (u64, std::cmp::Reverse<u64>) {
+pub(super) fn rank(slot: &SlotId, epoch: u64, node: NodeId) -> (u64, std::cmp::Reverse<u64>) {
     let mut bytes = slot.to_string().into_bytes();
     bytes.extend_from_slice(&node.0);
     (epoch, std::cmp::Reverse(xxhash_rust::xxh3::xxh3_64(&bytes)))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::alloc::Ending;
+use crate::alloc::{AllocRow, Ending};
 use crate::api::{Problem, ProblemKind, QuotaView};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
@@ -13,9 +13,9 @@ use crate::job::{JobKind, JobSpec};
 use crate::limits;
 use crate::quota::{Accounts, Amount, Quota, Surplus};
 use crate::resources::Rejection;
-use crate::table::{Key, Value};
+use crate::table::{Key, SharedEntry, Value};
 
-use super::Node;
+use super::{Node, duties};
 
 /// What a node keeps of quotas.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Quotas {
     pub accounts: Accounts,
     /// Since when a namespace has more than it may.
     over: BTreeMap<Namespace, Instant>,
+    /// System jobs that are to start here, and since when their namespaces have room for them.
+    turns: BTreeMap<JobName, Instant>,
 }
 
 /// What would be left of a quota after slots that are not placed yet.
@@ -93,6 +95,42 @@ impl Node {
         accounts
             .check(&spec.namespace, slot, &others, amount, promised)
             .map_err(|excess| Rejection::Quota { namespace: spec.namespace.clone(), excess })
+    }
+
+    /// Whether a system job that is to start here may do so now. Every node that it runs on decides for itself; if
+    /// all of them took a share of the quota as soon as it is free, they would be too many until
+    /// [`limits::QUOTA_GRACE`] is over. So they take it in turn: who tried the fewest times first, and as many at a
+    /// time as there is room for.
+    pub(super) fn is_its_turn(&mut self, now: Now, slot: &SlotId, spec: &JobSpec) -> bool {
+        let least = Amount::least_of_one(spec);
+        let Some(room) = self.quotas.accounts.room(&spec.namespace, &least) else { return true };
+        if room == 0 {
+            self.quotas.turns.remove(&slot.job);
+            return false;
+        }
+        let since = *self.quotas.turns.entry(slot.job.clone()).or_insert(now.at);
+        let me = self.config.id;
+        let order = |node: NodeId, row: Option<&AllocRow>| {
+            let tries = row.map_or(0, |row| row.epoch);
+            (tries, duties::rank(slot, 0, node).1)
+        };
+        let mine = order(me, self.table.alloc(slot, &me));
+        let avoided = self.avoided(now, slot);
+        let waits_before = |node: &NodeId| {
+            let row = self.table.alloc(slot, node);
+            *node != me
+                && row.is_none_or(|row| !row.phase.holds_claim())
+                && order(*node, row) < mine
+                && !avoided.iter().any(|(avoided, _)| avoided == node)
+        };
+        let before = self.nodes_for(spec).filter(waits_before).count() as u64;
+        let turns = u32::try_from(before / room).unwrap_or(u32::MAX);
+        now.at.since(since) >= limits::QUOTA_TURN.saturating_mul(turns)
+    }
+
+    /// Only these jobs are to start here.
+    pub(super) fn keep_turns(&mut self, due: &[(JobName, SharedEntry)]) {
+        self.quotas.turns.retain(|job, _| due.iter().any(|(name, _)| name == job));
     }
 
     /// Whether all of `spec` can ever be within its namespace's quota.

@@ -268,12 +268,18 @@ impl Node {
     }
 
     fn matching_nodes(&self, spec: &JobSpec) -> u32 {
+        self.nodes_for(spec).count() as u32
+    }
+
+    /// The nodes that are up and of the kind that `spec` asks for, not draining.
+    pub(super) fn nodes_for(&self, spec: &JobSpec) -> impl Iterator<Item = NodeId> {
         let matches = |node: &NodeId| {
             self.table.node(node).is_some_and(|info| {
                 !info.draining && crate::placement::check_kind(spec, info).is_ok()
             })
         };
-        self.table.roster().filter(|(node, _)| self.is_up(node) && matches(node)).count() as u32
+        let roster = self.table.roster().map(|(node, _)| node);
+        roster.filter(move |node| self.is_up(node) && matches(node))
     }
 
     /// The last thing that went wrong with any slot in which `hash` is not well.

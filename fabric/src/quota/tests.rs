@@ -98,6 +98,39 @@ fn a_claim_is_refused_as_soon_as_it_would_not_fit_beside_rows_and_promises() {
     assert!(check(&accounts, true).is_err(), "a node that comes back brings its claims");
 }
 
+proptest! {
+    /// One more than there is room for exceeds a limit, and what there is room for does not.
+    #[test]
+    fn there_is_room_for_as_many_as_the_limits_let_in(
+        limits in (prop::option::of(0..50_u64), prop::option::of(0..50_u64), prop::option::of(0..9_u32)),
+        gpus in prop::option::of(0..5_u32),
+        each in (0..9_u64, 0..9_u64, 0..3_u32),
+        used in 0..4_u32,
+    ) {
+        let gpu = |number: u32| (number > 0).then(|| ("gpu".to_owned(), number)).into_iter().collect();
+        let (cpu_millis, memory, allocs) = limits;
+        let devices = gpus.map(|number| ("gpu".to_owned(), number)).into_iter().collect();
+        let quota = Quota { cpu_millis, memory, devices, allocs };
+        let each =
+            Amount { cpu_millis: each.0, memory: each.1, devices: gpu(each.2), allocs: 1 };
+        let (name, mut accounts) = accounts(0);
+        accounts.open(&name, quota.clone());
+        let mut sum = Amount::default();
+        for index in 0..used {
+            accounts.put(&slot("a", index), node(1), &row(1, Phase::Running), each.clone(), true);
+            sum.add(&each);
+        }
+        let mut fits = 0;
+        while fits < 100 && quota.check(&with(&sum, &each)).is_ok() {
+            sum.add(&each);
+            fits += 1;
+        }
+        let room = accounts.room(&name, &each).unwrap();
+        prop_assert_eq!(room.min(100), fits);
+        prop_assert_eq!(accounts.room(&Namespace::new("other").unwrap(), &each), None);
+    }
+}
+
 #[test]
 fn a_move_does_not_need_twice_the_room() {
     let (name, mut accounts) = accounts(1000);

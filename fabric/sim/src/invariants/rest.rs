@@ -49,12 +49,6 @@ const AT_REST: [(&str, AtRest); 9] = [
     ("invariant_honest_nodes_are_always_understood", invariant_honest_nodes_are_always_understood),
 ];
 
-/// Their names.
-#[cfg(test)]
-pub fn names() -> impl Iterator<Item = &'static str> {
-    AT_REST.iter().map(|(name, _)| *name)
-}
-
 /// The first invariant of a world at rest that does not hold now.
 pub fn unrest(world: &World) -> Option<Violation> {
     AT_REST.iter().find_map(|(invariant, holds)| {
