@@ -1,7 +1,7 @@
 #!/bin/bash
 # The part of a build that runs in the root with the tools: packages and files in, images out.
 #
-#   assemble.sh ARCH VERSION PACKAGES.TAR       /source: the tree; /bin.agent: weftd and weft; /work: results
+#   assemble.sh ARCH VERSION PACKAGES.TAR       /source: the tree; /bin.agent: weftd and weft; /build: results
 #
 # Times, UUIDs and orders come from the version and from SOURCE_DATE_EPOCH.
 set -euo pipefail
@@ -23,8 +23,8 @@ case $arch in
     aarch64) efi=aa64 systemd_arch=arm64 serial=ttyAMA0 ;;
 esac
 name=weft-$version-$arch
-built=/work/build-$arch
-out=/work/out
+built=/build/build-$arch
+out=/build/out
 rm -rf "$built"
 mkdir -p "$built/root" "$built/initrd" "$out"
 cd "$built"

@@ -71,8 +71,8 @@ unshare --mount --propagation private bash -euc '
     mount --bind "$tools" "$tools"
     mount --bind -o ro "$source" "$tools/source"
     mount -o remount,bind,ro "$tools/source"
-    mount --bind "$work" "$tools/work"
-    mount --bind "$bin" "$tools/bin.agent" 2>/dev/null || { mkdir -p "$tools/bin.agent"; mount --bind "$bin" "$tools/bin.agent"; }
+    mount --bind "$work" "$tools/build"
+    mount --bind "$bin" "$tools/bin.agent"
     mount -t proc proc "$tools/proc"
     mount -t tmpfs -o mode=1777 tmpfs "$tools/tmp"
     mount --rbind /dev "$tools/dev"
@@ -82,5 +82,5 @@ unshare --mount --propagation private bash -euc '
     umount -l /.old
     exec env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
         /source/images/assemble.sh "$@"
-' build "$work/tools" "$tree" "$work" "$bin" "$arch" "$version" "/work/$(basename "$node_file")"
+' build "$work/tools" "$tree" "$work" "$bin" "$arch" "$version" "/build/$(basename "$node_file")"
 say "done: $work/out"
