@@ -13,6 +13,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod control;
+pub mod images;
 pub mod machine;
 pub mod node;
 pub mod serial;

@@ -1,12 +1,13 @@
 //! One fabric of an x86-64 and a 64-bit ARM machine, and a job that has a program for each.
 
-use super::boots_and_joins::{boot, founder, joined, memory, told};
+use crate::images::{boot, founder, joined, memory, told};
 use crate::machine::Arch;
 use crate::switch::Switch;
 use crate::workshop::Bench;
 use anyhow::{Context, Result, ensure};
 use fabric::api::{NodeView, TokenCreated};
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 const JOB: &str = r#"name = "both"
 count = 2
@@ -25,11 +26,12 @@ pub fn tell(bench: &Bench) -> Result<()> {
     let switch = Switch::new(bench, 2)?;
     let mut first = founder(bench, &switch)?;
     let token: TokenCreated = first.weft("token create")?;
+    let begun = Instant::now();
     let board = boot(bench, "birch", Arch::Aarch64, switch.cable(1), &token.token)?;
-    let machines = [board];
-    let joined = joined(&mut first, &machines)?;
-    println!("    joined after {:?}", joined.values().map(|time| time.as_secs()).next());
-    told(&machines[0])?;
+    for (name, time) in joined(&mut first, 1, begun)? {
+        println!("    {name} joined {} s after its power was switched on", time.as_secs());
+    }
+    told(&board)?;
 
     let rows = first.apply(JOB)?;
     let places: BTreeSet<&str> = rows.iter().map(|row| row.node_name.as_str()).collect();

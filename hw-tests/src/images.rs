@@ -1,0 +1,90 @@
+//! Machines that start from our image, and the fabric of a Debian that they join.
+
+use crate::machine::{Arch, Machine, Running};
+use crate::node::{self, Node};
+use crate::switch::Switch;
+use crate::workshop::Bench;
+use anyhow::{Context, Result, ensure};
+use fabric::api::{NodeState, NodeView};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long machines may take to join: half a minute each where nothing else runs, and four are emulated beside each
+/// other. On two cores with a load of 13, ten minutes are not enough.
+const JOINED_WITHIN: Duration = Duration::from_secs(1800);
+/// How long the rest of a start may take after that: seconds where nothing else runs.
+const STARTED_WITHIN: Duration = Duration::from_secs(300);
+/// How often the founder is asked: being asked takes from what the others start with.
+const ASKED_EVERY: Duration = Duration::from_secs(3);
+
+/// A Debian that has founded a fabric, on port 0 of the switch.
+pub fn founder(bench: &Bench, switch: &Switch) -> Result<Node> {
+    let mut machine = node::machine(bench, "alder")?;
+    machine.cpus = (1, 1);
+    machine.memory = 384;
+    machine.cables = vec![switch.cable(0)];
+    let mut node = Node::install(&machine, bench, "[metrics]\nprobes = []\n")?;
+    node.init()?;
+    Ok(node)
+}
+
+/// Switches a machine on that starts from our image, with a token.
+pub fn boot(bench: &Bench, name: &str, arch: Arch, cable: String, token: &str) -> Result<Running> {
+    let mut machine = Machine::image(bench, name, arch)?;
+    machine.cables = vec![cable];
+    machine.credentials = vec![("weft.token".into(), token.into())];
+    // So that what systemd says is on the console, which is kept.
+    machine.more_arguments = Some(
+        "systemd.journald.forward_to_console=1 systemd.journald.max_level_console=info".into(),
+    );
+    machine.start(bench)
+}
+
+/// Waits until so many nodes have joined, and says how long each took from when the first was switched on.
+pub fn joined(
+    first: &mut Node,
+    wanted: usize,
+    begun: Instant,
+) -> Result<BTreeMap<String, Duration>> {
+    let mut joined = BTreeMap::new();
+    let waited = first.machine.wait_until("all have joined", JOINED_WITHIN, |machine| {
+        let said = machine.run("weft --json nodes 2>/dev/null")?;
+        let nodes: Vec<NodeView> = serde_json::from_str(&said).context(said)?;
+        for node in nodes.iter().filter(|node| !node.local && node.state == NodeState::Alive) {
+            joined.entry(node.name.clone()).or_insert(begun.elapsed());
+        }
+        if joined.len() == wanted {
+            return Ok(Some(()));
+        }
+        std::thread::sleep(ASKED_EVERY);
+        Ok(None)
+    });
+    waited.with_context(|| format!("of {wanted}, these have: {joined:?}"))?;
+    Ok(joined)
+}
+
+/// What a machine's console says of its start: how long each part took, and that nothing failed.
+pub fn told(machine: &Running) -> Result<()> {
+    // Others may have been quicker to join than it was to have started everything.
+    let until = Instant::now() + STARTED_WITHIN;
+    loop {
+        let console = machine.console()?;
+        if let Some(line) = console.lines().find_map(|line| line.split_once("Startup finished in "))
+        {
+            println!("    {}: {}", machine.name(), line.1.trim());
+            let failed: Vec<&str> =
+                console.lines().filter(|line| line.contains("Failed to start")).collect();
+            ensure!(failed.is_empty(), "{}: {failed:?}", machine.name());
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "{} has not finished its start", machine.name());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// What every node has in use, of what its kernel has.
+pub fn memory(first: &mut Node) -> Result<String> {
+    let used = "(node_memory_MemTotal_bytes - node_memory_MemAvailable_bytes) / 1048576";
+    let script = format!("weft query '{used}' | sed 's/  */ /g' | paste -s -d ';'");
+    first.machine.run(&script)
+}
