@@ -1,6 +1,6 @@
 //! Machines that start from our image, and the fabric of a Debian that they join.
 
-use crate::machine::{Arch, Machine, Running};
+use crate::machine::{Arch, Machine, Running, TRUST_THE_TIMER};
 use crate::node::{self, Node};
 use crate::switch::Switch;
 use crate::workshop::Bench;
@@ -34,9 +34,13 @@ pub fn boot(bench: &Bench, name: &str, arch: Arch, cable: String, token: &str) -
     machine.cables = vec![cable];
     machine.credentials = vec![("weft.token".into(), token.into())];
     // So that what systemd says is on the console, which is kept.
-    machine.more_arguments = Some(
-        "systemd.journald.forward_to_console=1 systemd.journald.max_level_console=info".into(),
-    );
+    let mut arguments =
+        "systemd.journald.forward_to_console=1 systemd.journald.max_level_console=info".to_owned();
+    if arch == Arch::X86_64 {
+        arguments.push(' ');
+        arguments.push_str(TRUST_THE_TIMER);
+    }
+    machine.more_arguments = Some(arguments);
     machine.start(bench)
 }
 
