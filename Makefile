@@ -75,8 +75,9 @@ test-vm:
 	@demo/setup.sh vm
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
 	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
-	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins,$(STORY))),images/build.sh x86_64)
+	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins upgrade_and_roll_back,$(STORY))),images/build.sh x86_64)
 	$(if $(or $(if $(STORY),,all),$(filter mixed_architectures,$(STORY))),images/build.sh aarch64)
+	$(if $(or $(if $(STORY),,all),$(filter upgrade_and_roll_back,$(STORY))),hw-tests/updates.sh x86_64)
 	$(CARGO) build --workspace --bins
 	WEFT_VM=$(abspath $(TARGET))/vm \
 	$(if $(filter-out probes_%,$(STORY)),,WEFT_ORACLES=$$($(CARGO) test -p weft-ebpf --test oracles --no-run 2>&1 \

@@ -1,12 +1,12 @@
 #!/bin/bash
 # The part of a build that runs in the root with the tools: packages and files in, images out.
 #
-#   assemble.sh ARCH VERSION PACKAGES.TAR       /source: the tree; /bin.agent: weftd and weft; /build: results
+#   assemble.sh ARCH VERSION PACKAGES.TAR FORMAT       /source: the tree; /bin.agent: weftd and weft; /build: results
 #
 # Times, UUIDs and orders come from the version and from SOURCE_DATE_EPOCH.
 set -euo pipefail
 shopt -s nullglob
-arch=$1 version=$2 packages=$3
+arch=$1 version=$2 packages=$3 format=$4
 recipe=/source/images
 umask 022
 
@@ -199,26 +199,44 @@ sed "s/%%SERIAL%%/$serial/" "$recipe/cmdline" >cmdline
 ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline=@cmdline \
     --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
     --efi-arch="$efi" --output=uki.efi >/dev/null
-# Three tries; then systemd-boot takes the version before.
-cp uki.efi "esp/EFI/Linux/weft_$version+3.efi"
-cp "efi/systemd-boot$efi.efi" "esp/EFI/BOOT/BOOT${efi^^}.EFI"
-cp "efi/systemd-boot$efi.efi" "esp/EFI/systemd/"
-cp "$recipe/boot-loader.conf" esp/loader/loader.conf
-mkdir -p repart
-for definition in "$recipe"/disk/*.conf; do
-    sed -e "s/%%VERSION%%/$version/" -e "s/%%ROOT_UUID%%/$root_uuid/" -e "s/%%VERITY_UUID%%/$verity_uuid/" \
-        "$definition" >"repart/${definition##*/}"
-done
-find esp -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-rm -f disk.raw
-systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="$systemd_arch" \
-    --seed="$(uuid disk)" --definitions=repart --root="$built" --copy-source="$built" --dry-run=no --no-pager \
-    disk.raw >repart.text 2>&1 || { cat repart.text >&2; fail "systemd-repart made no disk"; }
-say "disk: compressing"
-zstd -q -f -T1 -12 --long=27 disk.raw -o "$out/$name.raw.zst"
-mv disk.raw "$out/$name.raw"
-cp uki.efi "$out/$name.efi"
-cp root.erofs "$out/$name.root"
-cp root.verity "$out/$name.verity"
-say "disk: $(mib "$out/$name.raw.zst") compressed, $(du -sm "$out/$name.raw" | cut -f1) MiB written, kernel $(mib uki.efi)"
+disk() {
+    # Three tries; then systemd-boot takes the version before.
+    cp uki.efi "esp/EFI/Linux/weft_$version+3.efi"
+    cp "efi/systemd-boot$efi.efi" "esp/EFI/BOOT/BOOT${efi^^}.EFI"
+    cp "efi/systemd-boot$efi.efi" "esp/EFI/systemd/"
+    cp "$recipe/boot-loader.conf" esp/loader/loader.conf
+    mkdir -p repart
+    for definition in "$recipe"/disk/*.conf; do
+        sed -e "s/%%VERSION%%/$version/" -e "s/%%ROOT_UUID%%/$root_uuid/" -e "s/%%VERITY_UUID%%/$verity_uuid/" \
+            "$definition" >"repart/${definition##*/}"
+    done
+    find esp -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+    rm -f disk.raw
+    systemd-repart --empty=create --size=auto --offline=yes --sector-size=512 --architecture="$systemd_arch" \
+        --seed="$(uuid disk)" --definitions=repart --root="$built" --copy-source="$built" --dry-run=no --no-pager \
+        disk.raw >repart.text 2>&1 || { cat repart.text >&2; fail "systemd-repart made no disk"; }
+    say "disk: compressing"
+    zstd -q -f -T1 -12 --long=27 disk.raw -o "$out/$name.raw.zst"
+    mv disk.raw "$out/$name.raw"
+    say "disk: $(mib "$out/$name.raw.zst") compressed, $(du -sm "$out/$name.raw" | cut -f1) MiB written"
+    cp uki.efi "$out/$name.efi"
+    cp root.erofs "$out/$name.root"
+    cp root.verity "$out/$name.verity"
+}
+[ "$format" = update ] || disk
+
+# What a node writes into its other slot.
+mkdir update
+ln root.erofs update/root
+ln root.verity update/verity
+ln uki.efi update/efi
+{
+    printf 'weft-update 1\nversion %s\narch %s\nuuid %s root\nuuid %s verity\n' "$version" "$arch" "$root_uuid" "$verity_uuid"
+    for piece in efi verity root; do
+        echo "sha256 $(sha256sum <"update/$piece" | cut -c1-64) $piece $(stat -c %s "update/$piece")"
+    done
+} >update/manifest
+tar -C update --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=0644 \
+    -cf "$out/$name.update" manifest efi verity root
+say "update: $(mib "$out/$name.update"), kernel $(mib uki.efi)"
 (cd "$out"; sha256sum "$name".* >"$name.sha256sums.new"; grep -v sha256sums "$name.sha256sums.new" >"$name.sha256sums"; rm "$name.sha256sums.new")

@@ -10,6 +10,7 @@
 # Environment:
 #   WEFT_BIN      folder with weftd and weft of that architecture (default: built for release)
 #   WEFT_VERSION  in place of the workspace's version
+#   FORMAT        disk (the default: the disk and the update), or update: only what nodes write into their other slot
 #   FRESH=1       ask for packages anew
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -18,6 +19,8 @@ name=image arch=${1:-x86_64}
 source "$here/common.sh"
 
 kernel=linux-image-$debian
+format=${FORMAT:-disk}
+case $format in disk | update) ;; *) fail "FORMAT=$format: disk and update are known" ;; esac
 [ "$(id -u)" = 0 ] || fail "needs root, because files in an image belong to users of the image"
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: make setup installs it"
 
@@ -58,6 +61,8 @@ if [ ! -e "$work/tools/.from" ] || [ "$(cat "$work/tools/.from")" != "$tools_fil
     echo "$tools_file $(stat -c %Y "$tools_file")" >"$work/tools/.from"
 fi
 
+mkdir -p "$work/tools"/{source,build,bin.agent}
+
 node="$(lines "$here/node.packages") $kernel"
 node_file=$work/node-$arch-$(hash_of "$suite" "$node").tar
 packages "node, $arch" "$debian" "$node" extract "$node_file"
@@ -82,5 +87,5 @@ unshare --mount --propagation private bash -euc '
     umount -l /.old
     exec env -i PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" \
         /source/images/assemble.sh "$@"
-' build "$work/tools" "$tree" "$work" "$bin" "$arch" "$version" "/build/$(basename "$node_file")"
+' build "$work/tools" "$tree" "$work" "$bin" "$arch" "$version" "/build/$(basename "$node_file")" "$format"
 say "done: $work/out"

@@ -57,6 +57,7 @@ mod services;
 mod sources;
 mod traces;
 mod units;
+mod upgrade;
 
 /// Calls of the API that wait for the loop; callers wait for a place.
 const CALLS_MAX: usize = 64;
@@ -444,6 +445,7 @@ impl Driver {
             Operation::Logs(query) => self.logs(query, answer),
             Operation::Trace { wanted, time } => self.trace(*wanted, time, answer),
             Operation::Hardware(node) => self.hardware(&node, answer),
+            Operation::Upgrade { node, step } => self.upgrade(&node, step, answer),
             Operation::RemoveNode { node, force } => self.remove_node(now, &node, force, answer),
             Operation::CreateToken { lifetime, labels } => {
                 self.create_token(now, lifetime, labels, answer);

@@ -56,6 +56,7 @@ mod store;
 mod token;
 mod topology;
 mod trace;
+mod upgrade;
 
 use config::Config;
 

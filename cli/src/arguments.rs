@@ -410,6 +410,30 @@ pub enum NodeAction {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Bring a new image to nodes that start from one, one after the other: each hands over its work, writes its other
+    /// slot, restarts, and goes back by itself when it does not find its fabric again
+    #[command(
+        after_help = "Examples:\n  weft node upgrade weft-0.2.0-x86_64.update rack1 rack2\n  weft node upgrade weft-0.2.0-aarch64.update --all"
+    )]
+    Upgrade {
+        /// What `make image` wrote: weft-VERSION-ARCH.update
+        file: PathBuf,
+        /// Names, or the first digits of their ids
+        #[arg(required_unless_present = "all")]
+        nodes: Vec<String>,
+        /// Every node of the update's architecture that starts from an image of another version
+        #[arg(long, conflicts_with = "nodes")]
+        all: bool,
+        /// Restart them with their work
+        #[arg(long)]
+        no_drain: bool,
+        /// How long handing over may take, and coming back, on each node
+        #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
+        timeout: Option<Duration>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -51,6 +51,12 @@ impl Client {
         read(path, &answer)
     }
 
+    /// `PUT path` with `body` as it is; reads the answer.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, Failure> {
+        let answer = self.answer(Method::PUT, path, body).await?;
+        read(path, &answer)
+    }
+
     /// `GET path`: the answer as it is, with its status, also when it says that something is wrong.
     pub async fn exchange(&self, path: &str) -> Result<(u16, Bytes), Failure> {
         let answer = async {

@@ -28,6 +28,7 @@ mod status;
 mod streams;
 mod top;
 mod trace;
+mod upgrade;
 mod waiting;
 mod watch;
 mod why_slow;
@@ -164,6 +165,14 @@ async fn of_node(
         }
         (None, Some(NodeAction::Approve { waiting, yes })) => {
             waiting::approve(context, &waiting, yes).await
+        }
+        (None, Some(NodeAction::Upgrade { file, nodes, all, no_drain, timeout, yes })) => {
+            let (file, nodes) = (&file, &nodes[..]);
+            let wanted = upgrade::Wanted { file, nodes, all, drain: !no_drain, yes, timeout };
+            upgrade::upgrade(context, wanted).await
+        }
+        (Some(_), Some(NodeAction::Upgrade { .. })) => {
+            Err(Failure::usage("write weft node upgrade FILE NAME...: there may be several names"))
         }
         (Some(_), Some(NodeAction::Approve { .. })) => Err(Failure::usage(
             "write weft node approve NAME: a node that waits has no other name here",

@@ -627,6 +627,32 @@ pub struct DrainBody {
     pub on: bool,
 }
 
+/// `POST /v1/nodes/{name or id}/upgrade`: an update that is to be brought to a node that starts from an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeBody {
+    /// Of the update: 1 to 16 of letters, digits and `.~+-`.
+    pub version: String,
+    /// For which architecture: `x86_64` or `aarch64`.
+    pub arch: String,
+    /// Length of the file.
+    pub bytes: u64,
+    /// All of it is there: write it into the other slot and restart. Otherwise: begin, or go on with what is there.
+    #[serde(default)]
+    pub install: bool,
+}
+
+/// How far an update of a node has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeView {
+    /// What runs: the version of its image.
+    pub running: String,
+    /// Bytes of the update that the node has.
+    pub have: u64,
+    /// What the last installation said, in words; empty: there was none since the start of the node.
+    pub said: String,
+}
+
 /// `GET /v1/doctor`: one finding of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

@@ -1,12 +1,13 @@
 //! Machines that start from our image, and the fabric of a Debian that they join.
 
-use crate::machine::{Arch, Machine, Running, TRUST_THE_TIMER};
+use crate::machine::{Arch, Disk, Machine, Running, TRUST_THE_TIMER};
 use crate::node::{self, Node};
 use crate::switch::Switch;
 use crate::workshop::Bench;
 use anyhow::{Context, Result, ensure};
 use fabric::api::{NodeState, NodeView};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long machines may take to join: half a minute each where nothing else runs, and four are emulated beside each
@@ -17,19 +18,27 @@ const STARTED_WITHIN: Duration = Duration::from_secs(300);
 /// How often the founder is asked: being asked takes from what the others start with.
 const ASKED_EVERY: Duration = Duration::from_secs(3);
 
-/// A Debian that has founded a fabric, on port 0 of the switch.
-pub fn founder(bench: &Bench, switch: &Switch) -> Result<Node> {
+/// A Debian that has founded a fabric, on port 0 of the switch, with these disks beside its own two.
+pub fn founder(bench: &Bench, switch: &Switch, disks: &[PathBuf]) -> Result<Node> {
     let mut machine = node::machine(bench, "alder")?;
     machine.cpus = (1, 1);
     machine.memory = 384;
     machine.cables = vec![switch.cable(0)];
+    machine.disks.extend(disks.iter().map(|file| Disk { file: file.clone(), writable: false }));
     let mut node = Node::install(&machine, bench, "[metrics]\nprobes = []\n")?;
     node.init()?;
     Ok(node)
 }
 
-/// Switches a machine on that starts from our image, with a token.
-pub fn boot(bench: &Bench, name: &str, arch: Arch, cable: String, token: &str) -> Result<Running> {
+/// Switches a machine on that starts from our image, with a token, and `more` for its kernel.
+pub fn boot(
+    bench: &Bench,
+    name: &str,
+    arch: Arch,
+    cable: String,
+    token: &str,
+    more: &[&str],
+) -> Result<Running> {
     let mut machine = Machine::image(bench, name, arch)?;
     machine.cables = vec![cable];
     machine.credentials = vec![("weft.token".into(), token.into())];
@@ -39,6 +48,10 @@ pub fn boot(bench: &Bench, name: &str, arch: Arch, cable: String, token: &str) -
     if arch == Arch::X86_64 {
         arguments.push(' ');
         arguments.push_str(TRUST_THE_TIMER);
+    }
+    for more in more {
+        arguments.push(' ');
+        arguments.push_str(more);
     }
     machine.more_arguments = Some(arguments);
     machine.start(bench)

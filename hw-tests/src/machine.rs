@@ -222,14 +222,11 @@ impl Machine {
         }
         // Never the processor's own virtualisation: where it is half there, kernels hang.
         command.args(["-accel", "tcg,thread=multi", "-cpu", cpu, "-machine", machine]);
-        command.args([
-            "-nodefaults",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-m",
-            &self.memory.to_string(),
-        ]);
+        if self.has_shell() {
+            // A restart that no story asks for is an end, and noticed as one.
+            command.arg("-no-reboot");
+        }
+        command.args(["-nodefaults", "-display", "none", "-m", &self.memory.to_string()]);
         let (cpus, most) = self.cpus;
         command.arg("-smp").arg(format!("cpus={cpus},maxcpus={most},sockets={most},cores=1"));
         for (number, node) in self.memory_nodes.iter().enumerate() {

@@ -10,6 +10,7 @@ mod mixed_architectures;
 mod pins_hold;
 mod probes_on_debian_kernel;
 mod pull_power;
+mod upgrade_and_roll_back;
 
 use crate::workshop::Bench;
 use anyhow::Result;
@@ -65,6 +66,11 @@ pub const ALL: &[Story] = &[
         name: "mixed_architectures",
         promise: "x86-64 and ARM are one fabric, and a job has a program for each",
         tell: mixed_architectures::tell,
+    },
+    Story {
+        name: "upgrade_and_roll_back",
+        promise: "a node takes a good image, refuses a damaged one, and goes back from one that does not work",
+        tell: upgrade_and_roll_back::tell,
     },
     Story {
         name: "pull_power",

@@ -109,7 +109,7 @@ impl Bench {
 
     /// A disk of so many MiB that begins as our image and remembers what is written to it.
     pub fn image_disk(&self, name: &str, arch: Arch, mebibytes: u64) -> Result<PathBuf> {
-        let image = image(arch)?;
+        let image = made(arch, "raw")?;
         let disk = self.path(&format!("{name}.qcow2"));
         let mut command = self.qemu("qemu-img");
         command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image).arg(&disk);
@@ -173,22 +173,18 @@ pub fn build_folder() -> Result<PathBuf> {
     Ok(program.ancestors().nth(2).context("this program lies in no build folder")?.to_owned())
 }
 
-/// The image that `make image` has made. `WEFT_IMAGES` names another folder.
-fn image(arch: Arch) -> Result<PathBuf> {
+/// What `make image` has made of this version, and of one that begins with it: `weft-VERSION-ARCH.END`. `WEFT_IMAGES` names
+/// another folder.
+pub fn made(arch: Arch, end: &str) -> Result<PathBuf> {
     let folder = match std::env::var_os("WEFT_IMAGES") {
         Some(folder) => PathBuf::from(folder),
         None => build_folder()?.join("images/out"),
     };
-    let end = format!("-{}.raw", arch.name());
-    let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-    let mut images: Vec<PathBuf> = files
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&end)))
-        .collect();
-    // The last one made, if several versions lie there.
-    images.sort_by_key(|path| path.metadata().and_then(|data| data.modified()).ok());
-    images.pop().with_context(|| format!("no *{end} in {}: make image", folder.display()))
+    let (version, arch) = (env!("CARGO_PKG_VERSION"), arch.name());
+    let (more, end) = end.split_once('/').unwrap_or(("", end));
+    let file = folder.join(format!("weft-{version}{more}-{arch}.{end}"));
+    ensure!(file.exists(), "{} is missing: make test-vm builds it first", file.display());
+    Ok(file)
 }
 
 /// A program of the workspace, built in the same profile as this one.

@@ -199,7 +199,7 @@ impl Driver {
         });
     }
 
-    /// Answers another member's agent. Peers ask about series and hardware, read logs and trace what runs here,
+    /// Answers another member's agent. Peers ask about series and hardware, read logs, trace what runs here and bring updates,
     /// and nothing else: everything else they know from the table.
     pub(super) fn peer_request(
         &self,
@@ -221,6 +221,9 @@ impl Driver {
                 return self.peer_trace(from, *wanted, time, answer);
             }
             Ok(Operation::Hardware(name)) => return self.peer_hardware(from, &name, answer),
+            Ok(Operation::Upgrade { node, step }) => {
+                return self.peer_upgrade(from, &node, step, answer);
+            }
             other => other,
         };
         let source = operation.and_then(|operation| match operation {

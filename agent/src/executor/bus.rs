@@ -187,6 +187,11 @@ impl Bus {
         }
     }
 
+    /// Starts a unit that has a file, and gives back at once.
+    pub async fn begin(&self, unit: &str) -> zbus::Result<()> {
+        self.manager("StartUnit", &(unit, "fail")).await.map(drop)
+    }
+
     /// Ends a unit, and gives back at once.
     pub async fn stop(&self, unit: &str) -> zbus::Result<()> {
         self.manager("StopUnit", &(unit, "replace")).await.map(drop)

@@ -94,6 +94,11 @@ impl Systemd {
         self.bus.list("*.service").await
     }
 
+    /// Starts a unit that is not one of its own.
+    pub async fn begin(&self, unit: &str) -> zbus::Result<()> {
+        self.bus.begin(unit).await
+    }
+
     /// The limits that hold for its units.
     pub fn enforced(&self) -> Enforced {
         self.enforced

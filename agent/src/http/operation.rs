@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::router::{Endpoint, Route, query};
 use crate::observe::query::Asked;
+use crate::upgrade::{self, Step};
 
 /// Lines of log that can be asked for: more is a file to copy, not a view.
 pub const TAIL_LINES_MAX: u64 = 100_000;
@@ -35,6 +36,13 @@ pub enum Operation {
     Node(String),
     /// What a node is made of, by name or key.
     Hardware(String),
+    /// Ask how far an update of a node has come, or go on with it.
+    Upgrade {
+        /// Which node.
+        node: String,
+        /// What to do.
+        step: Step,
+    },
     /// Drain a node, or let it take work again.
     Drain {
         /// Name or key.
@@ -240,6 +248,17 @@ pub fn read(
         Endpoint::Hardware => Operation::Hardware(name),
         Endpoint::Drain => {
             Operation::Drain { node: name, on: json::<api::DrainBody>(body, None)?.on }
+        }
+        Endpoint::Upgrade => Operation::Upgrade { node: name, step: Step::Look },
+        Endpoint::BeginUpgrade => {
+            Operation::Upgrade { node: name, step: Step::begin(json(body, None)?)? }
+        }
+        Endpoint::UpgradeData => {
+            let Some(offset) = parameter("offset") else {
+                return Err(invalid("the query makes no sense", "offset=BYTES is missing"));
+            };
+            let offset = number("offset", offset, upgrade::BYTES_MAX)?;
+            Operation::Upgrade { node: name, step: Step::Data { offset, bytes: body.to_vec() } }
         }
         Endpoint::RemoveNode => {
             Operation::RemoveNode { node: name, force: flag("force", parameter("force"))? }

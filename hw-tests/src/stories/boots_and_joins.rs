@@ -9,7 +9,7 @@ use fabric::api::{JobView, NodeView, TokenCreated};
 use std::time::Instant;
 
 const JOB: &str = r#"name = "everywhere"
-kind = "system"
+type = "system"
 [task]
 command = ["/bin/sleep", "100000"]
 [resources]
@@ -19,12 +19,12 @@ memory = "8MiB"
 
 pub fn tell(bench: &Bench) -> Result<()> {
     let switch = Switch::new(bench, 4)?;
-    let mut first = founder(bench, &switch)?;
+    let mut first = founder(bench, &switch, &[])?;
     let token: TokenCreated = first.weft("token create --label booted=image")?;
     let begun = Instant::now();
     let mut machines = Vec::new();
     for (port, name) in (1..).zip(["birch", "cedar", "elm"]) {
-        machines.push(boot(bench, name, Arch::X86_64, switch.cable(port), &token.token)?);
+        machines.push(boot(bench, name, Arch::X86_64, switch.cable(port), &token.token, &[])?);
     }
     let joined = joined(&mut first, machines.len(), begun)?;
     let seconds: Vec<u64> = joined.values().map(|time| time.as_secs()).collect();

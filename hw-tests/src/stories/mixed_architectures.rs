@@ -24,10 +24,10 @@ spread = "arch"
 
 pub fn tell(bench: &Bench) -> Result<()> {
     let switch = Switch::new(bench, 2)?;
-    let mut first = founder(bench, &switch)?;
+    let mut first = founder(bench, &switch, &[])?;
     let token: TokenCreated = first.weft("token create")?;
     let begun = Instant::now();
-    let board = boot(bench, "birch", Arch::Aarch64, switch.cable(1), &token.token)?;
+    let board = boot(bench, "birch", Arch::Aarch64, switch.cable(1), &token.token, &[])?;
     for (name, time) in joined(&mut first, 1, begun)? {
         println!("    {name} joined {} s after its power was switched on", time.as_secs());
     }
