@@ -57,7 +57,6 @@ if [ ! -e "$work/tools/.from" ] || [ "$(cat "$work/tools/.from")" != "$tools_fil
     rm -rf "$work/tools"
     mkdir "$work/tools"
     tar -C "$work/tools" --exclude='./dev/*' -xf "$tools_file"
-    mkdir -p "$work/tools"/{source,build,bin.agent}
     echo "$tools_file $(stat -c %Y "$tools_file")" >"$work/tools/.from"
 fi
 
