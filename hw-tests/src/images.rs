@@ -18,6 +18,16 @@ const STARTED_WITHIN: Duration = Duration::from_secs(300);
 /// How often the founder is asked: being asked takes from what the others start with.
 const ASKED_EVERY: Duration = Duration::from_secs(3);
 
+/// A job with a copy on every node.
+pub const EVERYWHERE: &str = r#"name = "everywhere"
+type = "system"
+[task]
+command = ["/bin/sleep", "100000"]
+[resources]
+cpu = 0.1
+memory = "8MiB"
+"#;
+
 /// A Debian that has founded a fabric, on port 0 of the switch, with these disks beside its own two.
 pub fn founder(bench: &Bench, switch: &Switch, disks: &[PathBuf]) -> Result<Node> {
     let mut machine = node::machine(bench, "alder")?;

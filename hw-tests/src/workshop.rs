@@ -109,7 +109,7 @@ impl Bench {
 
     /// A disk of so many MiB that begins as our image and remembers what is written to it.
     pub fn image_disk(&self, name: &str, arch: Arch, mebibytes: u64) -> Result<PathBuf> {
-        let image = made(arch, "raw")?;
+        let image = made("", arch, "raw")?;
         let disk = self.path(&format!("{name}.qcow2"));
         let mut command = self.qemu("qemu-img");
         command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image).arg(&disk);
@@ -173,15 +173,14 @@ pub fn build_folder() -> Result<PathBuf> {
     Ok(program.ancestors().nth(2).context("this program lies in no build folder")?.to_owned())
 }
 
-/// What `make image` has made of this version, and of one that begins with it: `weft-VERSION-ARCH.END`. `WEFT_IMAGES` names
+/// What `make image` has made of this version, with `more` behind its number: `weft-VERSION-ARCH.END`. `WEFT_IMAGES` names
 /// another folder.
-pub fn made(arch: Arch, end: &str) -> Result<PathBuf> {
+pub fn made(more: &str, arch: Arch, end: &str) -> Result<PathBuf> {
     let folder = match std::env::var_os("WEFT_IMAGES") {
         Some(folder) => PathBuf::from(folder),
         None => build_folder()?.join("images/out"),
     };
     let (version, arch) = (env!("CARGO_PKG_VERSION"), arch.name());
-    let (more, end) = end.split_once('/').unwrap_or(("", end));
     let file = folder.join(format!("weft-{version}{more}-{arch}.{end}"));
     ensure!(file.exists(), "{} is missing: make test-vm builds it first", file.display());
     Ok(file)

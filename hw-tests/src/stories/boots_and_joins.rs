@@ -1,21 +1,12 @@
 //! Three blank disks with our image, one token, and no keyboard.
 
-use crate::images::{boot, founder, joined, memory, told};
+use crate::images::{EVERYWHERE, boot, founder, joined, memory, told};
 use crate::machine::Arch;
 use crate::switch::Switch;
 use crate::workshop::Bench;
 use anyhow::{Context, Result, ensure};
 use fabric::api::{JobView, NodeView, TokenCreated};
 use std::time::Instant;
-
-const JOB: &str = r#"name = "everywhere"
-type = "system"
-[task]
-command = ["/bin/sleep", "100000"]
-[resources]
-cpu = 0.1
-memory = "8MiB"
-"#;
 
 pub fn tell(bench: &Bench) -> Result<()> {
     let switch = Switch::new(bench, 4)?;
@@ -33,7 +24,7 @@ pub fn tell(bench: &Bench) -> Result<()> {
         told(machine)?;
     }
 
-    first.apply(JOB)?;
+    first.apply(EVERYWHERE)?;
     let view: JobView = first.weft("jobs everywhere")?;
     ensure!((view.wanted, view.healthy) == (4, 4), "{view:?}");
     let nodes: Vec<NodeView> = first.weft("nodes")?;

@@ -1,6 +1,6 @@
 //! A node that starts from our image gets another one: a good one, a damaged one, and one whose agent does not start.
 
-use crate::images::{boot, founder, joined};
+use crate::images::{EVERYWHERE, boot, founder, joined};
 use crate::machine::Arch;
 use crate::node::Node;
 use crate::switch::Switch;
@@ -12,19 +12,10 @@ use std::time::{Duration, Instant};
 /// Writing a slot and up to four starts, on a machine that is emulated.
 const PATIENCE: Duration = Duration::from_secs(2400);
 
-const JOB: &str = r#"name = "everywhere"
-type = "system"
-[task]
-command = ["/bin/sleep", "100000"]
-[resources]
-cpu = 0.1
-memory = "8MiB"
-"#;
-
 pub fn tell(bench: &Bench) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let arch = Arch::X86_64;
-    let (good, broken) = (made(arch, ".1/update")?, made(arch, ".2/update")?);
+    let (good, broken) = (made(".1", arch, "update")?, made(".2", arch, "update")?);
     let switch = Switch::new(bench, 2)?;
     let updates = bench.disk_of("updates", &[("good", &*good), ("broken", &*broken)])?;
     let mut first = founder(bench, &switch, &[updates])?;
@@ -35,7 +26,7 @@ pub fn tell(bench: &Bench) -> Result<()> {
     let limit = ["weft.join_limit=60"];
     let _birch = boot(bench, "birch", arch, switch.cable(1), &token.token, &limit)?;
     joined(&mut first, 1, begun)?;
-    first.apply(JOB)?;
+    first.apply(EVERYWHERE)?;
     let node = other(&mut first)?;
     ensure!(node.1 == format!("weft {version}"), "{node:?}");
     let node = node.0;
