@@ -135,20 +135,20 @@ async fn one(
             Ok(Exit::Ok) => {}
             Ok(_) => return Err(Failure::failed("stopped before anything was written")),
             Err(error) => {
-                drained(false).await?;
-                context.screen.say(&format!(
-                    "{} takes work again, and was not upgraded: --no-drain restarts it with its work",
-                    node.name
-                ));
+                let text = match drained(false).await {
+                    Ok(()) => {
+                        "takes work again, and was not upgraded: --no-drain restarts it with its work"
+                    }
+                    Err(_) => "was not upgraded, and still takes no work: `weft undrain` lets it",
+                };
+                context.screen.say(&format!("{} {text}", node.name));
                 return Err(error);
             }
         }
     }
-    let result = install(context, update, node, &path, wanted.timeout).await;
-    if wanted.drain {
-        drained(false).await?;
-    }
-    result?;
+    let installed = install(context, update, node, &path, wanted.timeout).await;
+    let undrained = if wanted.drain { drained(false).await } else { Ok(()) };
+    installed.and(undrained)?;
     let text = format!("{} runs {}, and takes work again", node.name, update.version);
     context.screen.say_toned(Tone::Good, &text);
     Ok(Upgraded {
@@ -201,7 +201,8 @@ async fn install(
     let _: UpgradeView = context.client.send(hyper::Method::POST, path, &told).await?;
     context.screen.say(&format!("{} writes it into its other slot", node.name));
     let until = Instant::now() + timeout.unwrap_or(BACK_WITHIN);
-    let (mut last, mut restarts) = (String::new(), false);
+    // What it said last. Nothing is said any more once it has started anew.
+    let mut last = String::new();
     while Instant::now() < until {
         tokio::time::sleep(LOOK).await;
         // It does not answer while it restarts.
@@ -217,7 +218,7 @@ async fn install(
                 node.name
             )));
         }
-        if line.is_empty() && restarts {
+        if line.is_empty() && !last.is_empty() {
             return Err(Failure::failed(format!(
                 "{} went back to {}: with {} it did not come up, or did not find its fabric in time",
                 node.name, view.running, update.version
@@ -225,7 +226,6 @@ async fn install(
         }
         if line != last {
             context.screen.say(&format!("{}: {}", node.name, printable(line)));
-            restarts |= !line.is_empty();
             last = line.to_owned();
         }
     }
