@@ -48,6 +48,7 @@ mod approval;
 mod ask;
 mod checks;
 mod counters;
+mod elsewhere;
 mod enter;
 mod hardware;
 mod local;

@@ -20,7 +20,7 @@ const UNIT: &str = "weft-upgrade.service";
 const READY: &str = "update";
 /// Where it says what it does, and what went wrong.
 const SAID: &str = "/run/weft-upgrade/said";
-/// Characters of it that are passed on.
+/// Bytes of its end that are passed on.
 const SAID_BYTES_MAX: usize = 4096;
 
 /// One step of an update.
@@ -63,12 +63,14 @@ impl Step {
 pub struct Inbox {
     folder: PathBuf,
     release: PathBuf,
+    said: PathBuf,
 }
 
 impl Inbox {
     /// Below the agent's state directory.
     pub fn new(state: &Path) -> Self {
-        Self { folder: state.join("upgrade"), release: "/etc/os-release".into() }
+        let (release, said) = ("/etc/os-release".into(), SAID.into());
+        Self { folder: state.join("upgrade"), release, said }
     }
 
     /// Takes a step. Reads and writes files.
@@ -82,9 +84,14 @@ impl Inbox {
             Step::Begin(wanted) => self.begin(&wanted, &running)?,
             Step::Data { offset, bytes } => self.append(offset, &bytes)?,
         };
-        let said = fs::read(SAID).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said[said.len().saturating_sub(SAID_BYTES_MAX)..]);
-        Ok(UpgradeView { running, have, said: said.trim().into() })
+        Ok(UpgradeView { running, have, said: self.said() })
+    }
+
+    /// What the last installation said since the machine started.
+    fn said(&self) -> String {
+        let said = fs::read(&self.said).unwrap_or_default();
+        let end = &said[said.len().saturating_sub(SAID_BYTES_MAX)..];
+        String::from_utf8_lossy(end).trim().to_owned()
     }
 
     /// The version of the image that this machine started from.
@@ -116,6 +123,12 @@ impl Inbox {
             let detail = format!("{running} is what runs here");
             return Err(conflict("there is nothing to upgrade", detail));
         }
+        let said = self.said();
+        let is_over = said.lines().last().is_none_or(|line| line.starts_with("failed: "));
+        if self.folder.join(READY).exists() && !is_over {
+            let detail = format!("it says {said:?}: wait until the node is back");
+            return Err(conflict("an update is being written", detail));
+        }
         let path = self.folder.join(format!("{}-{}.part", wanted.version, wanted.bytes));
         let have = fs::metadata(&path).map_or(0, |found| found.len());
         if wanted.install {
@@ -125,6 +138,8 @@ impl Inbox {
             }
             fs::File::open(&path).and_then(|file| file.sync_all()).map_err(|e| on_disk(&e))?;
             fs::rename(&path, self.folder.join(READY)).map_err(|e| on_disk(&e))?;
+            // What an earlier one said is not about this one.
+            let _ = fs::remove_file(&self.said);
             return Ok(have);
         }
         if have > 0 && have <= wanted.bytes {

@@ -199,8 +199,8 @@ impl Driver {
         });
     }
 
-    /// Answers another member's agent. Peers ask about series and hardware, read logs, trace what runs here and bring updates,
-    /// and nothing else: everything else they know from the table.
+    /// Answers another member's agent. Peers ask about series and hardware, read logs, trace what runs here and bring
+    /// updates, and nothing else: everything else they know from the table.
     pub(super) fn peer_request(
         &self,
         from: NodeId,

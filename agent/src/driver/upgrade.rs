@@ -4,49 +4,22 @@ use fabric::api::{Problem, ProblemKind};
 use fabric::id::NodeId;
 use tokio::sync::oneshot;
 
-use super::local::{problem_of, problem_response};
+use super::elsewhere::here;
 use super::{CallAnswer, Driver};
-use crate::http::Reply;
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::upgrade::{self, Inbox, Step};
-
-/// Bytes of another node's answer.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 impl Driver {
     /// Takes a step of an update, beside the loop, here or on the node that is meant.
     pub(super) fn upgrade(&self, name: &str, step: Step, answer: CallAnswer) {
-        let Some(member) = &self.member else { return };
-        let node = match member.node.find_node(name) {
-            Ok(node) => node,
-            Err(problem) => return drop(answer.send(Err(problem))),
-        };
+        let Some((node, answer)) = self.meant(name, answer) else { return };
         if node == self.identity.id() {
-            let taken = self.take(step);
-            tokio::spawn(async move {
-                let _ = answer.send(taken.await.map(Reply::Json));
-            });
-            return;
+            return here(self.take(step), answer);
         }
-        let request = match request(node, step) {
-            Ok(request) => request,
-            Err(problem) => return drop(answer.send(Err(problem))),
-        };
-        let passing = member.passing(node, &self.local);
-        tokio::spawn(async move {
-            let reply = match passing.request(request).await {
-                Ok(response) if response.status == 200 => {
-                    let whole = response.collect(ANSWER_BYTES_MAX).await;
-                    whole.map(Reply::Json).map_err(|error| {
-                        let detail = format!("{error}: try again");
-                        Problem::new(ProblemKind::Unreachable, "the answer broke off", detail)
-                    })
-                }
-                Ok(response) => Err(problem_of(response).await),
-                Err(error) => Err(error.into()),
-            };
-            let _ = answer.send(reply);
-        });
+        match request(node, step) {
+            Ok(request) => self.there(node, request, answer),
+            Err(problem) => drop(answer.send(Err(problem))),
+        }
     }
 
     /// A step that another member passes on, if this node is meant.
@@ -57,21 +30,10 @@ impl Driver {
         step: Step,
         answer: oneshot::Sender<ApiResponse>,
     ) {
-        if name != self.identity.id().to_string() {
-            let detail = format!("this is {}: ask the node that is meant", self.name);
-            let problem = Problem::new(ProblemKind::NotFound, "another node is meant", detail);
-            return drop(answer.send(problem_response(&problem)));
-        }
         if let Step::Begin(wanted) = &step {
             tracing::info!(?from, version = wanted.version, install = wanted.install, "an update");
         }
-        let taken = self.take(step);
-        tokio::spawn(async move {
-            let _ = answer.send(match taken.await {
-                Ok(json) => ApiResponse::whole(200, "application/json", json),
-                Err(problem) => problem_response(&problem),
-            });
-        });
+        self.for_peer(name, self.take(step), answer);
     }
 
     fn take(&self, step: Step) -> impl Future<Output = Result<Vec<u8>, Problem>> + use<> {
