@@ -37,7 +37,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
     ("api", &["socket", "group"]),
     ("executor", &["kind"]),
-    ("metrics", &["enabled", "probes", "memory", "listen"]),
+    ("metrics", &["enabled", "probes", "counters", "memory", "listen"]),
 ];
 
 /// The whole file.
@@ -146,6 +146,8 @@ pub struct MetricsSection {
     pub enabled: bool,
     /// Which eBPF probes, by name; `["auto"]`: all that this machine can load.
     pub probes: Vec<String>,
+    /// Count instructions, cycles and the like of allocations, where the processor does.
+    pub counters: bool,
     /// Memory of the store of series, `4MiB`.
     pub memory: String,
     /// TCP address for scrapers and dashboards, `127.0.0.1:7480`; empty: none.
@@ -215,6 +217,7 @@ impl Default for MetricsSection {
         Self {
             enabled: true,
             probes: vec![AUTO.into()],
+            counters: false,
             memory: "4MiB".into(),
             listen: String::new(),
         }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::guard::{self, WakesUp};
-use crate::observe::{Report, Unanswered, source_name};
+use crate::observe::{Report, SourceReport, Unanswered, source_name};
 
 /// Less free space than this and the table may soon not fit.
 const SPACE_BYTES_MIN: u64 = 64 << 20;
@@ -124,6 +124,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         discovery(agent),
         probes(agent),
     ];
+    findings.extend(sources(agent));
     let advice = "give it another one and restart weftd, or let this node in by hand";
     let given = agent.given.iter();
     findings.extend(given.map(|what| finding("credentials", FindingLevel::Warning, what, advice)));
@@ -193,6 +194,19 @@ fn probes(agent: &Agent) -> Finding {
         format!("{running}; {}", others.join("; ")),
         "eBPF needs Linux 6.1 with BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; without it there are fewer numbers, and no histograms",
     )
+}
+
+/// What else is measured that not every machine has. Where it has not, that is no trouble.
+fn sources(agent: &Agent) -> Option<Finding> {
+    let report = agent.observed.as_ref().ok()?;
+    let wanted = report.sources.iter().filter(|source| source.status != Status::Off);
+    let told: Vec<String> = wanted
+        .map(|SourceReport { what, status, note, .. }| match note.as_str() {
+            "" => format!("{what}: {status}"),
+            note => format!("{what}: {status} ({note})"),
+        })
+        .collect();
+    (!told.is_empty()).then(|| finding("hardware", FindingLevel::Ok, told.join("; "), ""))
 }
 
 fn disk(machine: &Machine, agent: &Agent) -> Finding {

@@ -29,15 +29,17 @@ use tokio::sync::oneshot;
 use crate::clock::{self, BootTime};
 use crate::config::MetricsSection;
 use allocations::Allocations;
+use counters::Counting;
 use gather::Gathering;
 use own::{Ledger, Own};
 use probing::{Counted, Pressure, Probing, RoundTrips};
 pub use probing::{ProbeReport, source_name};
 use query::Query;
-pub use sink::Metric;
 use sink::{Collector, Recorder};
+pub use sink::{Metric, SourceReport};
 
 mod allocations;
+mod counters;
 mod counts;
 mod families;
 mod gather;
@@ -116,6 +118,8 @@ pub struct Sample {
 pub struct Report {
     /// What became of each probe.
     pub probes: Vec<ProbeReport>,
+    /// What else not every machine has.
+    pub sources: Vec<SourceReport>,
     /// How full the store is.
     pub usage: Usage,
 }
@@ -156,13 +160,15 @@ impl Observer {
         }
         let (questions, asked) = sync_channel(QUESTIONS_MAX);
         let (probes, budget, name) = (config.probes(), config.memory(), name.to_owned());
+        let counters = config.counters;
         Builder::new()
             .name("observe".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let config = ebpf::Config { probes, ..ebpf::Config::default() };
                 let probing = Probing::load(&config, units.as_deref());
-                Thread::new(probing, units, budget, &name).run(&asked);
+                let counting = units.clone().map(|folder| Counting::load(folder, counters));
+                Thread::new(probing, counting, units, budget, &name).run(&asked);
             })
             .context("cannot start the thread that measures")?;
         Ok(Self { questions: Some(questions) })
@@ -315,7 +321,13 @@ struct Scheduled {
 }
 
 impl Thread {
-    fn new(probing: Probing, units: Option<PathBuf>, budget: usize, name: &str) -> Self {
+    fn new(
+        probing: Probing,
+        counting: Option<Counting>,
+        units: Option<PathBuf>,
+        budget: usize,
+        name: &str,
+    ) -> Self {
         let probing = Rc::new(RefCell::new(probing));
         let ledger = Rc::new(RefCell::new(Ledger::default()));
         let mut all: Vec<Box<dyn Collector>> = vec![
@@ -326,6 +338,9 @@ impl Thread {
         ];
         if let Some(folder) = units {
             all.push(Box::new(Allocations { folder }));
+        }
+        if let Some(counting) = counting {
+            all.push(Box::new(counting));
         }
         all.extend(collectors());
         let next = BootTime::now();
@@ -389,7 +404,10 @@ impl Thread {
             Question::Rename(name) => self.recorder.rename(&name, now_ms()),
             Question::Report(answer) => {
                 let probes = self.probing.borrow().reports();
-                let _ = answer.send(Report { probes, usage: self.recorder.store().usage() });
+                let collectors = self.collectors.iter();
+                let sources = collectors.flat_map(|one| one.collector.sources()).collect();
+                let usage = self.recorder.store().usage();
+                let _ = answer.send(Report { probes, sources, usage });
             }
             Question::Cgroups(alloc, answer) => {
                 let _ = answer.send(self.probing.borrow_mut().cgroups(&alloc));

@@ -115,7 +115,7 @@ fn mount_points(mounts: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-fn inode(folder: &Path) -> Option<CgroupId> {
+pub(crate) fn inode(folder: &Path) -> Option<CgroupId> {
     fs::metadata(folder).ok().map(|metadata| CgroupId(metadata.ino()))
 }
 

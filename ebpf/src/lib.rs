@@ -36,6 +36,7 @@ mod status;
 mod table;
 
 pub mod block;
+pub mod counters;
 pub mod faults;
 pub mod network;
 pub mod oom;

@@ -38,6 +38,13 @@ pub const SYMBOL_FILE_BYTES_MAX: u64 = 256 << 20;
 /// Functions of one file.
 pub const SYMBOLS_MAX: usize = 1 << 20;
 
+/// Descriptors of the processor's counters: one for each event, CPU and unit. Each keeps some 1.5 KiB of the kernel's
+/// memory. Four events of 4 CPUs are enough for 256 units, of 64 CPUs for 16.
+pub const COUNTER_DESCRIPTORS_MAX: usize = 4096;
+
+/// Events that are counted together. Processors have four to eight counters for them.
+pub const COUNTER_EVENTS_MAX: usize = 8;
+
 /// Bytes of what libbpf says about a failed load that are kept: the verifier's log can be megabytes, its last
 /// lines say why.
 pub const SAID_MAX: usize = 2048;

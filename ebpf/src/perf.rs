@@ -1,9 +1,10 @@
-//! The kernel's software events, on every CPU.
+//! The kernel's events (perf_event_open(2)), and its software events on every CPU.
 
 use crate::hooks::Hooks;
 use crate::status::Status;
+use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// How often an event is sampled.
@@ -15,14 +16,59 @@ pub(crate) enum Every {
     PerSecond(u64),
 }
 
-/// Opens a software event (`PERF_COUNT_SW_*`, perf_event_open(2)) on every CPU that is online.
-pub(crate) fn on_every_cpu(event: u64, every: Every) -> Result<Vec<OwnedFd>, Status> {
-    const PERF_TYPE_SOFTWARE: u32 = 1;
+/// Whose events count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose<'a> {
+    /// Everybody's.
+    All,
+    /// Those of the threads in a cgroup, whose folder this is, and in all below it.
+    Cgroup(BorrowedFd<'a>),
+}
+
+/// An event of this kind and number that nothing else is asked of.
+pub(crate) fn attributes(kind: u32, number: u64) -> libbpf_sys::perf_event_attr {
     // SAFETY: plain numbers: all zero asks for nothing.
     let mut attributes: libbpf_sys::perf_event_attr = unsafe { mem::zeroed() };
-    attributes.type_ = PERF_TYPE_SOFTWARE;
+    attributes.type_ = kind;
     attributes.size = mem::size_of_val(&attributes) as u32;
-    attributes.config = event;
+    attributes.config = number;
+    attributes
+}
+
+/// Opens an event on a CPU, in the group of `leader` if there is one.
+pub(crate) fn open(
+    attributes: &libbpf_sys::perf_event_attr,
+    whose: Whose<'_>,
+    cpu: u32,
+    leader: Option<BorrowedFd<'_>>,
+) -> io::Result<OwnedFd> {
+    let (target, flag) = match whose {
+        Whose::All => (-1, 0),
+        Whose::Cgroup(folder) => (folder.as_raw_fd(), libbpf_sys::PERF_FLAG_PID_CGROUP),
+    };
+    let leader = leader.map_or(-1, |leader| leader.as_raw_fd());
+    let flags = flag | libbpf_sys::PERF_FLAG_FD_CLOEXEC;
+    // SAFETY: the attributes live through the call, and the kernel only reads them.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            attributes,
+            libc::c_long::from(target),
+            cpu as libc::c_long,
+            libc::c_long::from(leader),
+            flags as libc::c_long,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Opens a software event (`PERF_COUNT_SW_*`) on every CPU that is online.
+pub(crate) fn on_every_cpu(event: u64, every: Every) -> Result<Vec<OwnedFd>, Status> {
+    let mut attributes = attributes(libbpf_sys::PERF_TYPE_SOFTWARE, event);
     match every {
         Every::Times(times) => attributes.__bindgen_anon_1.sample_period = times,
         Every::PerSecond(times) => {
@@ -31,23 +77,11 @@ pub(crate) fn on_every_cpu(event: u64, every: Every) -> Result<Vec<OwnedFd>, Sta
         }
     }
     let mut events = Vec::new();
-    for cpu in 0..crate::kernel::possible_cpus() as libc::c_long {
-        // SAFETY: the attributes live through the call, and the kernel only reads them.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                &attributes,
-                -1 as libc::c_long,
-                cpu,
-                -1 as libc::c_long,
-                libbpf_sys::PERF_FLAG_FD_CLOEXEC as libc::c_long,
-            )
-        };
-        match (fd, std::io::Error::last_os_error()) {
-            // SAFETY: the call has just given us this descriptor.
-            (0.., _) => events.push(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
-            (_, error) if error.raw_os_error() == Some(libc::ENODEV) => {} // not online
-            (_, error) => return Err(Status::Unsupported(format!("perf_event_open: {error}"))),
+    for cpu in 0..crate::kernel::possible_cpus() as u32 {
+        match open(&attributes, Whose::All, cpu, None) {
+            Ok(event) => events.push(event),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {} // not online
+            Err(error) => return Err(Status::Unsupported(format!("perf_event_open: {error}"))),
         }
     }
     Ok(events)

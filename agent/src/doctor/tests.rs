@@ -52,7 +52,7 @@ fn agent() -> Agent {
 
 fn observed(status: Status, source: Source) -> Report {
     let report = |probe| ProbeReport { probe, status: status.clone(), source: Some(source) };
-    Report { probes: Probe::ALL.map(report).to_vec(), usage: Usage::default() }
+    Report { probes: Probe::ALL.map(report).to_vec(), sources: Vec::new(), usage: Usage::default() }
 }
 
 #[test]
@@ -121,6 +121,28 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         assert_eq!((only.check.as_str(), only.level), (*check, *level));
         assert!(!only.message.is_empty() && !only.advice.is_empty(), "{only:?}");
     }
+}
+
+#[test]
+fn what_a_machine_does_not_have_is_told_and_is_no_trouble() {
+    let source =
+        |what, status, note: &str| SourceReport { what, from: "perf", status, note: note.into() };
+    let mut agent = agent();
+    agent.observed = Ok(Report {
+        sources: vec![
+            source("counters", Status::Unsupported("no counter".into()), ""),
+            source("smart", Status::Running, "one disk sleeps"),
+            source("gpu", Status::Off, ""),
+        ],
+        ..observed(Status::Running, Source::Bpf)
+    });
+    let found = examine(&machine(), &agent);
+    let hardware = found.iter().find(|finding| finding.check == "hardware").expect("it is told");
+    assert_eq!(hardware.level, FindingLevel::Ok);
+    assert_eq!(
+        hardware.message,
+        "counters: unsupported: no counter; smart: running (one disk sleeps)"
+    );
 }
 
 #[test]

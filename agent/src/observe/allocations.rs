@@ -37,18 +37,21 @@ impl Collector for Allocations {
     }
 
     fn collect(&mut self, sink: &mut Sink<'_>) {
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Some((unit, alloc)) =
-                name.to_str().and_then(|name| Some((name, AllocId::from_unit(name)?)))
-            else {
-                continue;
-            };
+        for (cgroup, unit, alloc) in folders(&self.folder) {
             let slot = alloc.slot.index.to_string();
-            let labels = [("unit", unit), ("job", alloc.slot.job.as_str()), ("slot", &slot)];
-            give(&entry.path(), &labels, sink);
+            let labels = [("unit", &*unit), ("job", alloc.slot.job.as_str()), ("slot", &slot)];
+            give(&cgroup, &labels, sink);
         }
     }
+}
+
+/// Cgroups of allocations in this folder, with the names of their units.
+pub(super) fn folders(folder: &Path) -> impl Iterator<Item = (PathBuf, String, AllocId)> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
+        let unit = entry.file_name().into_string().ok()?;
+        let alloc = AllocId::from_unit(&unit)?;
+        Some((entry.path(), unit, alloc))
+    })
 }
 
 /// What a controller that is not there would say is not known.

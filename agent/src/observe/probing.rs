@@ -13,7 +13,7 @@ use fabric::id::AllocId;
 
 use super::counts::Counts;
 use super::families::{FAMILIES, Family};
-use super::sink::{Collector, Metric, Sink};
+use super::sink::{Collector, Metric, Sink, give_info};
 use super::units::{OTHER, Unit, Units};
 
 /// Peers of units that have series of their own; further ones are counted as [`OTHER`].
@@ -111,20 +111,9 @@ impl Probing {
             let address = peer.map_or(OTHER.to_owned(), |peer| peer.to_string());
             sink.count(&AGAIN, &labels(unit, &[("peer", &address)]), row[0] as f64);
         }
-        const INFO: Metric<'_> = Metric::info(
-            "weft_probe_info",
-            "Which probe runs (or is off, unsupported, failed), and where its numbers come from.",
-        );
         for ProbeReport { probe, status, source } in self.reports() {
-            let status = match status {
-                Status::Running => "running",
-                Status::Off => "off",
-                Status::Unsupported(_) => "unsupported",
-                Status::Failed(_) => "failed",
-            };
             let source = source.map_or("none", source_name);
-            let labels = [("probe", probe.name()), ("status", status), ("source", source)];
-            sink.put(&INFO, &labels, 1.0);
+            give_info(probe.name(), &status, source, sink);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Whoever measures something of the machine implements [`Collector`] and is given a [`Sink`] once a
 //! period. It needs to know nothing of stores, labels of the node, threads or queries.
 
+use ebpf::Status;
 use metrics::labels::{LabelError, Labels, NAME};
 use metrics::span::stale_marker;
 use metrics::store::{Kind, Refused, SeriesId, Store, Unfit};
@@ -53,6 +54,47 @@ pub trait Collector {
 
     /// Measures, and gives everything to the sink.
     fn collect(&mut self, sink: &mut Sink<'_>);
+
+    /// What it needs that not every machine has, and whether this one does.
+    fn sources(&self) -> Vec<SourceReport> {
+        Vec::new()
+    }
+}
+
+/// Whether something can be measured here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceReport {
+    /// A word for people, and for the label `probe`.
+    pub what: &'static str,
+    /// Where its numbers come from, in a word.
+    pub from: &'static str,
+    /// Whether they come; why not, otherwise.
+    pub status: Status,
+    /// What else is to be said about it, or nothing.
+    pub note: String,
+}
+
+impl SourceReport {
+    /// Gives it as a series.
+    pub fn give(&self, sink: &mut Sink<'_>) {
+        let from = if self.status == Status::Running { self.from } else { "none" };
+        give_info(self.what, &self.status, from, sink);
+    }
+}
+
+/// Says how something that is measured is.
+pub fn give_info(what: &str, status: &Status, from: &str, sink: &mut Sink<'_>) {
+    const INFO: Metric<'_> = Metric::info(
+        "weft_probe_info",
+        "Which probe runs (or is off, unsupported, failed), and where its numbers come from.",
+    );
+    let status = match status {
+        Status::Running => "running",
+        Status::Off => "off",
+        Status::Unsupported(_) => "unsupported",
+        Status::Failed(_) => "failed",
+    };
+    sink.put(&INFO, &[("probe", what), ("status", status), ("source", from)], 1.0);
 }
 
 /// A metric: what all series of one name have in common.

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bounds;
+mod counters;
 mod fallback;
 mod memory;
 mod peers;

@@ -1,6 +1,6 @@
 //! A cgroup of our own with a process in it: what it does is ours to know, and nobody else is counted with it.
 
-use ebpf::{CgroupId, Config, Probe, Probes, Status};
+use ebpf::{CgroupId, Cgroups, Config, Probe, Probes, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -15,9 +15,14 @@ use std::time::{Duration, Instant};
 /// One test at a time: they compare times, and some count what the whole machine does.
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// Nobody beside us.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// Probes that run, and nobody beside us. `None` after having said why not.
 pub fn probes(config: &Config) -> Option<(Probes, MutexGuard<'static, ()>)> {
-    let alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let alone = alone();
     if let Err(reason) = ebpf::available() {
         skipped(&reason);
         return None;
@@ -54,7 +59,12 @@ pub struct Unit {
 
 impl Unit {
     pub fn new(probes: &Probes, name: &str) -> Option<Self> {
-        let Some(root) = probes.cgroups().root() else {
+        Self::of(probes.cgroups(), name)
+    }
+
+    /// The same, where there are no probes.
+    pub fn of(cgroups: &Cgroups, name: &str) -> Option<Self> {
+        let Some(root) = cgroups.root() else {
             skipped("no cgroup hierarchy of version 2 is mounted");
             return None;
         };
@@ -78,6 +88,11 @@ impl Unit {
 
     /// A process in this cgroup that will do this and nothing else (`work.rs`), once told to.
     pub fn process(&self, work: &str) -> Process {
+        self.process_in(&self.folder, work)
+    }
+
+    /// The same, in a cgroup below this one.
+    pub fn process_in(&self, cgroup: &Path, work: &str) -> Process {
         let mut child = Command::new(std::env::current_exe().expect("we run"))
             .args(["process_of_a_test", "--exact", "--ignored", "--nocapture"])
             .env("WEFT_WORK", work)
@@ -92,7 +107,7 @@ impl Unit {
         };
         // By then it has started all threads that it has without being asked.
         process.says("ready:");
-        enter(&self.folder, process.child.id());
+        enter(cgroup, process.child.id());
         process
     }
 }
