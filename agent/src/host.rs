@@ -11,6 +11,7 @@
 //! Disks, file systems and sensors may take their time to answer. They are asked by a thread of their own, which
 //! starts each quarter of a minute and ends when it has asked them all ([`Slow`]); what it brought is given the next time.
 
+mod ata;
 mod disk;
 mod memory;
 mod network;
@@ -31,9 +32,8 @@ use ::metrics::store::Kind;
 
 use crate::clock::BootTime;
 
-use crate::observe::sink::{self, Collector, Metric};
+use crate::observe::sink::{self, Collector, Metric, SourceReport};
 use crate::topology::Sysfs;
-use nvme::Health;
 pub(crate) use sensors::read_chips as chips;
 
 /// Disks, interfaces, file systems, chips: so many of each kind are reported. A machine with more has them made
@@ -42,7 +42,7 @@ const DEVICES_MAX: usize = 128;
 /// CPUs up to which each one's seconds are read each second; with more, each quarter of a minute. Each CPU is
 /// eight series.
 const CPUS_EACH_SECOND_MAX: usize = 16;
-/// Time after which NVMe disks are asked for their health again: it changes in days.
+/// Time after which disks are asked for their health again: it changes in days.
 const HEALTH_PERIOD: Duration = Duration::from_secs(600);
 /// Stack of the thread that asks what is slow: it only reads files.
 const STACK_BYTES: usize = 256 << 10;
@@ -96,7 +96,12 @@ pub fn collectors() -> Vec<Box<dyn Collector>> {
         Box::new(quick) as Box<dyn Collector>
     });
     let mut all = Vec::from(quick);
-    all.push(Box::new(Slow { asked: Some(Asked::new(sysfs)), running: None, samples: Vec::new() }));
+    all.push(Box::new(Slow {
+        asked: Some(Asked::new(sysfs)),
+        running: None,
+        samples: Vec::new(),
+        sources: Vec::new(),
+    }));
     all
 }
 
@@ -137,6 +142,7 @@ struct Slow {
     asked: Option<Asked>,
     running: Option<JoinHandle<(Asked, Vec<Sample>)>>,
     samples: Vec<Sample>,
+    sources: Vec<SourceReport>,
 }
 
 /// A sample that waits to be given.
@@ -174,7 +180,10 @@ impl Collector for Slow {
     fn collect(&mut self, sink: &mut sink::Sink<'_>) {
         if let Some(thread) = self.running.take_if(|thread| thread.is_finished()) {
             match thread.join() {
-                Ok((asked, samples)) => (self.asked, self.samples) = (Some(asked), samples),
+                Ok((asked, samples)) => {
+                    self.sources = asked.sources();
+                    (self.asked, self.samples) = (Some(asked), samples);
+                }
                 Err(_) => tracing::error!("the thread that asks sensors has died: this is a bug"),
             }
         } else {
@@ -184,6 +193,7 @@ impl Collector for Slow {
             let labels: Vec<_> = labels.iter().map(|(name, text)| (&**name, &**text)).collect();
             sink.put(&Metric { name, kind: *kind, help }, &labels, *value);
         }
+        self.sources.iter().for_each(|source| source.give(sink));
         let Some(mut asked) = self.asked.take() else { return };
         let now = BootTime::now();
         let thread =
@@ -197,19 +207,33 @@ impl Collector for Slow {
             Err(error) => tracing::warn!(%error, "file systems and sensors are not asked any more"),
         }
     }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        self.sources.clone()
+    }
 }
 
 /// What is asked on a thread of its own.
 struct Asked {
     sysfs: Sysfs,
-    /// What NVMe disks last told, and when they were asked.
-    health: Vec<(String, Health)>,
+    /// What disks last told, and when they were asked.
+    nvme: Vec<(String, nvme::Health)>,
+    ata: ata::Told,
     health_asked: Option<BootTime>,
 }
 
 impl Asked {
     fn new(sysfs: Sysfs) -> Self {
-        Self { sysfs, health: Vec::new(), health_asked: None }
+        Self {
+            sysfs,
+            nvme: Vec::new(),
+            ata: ata::Told::default(),
+            health_asked: None,
+        }
+    }
+
+    fn sources(&self) -> Vec<SourceReport> {
+        self.ata.report.iter().cloned().collect()
     }
 
     fn ask(&mut self, now: BootTime, sink: &mut dyn Sink) {
@@ -217,9 +241,13 @@ impl Asked {
         sensors::collect(&self.sysfs, sink);
         if self.health_asked.is_none_or(|asked| now.since(asked) >= HEALTH_PERIOD) {
             self.health_asked = Some(now);
-            self.health = nvme::health(&self.sysfs);
+            self.nvme = nvme::health(&self.sysfs);
+            self.ata = ata::ask_all(&self.sysfs);
         }
-        for (disk, health) in &self.health {
+        for (disk, health) in &self.nvme {
+            health.tell(disk, sink);
+        }
+        for (disk, health) in &self.ata.health {
             health.tell(disk, sink);
         }
     }

@@ -67,6 +67,17 @@ pub struct Disk {
     pub writable: bool,
 }
 
+impl Disk {
+    /// As QEMU's `-drive` wants it, under this name.
+    fn drive(&self, id: &str) -> String {
+        let format =
+            if self.file.extension().is_some_and(|end| end == "qcow2") { "qcow2" } else { "raw" };
+        let only = if self.writable { "off" } else { "on" };
+        let file = self.file.display();
+        format!("if=none,id={id},format={format},readonly={only},file={file}")
+    }
+}
+
 /// Some of a machine's CPUs with some of its memory. A machine without any is of one piece.
 #[derive(Clone, Debug)]
 pub struct MemoryNode {
@@ -93,6 +104,8 @@ pub struct Machine {
     pub memory_nodes: Vec<MemoryNode>,
     /// In this order: the first one is `/dev/nvme0n1`.
     pub disks: Vec<Disk>,
+    /// On an old IDE controller, whose disks tell their health: the first one is `/dev/sda`. On x86-64 only, two at most.
+    pub ata_disks: Vec<Disk>,
     /// Ends of virtual cables, as QEMU's `-netdev` writes them, without the id.
     pub cables: Vec<String>,
     /// systemd credentials, by name, through the firmware's tables (SMBIOS type 11).
@@ -124,6 +137,7 @@ impl Machine {
                     writable: false,
                 },
             ],
+            ata_disks: Vec::new(),
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
@@ -141,6 +155,7 @@ impl Machine {
             cpus: (1, 1),
             memory_nodes: Vec::new(),
             disks: vec![Disk { file: bench.image_disk(name, arch, 4096)?, writable: true }],
+            ata_disks: Vec::new(),
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
@@ -251,18 +266,21 @@ impl Machine {
             }
         }
         for (number, disk) in self.disks.iter().enumerate() {
-            let format = if disk.file.extension().is_some_and(|end| end == "qcow2") {
-                "qcow2"
-            } else {
-                "raw"
-            };
-            let only = if disk.writable { "off" } else { "on" };
-            let file = disk.file.display();
             command
                 .arg("-drive")
-                .arg(format!("if=none,id=d{number},format={format},readonly={only},file={file}"))
+                .arg(disk.drive(&format!("d{number}")))
                 .arg("-device")
                 .arg(format!("nvme,drive=d{number},serial=weft{number}"));
+        }
+        if !self.ata_disks.is_empty() {
+            command.args(["-device", "piix3-ide,id=ide"]);
+        }
+        for (number, disk) in self.ata_disks.iter().enumerate() {
+            command
+                .arg("-drive")
+                .arg(disk.drive(&format!("a{number}")))
+                .arg("-device")
+                .arg(format!("ide-hd,bus=ide.{number},drive=a{number},serial=ata{number}"));
         }
         for (number, cable) in self.cables.iter().enumerate() {
             let name =

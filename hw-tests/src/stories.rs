@@ -3,6 +3,7 @@
 mod agent_upgrade_keeps_work;
 mod boots_and_joins;
 mod cut_the_cable;
+mod disk_health;
 mod fill_the_disk;
 mod hotplug;
 mod memory_limit_kills_only_the_guilty;
@@ -51,6 +52,11 @@ pub const ALL: &[Story] = &[
         name: "hotplug",
         promise: "a CPU that appears is shown and can be claimed",
         tell: hotplug::tell,
+    },
+    Story {
+        name: "disk_health",
+        promise: "an ATA disk is asked for its health only by an agent that was allowed to, and tells it",
+        tell: disk_health::tell,
     },
     Story {
         name: "cut_the_cable",
