@@ -1,12 +1,12 @@
 #!/bin/bash
 # The part of a build that runs in the root with the tools: packages and files in, images out.
 #
-#   assemble.sh ARCH VERSION PACKAGES.TAR FORMAT       /source: the tree; /bin.agent: weftd and weft; /build: results
+#   assemble.sh ARCH VERSION PACKAGES.TAR "FORMAT..."   /source: the tree; /given: weftd and weft; /build: results
 #
 # Times, UUIDs and orders come from the version and from SOURCE_DATE_EPOCH.
 set -euo pipefail
 shopt -s nullglob
-arch=$1 version=$2 packages=$3 format=$4
+arch=$1 version=$2 packages=$3 formats=$4
 recipe=/source/images
 umask 022
 
@@ -43,11 +43,16 @@ sed -e 's#/bin/bash$#/bin/sh#' -e 's#^root:\*:#root:x:#' -e 's#:\*:#:x:#' root/u
 sed 's#:\*:#:x:#' root/usr/share/base-passwd/group.master >root/etc/group
 rm -rf root/usr/share/base-passwd
 
-while read -r pattern; do
-    # A pattern of the list may have braces, so it is a word of the shell.
-    eval "rm -rf root/$pattern"
-done < <(lines "$recipe/node.leave-out")
-find root -xtype l -path '*.wants/*' -delete
+# leave_out LIST ROOT: what these patterns say.
+leave_out() {
+    local pattern
+    while read -r pattern; do
+        # A pattern of the list may have braces, so it is a word of the shell.
+        eval "rm -rf $2/$pattern"
+    done < <(lines "$recipe/$1")
+    find "$2" -xtype l -path '*.wants/*' -delete
+}
+leave_out node.leave-out root
 
 # Commands: busybox, where no package brought a better one. A node installs nothing, so it has no dpkg and no rpm.
 rm -f root/usr/bin/busybox.static
@@ -101,7 +106,7 @@ say "modules: $(wc -l <modules.node) of $(find modules -name '*.ko.xz' | wc -l) 
 # Our own files.
 cp -r "$recipe/root/." root/
 install -D -m 0644 /source/agent/weftd.service root/usr/lib/systemd/system/weftd.service
-install -m 0755 /bin.agent/weftd /bin.agent/weft root/usr/bin/
+install -m 0755 /given/weftd /given/weft root/usr/bin/
 install -D -m 0644 "$out/$name.packages" root/usr/share/weft/packages
 cat >root/usr/lib/os-release <<RELEASE
 ID=weft
@@ -123,8 +128,12 @@ mkdir root/boot
 for empty in var run tmp; do find "root/$empty" -mindepth 1 -delete; done
 systemd-sysusers --root="$built/root"
 rm -f root/etc/.pwd.lock root/etc/{passwd,group,shadow,gshadow}-
-find root/etc/systemd/system -mindepth 1 -type l -delete
-systemctl --root="$built/root" --quiet preset-all
+# choose_services ROOT: those that its preset names.
+choose_services() {
+    find "$1/etc/systemd/system" -mindepth 1 -type l -delete
+    systemctl --root="$built/$1" --quiet preset-all
+}
+choose_services root
 find root -name '*.pyc' -delete
 chmod 0755 root
 
@@ -166,7 +175,7 @@ for link in bin sbin lib lib64; do ln -s "usr/$link" "initrd/$link"; done
 (cd root; sort -u ../initrd.list | xargs cp -L --parents -t ../initrd)
 [ -e "initrd/usr/lib64" ] && interpreter=$(readelf -l root/usr/sbin/dmsetup | sed -n 's/.*interpreter: \(.*\)\]/\1/p') \
     && { [ -e "initrd$interpreter" ] || cp -L "root$interpreter" "initrd/usr$interpreter"; }
-for applet in sh mount umount grep find sort cat xargs modprobe losetup readlink sleep reboot cp chmod tr mkdir switch_root sha256sum; do
+for applet in sh mount umount grep find sort cat xargs modprobe losetup readlink sleep reboot cp ln chmod tr mkdir switch_root sha256sum; do
     ln -s busybox "initrd/usr/bin/$applet"
 done
 # The kernel itself calls this one, for what a module asks for while it starts.
@@ -178,12 +187,14 @@ with_needs modules.early >modules.initrd
 install_modules modules.initrd initrd plain
 install -m 0755 "$recipe/initrd/init" initrd/init
 
-# pack FOLDER FILE: as the kernel unpacks it, smallest.
-pack() {
+# archive FOLDER: as the kernel unpacks it.
+archive() {
     find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
     (cd "$1"; find . -mindepth 1 -print0 | LC_ALL=C sort -z \
-        | cpio --quiet --null --create --format=newc --owner=+0:+0 --reproducible) | zstd -q -T1 -19 >"$2"
+        | cpio --quiet --null --create --format=newc --owner=+0:+0 --reproducible)
 }
+# pack FOLDER FILE: the same, smallest.
+pack() { archive "$1" | zstd -q -T1 -19 >"$2"; }
 pack initrd initrd.cpio.zst
 say "kernel: $(mib linux), initial RAM disk: $(mib initrd.cpio.zst)"
 
@@ -196,9 +207,15 @@ echo "$version $blocks $salt $hash" >table/root.table
 echo "$megabytes" >table/minimum
 pack table table.cpio.zst
 sed "s/%%SERIAL%%/$serial/" "$recipe/cmdline" >cmdline
-ukify build --linux=linux --initrd=initrd.cpio.zst --initrd=table.cpio.zst --cmdline=@cmdline \
-    --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
-    --efi-arch="$efi" --output=uki.efi >/dev/null
+# unite CMDLINE FILE INITRD...: kernel, command line and initial RAM disks as one program for UEFI.
+unite() {
+    local cmdline=$1 file=$2
+    shift 2
+    ukify build --linux=linux "${@/#/--initrd=}" --cmdline="@$cmdline" \
+        --os-release=@root/usr/lib/os-release --uname="$release" --stub="efi/linux$efi.efi.stub" \
+        --efi-arch="$efi" --output="$file" >/dev/null
+}
+
 disk() {
     # Three tries; then systemd-boot takes the version before.
     cp uki.efi "esp/EFI/Linux/weft_$version+3.efi"
@@ -223,20 +240,37 @@ disk() {
     cp root.erofs "$out/$name.root"
     cp root.verity "$out/$name.verity"
 }
-[ "$format" = update ] || disk
-
 # What a node writes into its other slot.
-mkdir update
-ln root.erofs update/root
-ln root.verity update/verity
-ln uki.efi update/efi
-{
-    printf 'weft-update 1\nversion %s\narch %s\nuuid %s root\nuuid %s verity\n' "$version" "$arch" "$root_uuid" "$verity_uuid"
-    for piece in efi verity root; do
-        echo "sha256 $(sha256sum <"update/$piece" | cut -c1-64) $piece $(stat -c %s "update/$piece")"
-    done
-} >update/manifest
-tar -C update --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=0644 \
-    -cf "$out/$name.update" manifest efi verity root
-say "update: $(mib "$out/$name.update"), kernel $(mib uki.efi)"
+update() {
+    mkdir update
+    ln root.erofs update/root
+    ln root.verity update/verity
+    ln uki.efi update/efi
+    {
+        printf 'weft-update 1\nversion %s\narch %s\nuuid %s root\nuuid %s verity\n' "$version" "$arch" "$root_uuid" "$verity_uuid"
+        for piece in efi verity root; do
+            echo "sha256 $(sha256sum <"update/$piece" | cut -c1-64) $piece $(stat -c %s "update/$piece")"
+        done
+    } >update/manifest
+    tar -C update --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=0644 \
+        -cf "$out/$name.update" manifest efi verity root
+    say "update: $(mib "$out/$name.update"), kernel $(mib uki.efi)"
+}
+
+# For machines that have no disk of ours: the root comes in the initial RAM disk, as it is on a disk, and stays in memory.
+netboot() {
+    mkdir memory
+    ln root.erofs root.verity memory/
+    # Compressed already. It comes first: what is not compressed must begin at a multiple of four bytes.
+    archive memory >memory.cpio
+    cat memory.cpio initrd.cpio.zst table.cpio.zst >"$out/$name.netboot.initrd"
+    cp linux "$out/$name.netboot.linux"
+    # The partition for /var is looked for by the initial RAM disk, and need not be there.
+    sed -E 's/ systemd\.mount-extra=[^ ]+//' cmdline >cmdline.netboot
+    unite cmdline.netboot "$out/$name.netboot.efi" memory.cpio initrd.cpio.zst table.cpio.zst
+    say "netboot: kernel $(mib linux), initial RAM disk $(mib "$out/$name.netboot.initrd"), both in one $(mib "$out/$name.netboot.efi")"
+}
+
+case $formats in *disk* | *update*) unite cmdline uki.efi initrd.cpio.zst table.cpio.zst ;; esac
+for format in $formats; do "$format"; done
 (cd "$out"; sha256sum "$name".* >"$name.sha256sums.new"; grep -v sha256sums "$name.sha256sums.new" >"$name.sha256sums"; rm "$name.sha256sums.new")

@@ -20,7 +20,9 @@ const UNIT: &str = "weft-upgrade.service";
 const READY: &str = "update";
 /// Where it says what it does, and what went wrong.
 const SAID: &str = "/run/weft-upgrade/said";
-/// Bytes of its end that are passed on.
+/// There when the machine's root is in its memory: the image's initial RAM disk makes it.
+const FROM_MEMORY: &str = "/run/weft-from-memory";
+/// Bytes of the end of what is said that are passed on.
 const SAID_BYTES_MAX: usize = 4096;
 
 /// One step of an update.
@@ -64,13 +66,14 @@ pub struct Inbox {
     folder: PathBuf,
     release: PathBuf,
     said: PathBuf,
+    from_memory: PathBuf,
 }
 
 impl Inbox {
     /// Below the agent's state directory.
     pub fn new(state: &Path) -> Self {
         let (release, said) = ("/etc/os-release".into(), SAID.into());
-        Self { folder: state.join("upgrade"), release, said }
+        Self { folder: state.join("upgrade"), release, said, from_memory: FROM_MEMORY.into() }
     }
 
     /// Takes a step. Reads and writes files.
@@ -122,6 +125,13 @@ impl Inbox {
         if wanted.version == running {
             let detail = format!("{running} is what runs here");
             return Err(conflict("there is nothing to upgrade", detail));
+        }
+        if self.from_memory.exists() {
+            let detail = format!(
+                "it has no second slot to write: have it start from files of {}, and restart it",
+                wanted.version
+            );
+            return Err(conflict("this node runs from memory", detail));
         }
         let said = self.said();
         let is_over = said.lines().last().is_none_or(|line| line.starts_with("failed: "));

@@ -6,7 +6,8 @@ fn inbox() -> (tempfile::TempDir, Inbox) {
     let release = folder.path().join("os-release");
     fs::write(&release, "ID=weft\nIMAGE_ID=weft\nIMAGE_VERSION=\"1\"\n").unwrap();
     let said = folder.path().join("said");
-    let inbox = Inbox { release, said, ..Inbox::new(folder.path()) };
+    let from_memory = folder.path().join("from-memory");
+    let inbox = Inbox { release, said, from_memory, ..Inbox::new(folder.path()) };
     (folder, inbox)
 }
 
@@ -86,6 +87,10 @@ fn nonsense_and_machines_without_slots_are_refused() {
         assert_eq!(problem.kind, ProblemKind::Invalid, "{version} {bytes}");
     }
     let (folder, inbox) = inbox();
+    fs::write(folder.path().join("from-memory"), "").unwrap();
+    assert_eq!(inbox.take(Step::Look).unwrap().running, "1");
+    let problem = inbox.take(begin(wanted("2", 6))).unwrap_err();
+    assert!(problem.title.contains("runs from memory"), "{problem:?}");
     fs::write(folder.path().join("os-release"), "ID=debian\n").unwrap();
     let problem = inbox.take(Step::Look).unwrap_err();
     assert!(problem.title.contains("did not start from an image"), "{problem:?}");
