@@ -9,8 +9,8 @@
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and a half, 20 GiB; SMALL=1: minutes
-# make image        a disk that nodes start from, into target/images/out: ARCH=x86_64 or aarch64
-# make test-image   builds it twice: the same bytes, and small enough
+# make image        what nodes start from, into target/images/out: ARCH=x86_64 or aarch64; FORMAT=disk, netboot, container
+# make test-image   builds all formats twice: the same bytes, and small enough; starts the container
 # make deb          a Debian package of the agent and the command line, into target/packages: ARCH likewise
 # make lint         formatting, clippy, documentation: warnings are errors
 
@@ -44,6 +44,7 @@ test: setup
 	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')"
 	@images/test_deb.sh $(TARGET)/debug
 	@images/test_upgrade.sh
+	@images/test_extensions.sh
 
 test-swarm: setup
 	$(CARGO) build -p weft-sim
@@ -77,6 +78,8 @@ test-vm:
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
 	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
 	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins upgrade_and_roll_back,$(STORY))),images/build.sh x86_64)
+	$(if $(or $(if $(STORY),,all),$(filter netboots extends,$(STORY))),FORMAT=netboot images/build.sh x86_64)
+	$(if $(or $(if $(STORY),,all),$(filter extends,$(STORY))),images/extension.sh any weft-extended hw-tests/extension)
 	$(if $(or $(if $(STORY),,all),$(filter mixed_architectures,$(STORY))),images/build.sh aarch64)
 	$(if $(or $(if $(STORY),,all),$(filter upgrade_and_roll_back,$(STORY))),hw-tests/updates.sh x86_64)
 	$(CARGO) build --workspace --bins

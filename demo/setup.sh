@@ -46,6 +46,7 @@ aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu build: programs for aarch64
 mkfs.ext4        e2fsprogs          test-vm: disks of machines
 strip            binutils           test-vm: programs on them
 flock            util-linux         test-vm: one build at a time
+sfdisk           fdisk              test-vm: partitions of disks
 '
 
 missing=() why=()

@@ -114,6 +114,7 @@ ID_LIKE=debian
 NAME=weft
 PRETTY_NAME="weft $version"
 VERSION_ID=$version
+SYSEXT_LEVEL=1
 IMAGE_ID=weft
 IMAGE_VERSION=$version
 RELEASE
@@ -121,7 +122,7 @@ ln -sf ../usr/lib/os-release root/etc/os-release
 ln -sf /run/systemd/resolve/stub-resolv.conf root/etc/resolv.conf
 # The initial RAM disk puts the machine's own in its place.
 : >root/etc/machine-id
-mkdir -p root/{dev,proc,sys,run,tmp,var,root,mnt} root/etc/weft root/etc/repart.d root/etc/extensions
+mkdir -p root/{dev,proc,sys,run,tmp,var,root,mnt,opt} root/etc/weft root/etc/repart.d root/etc/extensions
 rm -rf root/etc/repart.d root/boot
 # Empty, for the automount of the EFI system partition: the root is read-only, so systemd cannot make it.
 mkdir root/boot

@@ -40,7 +40,7 @@ pub fn founder(bench: &Bench, switch: &Switch, disks: &[PathBuf]) -> Result<Node
     Ok(node)
 }
 
-/// Switches a machine on that starts from our image, with a token, and `more` for its kernel.
+/// Switches a machine on that starts from our image on a disk, with a token, and `more` for its kernel.
 pub fn boot(
     bench: &Bench,
     name: &str,
@@ -52,18 +52,17 @@ pub fn boot(
     let mut machine = Machine::image(bench, name, arch)?;
     machine.cables = vec![cable];
     machine.credentials = vec![("weft.token".into(), token.into())];
-    // So that what systemd says is on the console, which is kept.
-    let mut arguments =
-        "systemd.journald.forward_to_console=1 systemd.journald.max_level_console=info".to_owned();
-    if arch == Arch::X86_64 {
-        arguments.push(' ');
-        arguments.push_str(TRUST_THE_TIMER);
+    more.iter().for_each(|more| machine.argument(more));
+    start(bench, machine)
+}
+
+/// Switches a machine on that starts from our image. What systemd says is on its console, which is kept.
+pub fn start(bench: &Bench, mut machine: Machine) -> Result<Running> {
+    machine
+        .argument("systemd.journald.forward_to_console=1 systemd.journald.max_level_console=info");
+    if machine.arch == Arch::X86_64 {
+        machine.argument(TRUST_THE_TIMER);
     }
-    for more in more {
-        arguments.push(' ');
-        arguments.push_str(more);
-    }
-    machine.more_arguments = Some(arguments);
     machine.start(bench)
 }
 

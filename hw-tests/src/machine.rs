@@ -2,7 +2,7 @@
 
 use crate::control::Control;
 use crate::serial::{Said, Shell};
-use crate::workshop::Bench;
+use crate::workshop::{Bench, made};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,8 +110,11 @@ pub struct Machine {
     pub cables: Vec<String>,
     /// systemd credentials, by name, through the firmware's tables (SMBIOS type 11).
     pub credentials: Vec<(String, String)>,
-    /// More arguments for the kernel of an image, through the firmware's tables as well.
+    /// More arguments for the kernel of an image on a disk, through the firmware's tables as well.
     pub more_arguments: Option<String>,
+    /// Whether it has the shell of our tests on its second serial port (`hw-tests/shell.sh`). Our images have none, and
+    /// nobody can log in to them.
+    pub has_shell: bool,
 }
 
 impl Machine {
@@ -141,10 +144,11 @@ impl Machine {
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
+            has_shell: true,
         })
     }
 
-    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network. It has no shell.
+    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network.
     pub fn image(bench: &Bench, name: &str, arch: Arch) -> Result<Self> {
         let (code, variables) = bench.firmware_of(name, arch)?;
         Ok(Self {
@@ -159,15 +163,45 @@ impl Machine {
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
+            has_shell: false,
         })
     }
 
-    /// More arguments for its kernel, where it is loaded with some.
+    /// A machine that starts as from a network (`make image FORMAT=netboot`): its root is in its memory. One CPU, no disk
+    /// and no network.
+    pub fn from_memory(name: &str) -> Result<Self> {
+        let arch = Arch::X86_64;
+        let arguments = "console=ttyS0 quiet loglevel=4 systemd.show_status=auto";
+        Ok(Self {
+            name: name.into(),
+            arch,
+            boot: Boot::Kernel {
+                kernel: made("", arch, "netboot.linux")?,
+                initrd: Some(made("", arch, "netboot.initrd")?),
+                arguments: arguments.into(),
+            },
+            memory: 256,
+            cpus: (1, 1),
+            memory_nodes: Vec::new(),
+            disks: Vec::new(),
+            ata_disks: Vec::new(),
+            cables: Vec::new(),
+            credentials: Vec::new(),
+            more_arguments: None,
+            has_shell: false,
+        })
+    }
+
+    /// More arguments for its kernel.
     pub fn argument(&mut self, more: &str) {
-        if let Boot::Kernel { arguments, .. } = &mut self.boot {
+        let arguments = match &mut self.boot {
+            Boot::Kernel { arguments, .. } => arguments,
+            Boot::Firmware { .. } => self.more_arguments.get_or_insert_default(),
+        };
+        if !arguments.is_empty() {
             arguments.push(' ');
-            arguments.push_str(more);
         }
+        arguments.push_str(more);
     }
 
     /// Starts it, and waits for nothing.
@@ -188,7 +222,7 @@ impl Machine {
             .arg("-chardev")
             .arg(port("console", &console, &format!(",logfile={},logappend=on", log.display())))
             .args(["-serial", "chardev:console"]);
-        if self.has_shell() {
+        if self.has_shell {
             command.arg("-chardev").arg(port("shell", &shell, ""));
             command.args(["-serial", "chardev:shell"]);
         }
@@ -221,11 +255,6 @@ impl Machine {
         Ok(running)
     }
 
-    /// Our images have none, and nobody can log in to them.
-    fn has_shell(&self) -> bool {
-        matches!(self.boot, Boot::Kernel { .. })
-    }
-
     fn command(&self, bench: &Bench) -> Command {
         let (program, machine, cpu) = match self.arch {
             Arch::X86_64 => ("qemu-system-x86_64", "q35", "Nehalem"),
@@ -237,7 +266,7 @@ impl Machine {
         }
         // Never the processor's own virtualisation: where it is half there, kernels hang.
         command.args(["-accel", "tcg,thread=multi", "-cpu", cpu, "-machine", machine]);
-        if self.has_shell() {
+        if self.has_shell {
             // A restart that no story asks for is an end, and noticed as one.
             command.arg("-no-reboot");
         }

@@ -4,10 +4,12 @@ mod agent_upgrade_keeps_work;
 mod boots_and_joins;
 mod cut_the_cable;
 mod disk_health;
+mod extends;
 mod fill_the_disk;
 mod hotplug;
 mod memory_limit_kills_only_the_guilty;
 mod mixed_architectures;
+mod netboots;
 mod pins_hold;
 mod probes_on_debian_kernel;
 mod pull_power;
@@ -67,6 +69,16 @@ pub const ALL: &[Story] = &[
         name: "boots_and_joins",
         promise: "machines that start from our image join by a token, untouched by hand",
         tell: boots_and_joins::tell,
+    },
+    Story {
+        name: "netboots",
+        promise: "a machine without a disk starts from its memory, 256 MB of it, and joins by a token",
+        tell: netboots::tell,
+    },
+    Story {
+        name: "extends",
+        promise: "a read-only node has the software of its extensions, and a broken one stops nothing",
+        tell: extends::tell,
     },
     Story {
         name: "mixed_architectures",

@@ -4,8 +4,9 @@ use crate::machine::Arch;
 use crate::switch::cable;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Everything that stories share. Nothing in it is written to by a machine.
 pub struct Workshop {
@@ -141,6 +142,20 @@ impl Bench {
         Ok(disk)
     }
 
+    /// A disk with a state partition, as images look for it, of so many MiB, which has what is in the folder.
+    pub fn state_disk(&self, name: &str, mebibytes: u64, folder: &Path) -> Result<PathBuf> {
+        // A mebibyte for a table at each end.
+        let disk = self.blank_disk(name, mebibytes + 2)?;
+        let mut command = Command::new("mkfs.ext4");
+        command.args(["-q", "-E", "offset=1048576", "-d"]).arg(folder).arg(&disk);
+        done(command.arg(format!("{mebibytes}M")))?;
+        let table = format!("label: gpt\nstart=2048, size={}, name=weft-state\n", mebibytes << 11);
+        let mut command = Command::new("sfdisk");
+        command.args(["--quiet", "--wipe=never"]).arg(&disk);
+        done_with(&mut command, &table)?;
+        Ok(disk)
+    }
+
     /// Both ends of a cable between two machines, for [`Machine::cables`](crate::machine::Machine::cables).
     pub fn cable(&self, name: &str) -> [String; 2] {
         let ends = ["left", "right"].map(|end| self.path(&format!("{name}.{end}")));
@@ -186,6 +201,13 @@ pub fn made(more: &str, arch: Arch, end: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// What `images/extension.sh` has made under this name.
+pub fn extension(name: &str) -> Result<PathBuf> {
+    let file = build_folder()?.join(format!("images/extensions-any/{name}.raw"));
+    ensure!(file.exists(), "{} is missing: make test-vm builds it first", file.display());
+    Ok(file)
+}
+
 /// A program of the workspace, built in the same profile as this one.
 pub fn built(name: &str) -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name(name);
@@ -194,7 +216,18 @@ pub fn built(name: &str) -> Result<PathBuf> {
 }
 
 fn done(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
+    done_with(command, "")
+}
+
+/// As [`done`], for a command that reads.
+fn done_with(command: &mut Command, text: &str) -> Result<()> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+    if let Some(mut input) = child.stdin.take() {
+        // Whoever ends without reading it says why.
+        let _unread = input.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
         bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
