@@ -272,6 +272,53 @@ netboot() {
     say "netboot: kernel $(mib linux), initial RAM disk $(mib "$out/$name.netboot.initrd"), both in one $(mib "$out/$name.netboot.efi")"
 }
 
+# The same root without what only a machine needs, for who starts containers: as an archive for systemd-nspawn and its like,
+# and as an OCI image that docker and its like load.
+container() {
+    cp -a root container-root
+    leave_out container.leave-out container-root
+    cp -r "$recipe/container/." container-root/
+    choose_services container-root
+    # Without addresses from outside nothing would ever be online.
+    rm -rf container-root/etc/systemd/system/network-online.target.wants
+    # An image that nothing can be written into has another name.
+    sed -i -e '/^IMAGE_/d' -e "s/^PRETTY_NAME=.*/PRETTY_NAME=\"weft $version, in a container\"/" container-root/usr/lib/os-release
+    : >container-root/etc/resolv.conf
+    as_built() { tar --sort=name --format=gnu --mtime="@$SOURCE_DATE_EPOCH" --numeric-owner "$@"; }
+    as_built -C container-root -cf layer.tar .
+    gzip -n -9 <layer.tar >layer.tar.gz
+
+    mkdir -p oci/blobs/sha256
+    # blob FILE: its name there.
+    blob() {
+        local sum
+        sum=$(sha256sum <"$1" | cut -c1-64)
+        cp "$1" "oci/blobs/sha256/$sum"
+        echo "$sum"
+    }
+    local created go layer config manifest
+    created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+    case $arch in x86_64) go=amd64 ;; aarch64) go=arm64 ;; esac
+    layer=$(blob layer.tar.gz)
+    cat >oci.config <<CONFIG
+{"created":"$created","architecture":"$go","os":"linux","config":{"Env":["PATH=/usr/bin:/usr/sbin","container=oci"],"Entrypoint":["/usr/lib/systemd/systemd"],"Volumes":{"/var":{}},"StopSignal":"SIGRTMIN+3","Labels":{"org.opencontainers.image.title":"weft","org.opencontainers.image.version":"$version"}},"rootfs":{"type":"layers","diff_ids":["sha256:$(sha256sum <layer.tar | cut -c1-64)"]},"history":[{"created":"$created"}]}
+CONFIG
+    config=$(blob oci.config)
+    cat >oci.manifest <<MANIFEST
+{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:$config","size":$(stat -c %s oci.config)},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:$layer","size":$(stat -c %s layer.tar.gz)}]}
+MANIFEST
+    manifest=$(blob oci.manifest)
+    echo '{"imageLayoutVersion":"1.0.0"}' >oci/oci-layout
+    cat >oci/index.json <<INDEX
+{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:$manifest","size":$(stat -c %s oci.manifest),"platform":{"architecture":"$go","os":"linux"},"annotations":{"org.opencontainers.image.ref.name":"$version","io.containerd.image.name":"docker.io/library/weft:$version"}}]}
+INDEX
+    # What docker reads that does not know the layout yet.
+    echo "[{\"Config\":\"blobs/sha256/$config\",\"RepoTags\":[\"weft:$version\"],\"Layers\":[\"blobs/sha256/$layer\"]}]" >oci/manifest.json
+    as_built --owner=0 --group=0 -C oci -cf "$out/$name.oci.tar" blobs index.json manifest.json oci-layout
+    mv layer.tar.gz "$out/$name.container.tar.gz"
+    say "container: $(mib "$out/$name.container.tar.gz")"
+}
+
 case $formats in *disk* | *update*) unite cmdline uki.efi initrd.cpio.zst table.cpio.zst ;; esac
 for format in $formats; do "$format"; done
 (cd "$out"; sha256sum "$name".* >"$name.sha256sums.new"; grep -v sha256sums "$name.sha256sums.new" >"$name.sha256sums"; rm "$name.sha256sums.new")

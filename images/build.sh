@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds what nodes start from: a disk, or files for starts by network.
+# Builds what nodes start from: a disk, files for starts by network, or a container.
 #
 #   build.sh ARCH         ARCH: x86_64 or aarch64
 #
@@ -12,6 +12,7 @@
 #                   disk       a disk for UEFI machines
 #                   update     what nodes that start from a disk write into their other slot
 #                   netboot    a kernel and an initial RAM disk with all of the root in it, and both as one UEFI program
+#                   container  the root for systemd-nspawn (tar) and for docker and its like (OCI)
 #   FRESH=1       ask for packages anew
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -20,7 +21,7 @@ source "$here/common.sh"
 
 formats=${FORMAT:-disk update}
 for format in $formats; do
-    case $format in disk | update | netboot) ;; *) fail "FORMAT=$format: disk, update and netboot are known" ;; esac
+    case $format in disk | update | netboot | container) ;; *) fail "FORMAT=$format: disk, update, netboot and container are known" ;; esac
 done
 [[ $version =~ ^[0-9A-Za-z.~+-]{1,16}$ ]] || fail "\"$version\" is no version: 16 letters, digits, dots and dashes at most"
 source "$here/tools.sh"

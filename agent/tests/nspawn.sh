@@ -18,6 +18,8 @@
 # What is not, where this machine's cgroup v2 has no controllers to give: CPUQuota, MemoryMax, TasksMax,
 # AllowedCPUs and AllowedMemoryNodes are accepted by systemd and not enforced.
 #
+# WEFT_TEST_ROOT names another root that all machines share, in place of the one of build_root.
+#
 # Needs root. WEFT_TESTBED names the folder for roots and notes (default: target/testbed of this tree).
 
 nspawn_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -115,7 +117,7 @@ boot() {
     valid_name "$name" || return 1
     [ "$(id -u)" = 0 ] || { fail "needs root"; return 1; }
     install_tools || return 1
-    root=$(build_root) || return 1
+    root=${WEFT_TEST_ROOT:-$(build_root)} || return 1
     notes=$(notes_of "$name")
     [ -e "$notes" ] && stop "$name"
     mkdir -p "$notes"
