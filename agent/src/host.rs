@@ -13,6 +13,8 @@
 
 mod ata;
 mod disk;
+#[cfg(feature = "nvml")]
+mod gpu;
 mod memory;
 mod network;
 mod nvme;
@@ -44,8 +46,8 @@ const DEVICES_MAX: usize = 128;
 const CPUS_EACH_SECOND_MAX: usize = 16;
 /// Time after which disks are asked for their health again: it changes in days.
 const HEALTH_PERIOD: Duration = Duration::from_secs(600);
-/// Stack of the thread that asks what is slow: it only reads files.
-const STACK_BYTES: usize = 256 << 10;
+/// Stack of the thread that asks what is slow: it only reads files, unless a driver's library runs on it.
+const STACK_BYTES: usize = if cfg!(feature = "nvml") { 2 << 20 } else { 256 << 10 };
 
 /// Takes what collectors read.
 trait Sink {
@@ -220,6 +222,8 @@ struct Asked {
     nvme: Vec<(String, nvme::Health)>,
     ata: ata::Told,
     health_asked: Option<BootTime>,
+    #[cfg(feature = "nvml")]
+    gpus: gpu::Gpus,
 }
 
 impl Asked {
@@ -229,16 +233,23 @@ impl Asked {
             nvme: Vec::new(),
             ata: ata::Told::default(),
             health_asked: None,
+            #[cfg(feature = "nvml")]
+            gpus: gpu::Gpus::default(),
         }
     }
 
     fn sources(&self) -> Vec<SourceReport> {
-        self.ata.report.iter().cloned().collect()
+        let disks = self.ata.report.iter().cloned();
+        #[cfg(feature = "nvml")]
+        let disks = disks.chain([self.gpus.report()]);
+        disks.collect()
     }
 
     fn ask(&mut self, now: BootTime, sink: &mut dyn Sink) {
         disk::file_systems(&self.sysfs, sink);
         sensors::collect(&self.sysfs, sink);
+        #[cfg(feature = "nvml")]
+        self.gpus.ask(now, sink);
         if self.health_asked.is_none_or(|asked| now.since(asked) >= HEALTH_PERIOD) {
             self.health_asked = Some(now);
             self.nvme = nvme::health(&self.sysfs);
