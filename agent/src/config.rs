@@ -3,27 +3,25 @@
 //! A key that is not known is refused with the nearest one that is, and a value that makes no sense
 //! with its line, so that a typing error never silently means the default.
 
-use ebpf::Probe;
 use fabric::cpuset::CpuSet;
 use fabric::job::nearest;
 use fabric::limits;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::executor::Preference;
 use crate::topology::Share;
+pub use metrics::MetricsSection;
+
+mod metrics;
 
 /// Where the file lies unless the command line says otherwise.
 pub const PATH: &str = "/etc/weft/weftd.toml";
 
 /// Bytes of the file that are read at most: it is written by hand.
 const FILE_BYTES_MAX: u64 = 256 << 10;
-
-/// Bytes that the store of series may have: below there is no room for anything, above it is another program's
-/// task.
-const MEMORY_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=256 << 20;
 
 /// Stands for 'find out yourself' in every key that can.
 const AUTO: &str = "auto";
@@ -138,22 +136,6 @@ pub struct ExecutorSection {
     pub kind: Preference,
 }
 
-/// `[metrics]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MetricsSection {
-    /// Measure, keep and answer at all.
-    pub enabled: bool,
-    /// Which eBPF probes, by name; `["auto"]`: all that this machine can load.
-    pub probes: Vec<String>,
-    /// Count instructions, cycles and the like of allocations, where the processor does.
-    pub counters: bool,
-    /// Memory of the store of series, `4MiB`.
-    pub memory: String,
-    /// TCP address for scrapers and dashboards, `127.0.0.1:7480`; empty: none.
-    pub listen: String,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -209,18 +191,6 @@ impl Default for Api {
 impl Default for ExecutorSection {
     fn default() -> Self {
         Self { kind: Preference::Auto }
-    }
-}
-
-impl Default for MetricsSection {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            probes: vec![AUTO.into()],
-            counters: false,
-            memory: "4MiB".into(),
-            listen: String::new(),
-        }
     }
 }
 
@@ -367,55 +337,6 @@ impl Config {
     /// Where gossip is received.
     pub fn gossip_address(&self) -> SocketAddr {
         SocketAddr::new(self.listen.address, self.listen.port)
-    }
-}
-
-impl MetricsSection {
-    fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |key, message| Err(ConfigError::Value { key, message });
-        let words = Probe::ALL.map(Probe::name);
-        if let Some(wrong) = self.probes.iter().find(|name| {
-            let alone = *name == AUTO && self.probes.len() == 1;
-            !alone && !words.contains(&name.as_str())
-        }) {
-            let near = nearest(wrong, words.into_iter());
-            let hint = near.map_or(words.join(", "), |near| format!("{near:?}"));
-            return refuse("metrics.probes", format!("{wrong:?} is no probe: write {hint}"));
-        }
-        if !self.listen.is_empty() && self.listen().is_none_or(|address| address.port() == 0) {
-            return refuse(
-                "metrics.listen",
-                format!(
-                    "{:?}: write an address and a port, as in \"127.0.0.1:7480\", or \"\"",
-                    self.listen
-                ),
-            );
-        }
-        if !MEMORY_BYTES.contains(&self.memory()) {
-            return refuse(
-                "metrics.memory",
-                format!("{:?}: write a size from 64KiB to 256MiB, as in \"4MiB\"", self.memory),
-            );
-        }
-        Ok(())
-    }
-
-    /// Where scrapers and dashboards are answered.
-    pub fn listen(&self) -> Option<SocketAddr> {
-        self.listen.parse().ok()
-    }
-
-    /// The probes to load.
-    pub fn probes(&self) -> BTreeSet<Probe> {
-        let wanted =
-            |probe: &Probe| self.probes.iter().any(|name| name == AUTO || name == probe.name());
-        Probe::ALL.into_iter().filter(wanted).collect()
-    }
-
-    /// Bytes of the store.
-    pub fn memory(&self) -> usize {
-        let bytes = fabric::job::parse_bytes(&self.memory).unwrap_or(0);
-        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
