@@ -139,6 +139,47 @@ fn series_of_a_job_say_whose_they_are() {
     }
 }
 
+/// Its cgroup is gone with it, before anybody has looked.
+#[test]
+fn a_unit_that_is_killed_for_memory_at_once_is_counted_as_its_jobs() {
+    let Some(lab) = Lab::new("memory") else { return };
+    let machines = lab.fabric_with(1, |machine| machine.metrics = "probes = [\"oom\"]".to_owned());
+    let machine = &machines[0];
+    let source = machine.wait("has looked once", || {
+        let answer = query(machine, "weft_probe_info{probe=\"oom\"}");
+        (!labels(&answer, "source").is_empty()).then_some(answer)
+    });
+    if !labels(&source, "source").contains("bpf") || !lab.has_cgroups() {
+        eprintln!("skipped: no eBPF, or no cgroups to tell units apart by");
+        assert!(std::env::var("WEFT_MUST").as_deref() != Ok("ebpf"), "{source}");
+        return;
+    }
+    // Where version 2 has no memory to give, a cgroup of version 1 has the limit; what counts is the other.
+    let begun = machine.shell(
+        "grep -qw memory /sys/fs/cgroup/cgroup.controllers && echo 2 && exit
+         mkdir /srv/memory && mount -t cgroup -o memory memory /srv/memory && cd /srv/memory &&
+         mkdir -p weft-glutton && cd weft-glutton && echo 16777216 >memory.limit_in_bytes &&
+         { echo 16777216 >memory.memsw.limit_in_bytes || echo 0 >memory.swappiness; } 2>/dev/null && echo 1",
+    );
+    let (limit, command) = match begun.trim() {
+        "2" => ("[resources]\nmemory = \"16MiB\"\n", "exec tail /dev/zero"),
+        _ => ("", "echo 0 >/srv/memory/weft-glutton/cgroup.procs && exec tail /dev/zero"),
+    };
+    let text = format!(
+        "name = \"glutton\"\n[task]\ncommand = [\"/bin/sh\", \"-c\", {command:?}]\n\
+         [task.sandbox]\nenabled = false\n{limit}"
+    );
+    machine.submit(&fabric::job::parse(&text).expect("a job"));
+    machine.wait("has counted it as the job's", || {
+        let answer =
+            query(machine, "max_over_time(weft_unit_oom_kills_total{job=\"glutton\"}[5m]) > 0");
+        labels(&answer, "slot").contains("0").then_some(())
+    });
+    let lost = query(machine, "max_over_time(weft_unit_oom_kills_total{unit=\"other\"}[5m]) > 0");
+    assert_eq!(lost["data"]["result"], Value::Array(Vec::new()), "{lost}");
+    machine.shell("rmdir /srv/memory/weft-glutton 2>/dev/null; true");
+}
+
 /// Reads a page over TCP from within a machine: nothing else reaches it.
 fn fetch(machine: &Machine, target: &str, accept: &str) -> (u16, String) {
     fetch_from(machine, 7480, target, accept)

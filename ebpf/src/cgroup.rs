@@ -27,10 +27,15 @@ impl fmt::Display for CgroupId {
 }
 
 /// Which cgroups there are, and what their folders are called.
+///
+/// Invariant: whose folder is known has it until the end of one reading after it is gone, so that what it did last is
+/// still its own.
 #[derive(Debug, Default)]
 pub struct Cgroups {
     root: Option<PathBuf>,
     folders: BTreeMap<CgroupId, PathBuf>,
+    /// Those that are gone, and whether a reading has ended since.
+    gone: BTreeMap<CgroupId, (PathBuf, bool)>,
     /// The folders were walked through since the last [`refresh`](Self::refresh).
     walked: bool,
 }
@@ -50,9 +55,11 @@ impl Cgroups {
         self.root.as_deref()
     }
 
-    /// The folder of a cgroup that is known to exist, relative to [`root`](Self::root).
+    /// The folder of a cgroup that is known to exist or has just gone, relative to [`root`](Self::root).
     pub fn folder(&self, id: CgroupId) -> Option<&Path> {
-        self.folders.get(&id).and_then(|folder| folder.strip_prefix(self.root.as_ref()?).ok())
+        let gone = || self.gone.get(&id).map(|(folder, _)| folder);
+        let folder = self.folders.get(&id).or_else(gone)?;
+        folder.strip_prefix(self.root.as_ref()?).ok()
     }
 
     /// The numbers of the cgroup of this folder, relative to [`root`](Self::root), and of all below it that
@@ -66,6 +73,30 @@ impl Cgroups {
     /// Allows for one more walk through the folders: what is asked next is about now.
     pub(crate) fn refresh(&mut self) {
         self.walked = false;
+    }
+
+    /// A reading begins: who was gone in the last one is forgotten.
+    pub(crate) fn begin(&mut self) {
+        self.refresh();
+        self.gone.retain(|_, (_, told)| !*told);
+    }
+
+    /// A reading ends.
+    pub(crate) fn end(&mut self) {
+        self.gone.values_mut().for_each(|(_, told)| *told = true);
+    }
+
+    /// A cgroup was here whose folder, relative to [`root`](Self::root), the kernel has told.
+    pub(crate) fn was(&mut self, id: CgroupId, folder: &Path) {
+        let Some(root) = self.root.clone() else { return };
+        if !self.exists(id) && self.gone.len() < CGROUP_FOLDERS_MAX {
+            self.gone.entry(id).or_insert_with(|| (root.join(folder), false));
+        }
+    }
+
+    /// The number of the cgroup at which the hierarchy is mounted.
+    pub(crate) fn root_id(&self) -> Option<CgroupId> {
+        inode(self.root.as_ref()?)
     }
 
     /// The number of the cgroup whose folder is this, relative to [`root`](Self::root).
@@ -87,7 +118,9 @@ impl Cgroups {
     /// Walks through the folders, once between two calls of [`refresh`](Self::refresh).
     pub(crate) fn walk(&mut self) {
         if let (Some(root), false) = (&self.root, self.walked) {
-            self.folders = walk(root);
+            let before = std::mem::replace(&mut self.folders, walk(root));
+            let gone = before.into_iter().filter(|(id, _)| !self.folders.contains_key(id));
+            self.gone.extend(gone.map(|(id, folder)| (id, (folder, false))));
             self.walked = true;
         }
     }

@@ -211,18 +211,19 @@ impl Probes {
     /// What has been counted since the probes were loaded.
     pub fn read(&mut self) -> Readings {
         let cgroups = &mut self.cgroups;
-        cgroups.refresh();
+        cgroups.begin();
         let other = &mut self.fallback;
         other.refresh();
+        // First: it knows whose the rows are of a cgroup that came and went since the last reading.
+        let oom = read(&mut self.oom, |probe| probe.read(cgroups)).map(Reading::bpf);
         let connecting_and_peers = read(&mut self.tcp, |probe| probe.read(cgroups));
         let (connecting, peers) = connecting_and_peers.unzip();
         let scheduler = read(&mut self.scheduler, |probe| probe.read(cgroups)).map(Reading::bpf);
         let block = read(&mut self.block, |probe| probe.read(cgroups)).map(Reading::bpf);
         let network = read(&mut self.network, |probe| probe.read(cgroups)).map(Reading::bpf);
         let faults = read(&mut self.faults, |probe| probe.read(cgroups)).map(Reading::bpf);
-        let oom = read(&mut self.oom, |probe| probe.read(cgroups)).map(Reading::bpf);
         let processes = read(&mut self.processes, |probe| probe.read(cgroups)).map(Reading::bpf);
-        Readings {
+        let readings = Readings {
             scheduler: instead(&self.scheduler, scheduler, || {
                 other.scheduler(cgroups).map(Reading::procfs)
             }),
@@ -236,7 +237,9 @@ impl Probes {
             oom: instead(&self.oom, oom, || other.oom(cgroups).map(Reading::cgroupfs)),
             processes,
             cost: self.cost(),
-        }
+        };
+        self.cgroups.end();
+        readings
     }
 
     /// The round-trip times of the connections that there are now. This looks at every connection, and at every place

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 
 /// A table with keys of `KEY` words, the first of which is the cgroup.
 ///
-/// Invariant: the sum over all rows never falls. What a cgroup that is gone has used is added to the row
-/// `other`, before its own row is taken out of the kernel.
+/// Invariant: the sum over all rows never falls. The row of a cgroup that is gone is taken out of the kernel; if its
+/// folder is known it is there in one reading more, and then what it has used is part of the row `other`.
 pub(crate) struct Table<const KEY: usize> {
     map: MapHandle,
     folded: BTreeMap<[u64; KEY], Vec<u64>>,
+    /// Rows that the last reading had for the last time.
+    leaving: BTreeMap<[u64; KEY], Vec<u64>>,
 }
 
 impl<const KEY: usize> Table<KEY> {
@@ -26,7 +28,7 @@ impl<const KEY: usize> Table<KEY> {
             map.update_percpu(&bytes(other), &zero, MapFlags::ANY)
                 .map_err(|error| Status::refused(name, &error, ""))?;
         }
-        Ok(Self { map, folded: BTreeMap::new() })
+        Ok(Self { map, folded: BTreeMap::new(), leaving: BTreeMap::new() })
     }
 
     /// All rows, summed over CPUs.
@@ -54,17 +56,29 @@ impl<const KEY: usize> Table<KEY> {
             id != CgroupId::OTHER && !cgroups.exists(id)
         };
         let gone: Vec<[u64; KEY]> = rows.keys().copied().filter(gone).collect();
+        let left = std::mem::take(&mut self.leaving);
         for key in gone {
-            let row = rows.remove(&key).unwrap_or_default();
-            let mut other = key;
-            other[0] = CgroupId::OTHER.0;
-            add(self.folded.entry(self.bounded(other)).or_default(), row);
             self.map.delete(&bytes(&key))?;
+            // Once: a process that was killed may take its time, and count on.
+            if cgroups.folder(CgroupId(key[0])).is_some() && !left.contains_key(&key) {
+                self.leaving.insert(key, rows[&key].clone());
+            } else {
+                let row = rows.remove(&key).unwrap_or_default();
+                self.fold(key, row);
+            }
+        }
+        for (key, row) in left {
+            self.fold(key, row);
         }
         for (key, row) in &self.folded {
             add(rows.entry(*key).or_default(), row.iter().copied());
         }
         Ok(rows)
+    }
+
+    fn fold(&mut self, mut key: [u64; KEY], row: Vec<u64>) {
+        key[0] = CgroupId::OTHER.0;
+        add(self.folded.entry(self.bounded(key)).or_default(), row);
     }
 
     /// What is folded is bounded like the table that it comes from.

@@ -87,13 +87,22 @@ struct __sk_buff {
 
 struct kernfs_node {
 	u64 id;
+	const char *name;
 };
 
 struct cgroup_root {
 	int hierarchy_id;
 };
 
+struct cgroup;
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
 struct cgroup {
+	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
 };
@@ -152,10 +161,6 @@ struct user_pt_regs {
 	u64 regs[31];
 };
 #endif
-
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
-};
 
 struct blkcg {
 	struct cgroup_subsys_state css;

@@ -17,13 +17,16 @@ use super::units::{Unit, Units};
 pub struct Counts<M = ()> {
     last: BTreeMap<(CgroupId, M), Vec<u64>>,
     totals: BTreeMap<(Arc<Unit>, M), Vec<u64>>,
+    /// Those that the last reading had none of. A unit that is back by the next one goes on where it was; later, its
+    /// series begin with a zero, which tells the two apart.
+    absent: BTreeMap<(Arc<Unit>, M), Vec<u64>>,
     totals_max: usize,
 }
 
 impl<M: Ord + Clone + Default> Counts<M> {
     /// Of at most `totals_max` units, or units and something more.
     pub fn new(totals_max: usize) -> Self {
-        Self { last: BTreeMap::new(), totals: BTreeMap::new(), totals_max }
+        Self { last: BTreeMap::new(), totals: BTreeMap::new(), absent: BTreeMap::new(), totals_max }
     }
 
     /// Takes in all rows of a reading, each with as many columns, none of which falls while its cgroup is there.
@@ -44,12 +47,14 @@ impl<M: Ord + Clone + Default> Counts<M> {
             there
         });
         let mut present = BTreeSet::new();
+        let mut absent = std::mem::take(&mut self.absent);
         for ((id, more), row) in rows {
             let mut place = (units.of(id, cgroups), more.clone());
             if self.totals.len() >= self.totals_max && !self.totals.contains_key(&place) {
                 place = (units.other(), M::default());
             }
-            let total = self.totals.entry(place.clone()).or_default();
+            let before = || absent.remove(&place).unwrap_or_default();
+            let total = self.totals.entry(place.clone()).or_insert_with(before);
             total.resize(row.len().max(total.len()), 0);
             let seen = seen.get(&more).filter(|_| id == CgroupId::OTHER);
             let last = self.last.entry((id, more)).or_default();
@@ -60,7 +65,9 @@ impl<M: Ord + Clone + Default> Counts<M> {
             *last = row;
             present.insert(place);
         }
-        self.totals.retain(|place, _| present.contains(place));
+        (self.totals, self.absent) = std::mem::take(&mut self.totals)
+            .into_iter()
+            .partition(|(place, _)| present.contains(place));
     }
 
     /// What each that is there has come to.

@@ -5,27 +5,29 @@ use ebpf::{CgroupId, Config, Probe, Probes, Status};
 use std::process::Command;
 
 #[test]
-fn a_cgroup_that_is_gone_is_counted_as_other() {
+fn a_cgroup_that_is_gone_is_counted_once_more_and_then_as_other() {
     let Some((mut probes, _alone)) = probes(&only(Probe::Processes)) else { return };
     let Some(unit) = Unit::new(&probes, "gone") else { return };
     let id = unit.id();
-    let process = {
-        let mut process = unit.process("start processes");
-        process.run();
-        process
-    };
+    unit.process("start processes").run();
     let before = probes.read().processes.expect("running").rows;
     assert_eq!(before[&id].programs, 25);
-    assert_eq!(probes.cgroups().folder(id).map(|folder| folder.components().count()), Some(1));
-    drop(process);
+    unit.process("start processes").run();
+    let known = |probes: &Probes| probes.cgroups().folder(id).map(|path| path.components().count());
+    assert_eq!(known(&probes), Some(1));
     drop(unit);
+    // A look at something else in between takes nothing away.
+    let _ = probes.pressure();
+    let last = probes.read().processes.expect("running").rows;
+    assert_eq!(last[&id].programs, 50, "what it did since it was looked at is its own");
+    assert_eq!(known(&probes), Some(1));
     for _ in 0..2 {
         let after = probes.read().processes.expect("running").rows;
         assert!(!after.contains_key(&id), "its row is gone");
         let grown = after[&CgroupId::OTHER].programs - before[&CgroupId::OTHER].programs;
-        assert!(grown >= 25, "what it did is not: other has grown by {grown}");
+        assert!(grown >= 50, "what it did is not: other has grown by {grown}");
+        assert_eq!(known(&probes), None);
     }
-    assert!(probes.cgroups().folder(id).is_none());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Processes that are killed for want of memory, beside the memory controller's own count.
 
 use crate::unit::{Unit, enter, only, probes, skipped};
-use ebpf::{Config, Probe};
+use ebpf::{CgroupId, Config, Probe};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,41 @@ fn kills_for_want_of_memory_are_counted_exactly() {
             assert_eq!(memory.kills(), times);
             assert_eq!(rows[&unit.id()].kills, times, "older hooks: {older_hooks}");
         }
+    }
+}
+
+/// Between two readings a cgroup comes, its process is killed, and it goes: nobody but the kernel has seen it.
+#[test]
+fn a_cgroup_whose_process_is_killed_at_once_has_its_name() {
+    for older_hooks in [false, true] {
+        let config = Config {
+            older_hooks,
+            probes: [Probe::OutOfMemory, Probe::Processes].into(),
+            ..Config::default()
+        };
+        let Some((mut probes, _alone)) = probes(&config) else { return };
+        let before = probes.read().oom.expect("running").rows;
+        let Some(unit) = Unit::new(&probes, "brief") else { return };
+        let (id, folder) = (unit.id(), unit.folder().to_owned());
+        let memory = match Memory::limited(&folder) {
+            Ok(memory) => memory,
+            Err(reason) => return skipped(&format!("memory cannot be limited here: {reason}")),
+        };
+        let mut process = unit.process("eat memory");
+        memory.take_in(process.pid());
+        assert_eq!(process.run()["killed"], 1, "it ate four times what it may");
+        drop((process, memory, unit));
+        assert!(!folder.exists());
+        let readings = probes.read();
+        let rows = readings.oom.expect("running").rows;
+        assert_eq!(rows[&id].kills, 1, "older hooks: {older_hooks}");
+        assert_eq!(rows[&CgroupId::OTHER].kills, before[&CgroupId::OTHER].kills);
+        assert!(readings.processes.expect("running").rows[&id].exited > 0);
+        let told = probes.cgroups().folder(id).expect("the kernel told");
+        assert_eq!(folder.file_name().map(Path::new), Some(told));
+        let after = probes.read().oom.expect("running").rows;
+        assert!(!after.contains_key(&id));
+        assert_eq!(after[&CgroupId::OTHER].kills, before[&CgroupId::OTHER].kills + 1);
     }
 }
 

@@ -34,3 +34,16 @@ fn places_beyond_the_bound_are_counted_together() {
     let totals: Vec<_> = counts.totals().map(|(_, more, total)| (*more, total[0])).collect();
     assert_eq!(totals, [(0, 3 + 4 + 5), (1, 1), (2, 2)]);
 }
+
+/// What a reading lacks is not told, and goes on when the next one has it. After that its series begin with a zero,
+/// from which it must have begun, too.
+#[test]
+fn a_unit_that_is_back_at_once_goes_on() {
+    let mut counts = Counts::new(usize::MAX);
+    assert_eq!(counted(&mut counts, &[(7, 2)]), 2);
+    assert_eq!(counted(&mut counts, &[]), 0);
+    assert_eq!(counted(&mut counts, &[(8, 1)]), 3);
+    assert_eq!(counted(&mut counts, &[]), 0);
+    assert_eq!(counted(&mut counts, &[]), 0);
+    assert_eq!(counted(&mut counts, &[(9, 1)]), 1);
+}
