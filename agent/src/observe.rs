@@ -332,7 +332,7 @@ impl Thread {
         let ledger = Rc::new(RefCell::new(Ledger::default()));
         let mut all: Vec<Box<dyn Collector>> = vec![
             Box::new(Counted(probing.clone())),
-            Box::new(RoundTrips(probing.clone())),
+            Box::new(RoundTrips::new(probing.clone())),
             Box::new(Pressure(probing.clone())),
             Box::new(Own { probing: probing.clone(), ledger: ledger.clone() }),
         ];

@@ -65,6 +65,7 @@ fn name(kind: HistKind) -> &'static str {
         HistKind::Runq => series::RUNQUEUE,
         HistKind::Disk => series::BLOCK,
         HistKind::Connect => series::CONNECT,
+        HistKind::Rtt => series::ROUND_TRIPS,
     }
 }
 

@@ -6,6 +6,8 @@ pub const RUNQUEUE: &str = "weft_unit_runqueue_seconds";
 pub const BLOCK: &str = "weft_unit_block_seconds";
 /// Histogram: how long it took until connections were there.
 pub const CONNECT: &str = "weft_unit_tcp_connect_seconds";
+/// Histogram: smoothed round-trip times of connections, each once every ten seconds.
+pub const ROUND_TRIPS: &str = "weft_unit_tcp_round_trip_seconds";
 /// The mean round-trip time of connections, by the label `peer`.
 pub const ROUND_TRIP: &str = "weft_unit_tcp_round_trip_mean_seconds";
 /// Segments sent again, by the label `peer`.

@@ -244,16 +244,24 @@ impl Family {
                 sink.count(metric, &labels(unit, &more), *count as f64 * scale);
             }
         }
-        let Some((metric, [sum_ns, counts @ ..])) =
-            self.histogram.as_ref().zip(row.get(self.columns.len()..))
-        else {
-            return;
-        };
-        if counts.last().is_some_and(|count| *count > 0) {
+        if let Some((metric, row)) = self.histogram.as_ref().zip(row.get(self.columns.len()..)) {
             let more: Vec<_> = self.label.into_iter().collect();
-            let buckets = BOUNDS.into_iter().zip(counts.iter().copied());
-            sink.histogram(metric, &labels(unit, &more), buckets, *sum_ns as f64 * SECONDS);
+            give_histogram(metric, &labels(unit, &more), row, sink);
         }
+    }
+}
+
+/// A row of [`cumulative`], once something was counted.
+pub fn give_histogram(
+    metric: &Metric<'_>,
+    labels: &[(&str, &str)],
+    row: &[u64],
+    sink: &mut Sink<'_>,
+) {
+    let [sum_ns, counts @ ..] = row else { return };
+    if counts.last().is_some_and(|count| *count > 0) {
+        let buckets = BOUNDS.into_iter().zip(counts.iter().copied());
+        sink.histogram(metric, labels, buckets, *sum_ns as f64 * SECONDS);
     }
 }
 
@@ -276,22 +284,27 @@ fn block_latency(readings: &Readings, operation: fn(&Block) -> &Traffic) -> Vec<
     rows(&readings.block, |row| Some(histogram(operation(row).latency.as_ref()?, None)))
 }
 
-/// The sum, which is known to a sixteenth where the source does not tell, and cumulative counts.
 fn histogram(counted: &Histogram, sum_ns: Option<u64>) -> Row {
+    cumulative(counted, 1, sum_ns)
+}
+
+/// The sum, which is known to a sixteenth where the source does not tell, and cumulative counts for [`BOUNDS`], of
+/// what was counted in units of so many nanoseconds.
+pub fn cumulative(counted: &Histogram, unit_ns: u64, sum_ns: Option<u64>) -> Vec<u64> {
     let mut row = vec![0; 1 + BOUNDS.len()];
     let mut middle = 0;
     for (bucket, count) in counted.counts() {
         let (low, high) = bounds(*bucket);
         middle += (low + (high - low) / 2) * count;
         // The lowest power of two that all of the bucket is below.
-        let power = u64::BITS - high.leading_zeros();
+        let power = u64::BITS - high.saturating_mul(unit_ns).leading_zeros();
         let place = (power.max(FIRST_POWER) - FIRST_POWER) as usize;
         row[1 + place.min(BOUNDS.len() - 1)] += count;
     }
     for place in 2..row.len() {
         row[place] += row[place - 1];
     }
-    row[0] = sum_ns.unwrap_or(middle);
+    row[0] = sum_ns.unwrap_or(middle.saturating_mul(unit_ns));
     row
 }
 

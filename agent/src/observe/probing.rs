@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ebpf::pressure::Stalled;
@@ -12,7 +13,7 @@ use ebpf::{CgroupId, Probe, Probes, Readings, Source, Status};
 use fabric::id::AllocId;
 
 use super::counts::Counts;
-use super::families::{FAMILIES, Family};
+use super::families::{FAMILIES, Family, cumulative, give_histogram};
 use super::sink::{Collector, Metric, Sink, give_info};
 use super::units::{OTHER, Unit, Units};
 
@@ -20,6 +21,8 @@ use super::units::{OTHER, Unit, Units};
 const PEERS_MAX: usize = 64;
 /// Time between two looks at every connection, which take milliseconds on a machine with much memory.
 const ROUND_TRIPS_PERIOD: Duration = Duration::from_secs(10);
+/// The unit of round-trip times.
+const MICROSECOND_NS: u64 = 1_000;
 /// Time between two looks at pressure: three files a cgroup.
 const PRESSURE_PERIOD: Duration = Duration::from_secs(5);
 /// Time between two readings where threads have to be looked at one by one: three files each.
@@ -175,7 +178,20 @@ impl Collector for Counted {
 }
 
 /// Round-trip times of the connections that there are.
-pub struct RoundTrips(pub Rc<RefCell<Probing>>);
+pub struct RoundTrips {
+    probing: Rc<RefCell<Probing>>,
+    /// What was found in all looks until now: each connection counts once a look.
+    ///
+    /// Invariant: of units that are there, and none falls.
+    seen: BTreeMap<Arc<Unit>, Vec<u64>>,
+}
+
+impl RoundTrips {
+    /// Has seen none yet.
+    pub fn new(probing: Rc<RefCell<Probing>>) -> Self {
+        Self { probing, seen: BTreeMap::new() }
+    }
+}
 
 impl Collector for RoundTrips {
     fn name(&self) -> &'static str {
@@ -199,8 +215,26 @@ impl Collector for RoundTrips {
             "weft_unit_tcp_round_trip_max_seconds",
             "Smoothed round-trip time, the longest of the connections with a peer.",
         );
-        let Probing { probes, units, .. } = &mut *self.0.borrow_mut();
+        const TRIPS: Metric<'_> = Metric::histogram(
+            "weft_unit_tcp_round_trip_seconds",
+            "Smoothed round-trip time of TCP connections: every ten seconds, each counts once.",
+        );
+        let Probing { probes, units, .. } = &mut *self.probing.borrow_mut();
         let Some(reading) = probes.round_trips() else { return };
+        self.seen.retain(|unit, _| units.is_there(unit));
+        for (peer, trips) in &reading.rows {
+            let row = self.seen.entry(units.of(peer.cgroup, probes.cgroups())).or_default();
+            let now = cumulative(
+                &trips.round_trip_us,
+                MICROSECOND_NS,
+                Some(trips.round_trip_sum_us * MICROSECOND_NS),
+            );
+            row.resize(now.len(), 0);
+            row.iter_mut().zip(now).for_each(|(sum, count)| *sum += count);
+        }
+        for (unit, row) in &self.seen {
+            give_histogram(&TRIPS, &labels(unit, &[]), row, sink);
+        }
         let mut peers: Vec<_> = reading.rows.into_iter().collect();
         peers.sort_by_key(|(_, trips)| std::cmp::Reverse(trips.connections));
         for (peer, trips) in peers.into_iter().take(PEERS_MAX) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ebpf::{CgroupId, Cgroups};
 
-/// Units that have series of their own; further ones are counted as [`OTHER`]. A unit has some 60 series
+/// Units that have series of their own; further ones are counted as [`OTHER`]. A unit has some 80 series
 /// once it has done everything that is counted, and the index of the store may take 2 MiB of labels.
 pub const UNITS_MAX: usize = 128;
 /// Stands for all units that have no series of their own, and for what is gone.
@@ -64,6 +64,11 @@ impl Units {
         self.by_cgroup.retain(|id, _| cgroups.folder(*id).is_some());
         let used: BTreeSet<Unit> = self.by_cgroup.values().map(|unit| (**unit).clone()).collect();
         self.by_name.retain(|unit, _| used.contains(unit));
+    }
+
+    /// Whether it has cgroups, as far as anybody has asked for their unit.
+    pub fn is_there(&self, unit: &Unit) -> bool {
+        self.by_name.contains_key(unit) || *unit == *self.other
     }
 
     /// Stands for all that have no place of their own.

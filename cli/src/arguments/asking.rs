@@ -73,6 +73,8 @@ pub enum HistKind {
     Disk,
     /// Connections over TCP, until they were made
     Connect,
+    /// Round trips of TCP connections: each connection counts once every ten seconds
+    Rtt,
 }
 
 /// What has a histogram of its own.

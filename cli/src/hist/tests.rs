@@ -32,6 +32,11 @@ fn what_is_asked_is_added_up_where_the_data_is() {
          {node=~\"a|b\\\\.c\",job=\"web\",slot=\"2\"}[60000ms]))"
     );
     assert!(expression(&wanted(Some(By::Job), None), None).contains("{job!=\"\"}"));
+    let trips = Hist { kind: HistKind::Rtt, ..wanted(Some(By::Node), None) };
+    assert_eq!(
+        expression(&trips, None),
+        "sum by (node, le) (increase(weft_unit_tcp_round_trip_seconds_bucket{}[60000ms]))"
+    );
 }
 
 #[test]

@@ -43,3 +43,17 @@ fn no_two_families_give_the_same_series() {
         assert!(histogram.is_none_or(|histogram| names.insert(histogram)));
     }
 }
+
+#[test]
+fn what_is_counted_in_microseconds_has_the_same_buckets() {
+    let mut counted = Histogram::default();
+    for value_us in [0u64, 1, 40, 2_000_000] {
+        let mut counts = vec![0; ebpf::BUCKETS];
+        counts[usize::from(ebpf::bucket(value_us))] = 1;
+        counted.merge(&Histogram::from_counts(&counts));
+    }
+    let row = cumulative(&counted, 1_000, Some(5));
+    let at_most = |bound| row[1 + BOUNDS.iter().position(|one| *one == bound).unwrap()];
+    assert_eq!((row[0], at_most("0.000001024"), at_most("0.000032768")), (5, 2, 2));
+    assert_eq!((at_most("0.000065536"), at_most("1.073741824"), at_most("+Inf")), (3, 3, 4));
+}
