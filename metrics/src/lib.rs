@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod h2;
 pub mod labels;
 pub mod limits;
+pub mod remote_write;
 pub mod span;
 pub mod store;
 pub mod syntax;

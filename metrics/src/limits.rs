@@ -66,3 +66,14 @@ pub const REGEX_COMPILED_BYTES_MAX: usize = 64 << 10;
 
 /// Groups that one node sends of a `topk` over sums; the rest becomes an error bound.
 pub const PARTIAL_GROUPS_MAX: usize = 512;
+
+/// Samples of one message of remote-write. Prometheus itself sends 2,000: half, since a message is built while
+/// nothing else is measured.
+pub const BATCH_SAMPLES_MAX: usize = 1_000;
+/// Bytes of one message of remote-write before it is compressed: a thousand series of ordinary labels. Receivers
+/// take megabytes.
+pub const BATCH_BYTES_MAX: usize = 192 << 10;
+const _: () = assert!(
+    LABELS_MAX * (LABEL_NAME_BYTES_MAX + LABEL_VALUE_BYTES_MAX + 16) < BATCH_BYTES_MAX,
+    "every series fits a message"
+);

@@ -270,6 +270,11 @@ impl Samples {
         self.last_ms = self.last_ms.wrapping_add(self.interval_ms);
         (self.last_ms, self.values.take(bits, self.values.expected()))
     }
+
+    /// What was put or taken last.
+    pub fn last(&self) -> f64 {
+        self.values.last
+    }
 }
 
 /// The state of a block of steps. `last` and `first` of a step are a stream each, the other fields

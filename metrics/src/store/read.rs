@@ -90,6 +90,20 @@ impl Store {
         self.series.get(series).map(|series| self.labels_of(series))
     }
 
+    /// The last sample of every series that has one after `since_ms`, in no order: its labels, in the order of
+    /// their names, its time, and its value, which may be the stale marker.
+    pub fn newest(
+        &self,
+        since_ms: i64,
+    ) -> impl Iterator<Item = (impl Iterator<Item = (&str, &str)>, i64, f64)> {
+        let fresh = self.series.iter().filter(move |(_, series)| series.last_ms > since_ms);
+        fresh.map(move |(_, series)| {
+            let text = move |id| &**self.texts.text(id);
+            let labels = series.labels.iter().map(move |(name, value)| (text(*name), text(*value)));
+            (labels, series.last_ms, series.samples.last())
+        })
+    }
+
     fn labels_of(&self, series: &Series) -> Labels {
         let text = |id| self.texts.text(id).clone();
         Labels::from_sorted(
