@@ -35,7 +35,18 @@ const KEYS: &[(&str, &[&str])] = &[
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
     ("api", &["socket", "group"]),
     ("executor", &["kind"]),
-    ("metrics", &["enabled", "probes", "counters", "memory", "listen"]),
+    (
+        "metrics",
+        &[
+            "enabled",
+            "probes",
+            "counters",
+            "memory",
+            "listen",
+            "remote_write",
+            "remote_write_every",
+        ],
+    ),
 ];
 
 /// The whole file.

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::guard::{self, WakesUp};
+use crate::observe::remote::{Sending, Trouble};
 use crate::observe::{Report, SourceReport, Unanswered, source_name};
+use crate::trace::Tried;
 
 /// Less free space than this and the table may soon not fit.
 const SPACE_BYTES_MIN: u64 = 64 << 20;
@@ -22,6 +24,10 @@ const SPACE_BYTES_MIN: u64 = 64 << 20;
 const DRIFT_MAX: Duration = Duration::from_secs(5);
 /// 2026-01-01: no agent was built before, so an earlier wall clock is wrong.
 const NOT_BEFORE: WallTime = WallTime(1_767_225_600_000);
+
+/// For whom the kernel refuses an eBPF program.
+const EBPF_NEEDS: &str =
+    "eBPF needs Linux 6.1 with BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
 
 /// What the machine says when asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +69,8 @@ pub struct Agent {
     pub fabric: Option<Membership>,
     /// What is measured; why nothing is, otherwise.
     pub observed: Result<Report, Unanswered>,
+    /// What can be traced, as it was tried; `Err`: why nothing was tried. `None`: switched off.
+    pub tried: Option<Result<Tried, String>>,
 }
 
 /// What the agent knows of its fabric.
@@ -125,6 +133,9 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         probes(agent),
     ];
     findings.extend(sources(agent));
+    findings.extend(agent.tried.as_ref().map(traces));
+    findings
+        .extend(agent.observed.iter().filter_map(|report| Some(sending(report.sending.as_ref()?))));
     let advice = "give it another one and restart weftd, or let this node in by hand";
     let given = agent.given.iter();
     findings.extend(given.map(|what| finding("credentials", FindingLevel::Warning, what, advice)));
@@ -192,7 +203,7 @@ fn probes(agent: &Agent) -> Finding {
         "probes",
         FindingLevel::Warning,
         format!("{running}; {}", others.join("; ")),
-        "eBPF needs Linux 6.1 with BTF, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; without it there are fewer numbers, and no histograms",
+        format!("{EBPF_NEEDS}; without it there are fewer numbers, and no histograms"),
     )
 }
 
@@ -207,6 +218,64 @@ fn sources(agent: &Agent) -> Option<Finding> {
         })
         .collect();
     (!told.is_empty()).then(|| finding("hardware", FindingLevel::Ok, told.join("; "), ""))
+}
+
+/// Which traces `weft trace` can make, and why it cannot make the others.
+fn traces(tried: &Result<Tried, String>) -> Finding {
+    let tried = match tried {
+        Ok(tried) => tried,
+        Err(reason) => {
+            let message = format!("it could not be tried: {reason}");
+            return finding("traces", FindingLevel::Warning, message, "look into the agent's log");
+        }
+    };
+    let mut work = Vec::new();
+    // What one machine lacks is mostly the same for all.
+    let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (what, outcome) in tried {
+        match outcome {
+            Ok(()) => work.push(what.name()),
+            Err(reason) => others.entry(reason).or_default().push(what.name()),
+        }
+    }
+    let message = match (work.as_slice(), others.is_empty()) {
+        ([], true) => "those that run have all the room there is".to_owned(),
+        ([], false) => "none can be made".to_owned(),
+        (some, _) => format!("can be made: {}", some.join(", ")),
+    };
+    if others.is_empty() {
+        return finding("traces", FindingLevel::Ok, message, "");
+    }
+    let others: Vec<String> =
+        others.into_iter().map(|(reason, of)| format!("{}: {reason}", of.join(", "))).collect();
+    let message = format!("{message}; {}", others.join("; "));
+    finding("traces", FindingLevel::Warning, message, EBPF_NEEDS)
+}
+
+/// Whether the receiver of remote-write takes what is measured.
+fn sending(sending: &Sending) -> Finding {
+    let Sending { receiver, books } = sending;
+    let mut counts = format!("{} samples sent, {} wait", books.sent, books.waiting);
+    for (count, what) in [(books.failed, "refused"), (books.dropped, "dropped")] {
+        if count > 0 {
+            counts += &format!(", {count} {what}");
+        }
+    }
+    let Some(Trouble { reason, again }) = &books.trouble else {
+        return finding("remote-write", FindingLevel::Ok, format!("{receiver}: {counts}"), "");
+    };
+    let advice = match again {
+        true => {
+            "start the receiver, or correct metrics.remote_write in weftd.toml; until then it is tried again, and \
+             the oldest samples are dropped when too many wait"
+        }
+        false => {
+            "make the receiver take them (Prometheus: --web.enable-remote-write-receiver), or correct \
+             metrics.remote_write in weftd.toml; what it refuses is lost"
+        }
+    };
+    let message = format!("{receiver} does not take what is measured: {reason} ({counts})");
+    finding("remote-write", FindingLevel::Warning, message, advice)
 }
 
 fn disk(machine: &Machine, agent: &Agent) -> Finding {

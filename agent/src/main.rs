@@ -18,7 +18,8 @@
 //! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
 //!
 //! And its threads, for what blocks: `store` writes to disk ([`store`]); `observe` measures, keeps and
-//! evaluates series ([`observe`]); `sensors` asks file systems, sensors and disks, and ends ([`host`]);
+//! evaluates series ([`observe`]); `remote-write` sends samples to whom the configuration names, `lookup` finds out where that
+//! is, and ends (`observe::remote`); `sensors` asks file systems, sensors and disks, and ends ([`host`]);
 //! `trace` looks closely at units while somebody asks for it ([`trace`]); `mDNS_daemon` speaks multicast (crate
 //! `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
 //! when idle.

@@ -35,6 +35,7 @@ use own::{Ledger, Own};
 use probing::{Counted, Pressure, Probing, RoundTrips};
 pub use probing::{ProbeReport, source_name};
 use query::Query;
+use remote::{Remote, Sending};
 use sink::{Collector, Recorder};
 pub use sink::{Metric, SourceReport};
 
@@ -46,6 +47,7 @@ mod gather;
 mod own;
 mod probing;
 pub mod query;
+pub mod remote;
 pub mod sink;
 mod units;
 pub mod wire;
@@ -122,6 +124,8 @@ pub struct Report {
     pub sources: Vec<SourceReport>,
     /// How full the store is.
     pub usage: Usage,
+    /// How sending samples goes, where there is a receiver.
+    pub sending: Option<Sending>,
 }
 
 /// Another node that can be asked.
@@ -161,6 +165,9 @@ impl Observer {
         let (questions, asked) = sync_channel(QUESTIONS_MAX);
         let (probes, budget, name) = (config.probes(), config.memory(), name.to_owned());
         let counters = config.counters;
+        let every = config.remote_write_every();
+        let remote = config.remote_write().map(|receiver| Remote::start(receiver, every));
+        let remote = remote.transpose().context("cannot start the thread that sends samples")?;
         Builder::new()
             .name("observe".to_owned())
             .stack_size(STACK_BYTES)
@@ -168,7 +175,7 @@ impl Observer {
                 let config = ebpf::Config { probes, ..ebpf::Config::default() };
                 let probing = Probing::load(&config, units.as_deref());
                 let counting = units.clone().map(|folder| Counting::load(folder, counters));
-                Thread::new(probing, counting, units, budget, &name).run(&asked);
+                Thread::new(probing, counting, units, budget, &name, remote).run(&asked);
             })
             .context("cannot start the thread that measures")?;
         Ok(Self { questions: Some(questions) })
@@ -311,6 +318,8 @@ struct Thread {
     ledger: Rc<RefCell<Ledger>>,
     collectors: Vec<Scheduled>,
     expire: BootTime,
+    /// `None`: nobody is sent samples.
+    remote: Option<Remote>,
 }
 
 /// A collector and when it is called again.
@@ -327,6 +336,7 @@ impl Thread {
         units: Option<PathBuf>,
         budget: usize,
         name: &str,
+        remote: Option<Remote>,
     ) -> Self {
         let probing = Rc::new(RefCell::new(probing));
         let ledger = Rc::new(RefCell::new(Ledger::default()));
@@ -342,6 +352,7 @@ impl Thread {
         if let Some(counting) = counting {
             all.push(Box::new(counting));
         }
+        all.extend(remote.as_ref().map(Remote::collector));
         all.extend(collectors());
         let next = BootTime::now();
         let scheduled = |collector| Scheduled { collector, next, before_ms: None };
@@ -351,6 +362,7 @@ impl Thread {
             ledger,
             collectors: all.into_iter().map(scheduled).collect(),
             expire: next + EXPIRE,
+            remote,
         }
     }
 
@@ -392,6 +404,12 @@ impl Thread {
             self.expire = now + EXPIRE;
             self.recorder.expire(now_ms);
         }
+        if let Some(remote) = &mut self.remote {
+            let before = cpu_time();
+            remote.round(now, self.recorder.store());
+            let took = cpu_time().saturating_sub(before);
+            self.ledger.borrow_mut().collected(remote::NAME, took);
+        }
         let mut ledger = self.ledger.borrow_mut();
         ledger.usage = self.recorder.store().usage();
         ledger.refusals = self.recorder.refusals();
@@ -407,7 +425,8 @@ impl Thread {
                 let collectors = self.collectors.iter();
                 let sources = collectors.flat_map(|one| one.collector.sources()).collect();
                 let usage = self.recorder.store().usage();
-                let _ = answer.send(Report { probes, sources, usage });
+                let sending = self.remote.as_ref().map(Remote::report);
+                let _ = answer.send(Report { probes, sources, usage, sending });
             }
             Question::Cgroups(alloc, answer) => {
                 let _ = answer.send(self.probing.borrow_mut().cgroups(&alloc));

@@ -55,12 +55,15 @@ pub struct Tracer {
     thread: Arc<Mutex<Option<SyncSender<Ask>>>>,
 }
 
+/// Something for the thread to do.
 #[derive(Debug)]
-struct Ask {
-    subject: Subject,
-    time: Duration,
-    answer: oneshot::Sender<Result<mpsc::Receiver<Bytes>, Problem>>,
+enum Ask {
+    Start(Subject, Duration, oneshot::Sender<Result<mpsc::Receiver<Bytes>, Problem>>),
+    Try(oneshot::Sender<Tried>),
 }
+
+/// What can be traced here, and why not: as it was tried just now. What there was no room to try is not there.
+pub type Tried = Vec<(TraceWhat, Result<(), String>)>;
 
 impl Tracer {
     /// Starts a trace. Dropping the stream ends it.
@@ -75,16 +78,27 @@ impl Tracer {
         // The thread may end just when it is asked: then a new one is.
         for _ in 0..2 {
             let (answer, answered) = oneshot::channel();
-            self.ask(Ask { subject: subject.clone(), time, answer })?;
+            self.ask(Ask::Start(subject.clone(), time, answer))?;
             if let Ok(begun) = answered.await {
                 return begun;
             }
         }
-        Err(Problem::new(
-            ProblemKind::Internal,
-            "the thread that traces has ended",
-            "try again, and report this",
-        ))
+        Err(gone())
+    }
+
+    /// Tries every kind of trace, each for no time at all: milliseconds of one core.
+    ///
+    /// # Errors
+    /// When there is no thread to try it.
+    pub async fn attempt(&self) -> Result<Tried, Problem> {
+        for _ in 0..2 {
+            let (answer, answered) = oneshot::channel();
+            self.ask(Ask::Try(answer))?;
+            if let Ok(tried) = answered.await {
+                return Ok(tried);
+            }
+        }
+        Err(gone())
     }
 
     fn ask(&self, ask: Ask) -> Result<(), Problem> {
@@ -114,6 +128,14 @@ impl Tracer {
     }
 }
 
+fn gone() -> Problem {
+    Problem::new(
+        ProblemKind::Internal,
+        "the thread that traces has ended",
+        "try again, and report this",
+    )
+}
+
 /// What the thread has.
 #[derive(Default)]
 struct Thread {
@@ -138,11 +160,12 @@ impl Thread {
         loop {
             let patience = if self.running.is_empty() { IDLE } else { LOOK };
             match asked.recv_timeout(patience) {
-                Ok(Ask { subject, time, answer }) => {
+                Ok(Ask::Start(subject, time, answer)) => {
                     let begun = self.start(subject, time);
                     // Nobody waits for it any more: the next look ends it.
                     let _ = answer.send(begun);
                 }
+                Ok(Ask::Try(answer)) => drop(answer.send(self.attempt())),
                 Err(RecvTimeoutError::Timeout) if self.running.is_empty() => return,
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -184,6 +207,26 @@ impl Thread {
         running.say(&started);
         self.running.push(running);
         Ok(receiver)
+    }
+
+    fn attempt(&mut self) -> Tried {
+        self.look();
+        let mut tried = Tried::new();
+        for kind in KINDS {
+            // Over before it begins, and about no cgroup that there is.
+            let cgroups = vec![CgroupId::OTHER];
+            let request = Request { what: what(kind), cgroups, time: Duration::ZERO };
+            match self.traces.start(&request) {
+                Ok(id) => {
+                    self.traces.stop(id);
+                    tried.push((kind, Ok(())));
+                }
+                Err(Refused::Kernel(status)) => tried.push((kind, Err(status.to_string()))),
+                // Those that run have the room there is.
+                Err(_) => {}
+            }
+        }
+        tried
     }
 
     /// Takes what was seen out of the kernel, and traces that are over or that nobody reads.
@@ -315,6 +358,16 @@ impl Running {
     }
 }
 
+/// All that there are.
+pub const KINDS: [TraceWhat; What::ALL.len()] = [
+    TraceWhat::Syscalls,
+    TraceWhat::Exec,
+    TraceWhat::Files,
+    TraceWhat::Net,
+    TraceWhat::Profile,
+    TraceWhat::OffCpu,
+];
+
 fn what(what: TraceWhat) -> What {
     match what {
         TraceWhat::Syscalls => What::Syscalls,
@@ -338,3 +391,6 @@ fn traced_call((number, call): (u64, ebpf::trace::Call)) -> TracedCall {
         max_ns: quantile(1.0),
     }
 }
+
+#[cfg(test)]
+mod tests;

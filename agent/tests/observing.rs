@@ -8,7 +8,7 @@ mod testbed;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use testbed::{Lab, Machine, api, job, netns};
 
 /// Asks in Prometheus's API, over the Unix socket: status and answer.
@@ -320,34 +320,10 @@ fn prometheus_that_scrapes_three_agents_answers_as_each_of_them() {
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n  - job_name: scraped\n    honor_labels: true\n    metric_relabel_configs:\n      - {{action: labeldrop, regex: instance}}\n      - {{source_labels: [job], regex: scraped, target_label: job, replacement: \"\"}}\n    static_configs:\n      - targets: [{}]\n",
         targets.join(", ")
     );
-    let folder = lab.folder().join("prometheus");
-    std::fs::create_dir(&folder).expect("a folder");
-    std::fs::write(folder.join("prometheus.yml"), config).expect("written");
-    let mut command = machines[0].command("prometheus");
-    command
-        .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
-        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-        .arg("--web.listen-address=127.0.0.1:9090")
-        .current_dir(&folder)
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(folder.join("log")).expect("a log"));
-    testbed::dies_with_us(&mut command);
-    if Command::new("prometheus").arg("--version").output().is_err() {
-        assert!(
-            std::env::var("WEFT_MUST").as_deref() != Ok("prometheus"),
-            "prometheus is not installed"
-        );
-        println!("skipped: prometheus is not installed (`demo/setup.sh promql`)");
+    let Some(prometheus) = Prometheus::start(&lab, &machines[0], "127.0.0.1:9090", &config) else {
         return;
-    }
-    let mut prometheus = command.spawn().expect("prometheus starts");
-    let theirs = |expression: &str| -> Value {
-        let mut query = String::new();
-        expression.bytes().for_each(|byte| query.push_str(&format!("%{byte:02X}")));
-        let (_, body) =
-            fetch_from(&machines[0], 9090, &format!("/api/v1/query?query={query}"), "*/*");
-        serde_json::from_str(&body).unwrap_or(Value::Null)
     };
+    let theirs = |expression: &str| prometheus.query(expression);
     machines[0].wait("prometheus has scraped all three for a while", || {
         let answer = theirs("sum(count_over_time(weft_agent_info[1m])) >= 60");
         (!answer["data"]["result"].as_array()?.is_empty()).then_some(())
@@ -363,10 +339,139 @@ fn prometheus_that_scrapes_three_agents_answers_as_each_of_them() {
             }
         }
     }
-    let _ = prometheus.kill();
-    let _ = prometheus.wait();
     println!("{} expressions, each asked of three agents and of prometheus", EXPRESSIONS.len());
     assert!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Debian's prometheus on one of the machines. It ends when this is dropped.
+struct Prometheus<'a> {
+    machine: &'a Machine,
+    process: Child,
+}
+
+impl<'a> Prometheus<'a> {
+    /// `None`: it is not installed, and need not be.
+    fn start(lab: &Lab, machine: &'a Machine, listen: &str, config: &str) -> Option<Self> {
+        if Command::new("prometheus").arg("--version").output().is_err() {
+            assert!(
+                std::env::var("WEFT_MUST").as_deref() != Ok("prometheus"),
+                "prometheus is not installed"
+            );
+            println!("skipped: prometheus is not installed (`demo/setup.sh promql`)");
+            return None;
+        }
+        let folder = lab.folder().join("prometheus");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("prometheus.yml"), config).expect("written");
+        let mut command = machine.command("prometheus");
+        command
+            .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+            .arg(format!("--web.listen-address={listen}"))
+            .arg("--web.enable-remote-write-receiver")
+            .current_dir(&folder)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("log")).expect("a log"));
+        testbed::dies_with_us(&mut command);
+        Some(Self { machine, process: command.spawn().expect("prometheus starts") })
+    }
+
+    /// From within its machine: it need not listen elsewhere.
+    fn ask(&self, path: &str) -> Value {
+        let (_, body) = fetch_from(self.machine, 9090, path, "*/*");
+        serde_json::from_str(&body).unwrap_or(Value::Null)
+    }
+
+    fn query(&self, expression: &str) -> Value {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        self.ask(&format!("/api/v1/query?query={encoded}"))
+    }
+}
+
+impl Drop for Prometheus<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The finding of `weft doctor` about remote-write.
+fn sending(machine: &Machine) -> (String, String) {
+    let doctor: Value = machine.get("/v1/doctor");
+    let findings = doctor.as_array().expect("findings");
+    let finding = findings.iter().find(|finding| finding["check"] == "remote-write");
+    let text = |key: &str| finding.and_then(|finding| finding[key].as_str()).unwrap_or_default();
+    (text("level").to_owned(), text("message").to_owned())
+}
+
+#[test]
+#[ignore = "needs Debian's prometheus: run it with `make test-promql`"]
+fn prometheus_has_what_agents_send_it_and_doctor_says_when_it_does_not() {
+    let Some(lab) = Lab::new("sent") else { return };
+    let machines = lab.fabric_with(2, |machine| {
+        // The first one's.
+        let to = "http://10.77.0.1:9090/api/v1/write";
+        machine.metrics =
+            format!("probes = []\nremote_write = \"{to}\"\nremote_write_every = \"1s\"");
+    });
+    // Nobody takes it yet.
+    let refused = machines[1].wait("says that nobody takes it", || {
+        let (level, message) = sending(&machines[1]);
+        (level == "warning").then_some(message)
+    });
+    println!("doctor: {refused}");
+    assert!(refused.contains("onnection refused"), "{refused}");
+    machines[0].submit(&job("sleeper", 2, "[resources]\ncpu = 0.1"));
+    machines[0].wait_healthy("sleeper");
+    let config = "global: {}\n";
+    let Some(prometheus) = Prometheus::start(&lab, &machines[0], "0.0.0.0:9090", config) else {
+        return;
+    };
+    // What was counted before is there, too: it waited.
+    let old = machines[0].wait("prometheus has series of both", || {
+        let answer = prometheus.query("min_over_time(timestamp(weft_agent_info)[1h:1s])");
+        // It is not up yet.
+        answer["data"]["result"].as_array()?;
+        (labels(&answer, "node") == names(&machines)).then_some(answer)
+    });
+    println!("oldest: {}", old["data"]["result"]);
+    // What stays as it is has the same series, labels and values on both sides.
+    let expressions: Vec<_> = EXPRESSIONS.iter().filter(|text| !text.contains('[')).collect();
+    let differ = |expression: &str| {
+        let (ours, theirs) = (query(&machines[1], expression), prometheus.query(expression));
+        let (ours, theirs) = (result(&ours), result(&theirs));
+        let said = format!("{expression}\n  ours: {ours:?}\n  prometheus: {theirs:?}");
+        (ours != theirs).then_some(said)
+    };
+    // What has just changed is not there at once.
+    let mut wrong: Vec<String> = Vec::new();
+    for _ in 0..30 {
+        wrong = expressions.iter().filter_map(|expression| differ(expression)).collect();
+        if wrong.is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    assert!(wrong.is_empty(), "{} answers differ:\n{}", wrong.len(), wrong.join("\n"));
+    let series = |answer: Value| -> BTreeSet<String> {
+        let all = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        all.iter().map(|one| one["metric"].to_string()).collect()
+    };
+    let count = machines[0].wait("has all series on both sides", || {
+        let all = "{__name__=~\".+\"}";
+        let (ours, theirs) = (series(query(&machines[0], all)), series(prometheus.query(all)));
+        (ours == theirs && ours.len() > 100).then_some(ours.len())
+    });
+    println!("{} expressions, and {count} series, are the same", expressions.len());
+    let (level, message) = sending(&machines[1]);
+    println!("doctor: {message}");
+    assert_eq!(level, "ok", "{message}");
+    // A series that ends there ends here.
+    api::exchange(&machines[0].socket(), "DELETE", "/v1/jobs/sleeper", None).expect("an answer");
+    machines[0].wait("prometheus knows that the units ended", || {
+        let answer = prometheus.query("count({job=\"sleeper\"})");
+        answer["data"]["result"].as_array()?.is_empty().then_some(())
+    });
 }
 
 /// Labels and values of an answer, with what floating point allows left out.

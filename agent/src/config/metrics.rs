@@ -5,12 +5,19 @@ use fabric::job::nearest;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::{AUTO, ConfigError};
+use crate::observe::remote::Receiver;
 
 /// Bytes that the store of series may have: below there is no room for anything, above it is another program's
 /// task.
-const MEMORY_BYTES: std::ops::RangeInclusive<usize> = 64 << 10..=256 << 20;
+const MEMORY_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
+
+/// Time between two samples that are sent: more often than once a second nothing is measured, and what is more than
+/// five minutes old no query finds.
+const SENT_EVERY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(240);
 
 /// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,6 +33,10 @@ pub struct MetricsSection {
     pub memory: String,
     /// TCP address for scrapers and dashboards, `127.0.0.1:7480`; empty: none.
     pub listen: String,
+    /// URL of a receiver of remote-write, `http://prometheus:9090/api/v1/write`; empty: none.
+    pub remote_write: String,
+    /// Time between two samples of a series that it is sent, `15s`.
+    pub remote_write_every: String,
 }
 
 impl Default for MetricsSection {
@@ -36,6 +47,8 @@ impl Default for MetricsSection {
             counters: false,
             memory: "4MiB".into(),
             listen: String::new(),
+            remote_write: String::new(),
+            remote_write_every: "15s".into(),
         }
     }
 }
@@ -67,7 +80,38 @@ impl MetricsSection {
                 format!("{:?}: write a size from 64KiB to 256MiB, as in \"4MiB\"", self.memory),
             );
         }
+        match self.remote_write.parse::<Receiver>() {
+            _ if self.remote_write.is_empty() => {}
+            Err(reason) => {
+                return refuse(
+                    "metrics.remote_write",
+                    format!("{:?}: {reason}", self.remote_write),
+                );
+            }
+            Ok(_) if !self.enabled => {
+                let message = "nothing is measured with `enabled = false`: remove one of the two";
+                return refuse("metrics.remote_write", message.into());
+            }
+            Ok(_) => {}
+        }
+        let every = fabric::job::duration::parse(&self.remote_write_every).ok();
+        if every.is_none_or(|every| !SENT_EVERY.contains(&every)) {
+            return refuse(
+                "metrics.remote_write_every",
+                format!("{:?}: write a time from 1s to 4m, as in \"15s\"", self.remote_write_every),
+            );
+        }
         Ok(())
+    }
+
+    /// Where samples are sent.
+    pub fn remote_write(&self) -> Option<Receiver> {
+        self.remote_write.parse().ok()
+    }
+
+    /// Time between two samples of a series that are sent.
+    pub fn remote_write_every(&self) -> Duration {
+        fabric::job::duration::parse(&self.remote_write_every).unwrap_or(*SENT_EVERY.end())
     }
 
     /// Where scrapers and dashboards are answered.

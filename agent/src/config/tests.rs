@@ -87,6 +87,9 @@ fn values_are_taken_over() {
         seeds = ["a.example:7400"]
         [executor]
         kind = "direct"
+        [metrics]
+        remote_write = "http://[::1]:9090/api/v1/write?tenant=a"
+        remote_write_every = "1m30s"
         "#,
     )
     .unwrap();
@@ -105,6 +108,9 @@ fn values_are_taken_over() {
     assert_eq!(config.executor.kind, Preference::Direct);
     assert_eq!(config.node.labels["rack"], "r1");
     assert!(config.node.witness);
+    let receiver = config.metrics.remote_write().unwrap();
+    assert_eq!(receiver.to_string(), "http://[::1]:9090/api/v1/write?tenant=a");
+    assert_eq!(config.metrics.remote_write_every(), std::time::Duration::from_secs(90));
 }
 
 /// Text, and what the complaint must contain.
@@ -128,6 +134,12 @@ fn what_makes_no_sense_is_refused_with_place_and_advice() {
         ("[discovery]\nseeds = [\"host\"]", "has no port"),
         ("[executor]\nkind = \"docker\"", "2:8"),
         ("state = \"relative\"", "absolute"),
+        ("[metrics]\nremote_write = \"https://a/b\"", "https is not spoken here"),
+        ("[metrics]\nremote_write = \"a:9090\"", "write http://HOST:PORT/PATH"),
+        ("[metrics]\nremote_write = \"http://me:secret@a/b\"", "are not sent"),
+        ("[metrics]\nenabled = false\nremote_write = \"http://a/b\"", "remove one"),
+        ("[metrics]\nremote_write_every = \"10ms\"", "from 1s to 4m"),
+        ("[metrics]\nremote_write_every = \"often\"", "from 1s to 4m"),
     ];
     for (text, wanted) in rows {
         let error = Config::parse(text).unwrap_err().to_string();

@@ -1,6 +1,9 @@
 use super::*;
 use crate::observe::ProbeReport;
+use crate::observe::remote::Books;
+use crate::trace::KINDS;
 use ebpf::{Probe, Source};
+use fabric::api::TraceWhat;
 use fabric::clock::Instant;
 use metrics::store::Usage;
 
@@ -47,17 +50,31 @@ fn agent() -> Agent {
             datagrams: (0, 100),
         }),
         observed: Ok(observed(Status::Running, Source::Bpf)),
+        tried: Some(Ok(KINDS.map(|what| (what, Ok(()))).to_vec())),
     }
 }
 
 fn observed(status: Status, source: Source) -> Report {
     let report = |probe| ProbeReport { probe, status: status.clone(), source: Some(source) };
-    Report { probes: Probe::ALL.map(report).to_vec(), sources: Vec::new(), usage: Usage::default() }
+    Report {
+        probes: Probe::ALL.map(report).to_vec(),
+        sources: Vec::new(),
+        usage: Usage::default(),
+        sending: None,
+    }
+}
+
+fn sends(agent: &mut Agent, trouble: Option<Trouble>) {
+    let books = Books { sent: 1_000, waiting: 7, trouble, ..Books::default() };
+    let receiver = "http://prometheus:9090/api/v1/write".to_owned();
+    agent.observed.as_mut().expect("set above").sending = Some(Sending { receiver, books });
 }
 
 #[test]
 fn a_healthy_node_gets_no_advice() {
-    for finding in examine(&machine(), &agent()) {
+    let mut agent = agent();
+    sends(&mut agent, None);
+    for finding in examine(&machine(), &agent) {
         assert_eq!(finding.level, FindingLevel::Ok, "{finding:?}");
         assert_eq!(finding.advice, "", "{finding:?}");
     }
@@ -109,6 +126,19 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
             agent.observed = Ok(observed(status, Source::Procfs));
         }),
         ("probes", Warning, |_, agent| agent.observed = Err(Unanswered::Gone)),
+        ("traces", Warning, |_, agent| agent.tried = Some(Err("too many threads".into()))),
+        ("traces", Warning, |_, agent| {
+            let reason = "unsupported: this kernel has no BTF".to_owned();
+            agent.tried = Some(Ok(KINDS.map(|what| (what, Err(reason.clone()))).to_vec()));
+        }),
+        ("remote-write", Warning, |_, agent| {
+            let reason = "Connection refused (os error 111)".into();
+            sends(agent, Some(Trouble { reason, again: true }));
+        }),
+        ("remote-write", Warning, |_, agent| {
+            let reason = "it answers 404 Not Found".into();
+            sends(agent, Some(Trouble { reason, again: false }));
+        }),
     ];
     for (check, level, break_it) in rows {
         let (mut machine, mut agent) = (machine(), agent());
@@ -143,6 +173,26 @@ fn what_a_machine_does_not_have_is_told_and_is_no_trouble() {
         hardware.message,
         "counters: unsupported: no counter; smart: running (one disk sleeps)"
     );
+}
+
+#[test]
+fn traces_that_fail_for_one_reason_are_named_together() {
+    let mut agent = agent();
+    let outcome = |what| match what {
+        TraceWhat::Net => Err("failed: loading".to_owned()),
+        TraceWhat::Profile | TraceWhat::OffCpu => Err("unsupported: no CAP_PERFMON".to_owned()),
+        _ => Ok(()),
+    };
+    agent.tried = Some(Ok(KINDS.map(|what| (what, outcome(what))).to_vec()));
+    let findings = examine(&machine(), &agent);
+    let traces = findings.iter().find(|finding| finding.check == "traces").expect("a finding");
+    assert_eq!(
+        traces.message,
+        "can be made: syscalls, exec, files; net: failed: loading; profile, off-cpu: unsupported: no CAP_PERFMON"
+    );
+    // Where nothing is measured there are no traces, and it is the owner's will.
+    agent.tried = None;
+    assert!(examine(&machine(), &agent).iter().all(|finding| finding.check != "traces"));
 }
 
 #[test]

@@ -114,8 +114,13 @@ impl Driver {
     pub(super) fn doctor(&self, answer: CallAnswer) {
         let mut agent = self.facts();
         let (state, observer) = (self.config.state.clone(), self.observer.clone());
+        let tracer = self.tracer.clone();
         tokio::spawn(async move {
             agent.observed = observer.report().await;
+            if agent.observed != Err(Unanswered::Off) {
+                let tried = tracer.attempt().await;
+                agent.tried = Some(tried.map_err(|problem| problem.to_string()));
+            }
             let looked = tokio::task::spawn_blocking(move || doctor::look(&state)).await;
             let reply = match looked {
                 Ok(machine) => Reply::json(&doctor::examine(&machine, &agent)),
@@ -148,6 +153,7 @@ impl Driver {
             given: self.provision.warnings(),
             // Asked for beside the loop.
             observed: Err(Unanswered::Off),
+            tried: None,
             other_sources: self.config.discovery.domains.len() + self.config.discovery.seeds.len(),
             fabric: self.member.as_ref().map(|member| {
                 let status = member.node.status();
