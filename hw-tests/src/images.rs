@@ -74,8 +74,8 @@ pub fn joined(
 ) -> Result<BTreeMap<String, Duration>> {
     let mut joined = BTreeMap::new();
     let waited = first.machine.wait_until("all have joined", JOINED_WITHIN, |machine| {
-        let said = machine.run("weft --json nodes 2>/dev/null")?;
-        let nodes: Vec<NodeView> = serde_json::from_str(&said).context(said)?;
+        let said = machine.try_run("weft --json nodes 2>/dev/null", JOINED_WITHIN)?;
+        let nodes: Vec<NodeView> = serde_json::from_str(&said.text).context(said.text)?;
         for node in nodes.iter().filter(|node| !node.local && node.state == NodeState::Alive) {
             joined.entry(node.name.clone()).or_insert(begun.elapsed());
         }

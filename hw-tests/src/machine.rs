@@ -148,14 +148,15 @@ impl Machine {
         })
     }
 
-    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network.
+    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU, no network, and as little memory
+    /// as such a machine needs.
     pub fn image(bench: &Bench, name: &str, arch: Arch) -> Result<Self> {
         let (code, variables) = bench.firmware_of(name, arch)?;
         Ok(Self {
             name: name.into(),
             arch,
             boot: Boot::Firmware { code, variables },
-            memory: 256,
+            memory: 128,
             cpus: (1, 1),
             memory_nodes: Vec::new(),
             disks: vec![Disk { file: bench.image_disk(name, arch, 4096)?, writable: true }],
@@ -414,7 +415,7 @@ struct Qemu(Child);
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // `nice` has become QEMU itself, so this ends it and nothing else.
+        // `setpriv` and `nice` have become QEMU itself, so this ends it and nothing else.
         let _ended = self.0.kill();
         let _status = self.0.wait();
     }

@@ -3,9 +3,9 @@
 #![allow(clippy::disallowed_methods)]
 
 use anyhow::{Context, Result, bail};
-use std::process::ExitCode;
-use std::time::Instant;
-use weft_hw_tests::stories;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+use weft_hw_tests::stories::{self, Story};
 use weft_hw_tests::workshop::Workshop;
 
 fn main() -> ExitCode {
@@ -19,11 +19,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// In place of names: tell this one story, here. What `tell` starts for each story, so that a time limit ends all of it.
+const ALONE: &str = "--alone";
+
 /// Whether all went well.
 fn tell(names: &[String]) -> Result<bool> {
     if names.iter().any(|name| name == "--list") {
         stories::ALL.iter().for_each(|story| println!("{}", story.name));
         return Ok(true);
+    }
+    if let [first, name] = names
+        && first == ALONE
+    {
+        return alone(name);
     }
     let mut wanted = Vec::new();
     for name in names {
@@ -35,23 +43,13 @@ fn tell(names: &[String]) -> Result<bool> {
     if wanted.is_empty() {
         wanted.extend(stories::ALL);
     }
-    let workshop = Workshop::open().context("run hw-tests/build.sh, or make test-vm")?;
     let begun = Instant::now();
     let mut failed = Vec::new();
     for story in &wanted {
         println!("=== {}: {}", story.name, story.promise);
-        let started = Instant::now();
-        let bench = workshop.bench(story.name)?;
-        match (story.tell)(&bench) {
-            Ok(()) => println!("    told in {:.0} s", started.elapsed().as_secs_f64()),
-            Err(error) => {
-                println!("    FAILED after {:.0} s: {error:#}", started.elapsed().as_secs_f64());
-                println!("    what the machines wrote: {}", bench.logs().display());
-                failed.push(story.name);
-                continue;
-            }
+        if !within_its_time(story)? {
+            failed.push(story.name);
         }
-        bench.clear();
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!(
@@ -63,4 +61,45 @@ fn tell(names: &[String]) -> Result<bool> {
         println!("test-vm: failed: {}", failed.join(", "));
     }
     Ok(failed.is_empty())
+}
+
+/// Whether a story went well, told by a process of its own.
+fn within_its_time(story: &Story) -> Result<bool> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut teller = command.args([ALONE, story.name]).spawn().context("cannot tell a story")?;
+    let limit = Duration::from_secs(60 * story.minutes);
+    let started = Instant::now();
+    loop {
+        if let Some(status) = teller.try_wait()? {
+            return Ok(status.success());
+        }
+        if started.elapsed() > limit {
+            // Its machines end with it.
+            teller.kill()?;
+            teller.wait()?;
+            println!("    FAILED: not told within its {} minutes", story.minutes);
+            println!(
+                "    what the machines wrote: {}",
+                Workshop::open()?.logs(story.name).display()
+            );
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn alone(name: &str) -> Result<bool> {
+    let story = stories::ALL.iter().find(|story| story.name == name);
+    let story = story.with_context(|| format!("no story is called '{name}'"))?;
+    let workshop = Workshop::open().context("run hw-tests/build.sh, or make test-vm")?;
+    let bench = workshop.bench(name)?;
+    let started = Instant::now();
+    if let Err(error) = (story.tell)(&bench) {
+        println!("    FAILED after {:.0} s: {error:#}", started.elapsed().as_secs_f64());
+        println!("    what the machines wrote: {}", bench.logs().display());
+        return Ok(false);
+    }
+    println!("    told in {:.0} s", started.elapsed().as_secs_f64());
+    bench.clear();
+    Ok(true)
 }

@@ -30,9 +30,14 @@ impl Workshop {
         Ok(Self { folder })
     }
 
+    /// Where a story keeps what its machines wrote.
+    pub fn logs(&self, story: &str) -> PathBuf {
+        self.folder.join("stories").join(story)
+    }
+
     /// An empty bench for a story.
     pub fn bench(&self, story: &str) -> Result<Bench> {
-        let bench = Bench::in_folder(&self.folder.join("stories").join(story))?;
+        let bench = Bench::in_folder(&self.logs(story))?;
         Ok(Bench { workshop: self.folder.clone(), ..bench })
     }
 }
@@ -68,9 +73,11 @@ impl Bench {
         let tools = self.workshop.join("tools");
         let libraries = tools.join("usr/lib/x86_64-linux-gnu");
         let path = ["", "pulseaudio"].map(|folder| libraries.join(folder).display().to_string());
-        // What runs is emulated for minutes, and others want this machine too.
-        let mut command = Command::new("nice");
+        // No machine outlives its story, however that ends; and what runs is emulated for minutes, while others want
+        // this machine too.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "KILL", "nice"])
             .arg(tools.join("lib64/ld-linux-x86-64.so.2"))
             .arg("--library-path")
             .arg(format!("{}:{}", path.join(":"), tools.join("lib/x86_64-linux-gnu").display()))

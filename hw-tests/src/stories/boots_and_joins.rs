@@ -2,11 +2,24 @@
 
 use crate::images::{EVERYWHERE, boot, founder, joined, memory, told};
 use crate::machine::Arch;
+use crate::node::Node;
 use crate::switch::Switch;
 use crate::workshop::Bench;
 use anyhow::{Context, Result, ensure};
 use fabric::api::{JobView, NodeView, TokenCreated};
+use std::collections::BTreeSet;
 use std::time::Instant;
+
+/// Says what sockets its machine has.
+const SOCKETS: &str = r#"name = "sockets"
+[task]
+command = ["/bin/sh", "-c", "cat /proc/net/udp /proc/net/udp6 /proc/net/tcp /proc/net/tcp6; exec sleep 100000"]
+[resources]
+cpu = 0.1
+memory = "8MiB"
+[placement]
+constraints = ['labels.booted == "image"']
+"#;
 
 pub fn tell(bench: &Bench) -> Result<()> {
     let switch = Switch::new(bench, 4)?;
@@ -35,5 +48,43 @@ pub fn tell(bench: &Bench) -> Result<()> {
     }
     println!("    a job runs on all {} nodes, in units of systemd", view.healthy);
     println!("    RAM in use, MiB: {}", memory(&mut first)?);
+    println!("    services that are active: {}", services(&mut first)?);
+    first.apply(SOCKETS)?;
+    let listens = listens(&first.machine.run("weft logs sockets")?);
+    println!(
+        "    one of them can be reached at {}",
+        listens.iter().cloned().collect::<Vec<_>>().join(", ")
+    );
+    // Gossip and streams; asking for an address, and names on the link.
+    let known = ["udp 7400", "udp 7401", "udp 68", "udp 546", "udp 5353"];
+    let unknown: Vec<_> = listens.iter().filter(|port| !known.contains(&port.as_str())).collect();
+    ensure!(unknown.is_empty(), "nobody knows what these are for: {unknown:?}");
     Ok(())
+}
+
+/// How many services each node has that do something, or have.
+fn services(first: &mut Node) -> Result<String> {
+    let active = r#"systemd_unit_state{name=~".*[.]service",state="active"} == 1"#;
+    let script =
+        format!("weft query 'count by (node) ({active})' | sed 's/  */ /g' | paste -s -d ';'");
+    first.machine.run(&script)
+}
+
+/// What can be reached from outside, of the kernel's lists of sockets.
+fn listens(lists: &str) -> BTreeSet<String> {
+    let port = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (address, port) = words.next()?.split_once(':')?;
+        let (remote, state) = (words.next()?, words.next()?);
+        // 127.0.0.0/8 and ::1, whose 32-bit words have the machine's order of bytes.
+        let own =
+            (address.len() == 8 && address.ends_with("7F")) || address.ends_with("000001000000");
+        let protocol = match state {
+            "0A" => "tcp",
+            "07" if remote.ends_with(":0000") => "udp",
+            _ => return None,
+        };
+        (!own).then_some(format!("{protocol} {}", u16::from_str_radix(port, 16).ok()?))
+    };
+    lists.lines().filter_map(port).collect()
 }

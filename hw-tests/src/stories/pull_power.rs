@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often the plug is pulled, unless `WEFT_PULLS` says otherwise.
-const PULLS: u32 = 5;
+const PULLS: u32 = 20;
 /// Milliseconds after the first one was acknowledged within which it is pulled.
 const SUBMITTING: u64 = 8000;
 
