@@ -42,6 +42,7 @@ mod tests;
 pub use desk::Events;
 pub use output::{Channel, LogQuery, LogStream};
 pub use spawn::open_append;
+use systemd::Unusable;
 
 /// Which executor the owner of the machine wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -95,7 +96,12 @@ impl Executor {
                     Err(reason) if preference == Preference::Systemd => {
                         return Err(io::Error::other(format!("executor = \"systemd\": {reason}")));
                     }
-                    Err(reason) => reason,
+                    // Its units may run: processes beside them would be a second copy of the work.
+                    Err(Unusable::Now(reason)) => {
+                        let advice = "see systemctl status, or set executor = \"direct\"";
+                        return Err(io::Error::other(format!("{reason}: {advice}")));
+                    }
+                    Err(Unusable::Here(reason)) => reason,
                 }
             }
         };

@@ -35,6 +35,8 @@ pub type JobOutcome = (OwnedObjectPath, String);
 /// The bus. Clones share one connection.
 #[derive(Clone, Debug)]
 pub struct Bus {
+    /// Where it is, in D-Bus' words; `None`: where this system has it.
+    address: Option<Arc<str>>,
     calls: Arc<tokio::sync::Semaphore>,
     connection: Arc<tokio::sync::Mutex<Option<Connection>>>,
     /// Who waits for jobs of which unit.
@@ -67,26 +69,29 @@ impl State {
     }
 }
 
-impl Default for Bus {
-    fn default() -> Self {
+impl Bus {
+    /// The system's bus, or the one at this address.
+    pub fn new(address: Option<&str>) -> Self {
         Self {
+            address: address.map(Arc::from),
             calls: Arc::new(tokio::sync::Semaphore::new(CALLS_MAX)),
             connection: Arc::default(),
             waiting: Arc::default(),
             unknown: Arc::default(),
         }
     }
-}
 
-impl Bus {
     /// The connection, made anew if it was lost.
     pub async fn connection(&self) -> zbus::Result<Connection> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
-        let builder = zbus::connection::Builder::system().method_timeout(CALL_TIMEOUT);
-        let connection = builder.build().await?;
+        let builder = match self.address.as_deref() {
+            None => zbus::connection::Builder::system(),
+            Some(address) => zbus::connection::Builder::address(address),
+        };
+        let connection = builder.method_timeout(CALL_TIMEOUT).build().await?;
         let rule = MatchRule::builder()
             .msg_type(zbus::message::Type::Signal)
             .sender(SYSTEMD)

@@ -13,6 +13,7 @@ use fabric::io::{Launch, UnitEvent, UnitFound};
 use fabric::topology::Enforced;
 use futures_util::StreamExt;
 use nix::libc;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use crate::guard::{self, LeaseOf, Leases, Reach};
 const VERSION_MIN: u32 = 246;
 /// A start that takes longer has failed. Longer than systemd's own timeout for it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// At the agent's start, systemd may be busy starting everything else. Less than its own patience with the agent (90 s).
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// Wait before systemd is asked again after the bus was lost.
 const RECONNECT_PERIOD: Duration = Duration::from_secs(1);
 
@@ -49,27 +52,41 @@ pub struct Systemd {
     leases: Leases,
 }
 
+/// Why systemd cannot be used, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// This machine has none that would start our units.
+    Here(String),
+    /// It has one, which may hold units of ours, and something is the matter with it.
+    Now(String),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Unusable::Here(why) | Unusable::Now(why)) = self;
+        f.write_str(why)
+    }
+}
+
 impl Systemd {
-    /// Connects to systemd. The error says in words why it cannot be used.
-    pub async fn open(state: &Path, leases: Leases, events: Events) -> Result<Self, String> {
+    /// Connects to systemd.
+    pub async fn open(state: &Path, leases: Leases, events: Events) -> Result<Self, Unusable> {
         if !Path::new("/run/systemd/system").is_dir() {
-            return Err("systemd is not PID 1".into());
+            return Err(Unusable::Here("systemd is not PID 1".into()));
         }
         if !nix::unistd::geteuid().is_root() {
-            return Err("systemd starts system units only for root".into());
+            return Err(Unusable::Here("systemd starts system units only for root".into()));
         }
-        let bus = Bus::default();
-        let version = bus
-            .version()
-            .await
-            .map_err(|error| format!("systemd does not answer on the system bus: {error}"))?;
+        let bus = Bus::new(None);
+        let version = version(&bus, ANSWERS_WITHIN).await?;
         let digits = version.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
         let major: u32 = digits.and_then(|digits| digits.parse().ok()).unwrap_or(0);
         if major < VERSION_MIN {
-            return Err(format!("systemd {version} is older than {VERSION_MIN}"));
+            return Err(Unusable::Here(format!("systemd {version} is older than {VERSION_MIN}")));
         }
-        let store = Store::open(state).map_err(|error| format!("{}: {error}", state.display()))?;
-        let state = std::path::absolute(state).map_err(|error| error.to_string())?;
+        let store = Store::open(state)
+            .map_err(|error| Unusable::Now(format!("{}: {error}", state.display())))?;
+        let state = std::path::absolute(state).map_err(|error| Unusable::Now(error.to_string()))?;
         let systemd = Self {
             bus,
             desk: Desk::new(events),
@@ -606,4 +623,34 @@ fn bare_launch(alloc: &AllocId, run: u32) -> Launch {
         health: None,
         lease: None,
     }
+}
+
+/// systemd's version, from a bus that may need that long to answer.
+pub async fn version(bus: &Bus, within: Duration) -> Result<String, Unusable> {
+    let mut last = None;
+    let asked = tokio::time::timeout(within, async {
+        loop {
+            match bus.version().await {
+                Ok(version) => return Ok(version),
+                Err(zbus::Error::Connection(error, _))
+                    if error.kind() == io::ErrorKind::NotFound =>
+                {
+                    return Err(Unusable::Here("there is no system bus".into()));
+                }
+                Err(error) => {
+                    if last.is_none() {
+                        tracing::warn!(
+                            "systemd does not answer on the system bus: {error}: asking again"
+                        );
+                    }
+                    last = Some(error.to_string());
+                    tokio::time::sleep(RECONNECT_PERIOD).await;
+                }
+            }
+        }
+    });
+    asked.await.unwrap_or_else(|_| {
+        let why = last.unwrap_or_else(|| format!("no answer within {} s", within.as_secs()));
+        Err(Unusable::Now(format!("systemd does not answer on the system bus: {why}")))
+    })
 }

@@ -10,8 +10,10 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+use super::bus::Bus;
 use super::output::{Channel, LogQuery};
 use super::process;
+use super::systemd::{self, Unusable};
 use super::{Executor, Preference};
 use crate::clock::Clock;
 
@@ -247,6 +249,38 @@ fn a_start_that_comes_twice_starts_one_process() {
     assert_ne!(agent.running(&next), pid);
     agent.stop(&next);
     agent.exited(&next);
+}
+
+#[test]
+fn a_bus_that_is_missing_is_told_from_one_that_does_not_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bus");
+    let bus = Bus::new(Some(&format!("unix:path={}", path.display())));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ask = |within| runtime.block_on(systemd::version(&bus, within)).unwrap_err();
+
+    assert!(matches!(ask(PATIENCE), Unusable::Here(why) if why.contains("no system bus")));
+
+    // Somebody listens, and hangs up on everybody.
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let calls = std::thread::scope(|scope| {
+        let callers = scope.spawn(|| {
+            let mut calls = 0;
+            while let Ok((mut caller, _)) = listener.accept() {
+                let mut first = [0];
+                if std::io::Read::read(&mut caller, &mut first).is_ok_and(|read| read == 0) {
+                    break;
+                }
+                calls += 1;
+            }
+            calls
+        });
+        let error = ask(Duration::from_millis(2500));
+        assert!(matches!(&error, Unusable::Now(why) if why.contains("does not answer")), "{error}");
+        drop(std::os::unix::net::UnixStream::connect(&path).unwrap());
+        callers.join().unwrap()
+    });
+    assert!(calls > 1, "it is asked again: {calls}");
 }
 
 #[test]
