@@ -390,6 +390,7 @@ impl Driver {
         if now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD {
             self.topology_looked = now.at;
             self.look_at_hardware();
+            crate::footprint::trim();
         }
         self.tell_status();
     }

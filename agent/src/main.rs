@@ -43,6 +43,7 @@ mod doctor;
 mod driver;
 mod events;
 mod executor;
+mod footprint;
 mod guard;
 mod hardware;
 mod health;
@@ -131,6 +132,7 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     start_log(&config.log)?;
+    footprint::limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
