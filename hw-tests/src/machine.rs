@@ -148,15 +148,15 @@ impl Machine {
         })
     }
 
-    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU, no network, and as little memory
-    /// as such a machine needs.
+    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network. Of its memory,
+    /// so much is needed to start: with 128 MiB of it the kernel's EFI stub cannot decompress the kernel.
     pub fn image(bench: &Bench, name: &str, arch: Arch) -> Result<Self> {
         let (code, variables) = bench.firmware_of(name, arch)?;
         Ok(Self {
             name: name.into(),
             arch,
             boot: Boot::Firmware { code, variables },
-            memory: 128,
+            memory: 256,
             cpus: (1, 1),
             memory_nodes: Vec::new(),
             disks: vec![Disk { file: bench.image_disk(name, arch, 4096)?, writable: true }],
