@@ -3,19 +3,8 @@
 # others, and those that replace what the image has. The rest is told by whole machines (hw-tests, extends). In a mount
 # namespace, with a small root beside.
 set -euo pipefail
-here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-if [ "$(id -u)" != 0 ]; then
-    echo "test_extensions: skipped: needs root, for a mount namespace"
-    exit
-fi
-if [ "${1:-}" != inside ]; then
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    unshare --mount --propagation private bash "$(readlink -f "$0")" inside "$folder"
-    exit
-fi
+source "$(dirname "$0")/in_namespace.sh"
 
-cd "$2"
 mkdir -p root/usr/{bin,share} root/opt hidden extensions
 echo agent >root/usr/bin/weftd
 ln -s share root/usr/data

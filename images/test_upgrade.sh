@@ -2,20 +2,9 @@
 # What a node's upgrade refuses before it looks at a disk: files that are no updates, and updates that are not for it. The
 # rest is told by whole machines (hw-tests, upgrade_and_roll_back). In a mount namespace, with another os-release.
 set -euo pipefail
-here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-if [ "$(id -u)" != 0 ]; then
-    echo "test_upgrade: skipped: needs root, for a mount namespace"
-    exit
-fi
-if [ "${1:-}" != inside ]; then
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    unshare --mount --propagation private bash "$(readlink -f "$0")" inside "$folder"
-    exit
-fi
+source "$(dirname "$0")/in_namespace.sh"
 
-folder=$2
-cd "$folder"
+folder=$PWD
 printf 'ID=weft\nIMAGE_ID=weft\nIMAGE_VERSION=0.1.9\n' >os-release
 mount --bind os-release "$(readlink -f /usr/lib/os-release)"
 mkdir said

@@ -44,26 +44,29 @@ pub fn trim() {
 /// Where constants and code of the program lie, and how long they are: the beginning of its file, and what of it is executable.
 /// Never what could be written to, now or while the loader filled in addresses.
 fn own_program(maps: &str) -> Vec<(usize, usize)> {
-    let words = |line: &'_ str| -> Option<[String; 5]> {
-        let mut words = line.split_ascii_whitespace();
-        let [range, rights, offset] = [words.next()?, words.next()?, words.next()?];
-        let inode = words.nth(1)?;
-        Some([range, rights, offset, inode, words.next()?].map(str::to_owned))
-    };
-    let Some([.., own_inode, own_path]) = maps.lines().next().and_then(words) else {
+    let Some([.., own_inode, own_path]) = maps.lines().next().and_then(mapping) else {
         return Vec::new();
     };
-    let own = maps.lines().filter_map(words).filter_map(|[range, rights, offset, inode, path]| {
-        let is_begin = rights == "r--p" && offset.bytes().all(|digit| digit == b'0');
-        if !(is_begin || rights == "r-xp") || inode != own_inode || path != own_path {
-            return None;
-        }
-        let (start, end) = range.split_once('-')?;
-        let start = usize::from_str_radix(start, 16).ok()?;
-        let end = usize::from_str_radix(end, 16).ok()?;
-        Some((start, end.checked_sub(start)?))
-    });
+    let own =
+        maps.lines().filter_map(mapping).filter_map(|[range, rights, offset, inode, path]| {
+            let is_begin = rights == "r--p" && offset.bytes().all(|digit| digit == b'0');
+            if !(is_begin || rights == "r-xp") || inode != own_inode || path != own_path {
+                return None;
+            }
+            let (start, end) = range.split_once('-')?;
+            let start = usize::from_str_radix(start, 16).ok()?;
+            let end = usize::from_str_radix(end, 16).ok()?;
+            Some((start, end.checked_sub(start)?))
+        });
     own.collect()
+}
+
+/// Range, rights, offset, inode and path of a line of `/proc/PID/maps` (proc(5)) about a file.
+fn mapping(line: &str) -> Option<[&str; 5]> {
+    let mut words = line.split_ascii_whitespace();
+    let [range, rights, offset] = [words.next()?, words.next()?, words.next()?];
+    let inode = words.nth(1)?;
+    Some([range, rights, offset, inode, words.next()?])
 }
 
 #[cfg(test)]
@@ -94,18 +97,30 @@ mod tests {
         assert_eq!(own_program(""), []);
     }
 
+    /// KiB of a mapping that are in memory for this process.
+    fn resident(start: usize) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        let kib = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        kib.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
     #[test]
-    fn a_program_goes_on_after_it_was_unmapped() {
+    fn what_is_not_used_is_unmapped_and_the_program_goes_on() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let own = own_program(&maps);
-        let holds = |place: usize| {
-            own.iter().any(|(start, length)| (*start..start + length).contains(&place))
-        };
-        assert!(holds(trim as *const () as usize), "{maps}");
-        let before = vec![7_u8; 1 << 20];
+        let here = trim as *const () as usize;
+        let holds = |(start, length): &&(usize, usize)| (*start..start + length).contains(&here);
+        let &(start, length) = own.iter().find(holds).expect("its code");
+        for page in (start..start + length).step_by(4096) {
+            // SAFETY: it is mapped, and may be read.
+            unsafe { (page as *const u8).read_volatile() };
+        }
+        let before = resident(start);
+        assert!(before * 1024 >= length / 10 * 9, "{before} KiB of {length} bytes");
         trim();
-        trim();
-        assert!(before.iter().all(|byte| *byte == 7));
+        let after = resident(start);
+        assert!(after < before, "{before} KiB, then {after}");
         assert_eq!(own_program(&std::fs::read_to_string("/proc/self/maps").unwrap()), own);
     }
 }

@@ -24,7 +24,7 @@ pub struct Story {
     pub name: &'static str,
     /// What it shows.
     pub promise: &'static str,
-    /// After so many minutes it is ended: three times what it takes on two cores that do nothing else, or more.
+    /// After so many minutes it is ended: far more than it was seen to take beside other work.
     pub minutes: u64,
     /// Tells it.
     pub tell: fn(&Bench) -> Result<()>,

@@ -7,7 +7,7 @@ use crate::workshop::Bench;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The agent asks disks soon after its start.
 const SOON: Duration = Duration::from_secs(240);
@@ -35,19 +35,16 @@ pub fn tell(bench: &Bench) -> Result<()> {
         Ok((machine.try_run("test -b /dev/sda", PATIENCE)?.status == 0).then_some(()))
     })?;
     println!("    {}", node.machine.run("cat /sys/block/sda/device/{vendor,model} | xargs")?);
-    node.machine.run("systemctl restart --no-block weftd.service; sleep 1")?;
-    node.wait_for_agent()?;
+    restart(&mut node)?;
 
     let refused = hardware(&mut node, "smart: unsupported")?;
     println!("    as it is shipped: {refused}");
     ensure!(refused.contains("CAP_SYS_RAWIO"), "it does not say what is missing: {refused}");
-    let told = series(&mut node)?;
+    let told = ask(&mut node.machine)?;
     ensure!(told.is_empty(), "it tells what it may not ask: {told:?}");
 
     node.write("/etc/systemd/system/weftd.service.d/disks.conf", ALLOWED)?;
-    node.machine
-        .run("systemctl daemon-reload; systemctl restart --no-block weftd.service; sleep 1")?;
-    node.wait_for_agent()?;
+    restart(&mut node)?;
     println!("    with the drop-in: {}", hardware(&mut node, "smart: running")?);
     let told = node.machine.wait_until("the disk tells its health", SOON, |machine| {
         let told = ask(machine)?;
@@ -75,19 +72,25 @@ pub fn tell(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// What `weft doctor` says of sources, once it has this in it.
-fn hardware(node: &mut Node, wanted: &str) -> Result<String> {
-    node.machine.wait_until(&format!("weft doctor says '{wanted}'"), SOON, |machine| {
-        let said = machine.try_run("weft --json doctor 2>/dev/null", PATIENCE)?;
-        let findings: Vec<fabric::api::Finding> =
-            serde_json::from_str(&said.text).with_context(|| said.text.clone())?;
-        let of_hardware = findings.into_iter().find(|finding| finding.check == "hardware");
-        Ok(of_hardware.map(|finding| finding.message).filter(|message| message.contains(wanted)))
-    })
+/// Has systemd start another agent, with the units as they are now.
+fn restart(node: &mut Node) -> Result<()> {
+    let before = node.main_pid("weftd.service")?;
+    node.machine.run("systemctl daemon-reload; systemctl restart --no-block weftd.service")?;
+    node.wait_for_another_agent(before).map(drop)
 }
 
-fn series(node: &mut Node) -> Result<BTreeMap<String, f64>> {
-    ask(&mut node.machine)
+/// What `weft doctor` says of sources, once it has this in it: the agent does not ask at once.
+fn hardware(node: &mut Node, wanted: &str) -> Result<String> {
+    let until = Instant::now() + SOON;
+    loop {
+        match node.doctor("hardware") {
+            Ok(message) if message.contains(wanted) => return Ok(message),
+            said => {
+                ensure!(Instant::now() < until, "weft doctor does not say '{wanted}': {said:?}")
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// All series of ATA disks, by name.
