@@ -5,8 +5,9 @@ use super::results::{Better, Results, median};
 use super::testbed::{Lab, job};
 use std::time::{Duration, Instant};
 
-/// After the last change, until the agents have nothing more to tell each other.
-const SETTLE: Duration = Duration::from_secs(15);
+/// After the last change, until the agents have nothing more to tell each other, and have given back what only their start
+/// needed: once a minute.
+const SETTLE: Duration = Duration::from_secs(75);
 
 pub fn measure(results: &mut Results, effort: &Effort) {
     println!("three nodes at rest, {} s", effort.rest_seconds);
