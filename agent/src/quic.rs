@@ -15,6 +15,7 @@
 //! peer cannot be reached those that wait for it are dropped, and whoever sent them derives them again.
 
 mod peers;
+mod provider;
 mod request;
 mod serve;
 mod sockets;

@@ -139,6 +139,77 @@ fn series_of_a_job_say_whose_they_are() {
     }
 }
 
+/// The kernel smooths what it measures, so between two readings it says a little more or less.
+#[test]
+fn round_trips_of_a_job_are_those_that_tcp_measures() {
+    let Some(lab) = Lab::new("trips") else { return };
+    let machines = lab.fabric_with(2, |machine| {
+        machine.metrics = "probes = [\"tcp\"]\nlisten = \"0.0.0.0:7480\"".to_owned();
+    });
+    let source = machines[0].wait("has looked once", || {
+        let answer = query(&machines[0], "weft_probe_info{probe=\"tcp\", node=\"n1\"}");
+        (!labels(&answer, "source").is_empty()).then_some(answer)
+    });
+    if !labels(&source, "source").contains("bpf") || !lab.has_cgroups() {
+        eprintln!("skipped: no eBPF, or no cgroups to tell units apart by");
+        assert!(std::env::var("WEFT_MUST").as_deref() != Ok("ebpf"), "{source}");
+        return;
+    }
+    let peer = machines[1].address();
+    let command = format!(
+        "exec 3<>/dev/tcp/{peer}/7480; cat <&3 >/dev/null & \
+         while printf 'GET /healthz HTTP/1.1\\r\\nhost: weft\\r\\n\\r\\n' >&3; do sleep 0.5; done"
+    );
+    let text = format!(
+        "name = \"talker\"\n[placement]\nconstraints = ['name == \"n1\"']\n\
+         [task]\ncommand = [\"/bin/bash\", \"-c\", {command:?}]\n[task.sandbox]\nenabled = false\n"
+    );
+    machines[0].submit(&fabric::job::parse(&text).expect("a job"));
+    machines[0].wait_healthy("talker");
+
+    let number = |machine: &Machine, expression: &str| -> Option<f64> {
+        let answer = query(machine, expression);
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    };
+    // The bounds of the buckets that have anything, as `weft hist` asks for them: each is twice as wide as the one below.
+    let bounds = |machine: &Machine| -> Option<(f64, f64)> {
+        let answer = query(
+            machine,
+            "sum by (le) (increase(weft_unit_tcp_round_trip_seconds_bucket{job=\"talker\"}[1m]))",
+        );
+        let number = |text: &Value| text.as_str()?.replace("+Inf", "inf").parse::<f64>().ok();
+        let buckets: Vec<(f64, f64)> = answer["data"]["result"]
+            .as_array()?
+            .iter()
+            .filter_map(|one| Some((number(&one["metric"]["le"])?, number(&one["value"][1])?)))
+            .filter(|(_, count)| *count > 0.0)
+            .collect();
+        let most = buckets.iter().map(|(_, count)| *count).fold(0.0, f64::max);
+        let least_bound = |of: &dyn Fn(f64) -> bool| {
+            let bounds = buckets.iter().filter(|(_, count)| of(*count)).map(|(bound, _)| *bound);
+            bounds.reduce(f64::min)
+        };
+        Some((least_bound(&|_| true)? / 2.0, least_bound(&|count| count == most)?))
+    };
+    // The kernel's word for the connection, in seconds, every time that we look.
+    let mut said = Vec::new();
+    for machine in &machines {
+        let (low, high) = machine.wait("has round trips of the job", || {
+            let text = machines[0].shell(&format!("ss -tinH dst {peer} dport = 7480"));
+            let rtt = text.split(" rtt:").nth(1).and_then(|rest| rest.split('/').next());
+            said.extend(rtt.and_then(|rtt| rtt.parse::<f64>().ok()).map(|ms| ms / 1e3));
+            bounds(machine)
+        });
+        let least = said.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = said.iter().copied().fold(0.0, f64::max);
+        println!("{}: {low} to {high} s; ss: {least} to {most} s", machine.name);
+        assert!(low <= most && least <= high && high < 1.0, "{low} {high}, ss: {said:?}");
+        assert_eq!(number(machine, "sum(weft_unit_tcp_connections{job=\"talker\"})"), Some(1.0));
+    }
+    let mean = query(&machines[1], "weft_unit_tcp_round_trip_mean_seconds{job=\"talker\"}");
+    assert_eq!(labels(&mean, "peer"), BTreeSet::from([peer]), "{mean}");
+}
+
 /// Its cgroup is gone with it, before anybody has looked.
 #[test]
 fn a_unit_that_is_killed_for_memory_at_once_is_counted_as_its_jobs() {

@@ -2,7 +2,8 @@
 
 use super::Effort;
 use super::events::{Line, Listener};
-use super::results::{Better, Results, median, worst};
+use super::results::{Better, Results, worst};
+use super::testbed::cost::median;
 use super::testbed::{Lab, Machine, dies_with_us};
 use fabric::api::{EventKind, NodeState};
 use std::collections::BTreeSet;

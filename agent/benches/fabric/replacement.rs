@@ -2,7 +2,8 @@
 
 use super::Effort;
 use super::events::Listener;
-use super::results::{Better, Results, median, worst};
+use super::results::{Better, Results, worst};
+use super::testbed::cost::median;
 use super::testbed::{Lab, job};
 use fabric::alloc::Phase;
 use fabric::api::EventKind;

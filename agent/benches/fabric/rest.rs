@@ -1,25 +1,15 @@
 //! What an agent costs while nothing happens: three nodes, a job with a slot on each.
 
 use super::Effort;
-use super::results::{Better, Results, median};
-use super::testbed::{Lab, job};
+use super::results::{Better, Results};
+use super::testbed::Lab;
+use super::testbed::cost::{median, pss_mib, three_at_rest};
 use std::time::{Duration, Instant};
-
-/// After the last change, until the agents have nothing more to tell each other, and have given back what only their start
-/// needed: once a minute.
-const SETTLE: Duration = Duration::from_secs(75);
 
 pub fn measure(results: &mut Results, effort: &Effort) {
     println!("three nodes at rest, {} s", effort.rest_seconds);
     let Some(lab) = Lab::new("rest") else { return };
-    // As on three machines: pages of a program that runs three times here would count a third.
-    let machines = lab.fabric_with(3, |machine| {
-        machine.use_copy();
-        machine.metrics = "probes = [\"auto\"]".to_owned();
-    });
-    machines[0].submit(&job("sleeper", 3, ""));
-    machines[1].wait_healthy("sleeper");
-    std::thread::sleep(SETTLE);
+    let machines = three_at_rest(&lab);
 
     let agents: Vec<u32> = machines.iter().map(|machine| machine.agent_pid()).collect();
     let sent = |name: &str| -> u64 {
@@ -35,7 +25,7 @@ pub fn measure(results: &mut Results, effort: &Effort) {
         .map(|(after, before)| 100.0 * (after - before) / start.elapsed().as_secs_f64())
         .collect();
     let bytes = (sent("out") - bytes_before) as f64 / start.elapsed().as_secs_f64() / 3.0;
-    let pss = agents.iter().map(|pid| pss_mib(*pid)).collect();
+    let pss = machines.iter().map(pss_mib).collect();
     results.add(
         "agent at rest, 3 nodes: memory (PSS)",
         median(pss),
@@ -46,14 +36,6 @@ pub fn measure(results: &mut Results, effort: &Effort) {
     let name = "agent at rest, 3 nodes: share of a core";
     results.add(name, median(share), "%", Some(0.5), Better::Lower);
     results.add("agent at rest, 3 nodes: gossip sent", bytes, "B/s", None, Better::Lower);
-}
-
-/// Proportional set size: pages that several processes share count in parts.
-fn pss_mib(pid: u32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("its memory");
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
-    kib.unwrap_or_else(|| panic!("{text}")) / 1024.0
 }
 
 /// Seconds on a core so far, of all threads of each.

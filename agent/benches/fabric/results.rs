@@ -138,12 +138,6 @@ fn shown(value: f64) -> String {
     }
 }
 
-/// The middle one.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// The largest one.
 pub fn worst(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)

@@ -3,7 +3,8 @@
 
 use super::Effort;
 use super::events::Listener;
-use super::results::{Better, Results, median};
+use super::results::{Better, Results};
+use super::testbed::cost::median;
 use super::testbed::{Lab, api, job, netns, weftd};
 use fabric::alloc::Phase;
 use fabric::api::EventKind;

@@ -15,10 +15,9 @@ mod testbed;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use testbed::{Lab, Machine, api, job};
+use testbed::cost::{median, pss_mib, three_at_rest};
+use testbed::{Lab, Machine, api};
 
-/// After which an agent is at rest.
-const SETTLE: Duration = Duration::from_secs(15);
 /// The query of the measurement: two series of each node, a rate, a sum.
 const QUERY: &str =
     "/api/v1/query?query=sum%20by%20(direction)%20(rate(weft_gossip_bytes_total[1m]))";
@@ -69,15 +68,8 @@ fn main() {
 
 /// Memory and CPU of three agents with nothing to do, and their answers.
 fn at_rest(lab: &Lab, small: bool, rows: &mut Vec<Value>) {
-    // As on three machines: pages of a program that runs three times here would count a third.
-    let machines = lab.fabric_with(3, |machine| {
-        machine.use_copy();
-        machine.metrics = "probes = [\"auto\"]".to_owned();
-    });
-    machines[0].submit(&job("sleeper", 3, ""));
-    machines[1].wait_healthy("sleeper");
-    std::thread::sleep(SETTLE);
-    let pss = machines.iter().map(|machine| pss_mib(machine.agent_pid())).collect();
+    let machines = three_at_rest(lab);
+    let pss = machines.iter().map(pss_mib).collect();
     rows.push(row("agent at rest, all probes: memory (PSS)", median(pss), "MiB", Some(8.0)));
     let seconds = if small { 15 } else { 60 };
     let (start, before) = (Instant::now(), cpu_of_observing(&machines));
@@ -133,12 +125,7 @@ fn full_store(lab: &Lab, small: bool, rows: &mut Vec<Value>) {
     };
     let series = machine.counter("weft_series") as f64;
     let name = if small { "agent with a full store of 512 KiB" } else { "agent with a full store" };
-    rows.push(row(
-        &format!("{name}: memory (PSS)"),
-        pss_mib(machine.agent_pid()),
-        "MiB",
-        Some(12.0),
-    ));
+    rows.push(row(&format!("{name}: memory (PSS)"), pss_mib(machine), "MiB", Some(12.0)));
     rows.push(row(&format!("{name}: of it the store"), used / 1048576.0, "MiB", None));
     rows.push(row(&format!("{name}: series"), series, "", None));
 }
@@ -158,20 +145,8 @@ fn cpu_of_observing(machines: &[Machine]) -> f64 {
     machines.iter().map(of).sum::<f64>() / 1e9
 }
 
-fn pss_mib(pid: u32) -> f64 {
-    let text = read(Path::new(&format!("/proc/{pid}/smaps_rollup")));
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("a line");
-    let kib = line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number");
-    kib / 1024.0
-}
-
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn row(name: &str, value: f64, unit: &str, budget: Option<f64>) -> Value {

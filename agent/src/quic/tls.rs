@@ -9,9 +9,10 @@ use fabric::id::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
-    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
+    UnixTime,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
@@ -22,6 +23,7 @@ use rustls::{
 use std::any::Any;
 use std::sync::Arc;
 
+use super::provider::provider;
 use crate::identity::Identity;
 
 /// Names the application protocol and its version.
@@ -52,7 +54,7 @@ pub(super) fn peer_key(identity: Option<Box<dyn Any>>) -> Option<NodeId> {
 
 /// For connections to others.
 pub(super) fn client(identity: &Identity) -> anyhow::Result<Arc<QuicClientConfig>> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&version::TLS13])
         .context("the TLS library has no TLS 1.3")?
@@ -70,7 +72,7 @@ pub(super) fn client(identity: &Identity) -> anyhow::Result<Arc<QuicClientConfig
 
 /// For connections from others.
 pub(super) fn server(identity: &Identity) -> anyhow::Result<Arc<QuicServerConfig>> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&version::TLS13])
         .context("the TLS library has no TLS 1.3")?
@@ -86,8 +88,9 @@ pub(super) fn server(identity: &Identity) -> anyhow::Result<Arc<QuicServerConfig
 fn own_key(identity: &Identity) -> anyhow::Result<Arc<CertifiedKey>> {
     let mut spki = SPKI_PREFIX.to_vec();
     spki.extend_from_slice(&identity.id().0);
-    let key = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(identity.pkcs8()))
-        .context("the node's key cannot sign")?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.pkcs8())).clone_key();
+    let key =
+        provider().key_provider.load_private_key(key).context("the node's key cannot sign")?;
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key)))
 }
 

@@ -21,6 +21,7 @@
 pub mod netns;
 
 pub mod api;
+pub mod cost;
 pub mod wire;
 
 use fabric::api::{AllocView, JobView, Joined, NodeState, NodeView, Status, TokenCreated};
