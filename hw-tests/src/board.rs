@@ -85,7 +85,7 @@ impl Board {
         }
         let (name, within) = (self.name(), self.spec.up_within.0);
         if heard.is_empty()
-            && self.running() > PORT_WITHIN
+            && self.running() > PORT_WITHIN.min(within)
             && let Some(trouble) = self.console.trouble()
         {
             bail!(

@@ -129,12 +129,14 @@ fn who_is_late_is_told_what_to_look_at() {
 
 #[test]
 fn a_port_that_is_not_there_is_told_before_the_board_is_late() {
-    let desk = Desk::new("port", "", "");
-    let mut board = desk.board();
-    board.switch_on().expect("its commands succeed");
-    assert_eq!(desk.says_at_last(&board), "None", "it may be powered by the board");
-    board.powered.1 -= PORT_WITHIN + Duration::from_secs(1);
-    let told = desk.says_at_last(&board);
-    assert!(told.starts_with("birch: serial port port: No such file"), "{told}");
-    assert!(told.contains("ls -l /dev/serial/by-id"), "{told}");
+    for (more, within) in [("", PORT_WITHIN), ("up_within = 30", Duration::from_secs(30))] {
+        let desk = Desk::new("port", more, "");
+        let mut board = desk.board();
+        board.switch_on().expect("its commands succeed");
+        assert_eq!(desk.says_at_last(&board), "None", "it may be powered by the board");
+        board.powered.1 -= within + Duration::from_secs(1);
+        let told = desk.says_at_last(&board);
+        assert!(told.starts_with("birch: serial port port: No such file"), "{told}");
+        assert!(told.contains("ls -l /dev/serial/by-id"), "{told}");
+    }
 }

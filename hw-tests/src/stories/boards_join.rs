@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The lab where there is none.
 const VIRTUAL: &str = r#"[board.birch]
 arch = "x86_64"
-serial = "birch.console"
+serial = "birch.tty"
 settle = 1
 up_within = 1500
 [board.birch.power]
@@ -204,3 +204,6 @@ fn told(screen: &Screen) -> String {
     };
     format!("{}, fingerprint {}{at}; {standing}{says}", screen.node, screen.fingerprint)
 }
+
+#[cfg(test)]
+mod tests;
