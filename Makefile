@@ -4,6 +4,7 @@
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself, host metrics beside node_exporter
 # make test-vm      stories of whole machines, in QEMU: STORY=NAME for one; minutes
+# make test-boards  boards on a desk, by serial port and power switch: hw-tests/lab.toml says which; LAB=FILE: another list
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
@@ -25,7 +26,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-swarm test-fencing test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-vm test-boards test-swarm test-fencing test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -77,7 +78,7 @@ test-vm:
 	@demo/setup.sh vm
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
 	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
-	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins upgrade_and_roll_back,$(STORY))),images/build.sh x86_64)
+	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins boards_join upgrade_and_roll_back,$(STORY))),images/build.sh x86_64)
 	$(if $(or $(if $(STORY),,all),$(filter netboots extends,$(STORY))),FORMAT=netboot images/build.sh x86_64)
 	$(if $(or $(if $(STORY),,all),$(filter extends,$(STORY))),images/extension.sh any weft-extended hw-tests/extension)
 	$(if $(or $(if $(STORY),,all),$(filter mixed_architectures,$(STORY))),images/build.sh aarch64)
@@ -87,6 +88,10 @@ test-vm:
 	$(if $(filter-out probes_%,$(STORY)),,WEFT_ORACLES=$$($(CARGO) test -p weft-ebpf --test oracles --no-run 2>&1 \
 	    | sed -n 's/.*(\(.*oracles-[0-9a-f]*\))$$/\1/p')) \
 	    $(TARGET)/debug/weft-hw-tests $(STORY)
+
+test-boards: setup
+	$(CARGO) build -p weft-hw-tests
+	WEFT_LAB=$(abspath $(or $(LAB),$(WEFT_LAB),hw-tests/lab.toml)) $(TARGET)/debug/weft-hw-tests boards_join
 
 test-fencing: setup
 	WEFT_ROUNDS=$(ROUNDS) $(CARGO) test -p weft-agent --test fencing -- --nocapture

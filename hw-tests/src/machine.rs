@@ -4,6 +4,7 @@ use crate::control::Control;
 use crate::serial::{Said, Shell};
 use crate::workshop::{Bench, made};
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,11 +41,13 @@ pub enum Boot {
 }
 
 /// What kind of processor it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Arch {
     /// x86-64, of the kind that first had all that Debian 12 wants.
+    #[serde(rename = "x86_64")]
     X86_64,
     /// 64-bit ARM, as on a small board.
+    #[serde(rename = "aarch64")]
     Aarch64,
 }
 

@@ -91,7 +91,7 @@ fn within_its_time(story: &Story) -> Result<bool> {
 fn alone(name: &str) -> Result<bool> {
     let story = stories::ALL.iter().find(|story| story.name == name);
     let story = story.with_context(|| format!("no story is called '{name}'"))?;
-    let workshop = Workshop::open().context("run hw-tests/build.sh, or make test-vm")?;
+    let workshop = Workshop::open()?;
     let bench = workshop.bench(name)?;
     let started = Instant::now();
     if let Err(error) = (story.tell)(&bench) {

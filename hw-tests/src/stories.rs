@@ -1,6 +1,7 @@
 //! One story a file. Each prints what it saw.
 
 mod agent_upgrade_keeps_work;
+mod boards_join;
 mod boots_and_joins;
 mod cut_the_cable;
 mod disk_health;
@@ -79,6 +80,12 @@ pub const ALL: &[Story] = &[
         promise: "machines that start from our image join by a token, untouched by hand",
         minutes: 45,
         tell: boots_and_joins::tell,
+    },
+    Story {
+        name: "boards_join",
+        promise: "boards are switched on, say on their serial ports who they are, and are the same after a power cut",
+        minutes: 60,
+        tell: boards_join::tell,
     },
     Story {
         name: "netboots",

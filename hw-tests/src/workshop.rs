@@ -14,19 +14,19 @@ pub struct Workshop {
 }
 
 /// One story's own folder: disks, sockets, and what was written to serial ports.
+#[derive(Clone, Debug)]
 pub struct Bench {
     workshop: PathBuf,
     folder: PathBuf,
 }
 
 impl Workshop {
-    /// The one in the build folder, or what `WEFT_VM` names.
+    /// The one in the build folder, or what `WEFT_VM` names. It may be empty: a story of boards takes nothing from it.
     pub fn open() -> Result<Self> {
         let folder = match std::env::var_os("WEFT_VM") {
             Some(folder) => PathBuf::from(folder),
             None => build_folder()?.join("vm"),
         };
-        ensure!(folder.join("root.ext4").exists(), "{} has no root.ext4", folder.display());
         Ok(Self { folder })
     }
 
@@ -86,6 +86,17 @@ impl Bench {
         command
     }
 
+    /// The root that Debians begin as. It is made last: where it is, all of the workshop is.
+    fn root(&self) -> Result<PathBuf> {
+        let root = self.workshop.join("root.ext4");
+        ensure!(
+            root.exists(),
+            "{} is missing: run hw-tests/build.sh, or make test-vm",
+            root.display()
+        );
+        Ok(root)
+    }
+
     /// Where QEMU finds the firmware of its devices.
     pub fn firmware(&self) -> [PathBuf; 2] {
         ["usr/share/qemu", "usr/share/seabios"]
@@ -94,6 +105,7 @@ impl Bench {
 
     /// The stock kernel.
     pub fn kernel(&self) -> Result<PathBuf> {
+        self.root()?;
         let boot = self.workshop.join("tools/boot");
         let mut kernels = fs::read_dir(&boot)?.flatten().map(|entry| entry.path());
         kernels
@@ -105,6 +117,7 @@ impl Bench {
 
     /// The machine's firmware (UEFI), and a copy of its variables for the machine of this name.
     pub fn firmware_of(&self, name: &str, arch: Arch) -> Result<(PathBuf, PathBuf)> {
+        self.root()?;
         let [code, variables] = match arch {
             Arch::X86_64 => ["OVMF/OVMF_CODE_4M.fd", "OVMF/OVMF_VARS_4M.fd"],
             Arch::Aarch64 => ["AAVMF/AAVMF_CODE.fd", "AAVMF/AAVMF_VARS.fd"],
@@ -128,7 +141,7 @@ impl Bench {
     /// A disk that begins as the root and remembers what is written to it.
     pub fn root_disk(&self, name: &str) -> Result<PathBuf> {
         let disk = self.path(&format!("{name}.qcow2"));
-        let root = self.workshop.join("root.ext4");
+        let root = self.root()?;
         let mut command = self.qemu("qemu-img");
         command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(root).arg(&disk);
         done(&mut command)?;
