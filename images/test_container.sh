@@ -54,6 +54,7 @@ is "architecture of the OCI image" "$kind" "$debian"
 cmp "$place/oci/blobs/sha256/$layer" "$made.container.tar.gz" || fail "FAILED: the two have different roots"
 say "ok: the OCI image is what its hashes say, and its only layer is the archive"
 tar -C "$place/root" -xzf "$made.container.tar.gz"
+is "files of a remote shell" "$(find "$place/root" -name 'dropbear*' -o -name 'weft-ssh*' | wc -l)" 0
 
 export WEFT_TEST_ROOT=$place/root
 "$nspawn" boot "$machine" --set-credential=weft.labels:lives=in-a-box --private-network || skip "no systemd in a container here"

@@ -14,6 +14,7 @@ mod netboots;
 mod pins_hold;
 mod probes_on_debian_kernel;
 mod pull_power;
+mod remote_shell;
 mod upgrade_and_roll_back;
 
 use crate::workshop::Bench;
@@ -92,6 +93,12 @@ pub const ALL: &[Story] = &[
         promise: "a machine without a disk starts from its memory, 256 MB of it, and joins by a token",
         minutes: 30,
         tell: netboots::tell,
+    },
+    Story {
+        name: "remote_shell",
+        promise: "a machine that was given a key has a shell for it, and nobody else; without one it has none",
+        minutes: 45,
+        tell: remote_shell::tell,
     },
     Story {
         name: "extends",
