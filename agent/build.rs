@@ -34,11 +34,13 @@ fn main() {
     }
 }
 
-/// A linker script that puts these functions into a section of their own before all others. Each has one by its name, but
-/// for what is written in assembler: of that, an agent seals and opens with one file.
+/// A linker script that puts these functions into a section of their own before all others. Each has one by its name, another
+/// where it is marked as cold; but for what is written in assembler: of that, an agent seals and opens with one file.
 fn together(functions: &str) -> String {
-    let names: String =
-        functions.lines().map(|name| format!("        *(.text.{name})\n")).collect();
+    let names: String = functions
+        .lines()
+        .map(|name| format!("        *(.text.{name} .text.unlikely.{name})\n"))
+        .collect();
     format!(
         "SECTIONS {{\n    .text_at_rest : {{\n        *chacha20_poly1305_x86_64*(.text)\n{names}    }}\n}} INSERT BEFORE .text;\n"
     )
