@@ -47,7 +47,7 @@ mkfs.ext4        e2fsprogs          test-vm: disks of machines
 strip            binutils           test-vm: programs on them
 flock            util-linux         test-vm: one build at a time
 sfdisk           fdisk              test-vm: partitions of disks
-ssh              openssh-client     test-vm: the client of a node's remote shell
+ssh              openssh-client     test-vm: the client of remote shells
 '
 
 missing=() why=()
