@@ -4,6 +4,9 @@
 //! time that the kernel says this process spent on a core. Prints one JSON object a line:
 //! `{"name", "value", "unit"}`.
 
+mod on_core;
+
+use on_core::{Random, time_on_core};
 use std::time::Duration;
 
 use metrics::evaluate::{Grid, Limits, range};
@@ -17,8 +20,9 @@ const SECONDS: i64 = 600;
 const UNITS: usize = 100;
 const METRICS: usize = 10;
 const NODES: usize = 200;
-/// Each query is asked until it has taken this long, and at least three times.
+/// Each query is asked until it has taken this long, and so often that one of a hundred means something.
 const MEASURED: Duration = Duration::from_millis(300);
+const TIMES_MIN: usize = 200;
 
 fn main() {
     let store = store(0);
@@ -97,7 +101,7 @@ fn measure(run: impl FnMut()) -> f64 {
 fn times(mut run: impl FnMut()) -> Vec<f64> {
     run();
     let (start, mut times) = (time_on_core(), Vec::new());
-    while times.len() < 3 || time_on_core() - start < MEASURED {
+    while times.len() < TIMES_MIN || time_on_core() - start < MEASURED {
         let before = time_on_core();
         run();
         times.push((time_on_core() - before).as_secs_f64() * 1000.0);
@@ -108,23 +112,4 @@ fn times(mut run: impl FnMut()) -> Vec<f64> {
 
 fn print(name: &str, value: f64, unit: &str) {
     println!("{{\"name\": \"{name}\", \"value\": {value:.3}, \"unit\": \"{unit}\"}}");
-}
-
-/// Marsaglia's xorshift: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
-/// Time that this process has run: the first number of `/proc/self/schedstat`, in nanoseconds.
-fn time_on_core() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/schedstat").expect("a kernel with schedstat");
-    let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.expect("nanoseconds first"))
 }

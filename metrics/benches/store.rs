@@ -16,7 +16,9 @@ mod prometheus;
 #[expect(dead_code, reason = "only its seconds are of interest here")]
 mod samples;
 
-use std::time::Duration;
+mod on_core;
+
+use on_core::{Random, time_on_core};
 
 use metrics::labels::{Labels, Matcher, Matching};
 use metrics::store::{Source, Store};
@@ -192,23 +194,4 @@ fn labels(case: &str, number: usize) -> Labels {
 
 fn print(name: &str, value: f64, unit: &str) {
     println!("{{\"name\": \"{name}\", \"value\": {value:.2}, \"unit\": \"{unit}\"}}");
-}
-
-/// Marsaglia's xorshift: the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
-/// Time that this process has run: the first number of `/proc/self/schedstat`, in nanoseconds.
-fn time_on_core() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/schedstat").expect("a kernel with schedstat");
-    let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.expect("nanoseconds first"))
 }
