@@ -27,8 +27,12 @@ pub struct Said {
 }
 
 impl Shell {
-    /// Connects to the port's socket and waits until the shell is there.
-    pub fn wait(socket: &Path, patience: Duration) -> Result<Self> {
+    /// Connects to the port's socket and waits until the shell is there, or `hangs` says that it will never be.
+    pub fn wait(
+        socket: &Path,
+        patience: Duration,
+        hangs: impl Fn() -> Result<bool>,
+    ) -> Result<Self> {
         let port = UnixStream::connect(socket).with_context(|| socket.display().to_string())?;
         port.set_read_timeout(Some(Duration::from_millis(200)))?;
         let mut shell = Self { port, read: Vec::new(), scripts: 0 };
@@ -41,6 +45,9 @@ impl Shell {
                 if line == "shell ready" {
                     return Ok(shell);
                 }
+            }
+            if hangs()? {
+                bail!("its kernel hangs");
             }
         }
         bail!("no shell on the serial port within {} s", patience.as_secs())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// After the last change, until the agents have nothing more to tell each other, and have given back what only their start
 /// needed: once a minute.
-const SETTLE: Duration = Duration::from_secs(75);
+pub const SETTLE: Duration = Duration::from_secs(75);
 
 /// Three agents with all probes and a slot of a job on each, at rest. As on three machines: pages of a program that runs
 /// three times here would count a third.

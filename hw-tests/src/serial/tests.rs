@@ -53,7 +53,7 @@ fn what_a_script_says_is_not_taken_for_its_end() {
         said.join().expect("its pipe is closed");
     });
     let patience = Duration::from_secs(60);
-    let mut shell = Shell::wait(&socket, patience).expect("it says that it is ready");
+    let mut shell = Shell::wait(&socket, patience, || Ok(false)).expect("it says that it is ready");
     let said = shell.run("echo script-1 0; echo 'shell ready'; echo oops >&2; exit 7", patience);
     let said = said.expect("it answers");
     assert_eq!((said.status, &said.text[..]), (7, "script-1 0\nshell ready\noops\n"));
@@ -63,4 +63,14 @@ fn what_a_script_says_is_not_taken_for_its_end() {
     drop(shell);
     machine.join().expect("it ends with the port");
     std::fs::remove_dir_all(&folder).expect("ours");
+}
+
+#[test]
+fn a_machine_that_hangs_is_not_waited_for() {
+    let socket = std::env::temp_dir().join(format!("weft-hangs-{}", std::process::id()));
+    let _listener = UnixListener::bind(&socket).expect("a free name");
+    let never = Duration::from_secs(3600);
+    let Err(error) = Shell::wait(&socket, never, || Ok(true)) else { panic!("nobody answered") };
+    assert_eq!(error.to_string(), "its kernel hangs");
+    std::fs::remove_file(&socket).expect("ours");
 }
