@@ -3,7 +3,7 @@
 # them side by side (build.rs), so that an agent at rest needs few pages of its program.
 #
 # Three agents on a switch, each in a network namespace, find each other by multicast as they do anywhere, make a fabric and run a
-# job; one of them is watched by callgrind for five minutes after everything has settled. Needs root (eBPF, namespaces) and
+# job; one of them is watched by callgrind for five minutes after everything has settled, and asked for its metrics. Needs root (eBPF, namespaces) and
 # valgrind. A quarter of an hour, half of it the build.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
@@ -36,6 +36,8 @@ agent() {
 state = "$work/$number"
 [node]
 name = "n$number"
+[metrics]
+listen = "127.0.0.1:7480"
 [api]
 socket = "$work/$number.sock"
 [executor]
@@ -70,7 +72,12 @@ weft 1 apply "$work/job.toml" --yes >/dev/null
 sleep 30
 say "watching for five minutes"
 callgrind_control -i on "$watched" >/dev/null
-sleep 300
+# As Prometheus does.
+for _ in $(seq 20); do
+    sleep 15
+    nsenter --net="/run/netns/$net-3" bash -c 'exec 3<>/dev/tcp/127.0.0.1/7480; printf "GET /metrics HTTP/1.0\r\nhost: weft\r\n\r\n" >&3; cat <&3' \
+        | grep weft_agent_info >/dev/null || { echo "record: it does not tell its metrics" >&2; exit 1; }
+done
 callgrind_control -i off "$watched" >/dev/null
 callgrind_control -d "$watched" >/dev/null
 weft 1 stop sleeper --yes >/dev/null
