@@ -262,8 +262,12 @@ pub const UNIT_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The allocation of a job that this node has never heard of is ended after this.
 pub const ABSENT_GRACE: Duration = Duration::from_secs(60);
-/// A submit is answered at the latest after this, with as many holders as there are by then.
+/// A submit is answered after this with the holders that there are by then, if there are any.
 pub const HOLD_TIMEOUT: Duration = Duration::from_millis(800);
+/// With none, and disks that may still take it, it is answered at the latest after this: cards stand still for seconds.
+pub const HOLD_TIMEOUT_MAX: Duration = Duration::from_secs(15);
+/// How often it is looked meanwhile.
+pub const HOLD_LOOK: Duration = Duration::from_millis(200);
 /// Members asked to hold a submitted job besides the one that took it.
 pub const HOLDERS: usize = 2;
 /// Submits that wait for holders at a time.

@@ -32,8 +32,14 @@ struct Waiting {
     sequence: u64,
     asked: BTreeSet<NodeId>,
     held: BTreeSet<NodeId>,
+    /// When it is looked whether anybody has it.
     deadline: Instant,
+    /// When it is answered in any case.
+    last: Instant,
 }
+
+/// In place of the number of a write that the disk has refused.
+const REFUSED: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct Owed {
@@ -388,6 +394,7 @@ impl Node {
             asked,
             held: BTreeSet::new(),
             deadline: now.at + limits::HOLD_TIMEOUT,
+            last: now.at + limits::HOLD_TIMEOUT_MAX,
         };
         self.requests.waiting.insert(ticket, waiting);
     }
@@ -415,7 +422,7 @@ impl Node {
         self.requests.owed.retain(|owed| owed.sequence < sequence);
         for waiting in self.requests.waiting.values_mut() {
             if waiting.sequence >= sequence {
-                waiting.sequence = u64::MAX;
+                waiting.sequence = REFUSED;
             }
         }
     }
@@ -450,15 +457,21 @@ impl Node {
         }
     }
 
-    /// Submits that waited long enough are answered with the holders that there are.
+    /// Submits that waited long enough are answered with the holders that there are. Where nobody has it yet, and this disk has
+    /// not refused it, they wait on.
     pub(super) fn expire_requests(&mut self, now: Now) {
-        let expired: Vec<u64> = self
-            .requests
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| waiting.deadline <= now.at)
-            .map(|(ticket, _)| *ticket)
-            .collect();
+        let mut expired = Vec::new();
+        for (ticket, waiting) in &mut self.requests.waiting {
+            if waiting.deadline > now.at {
+                continue;
+            }
+            let has_none = waiting.held.is_empty() && !self.disk.holds(waiting.sequence);
+            if has_none && waiting.sequence != REFUSED && now.at < waiting.last {
+                waiting.deadline = waiting.last.min(now.at + limits::HOLD_LOOK);
+            } else {
+                expired.push(*ticket);
+            }
+        }
         for ticket in expired {
             self.conclude(ticket);
         }
