@@ -8,7 +8,7 @@ use crate::workshop::Bench;
 use anyhow::{Context, Result, ensure};
 use fabric::api::{JobView, NodeView, TokenCreated};
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Says what sockets its machine has.
 const SOCKETS: &str = r#"name = "sockets"
@@ -48,7 +48,7 @@ pub fn tell(bench: &Bench) -> Result<()> {
     }
     println!("    a job runs on all {} nodes, in units of systemd", view.healthy);
     println!("    RAM in use, MiB: {}", memory(&mut first)?);
-    println!("    services that are active: {}", services(&mut first)?);
+    println!("    services that are active: {}", services(&mut first, 4)?);
     first.apply(SOCKETS)?;
     let listens = listens(&first.machine.run("weft logs sockets")?);
     println!(
@@ -62,12 +62,19 @@ pub fn tell(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// How long a busy node may take to have looked at its units.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How many services each node has that do something, or have.
-fn services(first: &mut Node) -> Result<String> {
+fn services(first: &mut Node, nodes: usize) -> Result<String> {
     let active = r#"systemd_unit_state{name=~".*[.]service",state="active"} == 1"#;
     let script =
         format!("weft query 'count by (node) ({active})' | sed 's/  */ /g' | paste -s -d ';'");
-    first.machine.run(&script)
+    // A line above those of the nodes.
+    first.machine.wait_until("every node tells its services", PATIENCE, |machine| {
+        let told = machine.run(&script)?;
+        Ok((told.matches(';').count() == nodes).then_some(told))
+    })
 }
 
 /// What can be reached from outside, of the kernel's lists of sockets.
