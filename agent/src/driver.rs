@@ -27,7 +27,7 @@ use crate::executor::Executor;
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
-use crate::observe::Observer;
+use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Sockets};
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
@@ -383,7 +383,7 @@ impl Driver {
         }
         if now.at.since(self.counted) >= ask::COUNT_PERIOD {
             self.counted = now.at;
-            self.observer.count(self.counters());
+            self.observer.count(Source::Loop, self.counters());
         }
         self.try_to_enter();
         self.provision();

@@ -60,12 +60,29 @@ const ROUND: Duration = Duration::from_secs(1);
 const EXPIRE: Duration = Duration::from_secs(60);
 /// Nodes that are asked at once for one query: the answers of all of them may be in memory together.
 const ASKED_AT_ONCE: usize = 32;
-/// What the agent's loop has counted, among the numbers of collectors.
-const LOOP: u16 = u16::MAX;
 /// For the loop's counters alone.
 const SCRATCH_BYTES: usize = 512 << 10;
 /// Stack of the thread: an expression may be a hundred operations deep.
 const STACK_BYTES: usize = 2 << 20;
+
+/// Who hands in samples, beside the collectors. What one of them does not give again has ended, whatever others give.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// The agent's loop: what it has counted.
+    Loop,
+    /// Whoever asks systemd for the machine's services.
+    Services,
+}
+
+impl Source {
+    /// Among the numbers of collectors.
+    fn number(self) -> u16 {
+        match self {
+            Source::Loop => u16::MAX,
+            Source::Services => u16::MAX - 1,
+        }
+    }
+}
 
 /// What measures this machine: whoever has something to add, adds it here.
 fn collectors() -> Vec<Box<dyn Collector>> {
@@ -89,7 +106,7 @@ enum Question {
     /// The cgroups of an allocation.
     Cgroups(AllocId, oneshot::Sender<Vec<CgroupId>>),
     /// What the agent's loop has counted.
-    Count(Vec<Sample>),
+    Count(Source, Vec<Sample>),
     /// All that is measured, for a scraper, with what the loop has counted.
     Expose(Vec<Sample>, Format, oneshot::Sender<String>),
     /// A question of this node alone.
@@ -198,10 +215,10 @@ impl Observer {
         self.answer(|answer| Question::Cgroups(alloc.clone(), answer)).await
     }
 
-    /// What the agent's loop has counted goes into the store.
-    pub fn count(&self, samples: Vec<Sample>) {
+    /// What this source has now goes into the store.
+    pub fn count(&self, source: Source, samples: Vec<Sample>) {
         // Full: the next time is soon.
-        let _ = self.ask(Question::Count(samples));
+        let _ = self.ask(Question::Count(source, samples));
     }
 
     /// All that is measured, and what the agent's loop has counted, as text for a scraper. Where nothing is
@@ -210,7 +227,7 @@ impl Observer {
         let asked = self.answer(|answer| Question::Expose(samples.clone(), format, answer)).await;
         asked.unwrap_or_else(|_| {
             let mut recorder = Recorder::new(SCRATCH_BYTES, "");
-            give(&mut recorder, &samples);
+            give(&mut recorder, Source::Loop, &samples);
             text_of(&recorder, format)
         })
     }
@@ -431,9 +448,9 @@ impl Thread {
             Question::Cgroups(alloc, answer) => {
                 let _ = answer.send(self.probing.borrow_mut().cgroups(&alloc));
             }
-            Question::Count(samples) => give(&mut self.recorder, &samples),
+            Question::Count(source, samples) => give(&mut self.recorder, source, &samples),
             Question::Expose(samples, format, answer) => {
-                give(&mut self.recorder, &samples);
+                give(&mut self.recorder, Source::Loop, &samples);
                 let _ = answer.send(text_of(&self.recorder, format));
             }
             Question::Alone(query, answer) => {
@@ -457,8 +474,8 @@ impl Thread {
 }
 
 /// What the agent's loop has counted. Twice within a millisecond, it is not worth a second sample.
-fn give(recorder: &mut Recorder, samples: &[Sample]) {
-    recorder.collect(LOOP, now_ms(), None, |sink| {
+fn give(recorder: &mut Recorder, source: Source, samples: &[Sample]) {
+    recorder.collect(source.number(), now_ms(), None, |sink| {
         for Sample { metric, labels, value } in samples {
             let labels: Vec<(&str, &str)> =
                 labels.iter().map(|(name, value)| (*name, value.as_str())).collect();

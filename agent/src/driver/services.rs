@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::executor::systemd::Systemd;
-use crate::observe::{Metric, Observer, Sample};
+use crate::observe::{Metric, Observer, Sample, Source};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(15);
@@ -21,7 +21,7 @@ pub(super) async fn watch(systemd: Systemd, observer: Observer) {
     let mut known = Known::default();
     loop {
         match systemd.services().await {
-            Ok(services) => observer.count(known.samples(services)),
+            Ok(services) => observer.count(Source::Services, known.samples(services)),
             // Whoever starts units says so louder.
             Err(error) => tracing::debug!(%error, "systemd does not say how its services are"),
         }
