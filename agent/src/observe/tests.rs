@@ -47,20 +47,18 @@ fn what_one_source_has_does_not_end_with_what_another_gives() {
     const JOBS: Metric<'static> = Metric::gauge("jobs", "How many there are.");
     let sample = |metric| Sample { metric, labels: Vec::new(), value: 1.0 };
     let observer = Observer::start(&config("[metrics]\nprobes = []"), "one", None).unwrap();
-    observer.count(Source::Services, vec![sample(STATE)]);
-    // Samples of one millisecond are one.
-    std::thread::sleep(Duration::from_millis(5));
-    observer.count(Source::Loop, vec![sample(JOBS)]);
-    std::thread::sleep(Duration::from_millis(5));
-    let asked = || block_on(observer.exposition(vec![sample(JOBS)], Format::OpenMetrics));
-    let text = asked();
-    for series in ["state{node=\"one\"} 1", "jobs{node=\"one\"} 1"] {
-        assert!(text.contains(series), "{series} is not in {text}");
-    }
-    observer.count(Source::Services, Vec::new());
-    let text = asked();
-    assert!(
-        !text.contains("state{node=\"one\"}") && text.contains("jobs{node=\"one\"} 1"),
-        "{text}"
-    );
+    block_on(async {
+        observer.count(Source::Services, vec![sample(STATE)]);
+        // Samples of one millisecond are one.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        observer.count(Source::Loop, vec![sample(JOBS)]);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let text = observer.exposition(vec![sample(JOBS)], Format::OpenMetrics).await;
+        for series in ["state{node=\"one\"} 1", "jobs{node=\"one\"} 1"] {
+            assert!(text.contains(series), "{series} is not in {text}");
+        }
+        observer.count(Source::Services, Vec::new());
+        let text = observer.exposition(vec![sample(JOBS)], Format::OpenMetrics).await;
+        assert!(!text.contains("state{") && text.contains("jobs{node=\"one\"} 1"), "{text}");
+    });
 }
