@@ -10,6 +10,8 @@ mod work;
 
 use ebpf::{Config, Cost, Probe, Probes};
 use libbpf_rs::query::ProgInfoIter;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -106,8 +108,19 @@ fn cost(probes: &mut Probes, probe: Probe) -> (u64, u64) {
     })
 }
 
-/// Two threads that wake each other through pipes, as `perf bench sched pipe` does. Rounds a second.
+/// Two threads that wake each other through pipes, as `perf bench sched pipe` does. Rounds a second. Both on one core: on two,
+/// it is twice as fast or half as fast, as the scheduler likes.
 fn ping_pong() -> f64 {
+    let played = std::thread::spawn(|| {
+        let mut first = CpuSet::new();
+        first.set(0).expect("there is room for one");
+        sched_setaffinity(Pid::from_raw(0), &first).expect("the first core may be used");
+        play()
+    });
+    played.join().expect("it comes to its end")
+}
+
+fn play() -> f64 {
     let (mut from_far, mut to_near) = std::io::pipe().expect("a pipe");
     let (mut from_near, mut to_far) = std::io::pipe().expect("a pipe");
     let far = std::thread::spawn(move || {
