@@ -3,8 +3,8 @@
 # them side by side (build.rs), so that an agent at rest needs few pages of its program.
 #
 # Three agents on a switch, each in a network namespace, find each other by multicast as they do anywhere, make a fabric and run a
-# job; one of them is watched by callgrind for five minutes after everything has settled, and asked for its metrics. Needs root (eBPF, namespaces) and
-# valgrind. A quarter of an hour, half of it the build.
+# job; one of them is watched by callgrind for five minutes after everything has settled, and asked for its metrics. Needs root
+# (eBPF, namespaces) and valgrind. A quarter of an hour, half of it the build.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 command -v valgrind >/dev/null || { echo "record: valgrind is missing: apt-get install valgrind" >&2; exit 1; }

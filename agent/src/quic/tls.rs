@@ -9,10 +9,10 @@ use fabric::id::NodeId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::crypto::ring::sign::any_eddsa_type;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
-    UnixTime,
+    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
@@ -88,9 +88,8 @@ pub(super) fn server(identity: &Identity) -> anyhow::Result<Arc<QuicServerConfig
 fn own_key(identity: &Identity) -> anyhow::Result<Arc<CertifiedKey>> {
     let mut spki = SPKI_PREFIX.to_vec();
     spki.extend_from_slice(&identity.id().0);
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.pkcs8())).clone_key();
-    let key =
-        provider().key_provider.load_private_key(key).context("the node's key cannot sign")?;
+    let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(identity.pkcs8()))
+        .context("the node's key cannot sign")?;
     Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], key)))
 }
 
