@@ -3,8 +3,13 @@
 use crate::cgroup::{CgroupId, Cgroups};
 use crate::hooks::Hooks;
 use crate::status::Status;
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often a row is added that the kernel has no memory for, and the pause in between.
+const INSERT_TRIES: u32 = 20;
+const INSERT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A table with keys of `KEY` words, the first of which is the cgroup.
 ///
@@ -25,7 +30,7 @@ impl<const KEY: usize> Table<KEY> {
         debug_assert_eq!(map.value_size() % 8, 0, "{name}");
         let zero = vec![vec![0; map.value_size() as usize]; crate::kernel::possible_cpus()];
         for other in others {
-            map.update_percpu(&bytes(other), &zero, MapFlags::ANY)
+            insert(&map, &bytes(other), &zero)
                 .map_err(|error| Status::refused(name, &error, ""))?;
         }
         Ok(Self { map, folded: BTreeMap::new(), leaving: BTreeMap::new() })
@@ -85,6 +90,22 @@ impl<const KEY: usize> Table<KEY> {
     fn bounded(&self, key: [u64; KEY]) -> [u64; KEY] {
         let full = self.folded.len() >= self.map.max_entries() as usize;
         if full && !self.folded.contains_key(&key) { [0; KEY] } else { key }
+    }
+}
+
+/// Adds a row. The kernel takes its copies from memory that it has at hand for all CPUs, and has more of it a moment after it
+/// had to refuse.
+#[expect(clippy::disallowed_methods, reason = "the kernel does not say when there is more")]
+fn insert(map: &MapHandle, key: &[u8], copies: &[Vec<u8>]) -> Result<(), libbpf_rs::Error> {
+    let mut tries = 1;
+    loop {
+        match map.update_percpu(key, copies, MapFlags::ANY) {
+            Err(error) if error.kind() == ErrorKind::OutOfMemory && tries < INSERT_TRIES => {
+                tries += 1;
+                std::thread::sleep(INSERT_PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 
