@@ -60,7 +60,7 @@ proptest! {
             now.values[0] += if running_ns > 0 { value } else { 0 };
             if let Some(grown) = grown(&seen, &now) {
                 prop_assert!(grown[0] >= now.values[0] - seen.values[0]);
-                total += grown[0];
+                total = total.saturating_add(grown[0]);
                 seen = now.clone();
             }
             prop_assert!(total >= seen.values[0]);
