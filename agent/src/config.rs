@@ -31,7 +31,7 @@ const KEYS: &[(&str, &[&str])] = &[
     ("", &["state", "log"]),
     ("node", &["name", "labels", "witness", "approval"]),
     ("listen", &["address", "port", "advertise"]),
-    ("resources", &["cpus", "housekeeping", "memory", "ports", "devices"]),
+    ("resources", &["cpus", "housekeeping", "confine_system", "memory", "ports", "devices"]),
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
     ("api", &["socket", "group"]),
     ("executor", &["kind"]),
@@ -107,6 +107,9 @@ pub struct ResourcesSection {
     pub cpus: String,
     /// CPUs among them kept for the system; `auto`: decided by the machine's size.
     pub housekeeping: String,
+    /// Whether services, sessions and containers of the machine are kept off cores that a job has for itself, where systemd
+    /// runs the jobs.
+    pub confine_system: bool,
     /// Memory for work, `4GiB`; `auto`: what the machine has, less a reserve.
     pub memory: String,
     /// Ports for dynamic requests, `20000-31999`.
@@ -180,6 +183,7 @@ impl Default for ResourcesSection {
         Self {
             cpus: AUTO.into(),
             housekeeping: AUTO.into(),
+            confine_system: true,
             memory: AUTO.into(),
             ports: "20000-31999".into(),
             devices: vec![AUTO.into()],

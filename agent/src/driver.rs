@@ -7,6 +7,7 @@ use anyhow::Context;
 use discovery::{Discovery, Interfaces, Settings};
 use fabric::api::{Problem, ProblemKind};
 use fabric::clock::{Instant, Now};
+use fabric::cpuset::CpuSet;
 use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::table::TokenId;
@@ -31,6 +32,7 @@ use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Sockets};
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
+use crate::topology::Settling;
 use crate::trace::Tracer;
 use addresses::Local;
 use answers::Step;
@@ -96,6 +98,10 @@ pub struct Driver {
     told: Local,
     topology: Topology,
     topology_looked: Instant,
+    /// What was plugged in or out since then.
+    plugged: Settling,
+    /// CPUs that jobs have for themselves.
+    kept_free: CpuSet,
     looks: mpsc::Sender<Topology>,
     executor: Executor,
     executor_reason: String,
@@ -176,13 +182,21 @@ impl Driver {
         let (units, commands) = mpsc::channel(units::COMMANDS_MAX);
         let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
         let mut checks = Checks::new(Checker::new(outcomes));
+        let mut kept_free = CpuSet::new();
         for found in &adopted {
             if matches!(found.event, UnitEvent::Running { .. })
                 && let Some(launch) = choice.executor.launch_of(&found.alloc).await
             {
                 checks.launched(&launch);
+                if config.resources.confine_system {
+                    kept_free.insert_all(&launch.claim.cpus);
+                }
                 checks.event(&found.alloc, found.run, &found.event);
             }
+        }
+        // Those that run have their cores for themselves, and the agent must know which of its own it was moved away from.
+        if let Err(error) = choice.executor.keep_free(&kept_free).await {
+            tracing::warn!(%error, cpus = %kept_free, "cores of jobs are not kept free");
         }
         tokio::spawn(units::carry_out(choice.executor.clone(), commands));
 
@@ -218,6 +232,8 @@ impl Driver {
             local,
             topology: local::topology(&config, &choice.executor)?,
             topology_looked: started.at,
+            plugged: Settling::default(),
+            kept_free,
             looks,
             executor: choice.executor,
             executor_reason: choice.reason,
@@ -314,6 +330,7 @@ impl Driver {
             Wake::Invited(invited) => self.invited(*invited),
             Wake::Discovered(event) => self.discovered(event),
             Wake::Links => self.look_at_addresses(),
+            Wake::Plugged => self.plugged.heard(now.at),
             Wake::Looked(topology) => self.looked(*topology),
             Wake::Deadline => {
                 if let Some(member) = &mut self.member
@@ -387,7 +404,13 @@ impl Driver {
         }
         self.try_to_enter();
         self.provision();
-        if now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD {
+        let free = self.exclusive_cpus();
+        if self.plugged.is_over(now.at) || free != self.kept_free {
+            self.kept_free = free;
+            self.look_at_hardware();
+        }
+        let is_due = now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD;
+        if is_due && !self.plugged.is_going_on() {
             self.topology_looked = now.at;
             self.look_at_hardware();
             crate::footprint::trim();
@@ -580,15 +603,33 @@ impl Driver {
         }
     }
 
-    /// Looks at the hardware beside the loop: on a large machine that takes a while.
+    /// Looks at the hardware beside the loop: on a large machine that takes a while. What is to be kept free of everything
+    /// but jobs depends on it, too.
     fn look_at_hardware(&self) {
         let (config, executor) = (self.config.clone(), self.executor.clone());
-        let looks = self.looks.clone();
-        tokio::task::spawn_blocking(move || match local::topology(&config, &executor) {
-            // Nobody listens: the agent ends. Full: another look is about to be taken in.
-            Ok(topology) => drop(looks.try_send(topology)),
-            Err(error) => tracing::warn!(%error, "cannot look at the hardware"),
+        let (looks, free) = (self.looks.clone(), self.kept_free.clone());
+        tokio::spawn(async move {
+            if let Err(error) = executor.keep_free(&free).await {
+                tracing::warn!(%error, cpus = %free, "cores of jobs are not kept free");
+            }
+            let look = tokio::task::spawn_blocking(move || local::topology(&config, &executor));
+            match look.await {
+                // Nobody listens: the agent ends. Full: another look is about to be taken in.
+                Ok(Ok(topology)) => drop(looks.try_send(topology)),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot look at the hardware"),
+                Err(error) => tracing::warn!(%error, "the hardware was not looked at"),
+            }
         });
+    }
+
+    /// CPUs that are to be free of everything but the jobs that have them for themselves.
+    fn exclusive_cpus(&self) -> CpuSet {
+        match &self.member {
+            Some(member) if self.config.resources.confine_system => {
+                member.node.exclusive_cpus().clone()
+            }
+            _ => CpuSet::new(),
+        }
     }
 
     fn looked(&mut self, topology: Topology) {

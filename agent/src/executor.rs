@@ -26,6 +26,7 @@ mod bus;
 pub mod cgroup;
 mod desk;
 pub mod direct;
+mod exclusive;
 pub mod output;
 pub mod process;
 mod properties;
@@ -133,6 +134,23 @@ impl Executor {
         }
     }
 
+    /// Keeps these CPUs, which jobs have for themselves, free of everything else on this machine. Where systemd does not run
+    /// the units, or has no cpusets, nothing is done.
+    pub async fn keep_free(&self, cpus: &CpuSet) -> io::Result<()> {
+        match self {
+            Executor::Systemd(systemd) => systemd.keep_free(cpus).await,
+            Executor::Direct(_) => Ok(()),
+        }
+    }
+
+    /// CPUs that the agent keeps itself off.
+    pub fn kept_free(&self) -> CpuSet {
+        match self {
+            Executor::Systemd(systemd) => systemd.kept_free(),
+            Executor::Direct(_) => CpuSet::new(),
+        }
+    }
+
     /// The limits that hold for units here. Measured, not assumed.
     pub fn enforced(&self) -> Enforced {
         match self {
@@ -228,6 +246,10 @@ pub fn environment(launch: &Launch) -> BTreeMap<String, String> {
         ("WEFT_UNIT", launch.alloc.unit()),
     ];
     all.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    if !launch.claim.devices.is_empty() {
+        // In the order that the job asks for them.
+        all.insert("WEFT_DEVICES".into(), launch.claim.devices.join(" "));
+    }
     all.extend(launch.claim.ports.iter().map(|(name, port)| {
         let name = name.to_ascii_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         (format!("WEFT_PORT_{name}"), port.to_string())

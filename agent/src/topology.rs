@@ -12,11 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod devices;
+mod plugged;
 mod share;
 
 #[cfg(test)]
 mod tests;
 
+pub use plugged::{Plugged, Settling};
 pub use share::{Share, narrow};
 
 /// Bytes of any one file that is read here.
@@ -26,6 +28,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Sysfs {
     root: PathBuf,
+    given_up: CpuSet,
 }
 
 impl Default for Sysfs {
@@ -37,7 +40,12 @@ impl Default for Sysfs {
 impl Sysfs {
     /// The view below `root`, which holds `sys`, `proc`, `etc` and `dev`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), given_up: CpuSet::new() }
+    }
+
+    /// The agent keeps itself off these CPUs: work may use them, although they are missing in its affinity.
+    pub fn giving_up(self, cpus: CpuSet) -> Self {
+        Self { given_up: cpus, ..self }
     }
 
     /// Everything that this machine has and that the agent itself may use: CPUs that are offline or
@@ -93,7 +101,8 @@ impl Sysfs {
         };
         let status = self.text("proc/self/status").unwrap_or_default();
         let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        if let Some(allowed) = allowed.and_then(|list| list.parse::<CpuSet>().ok()) {
+        if let Some(mut allowed) = allowed.and_then(|list| list.parse::<CpuSet>().ok()) {
+            allowed.insert_all(&self.given_up);
             cpus = cpus.intersection(&allowed);
         }
         if cpus.is_empty() {

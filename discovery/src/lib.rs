@@ -34,6 +34,7 @@ pub mod limits;
 mod link;
 mod mdns;
 pub mod name;
+pub mod news;
 mod seed;
 mod sighting;
 pub mod txt;

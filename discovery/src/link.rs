@@ -3,20 +3,15 @@
 //! The kernel announces changes of links and addresses to anyone who listens (rtnetlink(7)). What it
 //! says is not read: a look at the addresses tells what is there now, whatever was missed.
 
-use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-};
+use nix::sys::socket::SockProtocol;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use crate::interfaces::Interfaces;
+use crate::news::News;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
@@ -24,48 +19,21 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Flags of an IPv6 address that cannot be used: `IFA_F_DADFAILED`, `IFA_F_TENTATIVE`.
 const UNUSABLE: u8 = 0x08 | 0x40;
 
-/// A socket that hears of every change of a link or an address.
+/// Hears of every change of a link or an address.
 #[derive(Debug)]
 pub struct LinkWatcher {
-    socket: AsyncFd<OwnedFd>,
+    news: News,
 }
 
 impl LinkWatcher {
     /// Starts listening. Needs a runtime with I/O. Fails where the agent may not open netlink sockets.
-    #[allow(unsafe_code)]
     pub fn open() -> io::Result<Self> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-        // SAFETY: the `OwnedFd` keeps its descriptor open, and the same, until the `AsyncFd` drops it.
-        let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        Ok(Self { socket: registered? })
+        News::open(SockProtocol::NetlinkRoute, GROUPS).map(|news| Self { news })
     }
 
     /// Waits for a change. Several that arrived together count as one. Can be cancelled.
     pub async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let mut heard = false;
-            let mut message = [0; 64];
-            loop {
-                match recv(self.socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
-                    // A longer message is cut: that there was one is all we want to know.
-                    Ok(_) | Err(Errno::ENOBUFS) => heard = true,
-                    Err(Errno::EINTR) => {}
-                    Err(Errno::EAGAIN) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            ready.clear_ready();
-            if heard {
-                return Ok(());
-            }
-        }
+        self.news.heard(|_| true).await
     }
 }
 

@@ -255,6 +255,11 @@ impl Ledger {
         cpus
     }
 
+    /// CPUs that somebody holds for himself.
+    pub fn exclusive_cpus(&self) -> &CpuSet {
+        &self.cpus
+    }
+
     /// What is left.
     pub fn free(&self) -> api::Free {
         let whole = self.layout.cores.iter().zip(&self.cores);

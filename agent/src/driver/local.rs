@@ -32,7 +32,8 @@ const PROBLEM_BYTES_MAX: usize = 64 << 10;
 
 /// The share of the machine that work may use.
 pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<Topology> {
-    let machine = Sysfs::default().read().context("cannot read what this machine is made of")?;
+    let sysfs = Sysfs::default().giving_up(executor.kept_free());
+    let machine = sysfs.read().context("cannot read what this machine is made of")?;
     let mut topology = narrow(machine, &config.share()?)?;
     topology.enforced = executor.enforced();
     Ok(topology)

@@ -19,6 +19,7 @@ use crate::http::Call;
 use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;
 use crate::store::{Progress, Written};
+use crate::topology::Plugged;
 
 /// Something woke the loop.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(super) enum Wake {
     Discovered(discovery::Event),
     /// Links or addresses changed.
     Links,
+    /// Something was plugged in or out.
+    Plugged,
     /// The hardware as it is now.
     Looked(Box<Topology>),
     /// The core's deadline, or that of the agent's own chores.
@@ -71,6 +74,7 @@ pub(super) struct Sources {
     /// Gone where it could not be started.
     pub(super) discovery: Option<Discovery>,
     links: Option<LinkWatcher>,
+    plugged: Option<Plugged>,
     watchdog: Option<Interval>,
     terminate: Signal,
     interrupt: Signal,
@@ -105,6 +109,11 @@ impl Sources {
                 tracing::warn!(%error, "cannot watch the network: new addresses are not noticed");
             })
             .ok();
+        let plugged = Plugged::open()
+            .inspect_err(|error| {
+                tracing::info!(%error, "the kernel is not heard: hardware is looked at once a minute");
+            })
+            .ok();
         let watchdog = sd_notify::watchdog_enabled().map(|period| {
             let mut interval = interval((period / 3).max(Duration::from_millis(100)));
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,6 +131,7 @@ impl Sources {
             looked,
             discovery,
             links,
+            plugged,
             watchdog,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -166,6 +176,14 @@ impl Sources {
                         continue;
                     }
                 },
+                changed = plugged(self.plugged.as_ref()) => match changed {
+                    Ok(()) => Wake::Plugged,
+                    Err(error) => {
+                        tracing::warn!(%error, "hardware is looked at once a minute from now on");
+                        self.plugged = None;
+                        continue;
+                    }
+                },
                 () = tokio::time::sleep_until(deadline) => Wake::Deadline,
                 () = watchdog(self.watchdog.as_mut()) => Wake::Watchdog,
                 _ = self.terminate.recv() => Wake::Stop("SIGTERM"),
@@ -205,6 +223,13 @@ async fn discovered(discovery: Option<&mut Discovery>) -> discovery::Event {
 async fn links(links: Option<&LinkWatcher>) -> io::Result<()> {
     match links {
         Some(links) => links.changed().await,
+        None => pending().await,
+    }
+}
+
+async fn plugged(plugged: Option<&Plugged>) -> io::Result<()> {
+    match plugged {
+        Some(plugged) => plugged.changed().await,
         None => pending().await,
     }
 }

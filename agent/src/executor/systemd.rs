@@ -23,6 +23,7 @@ use zbus::MessageStream;
 use super::bus::{Bus, State};
 use super::desk::{Command, Desk, Events, Seat};
 use super::direct::{rotate_all, running_event};
+use super::exclusive::Exclusive;
 use super::output::{Channel, blocking};
 use super::process::{self, ExitStatus, Members};
 use super::properties::{self, Surroundings};
@@ -50,6 +51,7 @@ pub struct Systemd {
     enforced: Enforced,
     version: Arc<str>,
     leases: Leases,
+    exclusive: Exclusive,
 }
 
 /// Why systemd cannot be used, in words.
@@ -96,6 +98,7 @@ impl Systemd {
             enforced: enforced(),
             version: version.into(),
             leases,
+            exclusive: Exclusive::default(),
         };
         tokio::spawn(rotate_all(systemd.desk.clone(), systemd.store.clone()));
         Ok(systemd)
@@ -119,6 +122,19 @@ impl Systemd {
     /// The limits that hold for its units.
     pub fn enforced(&self) -> Enforced {
         self.enforced
+    }
+
+    /// See [`Executor::keep_free`](super::Executor::keep_free).
+    pub async fn keep_free(&self, cpus: &CpuSet) -> io::Result<()> {
+        match self.enforced.cpuset {
+            true => self.exclusive.keep(&self.bus, cpus).await,
+            false => Ok(()),
+        }
+    }
+
+    /// CPUs that the agent keeps itself off.
+    pub fn kept_free(&self) -> CpuSet {
+        self.exclusive.cpus()
     }
 
     /// Where records and output are.

@@ -493,6 +493,7 @@ fn the_environment_names_the_allocation_and_its_ports() {
     env.task.env.insert("GREETING".into(), "hello".into());
     env.task.env.insert("WEFT_JOB".into(), "a lie".into());
     env.claim.ports.insert("http-alt".into(), 8080);
+    env.claim.devices = vec!["/dev/null".into(), "/dev/zero".into()];
     agent.start(&env);
     agent.running(&env);
     agent.exited(&env);
@@ -504,6 +505,7 @@ fn the_environment_names_the_allocation_and_its_ports() {
         "WEFT_EPOCH=1",
         "WEFT_RUN=1",
         "WEFT_NODE=here",
+        "WEFT_DEVICES=/dev/null /dev/zero",
         "WEFT_PORT_HTTP_ALT=8080",
         "WEFT_UNIT=weft-env-0-1.service",
     ] {

@@ -99,6 +99,14 @@ fn a_machine_without_cpus_is_an_error() {
 }
 
 #[test]
+fn cpus_that_the_agent_keeps_itself_off_are_there_all_the_same() {
+    let (_folder, sysfs) = board();
+    let topology = sysfs.giving_up(cpus("2-3")).read().unwrap();
+    let all: Vec<_> = topology.cores.iter().map(|core| core.cpus.to_string()).collect();
+    assert_eq!(all, ["0", "1", "3"], "CPU 2 is offline");
+}
+
+#[test]
 fn this_machine_can_be_read() {
     let topology = Sysfs::default().read().unwrap();
     let mut all = CpuSet::new();

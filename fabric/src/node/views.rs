@@ -14,6 +14,7 @@ use crate::api::{
     Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView, VoterView, VotersView,
 };
 use crate::clock::Now;
+use crate::cpuset::CpuSet;
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::lease::Verdict;
@@ -49,6 +50,11 @@ impl Node {
     /// Where a member said it can be reached, best first.
     pub fn addresses(&self, node: &NodeId) -> Vec<SocketAddr> {
         self.table.node(node).map(|info| info.addresses.clone()).unwrap_or_default()
+    }
+
+    /// CPUs of this node that allocations have for themselves.
+    pub fn exclusive_cpus(&self) -> &CpuSet {
+        self.supervisor.ledger().exclusive_cpus()
     }
 
     /// Counts since the start.
