@@ -79,7 +79,7 @@ test-vm:
 	@[ "$$(id -u)" = 0 ] || { echo "make test-vm: needs root, for the owners of files on the machines' disks"; exit 1; }
 	WEFT_VM=$(abspath $(TARGET))/vm hw-tests/build.sh
 	$(if $(or $(if $(STORY),,all),$(filter boots_and_joins boards_join remote_shell upgrade_and_roll_back,$(STORY))),images/build.sh x86_64)
-	$(if $(or $(if $(STORY),,all),$(filter netboots extends,$(STORY))),FORMAT=netboot images/build.sh x86_64)
+	$(if $(or $(if $(STORY),,all),$(filter netboots extends hotplug_usb,$(STORY))),FORMAT=netboot images/build.sh x86_64)
 	$(if $(or $(if $(STORY),,all),$(filter extends,$(STORY))),images/extension.sh any weft-extended hw-tests/extension)
 	$(if $(or $(if $(STORY),,all),$(filter mixed_architectures,$(STORY))),images/build.sh aarch64)
 	$(if $(or $(if $(STORY),,all),$(filter upgrade_and_roll_back,$(STORY))),hw-tests/updates.sh x86_64)

@@ -45,6 +45,7 @@ aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu build: programs for aarch64
 [ "${1:-}" != vm ] || needed+='
 mkfs.ext4        e2fsprogs          test-vm: disks of machines
 strip            binutils           test-vm: programs on them
+objcopy          binutils           test-vm: the pieces of an image
 flock            util-linux         test-vm: one build at a time
 sfdisk           fdisk              test-vm: partitions of disks
 ssh              openssh-client     test-vm: the client of remote shells

@@ -40,6 +40,14 @@ pub fn founder(bench: &Bench, switch: &Switch, disks: &[PathBuf]) -> Result<Node
     Ok(node)
 }
 
+/// Switches a machine on that starts from our image on a disk, has 128 MiB of memory, and a loader that wants little of it.
+pub fn boot_small(bench: &Bench, name: &str, cable: String, token: &str) -> Result<Running> {
+    let mut machine = Machine::small_image(bench, name)?;
+    machine.cables = vec![cable];
+    machine.credentials = vec![("weft.token".into(), token.into())];
+    start(bench, machine)
+}
+
 /// Switches a machine on that starts from our image on a disk, with a token, and `more` for its kernel.
 pub fn boot(
     bench: &Bench,

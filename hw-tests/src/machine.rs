@@ -4,7 +4,11 @@ use crate::control::Control;
 use crate::serial::{Said, Shell};
 use crate::workshop::{Bench, made};
 use anyhow::{Context, Result, bail, ensure};
+use fabric::cpuset::CpuSet;
+use nix::sched::{CpuSet as Host, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::Deserialize;
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -113,6 +117,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// On an old IDE controller, whose disks tell their health: the first one is `/dev/sda`. On x86-64 only, two at most.
     pub ata_disks: Vec<Disk>,
+    /// Whether things can be plugged into it while it runs: a bus called `usb.0`.
+    pub has_usb: bool,
     /// Ends of virtual cables, as QEMU's `-netdev` writes them, without the id.
     pub cables: Vec<String>,
     /// systemd credentials, by name, through the firmware's tables (SMBIOS type 11).
@@ -148,6 +154,7 @@ impl Machine {
                 },
             ],
             ata_disks: Vec::new(),
+            has_usb: false,
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
@@ -155,8 +162,7 @@ impl Machine {
         })
     }
 
-    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network. Of its memory,
-    /// so much is needed to start: with 128 MiB of it the kernel's EFI stub cannot decompress the kernel.
+    /// A machine that starts from our image (`make image`), on a disk of 4 GiB: one CPU and no network.
     pub fn image(bench: &Bench, name: &str, arch: Arch) -> Result<Self> {
         let (code, variables) = bench.firmware_of(name, arch)?;
         Ok(Self {
@@ -168,11 +174,23 @@ impl Machine {
             memory_nodes: Vec::new(),
             disks: vec![Disk { file: bench.image_disk(name, arch, 4096)?, writable: true }],
             ata_disks: Vec::new(),
+            has_usb: false,
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
             has_shell: false,
         })
+    }
+
+    /// The same with kernel and initial RAM disk loaded by something else than UEFI, as the loader of a small board or of a
+    /// virtual machine does it: 128 MiB are enough then. UEFI wants 160: it holds what it loads, and keeps some for itself,
+    /// while the kernel is decompressed.
+    pub fn small_image(bench: &Bench, name: &str) -> Result<Self> {
+        let mut machine = Self::image(bench, name, Arch::X86_64)?;
+        let (kernel, initrd, arguments) = bench.image_pieces(machine.arch)?;
+        machine.boot = Boot::Kernel { kernel, initrd: Some(initrd), arguments };
+        machine.memory = 128;
+        Ok(machine)
     }
 
     /// A machine that starts as from a network (`make image FORMAT=netboot`): its root is in its memory. One CPU, no disk
@@ -193,6 +211,7 @@ impl Machine {
             memory_nodes: Vec::new(),
             disks: Vec::new(),
             ata_disks: Vec::new(),
+            has_usb: false,
             cables: Vec::new(),
             credentials: Vec::new(),
             more_arguments: None,
@@ -340,6 +359,9 @@ impl Machine {
                 .arg("-device")
                 .arg(format!("ide-hd,bus=ide.{number},drive=a{number},serial=ata{number}"));
         }
+        if self.has_usb {
+            command.args(["-device", "qemu-xhci,id=usb"]);
+        }
         for (number, cable) in self.cables.iter().enumerate() {
             let name =
                 self.name.bytes().fold(number as u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
@@ -429,14 +451,51 @@ impl Running {
     }
 
     /// The process that it is on this machine.
-    pub fn process(&self) -> nix::unistd::Pid {
-        nix::unistd::Pid::from_raw(self.qemu.0.id() as i32)
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(self.qemu.0.id() as i32)
+    }
+
+    /// From now on these of its CPUs are emulated by one CPU of this machine, and all else of it by the others: what the
+    /// ones do takes no time from the others. Says whether this machine has CPUs enough for that.
+    pub fn keep_apart(&mut self, cpus: &CpuSet) -> Result<bool> {
+        let process = self.process();
+        let allowed = sched_getaffinity(process)?;
+        let allowed: Vec<usize> =
+            (0..Host::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
+        let [own, rest @ ..] = &*allowed else { bail!("this machine has no CPU") };
+        if rest.is_empty() {
+            return Ok(false);
+        }
+        let set = |cpus: &[usize]| -> Result<Host> {
+            let mut set = Host::new();
+            cpus.iter().try_for_each(|cpu| set.set(*cpu))?;
+            Ok(set)
+        };
+        let (own, rest) = (set(&[*own])?, set(rest)?);
+        let emulated = self.control()?.ask("query-cpus-fast", json!({}))?;
+        let threads: Vec<CpuThread> = serde_json::from_value(emulated)?;
+        for task in fs::read_dir(format!("/proc/{process}/task"))? {
+            let id: i32 = task?.file_name().to_string_lossy().parse()?;
+            let is_apart = threads
+                .iter()
+                .any(|thread| thread.thread_id == id && cpus.contains(thread.cpu_index));
+            sched_setaffinity(Pid::from_raw(id), if is_apart { &own } else { &rest })?;
+        }
+        Ok(true)
     }
 
     /// What its memory held is gone; what was on its way to the disk, too.
     pub fn pull_the_plug(self) {
         drop(self);
     }
+}
+
+/// One of a machine's CPUs, and the thread of QEMU that emulates it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct CpuThread {
+    cpu_index: u16,
+    thread_id: i32,
 }
 
 struct Qemu(Child);

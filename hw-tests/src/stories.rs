@@ -8,6 +8,7 @@ mod disk_health;
 mod extends;
 mod fill_the_disk;
 mod hotplug;
+mod hotplug_usb;
 mod memory_limit_kills_only_the_guilty;
 mod mixed_architectures;
 mod netboots;
@@ -93,6 +94,12 @@ pub const ALL: &[Story] = &[
         promise: "a machine without a disk starts from its memory, 256 MB of it, and joins by a token",
         minutes: 30,
         tell: netboots::tell,
+    },
+    Story {
+        name: "hotplug_usb",
+        promise: "a USB device or disk that appears is shown and claimed, and a claim is not kept of one that is gone",
+        minutes: 30,
+        tell: hotplug_usb::tell,
     },
     Story {
         name: "remote_shell",

@@ -138,6 +138,21 @@ impl Bench {
         Ok(disk)
     }
 
+    /// What the image's program for UEFI is made of, for a machine whose loader takes the pieces: kernel, initial RAM disk and
+    /// command line.
+    pub fn image_pieces(&self, arch: Arch) -> Result<(PathBuf, PathBuf, String)> {
+        let whole = made("", arch, "efi")?;
+        let piece = |name: &str| self.path(&format!("image.{name}"));
+        let mut command = Command::new("objcopy");
+        command.args(["-O", "binary"]);
+        for name in ["linux", "initrd", "cmdline"] {
+            command.arg("--dump-section").arg(format!(".{name}={}", piece(name).display()));
+        }
+        done(command.arg(whole).arg("/dev/null"))?;
+        let arguments = fs::read_to_string(piece("cmdline"))?;
+        Ok((piece("linux"), piece("initrd"), arguments.trim_matches(['\0', '\n', ' ']).into()))
+    }
+
     /// A disk that begins as the root and remembers what is written to it.
     pub fn root_disk(&self, name: &str) -> Result<PathBuf> {
         let disk = self.path(&format!("{name}.qcow2"));

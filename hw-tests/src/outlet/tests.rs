@@ -16,6 +16,7 @@ fn a_switch_says_when_it_is_done_and_what_it_does_not_know() {
         memory_nodes: Vec::new(),
         disks: Vec::new(),
         ata_disks: Vec::new(),
+        has_usb: false,
         cables: Vec::new(),
         credentials: Vec::new(),
         more_arguments: None,

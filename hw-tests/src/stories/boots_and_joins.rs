@@ -1,6 +1,6 @@
-//! Three blank disks with our image, one token, and no keyboard.
+//! Three blank disks with our image, one token, and no keyboard. One of the machines has 128 MB of memory.
 
-use crate::images::{EVERYWHERE, boot, founder, joined, memory, told};
+use crate::images::{EVERYWHERE, boot, boot_small, founder, joined, memory, told};
 use crate::machine::Arch;
 use crate::node::Node;
 use crate::switch::Switch;
@@ -27,9 +27,10 @@ pub fn tell(bench: &Bench) -> Result<()> {
     let token: TokenCreated = first.weft("token create --label booted=image")?;
     let begun = Instant::now();
     let mut machines = Vec::new();
-    for (port, name) in (1..).zip(["birch", "cedar", "elm"]) {
+    for (port, name) in (1..).zip(["birch", "cedar"]) {
         machines.push(boot(bench, name, Arch::X86_64, switch.cable(port), &token.token, &[])?);
     }
+    machines.push(boot_small(bench, "elm", switch.cable(3), &token.token)?);
     let joined = joined(&mut first, machines.len(), begun)?;
     let seconds: Vec<u64> = joined.values().map(|time| time.as_secs()).collect();
     println!("    joined {seconds:?} s after their power was switched on");
@@ -48,6 +49,10 @@ pub fn tell(bench: &Bench) -> Result<()> {
     }
     println!("    a job runs on all {} nodes, in units of systemd", view.healthy);
     println!("    RAM in use, MiB: {}", memory(&mut first)?);
+    let total = "node_memory_MemTotal_bytes / 1048576";
+    let total =
+        first.machine.run(&format!("weft query '{total}' | sed 's/  */ /g' | paste -s -d ';'"))?;
+    println!("    of what their kernels have: {total}");
     println!("    services that are active: {}", services(&mut first, 4)?);
     first.apply(SOCKETS)?;
     let listens = listens(&first.machine.run("weft logs sockets")?);
