@@ -183,7 +183,7 @@ impl Machine {
     }
 
     /// The same with kernel and initial RAM disk loaded by something else than UEFI, as the loader of a small board or of a
-    /// virtual machine does it: 128 MiB are enough then. UEFI wants 160: it holds what it loads, and keeps some for itself,
+    /// virtual machine does it: 128 MiB are enough then. With UEFI not even 144 are: it holds what it loads, and keeps some for itself,
     /// while the kernel is decompressed.
     pub fn small_image(bench: &Bench, name: &str) -> Result<Self> {
         let mut machine = Self::image(bench, name, Arch::X86_64)?;

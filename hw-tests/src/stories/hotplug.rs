@@ -9,7 +9,7 @@ use fabric::cpuset::CpuSet;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// The agent looks at its hardware once a minute.
+/// The agent looks when the kernel tells of it, and once a minute.
 const NOTICE: Duration = Duration::from_secs(240);
 
 pub fn tell(bench: &Bench) -> Result<()> {

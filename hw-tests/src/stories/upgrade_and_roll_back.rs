@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Writing a slot and up to four starts, on a machine that is emulated.
 const PATIENCE: Duration = Duration::from_secs(2400);
 
-/// How long that may take: gossip has it there in a second.
+/// How long it may take until others know what a node runs: gossip has it there in a second.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 pub fn tell(bench: &Bench) -> Result<()> {
