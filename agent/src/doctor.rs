@@ -6,6 +6,7 @@
 use ebpf::Status;
 use fabric::api::{Finding, FindingLevel, NodeState};
 use fabric::clock::{Now, WallTime};
+use fabric::cpuset::CpuSet;
 use fabric::resources;
 use fabric::topology::Enforced;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::executor;
 use crate::guard::{self, WakesUp};
 use crate::observe::remote::{Sending, Trouble};
 use crate::observe::{Report, SourceReport, Unanswered, source_name};
@@ -40,6 +42,8 @@ pub struct Machine {
     pub ephemeral_ports: Option<(u16, u16)>,
     /// What the guard can do here, or why it cannot work.
     pub guard: Result<WakesUp, String>,
+    /// Where what is not a job may run, by slice; `None`: nothing here says so.
+    pub others: Option<Vec<(&'static str, CpuSet)>>,
 }
 
 /// What the agent knows of itself.
@@ -57,6 +61,10 @@ pub struct Agent {
     pub enforced: Enforced,
     /// Whether the processes of a unit are held together by a cgroup.
     pub cgroups: bool,
+    /// CPUs that jobs have for themselves.
+    pub exclusive: CpuSet,
+    /// Whether they are to be kept free of what is not a job.
+    pub confines: bool,
     /// Range of dynamic ports.
     pub ports: (u16, u16),
     /// Multicast discovery: `None`: switched off; `Err`: why it does not work; `Ok`: nodes seen.
@@ -104,6 +112,7 @@ pub fn look(state: &Path) -> Machine {
         guard: std::path::absolute(state)
             .map_err(|error| error.to_string())
             .and_then(|state| guard::probe(&guard::folder_of(&state))),
+        others: executor::others(),
     }
 }
 
@@ -125,13 +134,14 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
     let mut findings = vec![
         disk(machine, agent),
         clock(agent),
-        executor(agent),
+        runs_units(agent),
         limits(agent),
         lease_guard(machine, agent),
         ports(machine, agent),
         discovery(agent),
         probes(agent),
     ];
+    findings.extend(cores(machine, agent));
     findings.extend(sources(agent));
     findings.extend(agent.tried.as_ref().map(traces));
     findings
@@ -330,7 +340,7 @@ fn clock(agent: &Agent) -> Finding {
     }
 }
 
-fn executor(agent: &Agent) -> Finding {
+fn runs_units(agent: &Agent) -> Finding {
     let (kind, reason) = &agent.executor;
     finding("executor", FindingLevel::Ok, format!("{kind}: {reason}"), "")
 }
@@ -358,6 +368,60 @@ fn limits(agent: &Agent) -> Finding {
         format!("not enforced here: {}", missing.join(", ")),
         "jobs that need one of these are placed elsewhere; cgroup v2 with its controllers enables them",
     )
+}
+
+/// Whether cores that jobs have for themselves are free of everything else. `None`: no job has any.
+fn cores(machine: &Machine, agent: &Agent) -> Option<Finding> {
+    let cpus = &agent.exclusive;
+    if cpus.is_empty() {
+        return None;
+    }
+    let (level, message, advice) = match &machine.others {
+        None => (
+            FindingLevel::Warning,
+            format!(
+                "jobs have CPUs {cpus} for themselves, and what is not a job may run there, too"
+            ),
+            "cgroup v2 with cpusets, under systemd, lets the agent keep services off them",
+        ),
+        Some(others) => {
+            let there: Vec<&str> = others
+                .iter()
+                .filter_map(|(slice, on)| on.intersects(cpus).then_some(*slice))
+                .collect();
+            let mut elsewhere = CpuSet::new();
+            others.iter().for_each(|(_, on)| elsewhere.insert_all(on));
+            elsewhere.remove_all(cpus);
+            let message = |why: &str| {
+                let there = there.join(", ");
+                format!("jobs have CPUs {cpus} for themselves, and {there} may run there, too{why}")
+            };
+            match (there.as_slice(), elsewhere.is_empty()) {
+                ([], _) => (
+                    FindingLevel::Ok,
+                    format!(
+                        "CPUs {cpus} are kept free for their jobs; services run on {elsewhere}"
+                    ),
+                    "",
+                ),
+                _ if !agent.confines => {
+                    (FindingLevel::Ok, message(": resources.confine_system = false"), "")
+                }
+                (_, true) => (
+                    FindingLevel::Warning,
+                    message(": no other CPU is left"),
+                    "keep a core for the system: resources.housekeeping in weftd.toml",
+                ),
+                _ => (
+                    FindingLevel::Warning,
+                    message(""),
+                    "somebody else has set their AllowedCPUs= (see `systemctl cat` of each), another agent has \
+                     them, or systemd refused, which the agent's log says",
+                ),
+            }
+        }
+    };
+    Some(finding("cores", level, message, advice))
 }
 
 fn lease_guard(machine: &Machine, agent: &Agent) -> Finding {

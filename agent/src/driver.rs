@@ -58,6 +58,7 @@ mod member;
 mod provision;
 mod services;
 mod sources;
+mod topology;
 mod traces;
 mod units;
 mod upgrade;
@@ -75,8 +76,6 @@ const INVITED_MAX: usize = 8;
 const FOUND_MAX: usize = 4096;
 /// Time between two rounds of the agent's own chores.
 const CHORES: Duration = Duration::from_secs(1);
-/// Time between two looks at the hardware.
-const TOPOLOGY_PERIOD: Duration = Duration::from_secs(60);
 
 /// The agent.
 pub struct Driver {
@@ -182,22 +181,17 @@ impl Driver {
         let (units, commands) = mpsc::channel(units::COMMANDS_MAX);
         let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
         let mut checks = Checks::new(Checker::new(outcomes));
-        let mut kept_free = CpuSet::new();
+        let mut running = Vec::new();
         for found in &adopted {
             if matches!(found.event, UnitEvent::Running { .. })
                 && let Some(launch) = choice.executor.launch_of(&found.alloc).await
             {
                 checks.launched(&launch);
-                if config.resources.confine_system {
-                    kept_free.insert_all(&launch.claim.cpus);
-                }
                 checks.event(&found.alloc, found.run, &found.event);
+                running.push(launch);
             }
         }
-        // Those that run have their cores for themselves, and the agent must know which of its own it was moved away from.
-        if let Err(error) = choice.executor.keep_free(&kept_free).await {
-            tracing::warn!(%error, cpus = %kept_free, "cores of jobs are not kept free");
-        }
+        let kept_free = topology::keep_from(&config, &choice.executor, &running).await;
         tokio::spawn(units::carry_out(choice.executor.clone(), commands));
 
         let name = config.name();
@@ -230,7 +224,7 @@ impl Driver {
             sources: Sources::new(gossip, channels, discovery)?,
             told: local.clone(),
             local,
-            topology: local::topology(&config, &choice.executor)?,
+            topology: topology::topology(&config, &choice.executor)?,
             topology_looked: started.at,
             plugged: Settling::default(),
             kept_free,
@@ -404,17 +398,7 @@ impl Driver {
         }
         self.try_to_enter();
         self.provision();
-        let free = self.exclusive_cpus();
-        if self.plugged.is_over(now.at) || free != self.kept_free {
-            self.kept_free = free;
-            self.look_at_hardware();
-        }
-        let is_due = now.at.since(self.topology_looked) >= TOPOLOGY_PERIOD;
-        if is_due && !self.plugged.is_going_on() {
-            self.topology_looked = now.at;
-            self.look_at_hardware();
-            crate::footprint::trim();
-        }
+        self.notice_hardware(now.at);
         self.tell_status();
     }
 
@@ -599,43 +583,6 @@ impl Driver {
         let after = self.advertised();
         if before != after {
             tracing::info!(?after, "addresses changed");
-            self.changed();
-        }
-    }
-
-    /// Looks at the hardware beside the loop: on a large machine that takes a while. What is to be kept free of everything
-    /// but jobs depends on it, too.
-    fn look_at_hardware(&self) {
-        let (config, executor) = (self.config.clone(), self.executor.clone());
-        let (looks, free) = (self.looks.clone(), self.kept_free.clone());
-        tokio::spawn(async move {
-            if let Err(error) = executor.keep_free(&free).await {
-                tracing::warn!(%error, cpus = %free, "cores of jobs are not kept free");
-            }
-            let look = tokio::task::spawn_blocking(move || local::topology(&config, &executor));
-            match look.await {
-                // Nobody listens: the agent ends. Full: another look is about to be taken in.
-                Ok(Ok(topology)) => drop(looks.try_send(topology)),
-                Ok(Err(error)) => tracing::warn!(%error, "cannot look at the hardware"),
-                Err(error) => tracing::warn!(%error, "the hardware was not looked at"),
-            }
-        });
-    }
-
-    /// CPUs that are to be free of everything but the jobs that have them for themselves.
-    fn exclusive_cpus(&self) -> CpuSet {
-        match &self.member {
-            Some(member) if self.config.resources.confine_system => {
-                member.node.exclusive_cpus().clone()
-            }
-            _ => CpuSet::new(),
-        }
-    }
-
-    fn looked(&mut self, topology: Topology) {
-        if topology != self.topology {
-            tracing::info!("the hardware changed");
-            self.topology = topology;
             self.changed();
         }
     }

@@ -41,6 +41,7 @@ mod on_systemd;
 mod tests;
 
 pub use desk::Events;
+pub use exclusive::others;
 pub use output::{Channel, LogQuery, LogStream};
 pub use spawn::open_append;
 use systemd::Unusable;

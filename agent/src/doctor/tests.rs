@@ -13,7 +13,12 @@ fn machine() -> Machine {
         space: Some(1 << 30),
         ephemeral_ports: Some((32768, 60999)),
         guard: Ok(WakesUp::Yes),
+        others: Some(vec![("system.slice", cpus("0-1")), ("init.scope", cpus("0-1"))]),
     }
+}
+
+fn cpus(list: &str) -> CpuSet {
+    list.parse().expect("a list of CPUs")
 }
 
 fn agent() -> Agent {
@@ -37,6 +42,8 @@ fn agent() -> Agent {
             devices: bites,
         },
         cgroups: true,
+        exclusive: cpus("2-3"),
+        confines: true,
         ports: (20000, 29999),
         mdns: Some(Ok(2)),
         given: Vec::new(),
@@ -102,6 +109,11 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         }),
         ("clock", Warning, |_, agent| membership(agent).ahead = Duration::from_secs(60)),
         ("cgroup", Warning, |_, agent| agent.enforced.memory = false),
+        ("cores", Warning, |machine, _| machine.others = None),
+        ("cores", Warning, |machine, _| {
+            machine.others.as_mut().expect("set above").push(("user.slice", cpus("0-3")));
+        }),
+        ("cores", Warning, |_, agent| agent.exclusive = cpus("0-3")),
         ("guard", Warning, |machine, _| machine.guard = Err("no timer".into())),
         ("guard", Warning, |_, agent| agent.cgroups = false),
         ("credentials", Warning, |_, agent| {
@@ -204,4 +216,23 @@ fn a_directory_that_cannot_be_written_is_noticed() {
     machine.guard.expect("root or not, there is a folder for leases");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     assert!(look(&directory.path().join("missing")).written.is_err());
+}
+
+#[test]
+fn cores_of_jobs_are_told_with_who_runs_there_and_who_elsewhere() {
+    let told = |machine: &Machine, agent: &Agent| {
+        let found = examine(machine, agent);
+        found.into_iter().find(|finding| finding.check == "cores").map(|finding| finding.message)
+    };
+    let (mut machine, mut agent) = (machine(), agent());
+    let kept = told(&machine, &agent).expect("jobs have some");
+    assert_eq!(kept, "CPUs 2-3 are kept free for their jobs; services run on 0-1");
+    machine.others.as_mut().expect("set above").push(("user.slice", cpus("0-3")));
+    let shared = told(&machine, &agent).expect("jobs have some");
+    assert!(shared.contains("user.slice") && !shared.contains("system.slice"), "{shared}");
+    agent.confines = false;
+    let wanted = told(&machine, &agent).expect("jobs have some");
+    assert!(wanted.ends_with("confine_system = false"), "{wanted}");
+    agent.exclusive = CpuSet::new();
+    assert_eq!(told(&machine, &agent), None);
 }

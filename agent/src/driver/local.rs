@@ -1,10 +1,9 @@
 //! What callers get to know about this agent itself: status, doctor, counters, logs.
 
-use anyhow::Context;
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
+use fabric::cpuset::CpuSet;
 use fabric::id::{AllocId, NodeId};
-use fabric::topology::Topology;
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,7 +11,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
 use super::{CallAnswer, Driver, member};
-use crate::config::Config;
 use crate::doctor;
 use crate::executor::{self, Executor};
 use crate::http::operation;
@@ -21,7 +19,6 @@ use crate::http::{LogQuery, LogStream, Operation, Reply};
 use crate::identity;
 use crate::observe::{Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
-use crate::topology::{Sysfs, narrow};
 
 /// Media type of logs.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -29,15 +26,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const CHUNKS_MAX: usize = 4;
 /// Bytes of another agent's problem that are read.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
-
-/// The share of the machine that work may use.
-pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<Topology> {
-    let sysfs = Sysfs::default().giving_up(executor.kept_free());
-    let machine = sysfs.read().context("cannot read what this machine is made of")?;
-    let mut topology = narrow(machine, &config.share()?)?;
-    topology.enforced = executor.enforced();
-    Ok(topology)
-}
 
 /// This node and its fabric at a glance.
 #[derive(Debug, Serialize)]
@@ -149,6 +137,11 @@ impl Driver {
             executor: (self.executor.name().into(), self.executor_reason.clone()),
             enforced: self.topology.enforced,
             cgroups: self.executor.has_cgroups(),
+            exclusive: self
+                .member
+                .as_ref()
+                .map_or_else(CpuSet::new, |member| member.node.exclusive_cpus().clone()),
+            confines: self.config.resources.confine_system,
             ports: self.topology.ports,
             mdns,
             given: self.provision.warnings(),

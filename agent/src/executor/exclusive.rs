@@ -90,8 +90,22 @@ impl Exclusive {
     }
 }
 
-fn cpus(list: &str) -> io::Result<CpuSet> {
+fn cpus(list: impl AsRef<Path>) -> io::Result<CpuSet> {
     std::fs::read_to_string(list)?.trim().parse().map_err(io::Error::other)
+}
+
+/// The CPUs that everything beside jobs may run on right now, by its slice. `None`: cgroups have no cpusets here, or are not
+/// arranged by systemd.
+pub fn others() -> Option<Vec<(&'static str, CpuSet)>> {
+    let top = cgroup::mount()?;
+    let found: Vec<_> = OTHERS
+        .into_iter()
+        .filter_map(|unit| {
+            let list = top.join(unit).join("cpuset.cpus.effective");
+            Some((unit, cpus(list).ok()?))
+        })
+        .collect();
+    (!found.is_empty()).then_some(found)
 }
 
 /// There if systemd was told something about this unit's CPUs.

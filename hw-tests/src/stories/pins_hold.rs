@@ -104,6 +104,9 @@ cpu = 0.5
 "#;
     let noise = node.apply(noise)?.remove(0);
     wait_for_system(&mut node, |system| !system.intersects(&claim.cpus))?;
+    let said = node.doctor("cores")?;
+    println!("    weft doctor: {said}");
+    ensure!(said.starts_with(&format!("CPUs {} are kept free", claim.cpus)), "{said}");
     let divided = node.machine.keep_apart(&claim.cpus)?;
     println!(
         "    CPUs {} are emulated by {}",

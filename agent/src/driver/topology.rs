@@ -1,0 +1,96 @@
+//! What this machine is made of, as it is now: looked at again when something is plugged in, when jobs get cores for
+//! themselves or give them back, and once a minute.
+
+use anyhow::Context;
+use fabric::clock::Instant;
+use fabric::cpuset::CpuSet;
+use fabric::io::Launch;
+use fabric::topology::Topology;
+use std::time::Duration;
+
+use super::Driver;
+use crate::config::Config;
+use crate::executor::Executor;
+use crate::topology::{Sysfs, narrow};
+
+/// Time between two looks at the hardware.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The share of the machine that work may use.
+pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<Topology> {
+    let sysfs = Sysfs::default().giving_up(executor.kept_free());
+    let machine = sysfs.read().context("cannot read what this machine is made of")?;
+    let mut topology = narrow(machine, &config.share()?)?;
+    topology.enforced = executor.enforced();
+    Ok(topology)
+}
+
+/// At the start: those that run have their cores for themselves, and the agent must know which of its own it was moved
+/// away from. Says which those are.
+pub(super) async fn keep_from(config: &Config, executor: &Executor, running: &[Launch]) -> CpuSet {
+    let mut free = CpuSet::new();
+    if config.resources.confine_system {
+        running.iter().for_each(|launch| free.insert_all(&launch.claim.cpus));
+    }
+    keep_free(executor, &free).await;
+    free
+}
+
+async fn keep_free(executor: &Executor, free: &CpuSet) {
+    if let Err(error) = executor.keep_free(free).await {
+        tracing::warn!(%error, cpus = %free, "cores of jobs are not kept free");
+    }
+}
+
+impl Driver {
+    /// Looks at the hardware if there is a reason to.
+    pub(super) fn notice_hardware(&mut self, now: Instant) {
+        let free = self.exclusive_cpus();
+        if self.plugged.is_over(now) || free != self.kept_free {
+            self.kept_free = free;
+            self.look_at_hardware();
+        }
+        let is_due = now.since(self.topology_looked) >= PERIOD;
+        if is_due && !self.plugged.is_going_on() {
+            self.topology_looked = now;
+            self.look_at_hardware();
+            crate::footprint::trim();
+        }
+    }
+
+    /// Looks at the hardware beside the loop: on a large machine that takes a while. What is to be kept free of everything
+    /// but jobs depends on it, too.
+    fn look_at_hardware(&self) {
+        let (config, executor) = (self.config.clone(), self.executor.clone());
+        let (looks, free) = (self.looks.clone(), self.kept_free.clone());
+        tokio::spawn(async move {
+            keep_free(&executor, &free).await;
+            let look = tokio::task::spawn_blocking(move || topology(&config, &executor));
+            match look.await {
+                // Nobody listens: the agent ends. Full: another look is about to be taken in.
+                Ok(Ok(topology)) => drop(looks.try_send(topology)),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot look at the hardware"),
+                Err(error) => tracing::warn!(%error, "the hardware was not looked at"),
+            }
+        });
+    }
+
+    /// CPUs that are to be free of everything but the jobs that have them for themselves.
+    fn exclusive_cpus(&self) -> CpuSet {
+        match &self.member {
+            Some(member) if self.config.resources.confine_system => {
+                member.node.exclusive_cpus().clone()
+            }
+            _ => CpuSet::new(),
+        }
+    }
+
+    /// Takes in what was seen.
+    pub(super) fn looked(&mut self, topology: Topology) {
+        if topology != self.topology {
+            tracing::info!("the hardware changed");
+            self.topology = topology;
+            self.changed();
+        }
+    }
+}
