@@ -70,6 +70,10 @@ wait_for "the new agent answers" on weft status
 is "the job's process after the upgrade" "$(process)" "$before"
 is "the node after the upgrade" "$(identity)" "$known"
 
+# As the agent says it for cores that a job has for itself: containers have no cpusets, so it does not say so here.
+allowed() { on systemctl show -P AllowedCPUs system.slice; }
+on systemctl set-property --runtime system.slice AllowedCPUs=0 || fail "systemd takes no AllowedCPUs="
+is "CPUs of services" "$(allowed)" 0
 on dpkg --remove weft >/dev/null 2>&1 || fail "it cannot be removed"
 is "the job's process without an agent" "$(process)" "$before"
 said=$(on dpkg --purge weft 2>&1) || fail "it cannot be purged"
@@ -77,6 +81,7 @@ said=$(on dpkg --purge weft 2>&1) || fail "it cannot be purged"
 on test -d /var/lib/weft || fail "purge took the data with it"
 on test ! -e /usr/bin/weftd || fail "the program is still there"
 is "the job's process after the purge" "$(process)" "$before"
+is "CPUs of services while the job runs on" "$(allowed)" 0
 
 on dpkg --install /root/weft_0.0.2.deb >/dev/null || fail "it cannot be installed again"
 wait_for "the agent finds its job" on weft wait sleeper
@@ -85,4 +90,5 @@ is "the job's process, adopted" "$(process)" "$before"
 on weft stop sleeper --yes >/dev/null || fail "the job cannot be stopped"
 on env WEFT_PURGE_DATA=yes dpkg --purge weft >/dev/null 2>&1 || fail "it cannot be purged with its data"
 on test ! -e /var/lib/weft || fail "the data is still there"
+is "CPUs of services when all is gone" "$(allowed)" "$(cat /sys/devices/system/cpu/possible)"
 echo "test_deb: all of it works"
