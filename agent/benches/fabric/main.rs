@@ -1,7 +1,7 @@
 //! What an agent costs and how fast a fabric reacts, measured with real agents on this machine, beside
 //! other programs that do the same in the same run.
 //!
-//!     fabric [--small] [--placements FILE]
+//!     fabric [--small] [--placements FILE] [--only PART]
 //!
 //! `WEFT_AGENT` names the agent to measure: `make bench` builds a release, and this program without that
 //! care. Prints a table and writes `target/bench/results.json`. `--placements` names the output of the bench
@@ -15,6 +15,7 @@ mod testbed;
 
 mod detection;
 mod events;
+mod pinning;
 mod replacement;
 mod rest;
 mod results;
@@ -34,22 +35,58 @@ struct Effort {
     replacements: usize,
     /// Jobs submitted.
     submits: usize,
+    /// Looks at a pinned unit, with noise and without.
+    pinning_rounds: usize,
 }
 
+type Part = fn(&mut Results, &Effort);
+
+/// What is measured, in this order. `--only` names one, of which no file is written.
+const PARTS: [(&str, Part); 7] = [
+    ("size", size),
+    ("rest", rest::measure),
+    ("replacement", replacement::measure),
+    ("submit", submit::measure),
+    ("systemd", submit::measure_on_systemd),
+    ("pinning", pinning::measure),
+    ("detection", detection::measure),
+];
+
 fn main() -> ExitCode {
-    let mut effort = Effort { rest_seconds: 60, deaths: 5, replacements: 7, submits: 40 };
-    let mut placements = None;
-    let mut arguments = std::env::args().skip(1);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if pinning::work(&arguments) {
+        return ExitCode::SUCCESS;
+    }
+    let mut effort =
+        Effort { rest_seconds: 60, deaths: 5, replacements: 7, submits: 40, pinning_rounds: 6 };
+    let (mut placements, mut only) = (None, None);
+    let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--small" => {
-                effort = Effort { rest_seconds: 15, deaths: 1, replacements: 2, submits: 10 };
+                effort = Effort {
+                    rest_seconds: 15,
+                    deaths: 1,
+                    replacements: 2,
+                    submits: 10,
+                    pinning_rounds: 1,
+                };
+            }
+            "--only" => {
+                only = arguments.next();
+                let known = PARTS.map(|(name, _)| name);
+                if !known.iter().any(|name| Some(*name) == only.as_deref()) {
+                    eprintln!("--only one of {}", known.join(", "));
+                    return ExitCode::from(2);
+                }
             }
             "--placements" => placements = arguments.next().map(PathBuf::from),
             // Cargo's word that this is a benchmark.
             "--bench" => {}
             other => {
-                eprintln!("unknown argument {other}: there are --small and --placements FILE");
+                eprintln!(
+                    "unknown argument {other}: there are --small, --placements FILE and --only PART"
+                );
                 return ExitCode::from(2);
             }
         }
@@ -58,13 +95,15 @@ fn main() -> ExitCode {
     if let Some(path) = placements {
         results.read_placements(&path);
     }
-    size(&mut results);
-    rest::measure(&mut results, &effort);
-    replacement::measure(&mut results, &effort);
-    submit::measure(&mut results, &effort);
-    submit::measure_on_systemd(&mut results, &effort);
-    detection::measure(&mut results, &effort);
+    for (name, measure) in PARTS {
+        if only.as_deref().is_none_or(|only| only == name) {
+            measure(&mut results, &effort);
+        }
+    }
     results.print();
+    if only.is_some() {
+        return ExitCode::SUCCESS;
+    }
     match results.write() {
         Ok(path) => {
             println!("\nwritten to {}", path.display());
@@ -78,7 +117,7 @@ fn main() -> ExitCode {
 }
 
 /// Bytes of the agent's program.
-fn size(results: &mut Results) {
+fn size(results: &mut Results, _: &Effort) {
     let bytes = std::fs::metadata(testbed::weftd()).expect("the agent was built").len();
     results.add("agent binary, stripped", bytes as f64 / 1e6, "MB", Some(8.0), Better::Lower);
 }
