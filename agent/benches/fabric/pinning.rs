@@ -1,5 +1,6 @@
 //! What a unit waits for a CPU, with a core of its own and without one, while others want every CPU there is: on the CPUs
-//! of this machine, none of which is emulated. No systemd keeps services off that core here.
+//! of this machine, none of which is emulated. No systemd keeps other processes off that core here: noise elsewhere drives
+//! them to it.
 //!
 //! The work is this program again, with `--work` or `--noise FILE`.
 
@@ -17,8 +18,6 @@ const SLEEPS: Duration = Duration::from_millis(3);
 /// How long one look lasts, and what the agent may take to read its probes before it.
 const LOOK: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(3);
-/// How much a pinned unit's p99 may rise with noise beside it.
-const RISE_MAX: f64 = 1.2;
 const UNITS: [&str; 2] = ["pinned", "beside"];
 
 /// Carries out what a unit was started for, and does not come back. `false`: this is not a unit.
@@ -81,25 +80,45 @@ pub fn measure(results: &mut Results, effort: &Effort) {
         std::fs::write(&flag, "").expect("a file of ours");
         look(machine, &mut noisy);
     }
-    let [pinned, beside] = [0, 1].map(|unit| Some((quiet[unit].p99()?, noisy[unit].p99()?)));
-    let (Some(pinned), Some(beside)) = (pinned, beside) else {
+    for (what, waits) in [("quiet", &quiet), ("noise", &noisy)] {
+        for (unit, waits) in UNITS.iter().zip(waits) {
+            println!(
+                "  {what}: {unit} came onto a CPU {} times, after {} waits",
+                waits.came,
+                waits.waited()
+            );
+        }
+    }
+    tell(
+        results,
+        "waits for a CPU",
+        [0, 1].map(|unit| [&quiet, &noisy].map(|waits| waits[unit].p99())),
+    );
+    let all = [0, 1].map(|unit| [&quiet, &noisy].map(|waits| waits[unit].p99_of_all()));
+    tell(results, "all times it wants a CPU", all);
+}
+
+/// The p99 of both units, without noise and with it.
+fn tell(results: &mut Results, of: &str, [pinned, beside]: [[Option<f64>; 2]; 2]) {
+    let ([Some(quiet), Some(noisy)], [Some(beside_quiet), Some(beside_noisy)]) = (pinned, beside)
+    else {
         println!("  no probe measures single waits here");
         return;
     };
-    for (what, waits) in [("quiet", &quiet), ("noise", &noisy)] {
-        let [pinned, beside] = [0, 1].map(|unit| waits[unit].count());
-        println!("  {what}: {pinned} waits of the pinned one, {beside} of the other");
+    for (noise, pinned, beside) in
+        [("", quiet, beside_quiet), (", with noise", noisy, beside_noisy)]
+    {
+        let name = format!("unit with a core of its own, p99 of {of}{noise}");
+        results.add(&name, pinned * 1e3, "ms", None, Better::Lower);
+        results.beside("without one", "", beside * 1e3);
     }
-    let other = "a unit without a core";
-    let name = "unit with a core of its own: p99 wait for it";
-    results.add(name, pinned.0 * 1e3, "ms", None, Better::Lower);
-    results.beside(other, "", beside.0 * 1e3);
-    let name = "unit with a core of its own: p99 wait for it, noise beside it";
-    results.add(name, pinned.1 * 1e3, "ms", None, Better::Lower);
-    results.beside(other, "", beside.1 * 1e3);
-    let name = "unit with a core of its own: p99 with noise, in that without";
-    results.add(name, pinned.1 / pinned.0, "x", Some(RISE_MAX), Better::Lower);
-    results.beside(other, "", beside.1 / beside.0);
+    // Nobody had to wait: there is nothing to raise.
+    if quiet == 0.0 || beside_quiet == 0.0 {
+        return;
+    }
+    let name = format!("unit with a core of its own, p99 of {of}: noise raises it by");
+    results.add(&name, noisy / quiet, "x", None, Better::Lower);
+    results.beside("without one", "", beside_noisy / beside_quiet);
 }
 
 fn job(name: &str, arguments: &[&str], resources: &str) -> JobSpec {
@@ -113,29 +132,57 @@ fn job(name: &str, arguments: &[&str], resources: &str) -> JobSpec {
     fabric::job::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// Waits for a CPU: how many were not longer than so many nanoseconds, by the buckets of the agent's histogram.
+/// What a unit waited for a CPU.
 #[derive(Default)]
-struct Waits(BTreeMap<u64, f64>);
+struct Waits {
+    /// How many waits were not longer than so many nanoseconds, by the buckets of the agent's histogram. It has none that were
+    /// of no length.
+    buckets: BTreeMap<u64, f64>,
+    /// Times that it came onto a CPU: the kernel's own books (schedstat).
+    came: f64,
+}
 
 impl Waits {
-    fn count(&self) -> f64 {
-        self.0.last_key_value().map_or(0.0, |(_, count)| *count)
+    fn waited(&self) -> f64 {
+        self.buckets.last_key_value().map_or(0.0, |(_, count)| *count)
     }
 
-    /// In seconds, as histogram_quantile() of PromQL has it.
+    /// In seconds, of the waits that had a length.
     fn p99(&self) -> Option<f64> {
-        let rank = self.count() * 0.99;
-        let (mut floor, mut below) = (0.0, 0.0);
-        for (bound, count) in &self.0 {
+        self.quantile_of(self.waited())
+    }
+
+    /// In seconds, of all times that it wanted a CPU.
+    fn p99_of_all(&self) -> Option<f64> {
+        self.quantile_of(self.came.max(self.waited()))
+    }
+
+    /// As histogram_quantile() of PromQL has it, if there were so many.
+    fn quantile_of(&self, all: f64) -> Option<f64> {
+        self.buckets.last_key_value()?;
+        let (mut floor, mut below) = (0.0, all - self.waited());
+        let rank = all * 0.99;
+        if rank <= below {
+            return Some(0.0);
+        }
+        for (bound, count) in &self.buckets {
             let (is_last, bound) = (*bound == u64::MAX, *bound as f64 / 1e9);
-            if *count >= rank && *count > below {
+            let count = count + all - self.waited();
+            if count >= rank && count > below {
                 let within = (bound - floor) * (rank - below) / (count - below);
                 return Some(if is_last { floor } else { floor + within });
             }
-            (floor, below) = (bound, *count);
+            (floor, below) = (bound, count);
         }
         None
     }
+}
+
+/// How often a unit's only thread came onto a CPU so far.
+fn came(machine: &Machine, job: &str) -> f64 {
+    let pid = machine.processes_of(job)[0];
+    let books = machine.shell(&format!("cat /proc/{pid}/schedstat"));
+    books.split_whitespace().nth(2).and_then(|count| count.parse().ok()).expect("three numbers")
 }
 
 /// Adds what both units waited during one look.
@@ -145,6 +192,7 @@ fn look(machine: &Machine, waits: &mut [Waits; 2]) {
         let text = api::text(&machine.socket(), "/metrics").expect("what is measured");
         for (unit, waits) in UNITS.into_iter().zip(&mut *waits) {
             let job = format!("job=\"{unit}\"");
+            waits.came += sign * came(machine, unit);
             for line in text.lines() {
                 let labels = line.strip_prefix("weft_unit_runqueue_seconds_bucket{");
                 let Some((labels, value)) = labels.and_then(|rest| rest.split_once("} ")) else {
@@ -157,7 +205,7 @@ fn look(machine: &Machine, waits: &mut [Waits; 2]) {
                 let bound: f64 = bound.expect("a bound").0.parse().expect("seconds");
                 let count: f64 = value.parse().expect("a count");
                 // The last bound, infinity, becomes the largest number.
-                *waits.0.entry((bound * 1e9).round() as u64).or_default() += sign * count;
+                *waits.buckets.entry((bound * 1e9).round() as u64).or_default() += sign * count;
             }
         }
     }
