@@ -186,18 +186,30 @@ fn asked(
     plan.finish(merged, Limits::default())
 }
 
+/// The label that `count_values` makes of a value has digits in which a sum in another order differs.
+fn rounded(labels: &Labels) -> String {
+    let mut labels = labels.clone();
+    if let Ok(value) = labels.value("v").parse::<f64>() {
+        labels.set("v", &format!("{value:.7e}"));
+    }
+    labels.to_string()
+}
+
 /// By labels, without what is absent everywhere.
 fn comparable(value: &Value) -> Vec<(String, Vec<f64>)> {
     let mut list: Vec<_> = match value {
         Value::Scalar(values) => vec![(String::new(), values.clone())],
         Value::Vector(curves) => {
-            curves.iter().map(|curve| (curve.labels.to_string(), curve.values.clone())).collect()
+            curves.iter().map(|curve| (rounded(&curve.labels), curve.values.clone())).collect()
         }
         other => panic!("{other:?}"),
     };
     list.sort_by(|left, right| left.0.cmp(&right.0));
     list
 }
+
+/// How far two ways to the same number may be apart: the deviation of a few seconds from 1.7 billion loses half of its digits.
+const NEAR: f64 = 1e-7;
 
 fn alike(left: &Value, right: &Value) -> bool {
     let (left, right) = (comparable(left), comparable(right));
@@ -206,7 +218,7 @@ fn alike(left: &Value, right: &Value) -> bool {
             || (left.is_nan()
                 && right.is_nan()
                 && crate::span::is_stale(*left) == crate::span::is_stale(*right))
-            || (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1.0)
+            || (left - right).abs() <= NEAR * left.abs().max(right.abs()).max(1.0)
     };
     left.len() == right.len()
         && left
