@@ -376,51 +376,39 @@ fn cores(machine: &Machine, agent: &Agent) -> Option<Finding> {
     if cpus.is_empty() {
         return None;
     }
-    let (level, message, advice) = match &machine.others {
-        None => (
+    let Some(others) = &machine.others else {
+        return Some(finding(
+            "cores",
             FindingLevel::Warning,
             format!(
                 "jobs have CPUs {cpus} for themselves, and what is not a job may run there, too"
             ),
             "cgroup v2 with cpusets, under systemd, lets the agent keep services off them",
-        ),
-        Some(others) => {
-            let there: Vec<&str> = others
-                .iter()
-                .filter_map(|(slice, on)| on.intersects(cpus).then_some(*slice))
-                .collect();
-            let mut elsewhere = CpuSet::new();
-            others.iter().for_each(|(_, on)| elsewhere.insert_all(on));
-            elsewhere.remove_all(cpus);
-            let message = |why: &str| {
-                let there = there.join(", ");
-                format!("jobs have CPUs {cpus} for themselves, and {there} may run there, too{why}")
-            };
-            match (there.as_slice(), elsewhere.is_empty()) {
-                ([], _) => (
-                    FindingLevel::Ok,
-                    format!(
-                        "CPUs {cpus} are kept free for their jobs; services run on {elsewhere}"
-                    ),
-                    "",
-                ),
-                _ if !agent.confines => {
-                    (FindingLevel::Ok, message(": resources.confine_system = false"), "")
-                }
-                (_, true) => (
-                    FindingLevel::Warning,
-                    message(": no other CPU is left"),
-                    "keep a core for the system: resources.housekeeping in weftd.toml",
-                ),
-                _ => (
-                    FindingLevel::Warning,
-                    message(""),
-                    "somebody else has set their AllowedCPUs= (see `systemctl cat` of each), another agent has \
-                     them, or systemd refused, which the agent's log says",
-                ),
-            }
-        }
+        ));
     };
+    let (there, elsewhere): (Vec<_>, Vec<_>) =
+        others.iter().partition(|(_, on)| on.intersects(cpus));
+    let mut rest = CpuSet::new();
+    there.iter().chain(&elsewhere).for_each(|(_, on)| rest.insert_all(on));
+    rest.remove_all(cpus);
+    if there.is_empty() {
+        let message = format!("CPUs {cpus} are kept free for their jobs; services run on {rest}");
+        return Some(finding("cores", FindingLevel::Ok, message, ""));
+    }
+    let (level, why, advice) = if !agent.confines {
+        (FindingLevel::Ok, ": resources.confine_system = false", "")
+    } else if rest.is_empty() {
+        let advice = "keep a core for the system: resources.housekeeping in weftd.toml";
+        (FindingLevel::Warning, ": no other CPU is left", advice)
+    } else {
+        let advice = "somebody else has set their AllowedCPUs= (see `systemctl cat` of each), another agent has them, or \
+                      systemd refused, which the agent's log says";
+        (FindingLevel::Warning, "", advice)
+    };
+    let there: Vec<&str> = there.iter().map(|(slice, _)| *slice).collect();
+    let there = there.join(", ");
+    let message =
+        format!("jobs have CPUs {cpus} for themselves, and {there} may run there, too{why}");
     Some(finding("cores", level, message, advice))
 }
 

@@ -1,6 +1,5 @@
 //! What a unit waits for a CPU, with a core of its own and without one, while others want every CPU there is: on the CPUs
-//! of this machine, none of which is emulated. No systemd keeps other processes off that core here: noise elsewhere drives
-//! them to it.
+//! of this machine, none of which is emulated. No systemd keeps other processes off that core here.
 //!
 //! The work is this program again, with `--work` or `--noise FILE`.
 

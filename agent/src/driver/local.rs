@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
-use fabric::cpuset::CpuSet;
 use fabric::id::{AllocId, NodeId};
 use serde::Serialize;
 use std::fmt::Write;
@@ -137,10 +136,7 @@ impl Driver {
             executor: (self.executor.name().into(), self.executor_reason.clone()),
             enforced: self.topology.enforced,
             cgroups: self.executor.has_cgroups(),
-            exclusive: self
-                .member
-                .as_ref()
-                .map_or_else(CpuSet::new, |member| member.node.exclusive_cpus().clone()),
+            exclusive: self.exclusive_cpus(),
             confines: self.config.resources.confine_system,
             ports: self.topology.ports,
             mdns,

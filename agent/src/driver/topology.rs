@@ -45,7 +45,10 @@ async fn keep_free(executor: &Executor, free: &CpuSet) {
 impl Driver {
     /// Looks at the hardware if there is a reason to.
     pub(super) fn notice_hardware(&mut self, now: Instant) {
-        let free = self.exclusive_cpus();
+        let free = match self.config.resources.confine_system {
+            true => self.exclusive_cpus(),
+            false => CpuSet::new(),
+        };
         if self.plugged.is_over(now) || free != self.kept_free {
             self.kept_free = free;
             self.look_at_hardware();
@@ -75,14 +78,10 @@ impl Driver {
         });
     }
 
-    /// CPUs that are to be free of everything but the jobs that have them for themselves.
-    fn exclusive_cpus(&self) -> CpuSet {
-        match &self.member {
-            Some(member) if self.config.resources.confine_system => {
-                member.node.exclusive_cpus().clone()
-            }
-            _ => CpuSet::new(),
-        }
+    /// CPUs that jobs have for themselves.
+    pub(super) fn exclusive_cpus(&self) -> CpuSet {
+        let member = self.member.as_ref();
+        member.map_or_else(CpuSet::new, |member| member.node.exclusive_cpus().clone())
     }
 
     /// Takes in what was seen.

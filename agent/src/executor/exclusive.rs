@@ -13,7 +13,8 @@ use std::time::Duration;
 use super::bus::Bus;
 use super::{cgroup, process, properties};
 
-/// What is beside `weft.slice` at the top of the tree of cgroups, in systemd's own arrangement.
+/// What is beside `weft.slice` at the top of the tree of cgroups, in systemd's own arrangement. `images/deb/postrm` has
+/// the same list.
 const OTHERS: [&str; 4] = ["system.slice", "user.slice", "machine.slice", "init.scope"];
 /// The kernel's lists of CPUs that are switched on, and of all that there may ever be.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
