@@ -389,8 +389,19 @@ pub enum QuotaCommand {
 #[derive(Debug, Subcommand)]
 pub enum NodeAction {
     /// Lock the node out of the fabric, for good
-    #[command(after_help = "Examples:\n  weft node rack1 remove\n  weft node rack1 remove --force")]
+    ///
+    /// A node that answers hands over its work first, as `weft drain` has it do. One that is told of its removal stops what
+    /// it still runs, at once or when it is switched on again.
+    #[command(
+        after_help = "Examples:\n  weft node rack1 remove\n  weft node rack1 remove --now\n  weft node rack1 remove --force"
+    )]
     Remove {
+        /// Do not wait until its work runs elsewhere
+        #[arg(long)]
+        now: bool,
+        /// How long to wait for that: then the node stays a member, and goes on handing over
+        #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "5m")]
+        timeout: Duration,
         /// Also when no majority of the voters is left: those that are left decide alone from then on
         #[arg(long)]
         force: bool,

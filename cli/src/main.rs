@@ -160,8 +160,9 @@ async fn of_node(
         }
         (Some(node), None) if hardware => hardware::show(context, &node).await,
         (Some(node), None) => nodes::show(context, &node).await,
-        (Some(node), Some(NodeAction::Remove { yes, force })) => {
-            nodes::remove(context, &node, yes, force).await
+        (Some(node), Some(NodeAction::Remove { now, timeout, yes, force })) => {
+            let removal = nodes::Removal { now, timeout: Some(timeout), yes, force };
+            nodes::remove(context, &node, &removal).await
         }
         (None, Some(NodeAction::Approve { waiting, yes })) => {
             waiting::approve(context, &waiting, yes).await

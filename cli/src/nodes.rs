@@ -138,27 +138,62 @@ pub async fn show(context: &Context, wanted: &str) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Locks a node out.
+/// How a node is locked out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Removal {
+    /// Without waiting until its work runs elsewhere.
+    pub now: bool,
+    /// How long that is waited for.
+    pub timeout: Option<Duration>,
+    /// Without asking.
+    pub yes: bool,
+    /// Also when no majority of the voters is left.
+    pub force: bool,
+}
+
+/// Locks a node out. One that answers hands over its work first.
 pub async fn remove(
     context: &Context,
     wanted: &str,
-    yes: bool,
-    force: bool,
+    removal: &Removal,
 ) -> Result<Exit, Failure> {
+    let Removal { now, timeout, yes, force } = *removal;
     let node = find(context, wanted).await?;
     let fenced = if force {
         " If no majority of the voters is left, those that are decide alone: should it not be gone for good, its at-most-one work may run twice."
     } else {
         ""
     };
+    let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
+    let hands_over = answers && !now && !node.allocs.is_empty();
+    let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
     let question = format!(
-        "remove {} ({}) from the fabric? What it runs ({}) is placed elsewhere, and it needs a new token to come back.{fenced}",
+        "remove {} ({}) from the fabric? What it runs ({}) {place}, and it needs a new token to come back.{fenced}",
         node.name,
         node.id.short(),
         plural(node.allocs.len(), "allocation")
     );
     if !context.screen.confirm(&question, yes)? {
         return Err(Failure::failed("nothing was changed"));
+    }
+    if hands_over {
+        let drained = drain(context, &node.id.to_string(), true, timeout).await;
+        let stays = |text: &str| {
+            format!(
+                "{} is still a member: {text}. `weft explain JOB` says what keeps a slot there, `weft undrain {}` lets it take \
+                 work again, and `remove --now` does not wait",
+                node.name, node.name
+            )
+        };
+        match drained {
+            Ok(Exit::Ok) => {}
+            Ok(exit) => {
+                context.screen.say(&stays("it goes on handing over"));
+                return Ok(exit);
+            }
+            Err(Failure::Said(exit, text)) => return Err(Failure::Said(exit, stays(&text))),
+            Err(other) => return Err(other),
+        }
     }
     let query = if force { "?force=true" } else { "" };
     context.client.delete(&format!("/v1/nodes/{}{query}", node.id)).await?;

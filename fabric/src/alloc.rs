@@ -6,7 +6,7 @@ use std::fmt;
 use crate::claim::Claim;
 use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
-use crate::id::AllocId;
+use crate::id::{AllocId, NodeId};
 use crate::job::SpecHash;
 
 /// How far an allocation has come. A lattice: within one epoch it only ever moves down this list.
@@ -92,6 +92,11 @@ pub enum Ending {
         /// The priority of this one, at that time.
         over: u8,
     },
+    /// It stood in for an allocation whose node had not answered, and that one had run all along.
+    Yielded {
+        /// The epoch of the one that goes on.
+        epoch: u64,
+    },
 }
 
 impl fmt::Display for Ending {
@@ -103,11 +108,38 @@ impl fmt::Display for Ending {
             Ending::Preempted { by, priority, over } => {
                 write!(f, "made room for {by} (priority {priority} over {over})")
             }
+            Ending::Yielded { epoch } => {
+                write!(f, "stood in for epoch {epoch}, which had run all along")
+            }
             Ending::Lost => f.write_str("lost"),
             Ending::Unleased { reason } => write!(f, "no lease: {reason}"),
             Ending::LeaseLost => f.write_str("no majority of the voters renewed its lease"),
         }
     }
+}
+
+/// What was there of a slot when an allocation was proposed for it: decides which of two copies goes on when
+/// they meet. See `docs/PROTOCOL.md`, 'Two allocations of one slot'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succession {
+    /// Copies up to this epoch end once this one is healthy: it was meant to take over from them, or has outlived
+    /// its time as a stand-in. 0: none.
+    pub replaces: u64,
+    /// A copy that was healthy when its node stopped answering.
+    pub stands_in: Option<StandIn>,
+}
+
+/// A copy that may run on, though nobody who was asked could see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// Where it runs.
+    pub node: NodeId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Since when it said that it was healthy. If it still says the same, it ran all along.
+    pub healthy_since: WallTime,
+    /// Whoever proposed the stand-in saw more than half of the fabric.
+    pub by_most: bool,
 }
 
 /// What a node says of an allocation it has.
@@ -141,4 +173,22 @@ pub struct AllocRow {
     pub ending: Option<Ending>,
     /// The last thing that went wrong.
     pub trouble: Option<String>,
+    /// What it comes after; `None`: nothing was there.
+    #[serde(default)]
+    pub succession: Option<Box<Succession>>,
+    /// It runs and is healthy although a copy of this epoch is there, which it knows of. 0: it knows of none.
+    #[serde(default)]
+    pub contests: u64,
+}
+
+impl AllocRow {
+    /// Whether copies of this epoch end for this one.
+    pub fn replaces(&self, epoch: u64) -> bool {
+        self.succession.as_ref().is_some_and(|succession| succession.replaces >= epoch)
+    }
+
+    /// The copy that it stands in for.
+    pub fn stands_in(&self) -> Option<StandIn> {
+        self.succession.as_ref().and_then(|succession| succession.stands_in)
+    }
 }

@@ -113,7 +113,7 @@ impl Gossip {
                 parcels.push(Parcel::Datagram(*target, Datagram::Push(entries.clone())));
             }
             if !streamed.is_empty() {
-                let message = Message::Entries { entries: streamed.clone(), more: false };
+                let message = Message::News { entries: streamed.clone() };
                 parcels.push(Parcel::Stream(*target, message));
             }
         }
@@ -214,7 +214,13 @@ pub fn describe(table: &Table, theirs: &[u64]) -> Option<Message> {
 }
 
 /// What the other lacks of the described buckets, and what we lack.
-pub fn compare(table: &Table, buckets: &[u16], rows: &[(Key, Order)]) -> (Message, Vec<Key>) {
+/// `settled`: the node whose table this is knows what the others run.
+pub fn compare(
+    table: &Table,
+    buckets: &[u16],
+    rows: &[(Key, Order)],
+    settled: bool,
+) -> (Message, Vec<Key>) {
     let described: BTreeSet<u8> =
         buckets.iter().filter_map(|bucket| u8::try_from(*bucket).ok()).collect();
     let theirs: BTreeMap<&Key, &Order> = rows.iter().map(|(key, order)| (key, order)).collect();
@@ -232,7 +238,7 @@ pub fn compare(table: &Table, buckets: &[u16], rows: &[(Key, Order)]) -> (Messag
         .map(|(key, _)| key.clone())
         .take(limits::REPAIR_ROWS_MAX)
         .collect();
-    (Message::Entries { entries, more }, want)
+    (Message::Entries { entries, more, settled }, want)
 }
 
 /// The entries of these keys, as many as fit into one message.

@@ -100,6 +100,14 @@ pub enum Input {
         topology: Box<Topology>,
         /// Where this node can be reached, best first.
         addresses: Vec<SocketAddr>,
+        /// Whether any link of this machine has a carrier and an address. Without one, the others' silence is this
+        /// machine's own.
+        connected: bool,
+    },
+    /// The agent is about to stop.
+    Leaving {
+        /// The machine goes with it; otherwise its units run on, and the agent will be back.
+        ends: bool,
     },
 }
 

@@ -184,6 +184,24 @@ pub const REJOIN_FANOUT: usize = 4;
 /// A coordinator that has just started waits this long for the others' rows before it places
 /// anything, unless somebody says sooner that the tables are equal.
 pub const BOOT_HOLD: Duration = Duration::from_secs(5);
+/// A node that has started waits this long, from the first member that it hears on, for those that it has not heard before
+/// it takes their work over. Longer than [`AWAY_GRACE`]: their agents may be restarting as well.
+pub const UNHEARD_HOLD: Duration = Duration::from_secs(35);
+/// A member whose agent said that it stops and its units run on has this long to come back before its work is placed
+/// elsewhere: a package upgrade on a slow card.
+pub const AWAY_GRACE: Duration = Duration::from_secs(30);
+const _: () = assert!(AWAY_GRACE.as_millis() + BOOT_HOLD.as_millis() <= UNHEARD_HOLD.as_millis());
+/// Members that a stopping agent tells so, each by a datagram of its own.
+pub const LEAVING_TOLD_MAX: usize = 1024;
+/// A datagram that overtakes the word that its sender stops comes within this.
+pub const AWAY_OVERTAKEN: Duration = Duration::from_millis(500);
+/// A machine whose link is back hears somebody within this: the others look for it every five seconds.
+pub const RECONNECT_HOLD: Duration = Duration::from_secs(10);
+/// A node that others reach hears one of them at least this often: more than one probe period.
+pub const HEARS_WITHIN: Duration = Duration::from_millis(3 * PROBE_PERIOD.as_millis() as u64 / 2);
+/// A copy that stands in for one that cannot be reached, and has been healthy for this long, stays when that one is
+/// back: by then others depend on it.
+pub const STAND_IN_MAX: Duration = Duration::from_secs(300);
 /// A proposal without an answer is forgotten after this, and made again.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// After an accepted proposal, the row may take this long to arrive.

@@ -225,6 +225,27 @@ impl Membership {
         }
     }
 
+    /// Leaves for good: the others need not find out by themselves.
+    pub fn leave(&mut self) {
+        // Cannot fail but for an identity that does not fit a packet, and ours does.
+        let _ = self.foca.leave_cluster(&mut self.effects);
+        self.settle();
+    }
+
+    /// A member said itself that it goes.
+    pub fn believe_gone(&mut self, now: Instant, node: NodeId) {
+        let roll = self.effects.roll.get();
+        let marks = self.foca.iter_members().map(|member| (*member.id(), member.incarnation()));
+        let mut marks = marks.filter(|(mark, _)| roll.node(mark.member) == node);
+        let Some((mark, incarnation)) = marks.next() else { return };
+        drop(marks);
+        self.effects.now = now;
+        let gone = Member::new(mark, incarnation, foca::State::Down);
+        // Cannot fail but for an identity that does not fit a packet, and its own did.
+        let _ = self.foca.apply_many(std::iter::once(gone), true, &mut self.effects);
+        self.settle();
+    }
+
     /// Fires the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(due) = self.effects.timers.first_entry().filter(|due| due.key().0 <= now) {

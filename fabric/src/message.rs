@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::alloc::Succession;
 use crate::id::{AllocId, NodeId};
 use crate::lease::LeaseMessage;
 use crate::limits;
@@ -30,9 +31,19 @@ pub enum Datagram {
     /// 'This is my whole table in one number; tell me if yours differs.'
     Fingerprint(u64),
     /// 'Mine is the same.'
-    InSync(u64),
+    InSync {
+        /// The table in one number.
+        fingerprint: u64,
+        /// The sender knows what the others run: it has not just started itself.
+        settled: bool,
+    },
     /// Leases: asked for, and granted.
     Lease(LeaseMessage),
+    /// The sender's agent stops.
+    Leaving {
+        /// The machine goes with it; otherwise its units run on, and the agent will be back.
+        ends: bool,
+    },
 }
 
 /// 'I could not reach it either.'
@@ -66,6 +77,8 @@ pub enum Message {
         entries: Vec<SharedEntry>,
         /// There was more than fits; it comes in the next round.
         more: bool,
+        /// The sender knows what the others run: it has not just started itself.
+        settled: bool,
     },
     /// Entries to merge and to confirm once they are on disk.
     Hold {
@@ -85,6 +98,8 @@ pub enum Message {
         alloc: AllocId,
         /// The job, so that the node need not have heard of it.
         job: SharedEntry,
+        /// What was there of the slot, as far as the coordinator knows.
+        succession: Option<Box<Succession>>,
     },
     /// The node has claimed what the slot needs and written it down.
     Accept {
@@ -125,6 +140,8 @@ pub enum Message {
         alloc: AllocId,
         /// The job, so that the node need not have heard of it.
         job: SharedEntry,
+        /// What was there of the slot, as far as the coordinator knows.
+        succession: Option<Box<Succession>>,
     },
     /// A member passes on a user's wish to its job's coordinator: a slot is to move.
     Move {
@@ -141,6 +158,8 @@ pub enum Message {
         alloc: AllocId,
         /// The job, so that the node need not have heard of it.
         job: SharedEntry,
+        /// What was there of the slot, as far as the coordinator knows.
+        succession: Option<Box<Succession>>,
     },
     /// All slots of the gang are reserved: this one may start.
     Commit {

@@ -28,10 +28,12 @@ use crate::topology::NodeInfo;
 
 mod appointment;
 mod coordinate;
+mod copies;
 mod doubt;
 mod duties;
 mod flaps;
 mod gangs;
+mod informed;
 mod leases;
 mod persistence;
 mod preempt;
@@ -45,6 +47,8 @@ use appointment::Appointments;
 use coordinate::Coordinator;
 use duties::Duties;
 use gangs::Gangs;
+use informed::Informed;
+pub use informed::Waits;
 use leases::Leases;
 use persistence::Disk;
 use preempt::Preemption;
@@ -80,6 +84,12 @@ pub enum Canary {
     HoldsALeaseTooLong,
     /// A voter answers at once after its restart.
     VoterForgets,
+    /// Of two copies of a slot the one with the higher epoch goes on, whatever it came after.
+    HigherEpochWins,
+    /// What nobody that was heard since the start runs is placed at once.
+    PlacesUnheard,
+    /// A node that was removed does not listen to whoever says so.
+    DeafToRemoval,
 }
 
 /// Where a node's table comes from.
@@ -148,6 +158,7 @@ pub struct Node {
     appointments: Appointments,
     doubt: doubt::Doubt,
     flaps: flaps::Flaps,
+    informed: Informed,
     duties: Duties,
     gangs: Gangs,
     preemption: Preemption,
@@ -160,9 +171,18 @@ pub struct Node {
     timers: Timers,
     /// The table is as good as the others': set once, some time after the start.
     synced: bool,
-    /// Repair under way: from whom entries are expected.
-    repairing_from: Option<NodeId>,
+    /// Repair under way.
+    repairing: Option<Repairing>,
     dirty: bool,
+}
+
+/// A repair under way.
+#[derive(Clone, Copy, Debug)]
+struct Repairing {
+    /// From whom entries are expected.
+    from: NodeId,
+    /// The tables differ in more than was described.
+    in_part: bool,
 }
 
 /// What happens at times rather than on occasions.
@@ -209,6 +229,7 @@ impl Node {
             appointments: Appointments::default(),
             doubt: doubt::Doubt::default(),
             flaps: flaps::Flaps::default(),
+            informed: Informed::new(now.at),
             duties: Duties::default(),
             gangs: Gangs::default(),
             preemption: Preemption::default(),
@@ -228,7 +249,7 @@ impl Node {
                 trim_keyring: None,
             },
             synced: false,
-            repairing_from: None,
+            repairing: None,
             dirty: true,
             config,
         };
@@ -251,6 +272,7 @@ impl Node {
                 self.write(now, Key::Roster(self.config.id), Value::Roster(me));
                 self.found_voters(now);
                 self.synced = true;
+                self.informed.settle();
             }
             Origin::Joined { entries } => {
                 for entry in entries {
@@ -269,6 +291,8 @@ impl Node {
                 }
             }
         }
+        let read = WallTime(self.clock.last() >> 16).max(now.wall);
+        self.informed.begin(read);
         let info = Box::new(self.info.clone());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
         self.remember_voter();
@@ -282,6 +306,7 @@ impl Node {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
+                    self.informed.hear(now.at, from);
                     self.handle_datagram(now, from, &payload);
                 } else {
                     self.counters.malformed += 1;
@@ -289,6 +314,7 @@ impl Node {
             }
             Input::Heard { from, datagram } => {
                 if from != self.config.id && self.table.is_member(&from) {
+                    self.informed.hear(now.at, from);
                     self.take_datagram(now, from, datagram);
                 }
             }
@@ -296,6 +322,7 @@ impl Node {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
+                    self.informed.hear(now.at, from);
                     self.handle_message(now, from, message);
                 } else {
                     self.counters.malformed += 1;
@@ -318,11 +345,13 @@ impl Node {
                 self.supervisor.checked(now, &alloc, run, outcome);
                 self.dirty = true;
             }
+            Input::Leaving { ends } => self.say_goodbye(ends),
             Input::Persisted { through } => self.handle_persisted(now, through),
             Input::PersistFailed { sequence, reason } => {
                 self.handle_persist_failed(now, sequence, reason);
             }
-            Input::Changed { topology, addresses } => {
+            Input::Changed { topology, addresses, connected } => {
+                self.informed.link(now, connected);
                 self.supervisor.topology_changed(&topology);
                 self.info.topology = *topology;
                 self.info.addresses = addresses;
@@ -358,6 +387,7 @@ impl Node {
         [
             Some(self.timers.last_tick + tick),
             self.supervisor.next_deadline().map(|at| at.max(after_tick)),
+            self.informed.next_deadline().map(|at| at.max(after_tick)),
             self.gossip.next_deadline().map(|at| at.max(after_tick)),
             self.requests.next_deadline().map(|at| at.max(after_tick)),
             self.leases.next_deadline().map(|at| at.max(after_tick)),
@@ -382,6 +412,12 @@ impl Node {
         }
         self.retry_disk(now);
         self.drop_stock(now);
+        if self.is_removed() {
+            // Nothing is left to do but to end what runs.
+            self.do_duties(now, false);
+            self.supervisor.tick(now, false);
+            return self.flush_supervisor(now);
+        }
         let settled = self.is_settled(now);
         self.weather_storms(now);
         self.do_duties(now, settled);
@@ -401,6 +437,7 @@ impl Node {
             up: self.membership.others_alive() + 1,
             suspects: self.membership.suspects(),
             local_health: self.membership.local_health(),
+            deaf: self.membership.others_alive() > 0 && !self.informed.hears(now.at),
         };
         match self.doubt.review(now.at, sight) {
             doubt::Turn::None | doubt::Turn::Doubting => {}
@@ -423,15 +460,69 @@ impl Node {
         }
     }
 
-    /// Whether this node knows enough of what the others do to decide anything new.
+    /// Whether this node has waited long enough to start what is its own, and to place what nobody else can run.
     fn is_settled(&mut self, now: Now) -> bool {
+        if self.is_removed() {
+            return false;
+        }
         let alone = self.table.roster().take(2).count() < 2;
         let waited = now.at.since(self.timers.started) >= limits::BOOT_HOLD;
+        if alone || !self.informed.is_settled() && self.others_agreed() {
+            self.be_informed();
+        }
+        if self.informed.review(now.at, alone) {
+            self.coordinator.all_dirty = true;
+        }
         if !self.synced && (alone || waited) {
             self.synced = true;
             self.coordinator.all_dirty = true;
         }
         self.synced
+    }
+
+    /// Whether all other members compared tables with this node since its start, or were seen to die.
+    fn others_agreed(&self) -> bool {
+        self.table.roster().map(|(node, _)| node).all(|node| {
+            node == self.config.id
+                || self.informed.has_agreed(&node)
+                || self.membership.state(&node) == NodeState::Dead
+        })
+    }
+
+    /// Somebody who knows says that this node knows as much.
+    fn be_informed(&mut self) {
+        let news = self.informed.settle();
+        if news || !self.synced {
+            self.synced = true;
+            self.coordinator.all_dirty = true;
+            self.dirty = true;
+        }
+    }
+
+    /// Tables were compared with a member, and nothing is missing here.
+    fn compared(&mut self, with: NodeId, settled: bool) {
+        self.informed.agree(with);
+        if settled || self.config.canary == Some(Canary::PlacesUnheard) {
+            self.be_informed();
+        }
+        self.dirty = true;
+    }
+
+    /// What tells a node that it was thrown out, for those who refuse to listen to it.
+    pub fn removal_of(&self, node: &NodeId) -> Option<Message> {
+        let entry = self.table.entry(&Key::Roster(*node))?;
+        let removed = matches!(entry.value, Value::Tombstone { .. });
+        removed.then(|| Message::News { entries: vec![entry.clone()] })
+    }
+
+    /// Whether this node was thrown out of the fabric, as far as it knows.
+    pub fn is_removed(&self) -> bool {
+        self.table.is_removed(&self.config.id)
+    }
+
+    /// Why this node places nothing that others may run.
+    pub fn waits(&self) -> Option<Waits> {
+        self.informed.waits()
     }
 
     /// Writes an entry of this node's.
@@ -443,6 +534,11 @@ impl Node {
     /// Merges an entry and, if it is news, keeps all that follows from it in step. `push`: tell others.
     fn take_in(&mut self, now: Now, entry: impl Into<SharedEntry>, push: bool) -> Merge {
         let entry: SharedEntry = entry.into();
+        if self.config.canary == Some(Canary::DeafToRemoval)
+            && entry.key == Key::Roster(self.config.id)
+        {
+            return Merge::Known;
+        }
         self.clock.observe(entry.stamp);
         let known = self.table.entry(&entry.key);
         if known.is_some_and(|known| known.order() >= entry.order()) {
@@ -622,16 +718,23 @@ impl Node {
             }
             Datagram::Fingerprint(theirs) => {
                 if theirs == self.table.fingerprint() {
-                    self.transmit(from, Datagram::InSync(theirs));
+                    let settled = self.informed.is_settled();
+                    self.transmit(from, Datagram::InSync { fingerprint: theirs, settled });
                 } else {
                     self.send(from, Message::Buckets(self.table.buckets()));
                 }
             }
-            Datagram::InSync(theirs) => {
-                if theirs == self.table.fingerprint() && !self.synced {
-                    self.synced = true;
-                    self.coordinator.all_dirty = true;
-                    self.dirty = true;
+            Datagram::InSync { fingerprint, settled } => {
+                if fingerprint == self.table.fingerprint() && !self.informed.is_settled() {
+                    self.compared(from, settled);
+                }
+            }
+            Datagram::Leaving { ends } => {
+                tracing::info!(node = %self.name_of(&from), ends, "its agent stops");
+                if ends {
+                    self.membership.believe_gone(now.at, from);
+                } else {
+                    self.informed.leave(now.at, from);
                 }
             }
             Datagram::Lease(message) => self.handle_lease(now, from, message),
@@ -641,13 +744,21 @@ impl Node {
     fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
         match message {
             Message::Buckets(theirs) => {
+                let ours = self.table.buckets();
+                let differ = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs);
+                let differ = differ.count();
                 if let Some(rows) = gossip::describe(&self.table, &theirs) {
-                    self.repairing_from = Some(from);
+                    let described = match &rows {
+                        Message::Rows { buckets, .. } => buckets.len(),
+                        _ => 0,
+                    };
+                    self.repairing = Some(Repairing { from, in_part: described < differ });
                     self.send(from, rows);
                 }
             }
             Message::Rows { buckets, rows } => {
-                let (entries, want) = gossip::compare(&self.table, &buckets, &rows);
+                let settled = self.informed.is_settled();
+                let (entries, want) = gossip::compare(&self.table, &buckets, &rows, settled);
                 self.send(from, entries);
                 if !want.is_empty() {
                     self.send(from, Message::Want(want));
@@ -655,21 +766,21 @@ impl Node {
             }
             Message::Want(keys) => {
                 let (entries, more) = gossip::collect(&self.table, keys.iter());
-                self.send(from, Message::Entries { entries, more });
+                let settled = self.informed.is_settled();
+                self.send(from, Message::Entries { entries, more, settled });
             }
-            Message::Entries { entries, more } => {
+            Message::Entries { entries, more, settled } => {
                 // What repair brings is old news to most: pushing it on would flood a newcomer's peers.
-                let repairing = self.repairing_from == Some(from);
+                let repairing = self.repairing.filter(|repairing| repairing.from == from);
                 for entry in entries {
-                    self.take_in(now, entry, !repairing);
+                    self.take_in(now, entry, repairing.is_none());
                 }
-                if repairing {
-                    self.repairing_from = None;
-                    if more {
+                if let Some(Repairing { in_part, .. }) = repairing {
+                    self.repairing = None;
+                    if more || in_part {
                         self.timers.repair = now.at;
-                    } else if !self.synced {
-                        self.synced = true;
-                        self.coordinator.all_dirty = true;
+                    } else if !self.informed.is_settled() {
+                        self.compared(from, settled);
                     }
                     self.dirty = true;
                 }
@@ -681,10 +792,16 @@ impl Node {
                 self.owe_held(from, ticket);
             }
             Message::Held { ticket } => self.handle_held(from, ticket),
-            Message::Propose { alloc, job } => self.handle_propose(now, from, alloc, job),
-            Message::Reserve { alloc, job } => self.handle_reserve(now, from, alloc, job),
+            Message::Propose { alloc, job, succession } => {
+                self.handle_propose(now, from, alloc, job, succession);
+            }
+            Message::Reserve { alloc, job, succession } => {
+                self.handle_reserve(now, from, alloc, job, succession);
+            }
             Message::Commit { alloc } => self.handle_commit(&alloc),
-            Message::Displace { alloc, job } => self.handle_displace(now, from, alloc, job),
+            Message::Displace { alloc, job, succession } => {
+                self.handle_displace(now, from, alloc, job, succession);
+            }
             Message::Accept { alloc } => self.handle_accept(now, from, &alloc),
             Message::Reject { alloc, reason } => self.handle_reject(now, from, &alloc, reason),
             Message::Retire { alloc, reason } => self.handle_retire(now, &alloc, reason),
@@ -709,13 +826,24 @@ impl Node {
     }
 
     fn handle_found(&mut self, now: Now, node: NodeId, address: SocketAddr) {
-        if node == self.config.id || !self.table.is_member(&node) || self.is_up(&node) {
+        if self.is_removed() || node == self.config.id || !self.table.is_member(&node) || self.is_up(&node) {
             return;
         }
         self.membership.announce(now.at, Identity { node, generation: 0, address });
         // Our gossip key may be an old one; a stream needs none.
         let message = Message::Buckets(self.table.buckets());
         self.outputs.push_back(Output::Send { to: node, address: Some(address), message });
+    }
+
+    /// Tells every member that this node's agent stops.
+    fn say_goodbye(&mut self, ends: bool) {
+        let peers: Vec<NodeId> = self.peers().take(limits::LEAVING_TOLD_MAX).collect();
+        for peer in peers {
+            self.transmit(peer, Datagram::Leaving { ends });
+        }
+        if ends {
+            self.membership.leave();
+        }
     }
 
     fn publish_info(&mut self, now: Now) {

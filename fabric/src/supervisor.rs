@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Ledger;
-use crate::alloc::{AllocRow, Ending, Phase};
+use crate::alloc::{AllocRow, Ending, Phase, Succession};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
 use crate::cpuset::CpuSet;
@@ -81,6 +81,8 @@ pub struct Local {
     failed_checks: u32,
     passed_a_check: bool,
     running_since: Instant,
+    /// Since when it is healthy, on this node's clock and in this life of its agent.
+    well_since: Option<Instant>,
     /// When the last command is given again.
     retry_at: Instant,
     retry_after: Duration,
@@ -143,6 +145,11 @@ impl Local {
         }
     }
 
+    /// For how long it is known to be healthy.
+    pub fn healthy_for(&self, now: Instant) -> Option<Duration> {
+        self.well_since.map(|since| now.since(since))
+    }
+
     /// Whether its proposer was told that the claim is on disk.
     pub fn was_accepted(&self) -> bool {
         self.told
@@ -181,6 +188,7 @@ impl Local {
             self.row.healthy = healthy;
             self.row.healthy_since = now.wall;
         }
+        self.well_since = if healthy { self.well_since.or(Some(now.at)) } else { None };
         changed
     }
 
@@ -311,6 +319,29 @@ impl Supervisor {
         }
         self.locals.insert(slot.clone(), local);
         self.changed.insert(slot);
+    }
+
+    /// Notes what was there of the slot of an allocation that has just been written down.
+    pub fn succeed(&mut self, slot: &SlotId, succession: Option<Box<Succession>>) {
+        if let Some(local) = self.locals.get_mut(slot) {
+            local.row.succession = succession;
+        }
+    }
+
+    /// Tells a later copy of the slot that this one is there.
+    pub fn contest(&mut self, slot: &SlotId, epoch: u64) {
+        if let Some(local) = self.locals.get_mut(slot) {
+            local.row.contests = epoch;
+            self.changed.insert(slot.clone());
+        }
+    }
+
+    /// Tells copies of the slot up to this epoch to end.
+    pub fn replace(&mut self, slot: &SlotId, epoch: u64) {
+        if let Some(local) = self.locals.get_mut(slot) {
+            local.row.succession.get_or_insert_default().replaces = epoch;
+            self.changed.insert(slot.clone());
+        }
     }
 
     /// Ends an allocation, gracefully. False: there is nothing to end.
@@ -856,6 +887,7 @@ fn fresh(
         failed_checks: 0,
         passed_a_check: false,
         running_since: now,
+        well_since: None,
         retry_at: now + limits::UNIT_RETRY,
         retry_after: limits::UNIT_RETRY,
         confined_to: CpuSet::new(),

@@ -54,6 +54,16 @@ pub enum Fault {
     UnitKill(usize),
     /// The machine gets another address.
     Renumbering(usize),
+    /// The agent stops and says so, or its service manager says it for it; units live on.
+    AgentAway(usize),
+    /// All agents are restarted: at once (0), or one after the other, so many milliseconds apart.
+    AllAgentsRestart(usize, u64),
+    /// Somebody pulls a machine's only cable.
+    CableOut(usize),
+    /// A machine is off when it is locked out of the fabric. It comes back with its disk, and at last joins anew.
+    RemovalWhileOff(usize),
+    /// A machine's cable is out when it is locked out of the fabric.
+    RemovalWhileCutOff(usize),
 }
 
 /// A fault and its time.
@@ -134,14 +144,25 @@ pub fn aimed_at_leases(random: &mut ChaCha8Rng, nodes: usize, span: Duration) ->
 fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
     let node = random.random_range(0..nodes);
     match random.random_range(0..100u8) {
-        0..14 => Fault::AgentCrash(node),
+        0..5 => Fault::AgentCrash(node),
+        5..10 => Fault::AgentAway(node),
+        10..14 => {
+            let spacing = if random.random() { 0 } else { random.random_range(500..4_000) };
+            Fault::AllAgentsRestart(nodes, spacing)
+        }
         14..26 => Fault::PowerCut(node),
         26..28 | 31..32 => Fault::Freeze(node),
         28..31 if *losses > 0 => {
             *losses -= 1;
-            if random.random_ratio(1, 3) { Fault::Removal(node) } else { Fault::DiskLoss(node) }
+            match random.random_range(0..6u8) {
+                0 => Fault::Removal(node),
+                1 => Fault::RemovalWhileOff(node),
+                2 => Fault::RemovalWhileCutOff(node),
+                _ => Fault::DiskLoss(node),
+            }
         }
-        28..42 => {
+        28..33 => Fault::CableOut(node),
+        33..42 => {
             let (one, other) = sides(random, nodes);
             Fault::Split(one, other)
         }
@@ -208,7 +229,12 @@ impl Fault {
             | Fault::Units(node, _)
             | Fault::LostCommands(node, _)
             | Fault::UnitKill(node)
-            | Fault::Renumbering(node) => vec![*node],
+            | Fault::Renumbering(node)
+            | Fault::AgentAway(node)
+            | Fault::CableOut(node)
+            | Fault::RemovalWhileOff(node)
+            | Fault::RemovalWhileCutOff(node) => vec![*node],
+            Fault::AllAgentsRestart(nodes, _) => (0..*nodes).collect(),
             Fault::Split(one, other) | Fault::OneWaySplit(one, other) => {
                 one.iter().chain(other).copied().collect()
             }
@@ -223,11 +249,25 @@ impl Fault {
             Fault::PowerCut(node) => world.power_off(*node),
             Fault::DiskLoss(node) => world.wipe(*node),
             Fault::Removal(node) => {
-                let identity = world.nodes[*node].identity;
-                let others = world.running().into_iter().filter(|other| other != node);
-                let awake = others.filter(|other| world.nodes[*other].is_awake(world.time));
-                if let Some(member) = awake.max() {
-                    world.request(member, journal::remove(identity));
+                lock_out(world, *node);
+            }
+            Fault::RemovalWhileOff(node) => {
+                world.power_off(*node);
+                lock_out(world, *node);
+                world.boot_at(*node, lasting / 3);
+            }
+            Fault::RemovalWhileCutOff(node) => {
+                world.plug(*node, false);
+                lock_out(world, *node);
+            }
+            Fault::CableOut(node) => world.plug(*node, false),
+            Fault::AgentAway(node) => world.stop_agent(*node, false),
+            Fault::AllAgentsRestart(nodes, spacing) => {
+                for node in 0..*nodes {
+                    let after = Duration::from_millis(spacing * node as u64);
+                    // A package manager is slow on some, and all are back within their grace.
+                    let slow = (lasting.as_millis() as u64 + 977 * node as u64) % 5_000;
+                    world.restart_at(node, after, Duration::from_millis(300 + slow));
                 }
             }
             Fault::Freeze(node) => world.freeze(*node, world.time + lasting),
@@ -267,10 +307,15 @@ impl Fault {
     /// It ends. Clocks stay where they are.
     pub fn end(&self, world: &mut World) {
         match self {
-            Fault::AgentCrash(node) | Fault::PowerCut(node) | Fault::DiskLoss(node) => {
-                world.restart(*node);
-            }
-            Fault::Removal(node) => {
+            Fault::AgentCrash(node)
+            | Fault::AgentAway(node)
+            | Fault::PowerCut(node)
+            | Fault::DiskLoss(node) => world.restart(*node),
+            Fault::CableOut(node) => world.plug(*node, true),
+            Fault::Removal(node)
+            | Fault::RemovalWhileOff(node)
+            | Fault::RemovalWhileCutOff(node) => {
+                world.plug(*node, true);
                 world.wipe(*node);
                 world.restart(*node);
             }
@@ -283,7 +328,8 @@ impl Fault {
             Fault::SlowDisk(node) | Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Well),
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
-            Fault::Stall(_)
+            Fault::AllAgentsRestart(..)
+            | Fault::Stall(_)
             | Fault::Freeze(_)
             | Fault::ClockJump(..)
             | Fault::ClockDrift(..)
@@ -293,10 +339,24 @@ impl Fault {
     }
 }
 
+/// Another member removes the node from the fabric.
+fn lock_out(world: &mut World, node: usize) {
+    let identity = world.nodes[node].identity;
+    let others = world.running().into_iter().filter(|other| *other != node);
+    let awake = others.filter(|other| world.nodes[*other].is_awake(world.time));
+    if let Some(member) = awake.max() {
+        world.request(member, journal::remove(identity));
+    }
+}
+
 /// All is well again: every fault ends, whatever the schedule says, and every machine is on.
 pub fn heal(world: &mut World) {
     world.heal_network();
     for node in 0..world.nodes.len() {
+        if !world.nodes[node].connected {
+            world.nodes[node].connected = true;
+            world.tell_link(node);
+        }
         world.nodes[node].disk.mode = DiskMode::Well;
         world.nodes[node].units.temper = Temper::Well;
         world.nodes[node].lost_commands_permille = 0;

@@ -94,10 +94,13 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 3] = [
+pub const CANARIES: [(&str, Canary); 6] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
+    ("higher-epoch-wins", Canary::HigherEpochWins),
+    ("places-unheard", Canary::PlacesUnheard),
+    ("deaf-to-removal", Canary::DeafToRemoval),
 ];
 
 /// A planted bug's name.

@@ -47,6 +47,8 @@ pub struct SimNode {
     pub paused_until: Duration,
     /// The whole machine does nothing before this, its units neither: somebody stopped it.
     pub frozen_until: Duration,
+    /// Whether its cable is plugged in.
+    pub connected: bool,
     /// Commands to the unit manager that get lost, in thousandths.
     pub lost_commands_permille: u32,
 }
@@ -118,6 +120,7 @@ impl SimNode {
             agent: None,
             paused_until: Duration::ZERO,
             frozen_until: Duration::ZERO,
+            connected: true,
             lost_commands_permille: 0,
         }
     }

@@ -178,6 +178,21 @@ impl Stage {
                 let node = self.node(one(words)?)?;
                 self.world()?.crash_agent(node);
             }
+            // Its agent ends, and the others are told that its machine is up.
+            "stop-agent" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.stop_agent(node, false);
+            }
+            "shutdown" => {
+                let node = self.node(one(words)?)?;
+                let world = self.world()?;
+                world.stop_agent(node, true);
+                world.power_off(node);
+            }
+            "unplug" | "plug" => {
+                let node = self.node(one(words)?)?;
+                self.world()?.plug(node, command == "plug");
+            }
             "poweroff" => {
                 let node = self.node(one(words)?)?;
                 self.world()?.power_off(node);

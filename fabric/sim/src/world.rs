@@ -73,6 +73,10 @@ enum Event {
     Check { node: usize, life: u64, alloc: AllocId, run: u32 },
     /// A machine that is on starts its agent.
     Boot { node: usize },
+    /// An agent is told to stop; its units run on.
+    StopAgent { node: usize },
+    /// A machine is switched on.
+    PowerOn { node: usize },
     /// A node without a fabric asks to be let in.
     Join { node: usize },
     /// The answer to that has arrived.
@@ -256,6 +260,28 @@ impl World {
         self.lose_agent(node);
     }
 
+    /// The agent stops or dies, and says so to all that it can reach: at its end, or by what its service manager runs
+    /// after it.
+    pub fn stop_agent(&mut self, node: usize, ends: bool) {
+        if self.nodes[node].agent.is_none() {
+            return;
+        }
+        self.tell(|world| format!("agent of {} stops", world.nodes[node].name));
+        self.feed(node, Input::Leaving { ends });
+        self.lose_agent(node);
+    }
+
+    /// Stops the agent then, and starts it again so much later.
+    pub fn restart_at(&mut self, node: usize, after: Duration, back_after: Duration) {
+        self.push(after, Event::StopAgent { node });
+        self.push(after + back_after, Event::Boot { node });
+    }
+
+    /// Switches a machine on so much later, with the disk that it has.
+    pub fn boot_at(&mut self, node: usize, after: Duration) {
+        self.push(after, Event::PowerOn { node });
+    }
+
     /// The machine loses its power.
     pub fn power_off(&mut self, node: usize) {
         self.tell(|world| format!("{} loses its power", world.nodes[node].name));
@@ -311,7 +337,35 @@ impl World {
         self.nodes[node].address = address;
         let topology = Box::new(self.nodes[node].hardware.topology.clone());
         let (life, addresses) = (self.life(node), vec![address]);
-        let input = Box::new(Input::Changed { topology, addresses });
+        let input = Box::new(Input::Changed { topology, addresses, connected: true });
+        self.push(Duration::from_millis(1), Event::Input { node, life, input });
+    }
+
+    /// Somebody pulls a machine's only cable, or plugs it in again. Its agent is told by its kernel.
+    pub fn plug(&mut self, node: usize, connected: bool) {
+        if self.nodes[node].connected == connected {
+            return;
+        }
+        self.nodes[node].connected = connected;
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != node).collect();
+        let what = if connected { "has a link again" } else { "has no link" };
+        self.tell(|world| format!("{} {what}", world.nodes[node].name));
+        for (from, to) in [(&[node][..], &others[..]), (&others[..], &[node][..])] {
+            match connected {
+                true => self.network.unblock(from, to),
+                false => self.network.block(from, to),
+            }
+        }
+        self.tell_link(node);
+    }
+
+    /// What the kernel says of a machine's link.
+    pub(crate) fn tell_link(&mut self, node: usize) {
+        let machine = &self.nodes[node];
+        let topology = Box::new(machine.hardware.topology.clone());
+        let (addresses, connected) = (vec![machine.address], machine.connected);
+        let life = self.life(node);
+        let input = Box::new(Input::Changed { topology, addresses, connected });
         self.push(Duration::from_millis(1), Event::Input { node, life, input });
     }
 
@@ -462,6 +516,8 @@ impl World {
             Event::Thawed => self.thawed(),
             Event::Check { node, life, alloc, run } => self.check(node, life, alloc, run),
             Event::Boot { node } => self.boot(node),
+            Event::StopAgent { node } => self.stop_agent(node, false),
+            Event::PowerOn { node } => self.restart(node),
             Event::Join { node } => self.join(node),
             Event::Welcome { node, identity, entries } => self.welcome(node, identity, entries),
             Event::Rediscover => self.rediscover(),
@@ -533,7 +589,7 @@ impl World {
             && self.network.connects(from, to)
             && agent.roster.contains(&sender);
         if !stands {
-            return;
+            return self.refuse(from, to, sender, receiver);
         }
         match Message::decode(&bytes) {
             Ok(message) => {
@@ -545,6 +601,20 @@ impl World {
                 "invariant_what_a_node_sends_can_be_read",
                 format!("{}: {error}", self.nodes[from].name),
             ),
+        }
+    }
+
+    /// A member that refuses a stream of a node that was removed tells it why.
+    fn refuse(&mut self, from: usize, to: usize, sender: NodeId, receiver: NodeId) {
+        let real = self.nodes[to].identity == receiver && self.nodes[from].identity == sender;
+        let Some(removal) = self.nodes[to].core().and_then(|core| core.removal_of(&sender)) else {
+            return;
+        };
+        let bytes = removal.encode();
+        if let Some(after) = self.network.stream(to, from, bytes.len()).filter(|_| real) {
+            let (sender, receiver) = (receiver, sender);
+            let envelope = Envelope { from: to, to: from, sender, receiver, bytes };
+            self.push(after, Event::Message(Box::new(envelope)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::alloc::{AllocRow, Ending, Phase};
+use crate::api::NodeState;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
@@ -208,7 +209,7 @@ impl Node {
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
                 slot.doubtful |=
-                    row.phase.holds_claim() && self.doubt.holds(now.at, &node, spec.priority);
+                    row.phase.holds_claim() && self.holds_back(now, &node, spec.priority);
                 continue;
             }
             if matches!(row.phase, Phase::Pending | Phase::Stopping) {
@@ -242,6 +243,10 @@ impl Node {
                 None => {}
             }
         }
+        for slot in &mut slots {
+            let is_empty = slot.current.is_empty() && slot.outdated.is_empty();
+            slot.doubtful |= is_empty && self.may_be_run_unheard(&slot.id);
+        }
         if slots.iter().any(|slot| slot.doubtful) {
             self.coordinator.doubtful.insert(name.clone());
         }
@@ -250,6 +255,21 @@ impl Node {
             self.coordinator.dirty.insert(name.clone());
         }
         slots
+    }
+
+    /// Whether what a member that is not up runs is not to be placed elsewhere yet.
+    fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
+        let unheard = self.membership.state(node) == NodeState::Unknown;
+        self.doubt.holds(now.at, node, priority) || self.informed.holds(now.at, node, unheard)
+    }
+
+    /// Whether somebody who was not heard may run a slot of which nothing live is known here.
+    pub(super) fn may_be_run_unheard(&self, slot: &SlotId) -> bool {
+        let job = self.table.entry(&Key::Job(slot.job.clone())).map(|entry| entry.stamp.wall());
+        let newest = self.table.allocs_in(slot).max_by_key(|(_, _, row, _)| row.epoch);
+        let own = newest.filter(|(_, node, ..)| *node == self.config.id);
+        let written = job.max(own.map(|(.., written)| written));
+        written.is_some_and(|written| self.informed.may_be_run(written))
     }
 
     /// Slots without a live allocation get one.
@@ -525,7 +545,8 @@ impl Node {
         self.promise_quota(&alloc, choice.node, &choice.claim);
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         self.note_proposal(now, &alloc, choice.node);
-        self.send(choice.node, Message::Propose { alloc, job: job.clone() });
+        let succession = self.succession_of(&slot.id);
+        self.send(choice.node, Message::Propose { alloc, job: job.clone(), succession });
         true
     }
 

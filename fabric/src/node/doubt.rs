@@ -4,8 +4,10 @@
 //! # The rule
 //!
 //! - **It begins** when a member is lost while in all at least three members were lost within ten seconds or
-//!   are suspected, and they are a quarter of the fabric or more, or this node's own local health is bad. Two
-//!   losses never begin one: the last of three acts at once.
+//!   are suspected, and they are a quarter of the fabric or more, or this node's own local health is bad. It also begins
+//!   when all others were lost, if they were two or more, and when one is lost while nobody else was heard for
+//!   longer than a probe period: two machines seldom die at once, a cable is soon pulled. The last of *two* has nobody to
+//!   hear, and acts at once if its machine has a link (`informed.rs`).
 //! - **Meanwhile** slots whose allocation was on a lost member are not placed again. Everything else goes on:
 //!   new jobs, updates, failures. Nothing that runs is touched.
 //! - **It ends** when nobody was lost or suspected for five probe periods, half of the fabric or more still
@@ -57,6 +59,8 @@ pub(super) struct Sight {
     pub suspects: usize,
     /// The local health score: 0 is well.
     pub local_health: u32,
+    /// Others seem to be up, and none of them was heard for longer than they are ever silent.
+    pub deaf: bool,
 }
 
 /// What became of a doubt.
@@ -102,9 +106,10 @@ impl Doubt {
         let Some(case) = &mut self.case else {
             let missing = self.lost.len() + sight.suspects;
             let before = sight.up + self.lost.len();
-            let begins = !self.lost.is_empty()
-                && missing >= limits::DOUBT_MEMBERS_MIN
+            let many = missing >= limits::DOUBT_MEMBERS_MIN
                 && (missing * limits::DOUBT_PART >= before || !is_well);
+            let all_but_me = sight.up == 1 && self.lost.len() >= 2;
+            let begins = !self.lost.is_empty() && (many || all_but_me || sight.deaf);
             if !begins {
                 return if is_after { Turn::After } else { Turn::None };
             }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::alloc::{AllocRow, Ending, Phase};
+use crate::alloc::{AllocRow, Ending, Phase, Succession};
 use crate::api;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
@@ -15,7 +15,11 @@ use crate::resources::Rejection;
 use crate::supervisor::Local;
 use crate::table::{Key, SharedEntry, Value};
 
+use super::copies::Conduct;
 use super::{Canary, Node};
+
+/// What ends on a node that was removed says so.
+const REMOVED: &str = "this node was removed from the fabric";
 
 /// Which of its allocations a node has to look at in the next tick: those for which a reason to end may have
 /// come up.
@@ -43,17 +47,20 @@ impl Node {
         } else {
             slots.iter().filter_map(|slot| self.supervisor.local(slot)).collect()
         };
-        let live: Vec<(SlotId, Ending)> = locals
+        let live: Vec<(SlotId, Conduct)> = locals
             .into_iter()
             .filter(|local| local.row().phase.is_live())
-            .filter_map(|local| {
-                let slot = &local.id().slot;
-                Some((slot.clone(), self.reason_to_end(now, slot, local.row())?))
-            })
+            .filter_map(|local| Some((local.id().slot.clone(), self.conduct_of(now, local)?)))
             .collect();
-        for (slot, ending) in live {
-            tracing::info!(%slot, %ending, "ending an allocation");
-            self.supervisor.retire(now, &slot, ending);
+        for (slot, conduct) in live {
+            match conduct {
+                Conduct::End(ending) => {
+                    tracing::info!(%slot, %ending, "ending an allocation");
+                    self.supervisor.retire(now, &slot, ending);
+                }
+                Conduct::Contest(epoch) => self.supervisor.contest(&slot, epoch),
+                Conduct::Replace(epoch) => self.supervisor.replace(&slot, epoch),
+            }
         }
         self.keep_quotas(now);
         self.welcome_newcomers(now, settled);
@@ -62,9 +69,15 @@ impl Node {
         }
     }
 
-    /// Why an allocation of ours should not be there any more. Never because peers are silent.
-    fn reason_to_end(&self, now: Now, slot: &SlotId, row: &AllocRow) -> Option<Ending> {
-        let retired = |reason: &str| Some(Ending::Retired { reason: reason.into() });
+    /// Why an allocation of ours should not be there any more, or what it has to tell other copies of its slot.
+    /// Never because peers are silent.
+    fn conduct_of(&self, now: Now, local: &Local) -> Option<Conduct> {
+        let slot = &local.id().slot;
+        let retired =
+            |reason: &str| Some(Conduct::End(Ending::Retired { reason: reason.into() }));
+        if self.is_removed() {
+            return retired(REMOVED);
+        }
         let Some(entry) = self.table.entry(&Key::Job(slot.job.clone())) else {
             // Its record survived and its job did not: the others hold copies, if it still exists.
             let waited = now.at.since(self.timers.started) > limits::ABSENT_GRACE;
@@ -88,20 +101,7 @@ impl Node {
             }
             JobKind::Service => {}
         }
-        let mine = rank(slot, row.epoch, self.config.id);
-        let winner = self
-            .table
-            .allocs_in(slot)
-            .filter(|(_, node, other, _)| {
-                *node != self.config.id
-                    && other.phase == Phase::Running
-                    && other.healthy
-                    && self.is_up(node)
-            })
-            .map(|(_, node, other, _)| (rank(slot, other.epoch, node), other.epoch))
-            .filter(|(theirs, _)| *theirs > mine)
-            .max()?;
-        Some(Ending::Superseded { epoch: winner.1 })
+        self.conduct(now, local, job.hash())
     }
 
     fn start_system_jobs(&mut self, now: Now) {
@@ -135,7 +135,7 @@ impl Node {
             }
             let last = self.table.alloc(&slot, &self.config.id).map_or(0, |row| row.epoch);
             let alloc = AllocId { slot, epoch: last + 1 };
-            if let Err(reason) = self.admit(now, &alloc, &entry, None) {
+            if let Err(reason) = self.admit(now, &alloc, &entry, None, None) {
                 tracing::trace!(%alloc, %reason, "not here");
             }
         }
@@ -147,6 +147,7 @@ impl Node {
         from: NodeId,
         alloc: AllocId,
         job: SharedEntry,
+        succession: Option<Box<Succession>>,
     ) {
         if job.key != Key::Job(alloc.slot.job.clone()) || !job.is_proper() {
             self.counters.malformed += 1;
@@ -169,7 +170,7 @@ impl Node {
         let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };
-        match self.admit(now, &alloc, &entry, Some(from)) {
+        match self.admit(now, &alloc, &entry, Some(from), succession) {
             // A slot that is placed by itself waits for no gang.
             Ok(()) => self.supervisor.commit(&alloc.slot),
             Err(reason) => {
@@ -186,7 +187,11 @@ impl Node {
         alloc: &AllocId,
         entry: &SharedEntry,
         proposer: Option<NodeId>,
+        succession: Option<Box<Succession>>,
     ) -> Result<(), Rejection> {
+        if self.is_removed() {
+            return Err(Rejection::Outdated);
+        }
         let Value::Job(job) = &entry.value else { return Err(Rejection::Outdated) };
         let (spec, version, _) = job.effective();
         let slot = &alloc.slot;
@@ -230,6 +235,7 @@ impl Node {
             sequence,
             forget,
         );
+        self.supervisor.succeed(slot, succession);
         self.account_for_claim(slot);
         self.dirty = true;
         Ok(())
@@ -355,9 +361,3 @@ fn moved_to(before: Option<&AllocRow>, row: &AllocRow) -> bool {
     before.is_none_or(|before| (before.epoch, before.phase) != (row.epoch, row.phase))
 }
 
-/// Which of two allocations of one slot stays: the higher epoch, then the lower hash.
-pub(super) fn rank(slot: &SlotId, epoch: u64, node: NodeId) -> (u64, std::cmp::Reverse<u64>) {
-    let mut bytes = slot.to_string().into_bytes();
-    bytes.extend_from_slice(&node.0);
-    (epoch, std::cmp::Reverse(xxhash_rust::xxh3::xxh3_64(&bytes)))
-}

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 
-use crate::alloc::Phase;
+use crate::alloc::{Phase, Succession};
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId};
 use crate::job::{JobSpec, SpecHash};
@@ -173,7 +173,8 @@ impl Node {
         }
         for member in &members {
             let (alloc, job) = (member.alloc.clone(), job.clone());
-            self.send(member.node, Message::Reserve { alloc, job });
+            let succession = self.succession_of(&alloc.slot);
+            self.send(member.node, Message::Reserve { alloc, job, succession });
         }
         let (started, asked) = (now.at, now.at);
         let attempt = Attempt { hash, started, asked, members, refused: None, committed: false };
@@ -209,7 +210,8 @@ impl Node {
             let silent: Vec<(NodeId, AllocId)> =
                 silent.map(|member| (member.node, member.alloc.clone())).collect();
             for (node, alloc) in silent {
-                self.send(node, Message::Reserve { alloc, job: job.clone() });
+                let succession = self.succession_of(&alloc.slot);
+                self.send(node, Message::Reserve { alloc, job: job.clone(), succession });
             }
         }
     }
@@ -283,6 +285,7 @@ impl Node {
         from: NodeId,
         alloc: AllocId,
         job: SharedEntry,
+        succession: Option<Box<Succession>>,
     ) {
         if job.key != Key::Job(alloc.slot.job.clone()) || !job.is_proper() {
             self.counters.malformed += 1;
@@ -310,7 +313,7 @@ impl Node {
         };
         let is_gang = matches!(&entry.value, Value::Job(job) if job.effective().0.gang);
         let admitted = match is_gang {
-            true => self.admit(now, &alloc, &entry, Some(from)),
+            true => self.admit(now, &alloc, &entry, Some(from), succession),
             false => Err(Rejection::Outdated),
         };
         match admitted {

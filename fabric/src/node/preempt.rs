@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::admission::Ledger;
-use crate::alloc::{AllocRow, Ending, Phase};
+use crate::alloc::{AllocRow, Ending, Phase, Succession};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, NodeId, SlotId};
@@ -41,6 +41,7 @@ struct Newcomer {
     spec: JobSpec,
     proposer: NodeId,
     victims: Vec<AllocId>,
+    succession: Option<Box<Succession>>,
 }
 
 impl Node {
@@ -135,7 +136,8 @@ impl Node {
             self.preemption.marked.insert(victim, now.at);
         }
         self.note_proposal(now, alloc, node);
-        self.send(node, Message::Displace { alloc: alloc.clone(), job: job.clone() });
+        let succession = self.succession_of(&alloc.slot);
+        self.send(node, Message::Displace { alloc: alloc.clone(), job: job.clone(), succession });
         true
     }
 
@@ -146,6 +148,7 @@ impl Node {
         from: NodeId,
         alloc: AllocId,
         job: SharedEntry,
+        succession: Option<Box<Succession>>,
     ) {
         if job.key != Key::Job(alloc.slot.job.clone()) || !job.is_proper() {
             self.counters.malformed += 1;
@@ -156,15 +159,17 @@ impl Node {
         }
         let there = self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc);
         if there {
-            return self.handle_propose(now, from, alloc, job);
+            return self.handle_propose(now, from, alloc, job, succession);
         }
         self.take_in(now, job, true);
         let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };
-        let refused = match self.admit(now, &alloc, &entry, Some(from)) {
+        let refused = match self.admit(now, &alloc, &entry, Some(from), succession.clone()) {
             Ok(()) => return,
-            Err(reason) if is_about_room(&reason) => self.make_room(now, &alloc, &entry, from),
+            Err(reason) if is_about_room(&reason) => {
+                self.make_room(now, &alloc, &entry, from, succession)
+            }
             Err(reason) => Err(reason),
         };
         if let Err(reason) = refused {
@@ -179,6 +184,7 @@ impl Node {
         alloc: &AllocId,
         entry: &SharedEntry,
         proposer: NodeId,
+        succession: Option<Box<Succession>>,
     ) -> Result<(), Rejection> {
         let Value::Job(job) = &entry.value else { return Err(Rejection::Outdated) };
         let (spec, version, _) = job.effective();
@@ -212,7 +218,8 @@ impl Node {
             self.supervisor.retire(now, &victim.slot, ending);
         }
         let spec = spec.clone();
-        let newcomer = Newcomer { alloc: alloc.clone(), spec, proposer, victims: found.allocs };
+        let victims = found.allocs;
+        let newcomer = Newcomer { alloc: alloc.clone(), spec, proposer, victims, succession };
         self.preemption.newcomers.push(newcomer);
         let key = Key::Alloc(alloc.slot.clone(), self.config.id);
         self.write(now, key, Value::Alloc(Box::new(row)));
@@ -291,7 +298,7 @@ impl Node {
         let Some(at) = newcomers.iter().position(|newcomer| newcomer.alloc == *alloc) else {
             return;
         };
-        let proposer = newcomers[at].proposer;
+        let (proposer, succession) = (newcomers[at].proposer, newcomers[at].succession.clone());
         let awaited = newcomers[at].victims.iter().any(|victim| {
             self.supervisor
                 .local(&victim.slot)
@@ -299,7 +306,7 @@ impl Node {
         });
         let entry = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned();
         let outcome = match entry {
-            Some(entry) => self.admit(now, alloc, &entry, Some(proposer)),
+            Some(entry) => self.admit(now, alloc, &entry, Some(proposer), succession),
             None => Err(Rejection::Outdated),
         };
         match outcome {

@@ -15,7 +15,7 @@ use crate::quota::{Accounts, Amount, Quota, Surplus};
 use crate::resources::Rejection;
 use crate::table::{Key, SharedEntry, Value};
 
-use super::{Node, duties};
+use super::{Node, copies};
 
 /// What a node keeps of quotas.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ impl Node {
         let me = self.config.id;
         let order = |node: NodeId, row: Option<&AllocRow>| {
             let tries = row.map_or(0, |row| row.epoch);
-            (tries, duties::rank(slot, 0, node).1)
+            (tries, copies::rank(slot, 0, node).1)
         };
         let mine = order(me, self.table.alloc(slot, &me));
         let avoided = self.avoided(now, slot);

@@ -351,7 +351,12 @@ impl Node {
             ));
         }
         let declared = self.voters_without(&node, force)?;
-        self.write(now, Key::Roster(node), Value::Tombstone { rank: 0 });
+        // Told while it is still spoken to: it ends what it runs. Whoever is away now is told when it comes back.
+        let stamp = self.clock.tick(now.wall);
+        let removal = Entry { key: Key::Roster(node), stamp, value: Value::Tombstone { rank: 0 } };
+        let removal = SharedEntry::from(removal);
+        self.send(node, Message::News { entries: vec![removal.clone()] });
+        self.take_in(now, removal, true);
         if let Some(set) = declared {
             tracing::warn!(generation = set.generation, "the voters are declared by force");
             self.write(now, Key::Voters, Value::Voters(set));

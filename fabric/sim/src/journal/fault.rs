@@ -47,6 +47,14 @@ pub(super) fn words(fault: &Fault) -> String {
         Fault::LostCommands(node, permille) => format!("lost-commands n{node:02} {permille}"),
         Fault::UnitKill(node) => format!("unit-kill n{node:02}"),
         Fault::Renumbering(node) => format!("renumbering n{node:02}"),
+        Fault::AgentAway(node) => format!("agent-away n{node:02}"),
+        Fault::AllAgentsRestart(nodes, spacing) => {
+            let last = nodes.saturating_sub(1);
+            format!("all-agents-restart n{last:02} {spacing}")
+        }
+        Fault::CableOut(node) => format!("cable-out n{node:02}"),
+        Fault::RemovalWhileOff(node) => format!("removal-while-off n{node:02}"),
+        Fault::RemovalWhileCutOff(node) => format!("removal-while-cut-off n{node:02}"),
     }
 }
 
@@ -88,6 +96,13 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Fault> {
         "lost-commands" => Fault::LostCommands(node_named(and()?.0)?, and()?.1.parse()?),
         "unit-kill" => Fault::UnitKill(node()?),
         "renumbering" => Fault::Renumbering(node()?),
+        "agent-away" => Fault::AgentAway(node()?),
+        "all-agents-restart" => {
+            Fault::AllAgentsRestart(node_named(and()?.0)? + 1, and()?.1.parse()?)
+        }
+        "cable-out" => Fault::CableOut(node()?),
+        "removal-while-off" => Fault::RemovalWhileOff(node()?),
+        "removal-while-cut-off" => Fault::RemovalWhileCutOff(node()?),
         other => bail!("there is no fault {other:?}"),
     })
 }

@@ -65,6 +65,9 @@ impl World {
         self.book.started(self.time, node);
         self.tell(|world| format!("agent of {} starts", world.nodes[node].name));
         self.feed(node, Input::Units(found));
+        if !self.nodes[node].connected {
+            self.tell_link(node);
+        }
         self.discover(node);
     }
 

@@ -287,6 +287,7 @@ pub(super) fn fingerprint_of_input(input: &Input) -> (u8, Vec<u8>) {
         Input::Checked { alloc, .. } => (39, alloc.to_string().into_bytes()),
         Input::Persisted { through } => (40, through.to_le_bytes().to_vec()),
         Input::PersistFailed { sequence, .. } => (41, sequence.to_le_bytes().to_vec()),
-        Input::Changed { .. } => (42, Vec::new()),
+        Input::Changed { connected, .. } => (42, vec![u8::from(*connected)]),
+        Input::Leaving { ends } => (43, vec![u8::from(*ends)]),
     }
 }

@@ -11,17 +11,28 @@ fn at(millis: u64) -> Instant {
 }
 
 fn sight(up: usize, suspects: usize, local_health: u32) -> Sight {
-    Sight { up, suspects, local_health }
+    Sight { up, suspects, local_health, deaf: false }
 }
 
 #[test]
-fn one_or_two_losses_are_believed_at_once() {
+fn one_loss_is_believed_at_once_and_that_of_all_others_is_not() {
     let mut doubt = Doubt::default();
     doubt.lose(at(0), node(1));
     assert_eq!(doubt.review(at(0), sight(1, 0, 0)), Turn::None, "the last of two");
-    doubt.lose(at(1), node(2));
-    assert_eq!(doubt.review(at(1), sight(1, 0, 8)), Turn::None, "the last of three");
     assert!(!doubt.covers(&node(1)));
+    doubt.lose(at(1), node(2));
+    assert_eq!(doubt.review(at(1), sight(1, 0, 0)), Turn::Begun, "the last of three");
+    assert!(doubt.covers(&node(1)) && doubt.covers(&node(2)));
+    let end = at(1) + limits::DOUBT_MAX;
+    assert_eq!(doubt.review(end, sight(1, 0, 0)), Turn::Over, "and acts in the end");
+}
+
+#[test]
+fn a_loss_is_doubted_while_nobody_else_is_heard() {
+    let mut doubt = Doubt::default();
+    doubt.lose(at(0), node(1));
+    assert_eq!(doubt.review(at(0), Sight { deaf: true, ..sight(2, 0, 0) }), Turn::Begun);
+    assert!(doubt.covers(&node(1)));
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Two allocations of one slot: which of them goes on.
+//!
+//! A coordinator places a slot again when the node that ran it stopped answering, and cannot know whether that node
+//! is gone or only cut off. If it was cut off, two copies are there once they hear of each other. Each proposal
+//! therefore says what was there of the slot ([`Succession`]), and the later copy decides, by its row alone:
+//!
+//! - **It was meant to take over** (a drain, a move, or what was there was not healthy): the earlier one ends once
+//!   the later one is healthy.
+//! - **It stands in** for a copy that was healthy when its node stopped answering: if that copy says the same
+//!   again, healthy since the same moment, it ran all along, and the stand-in ends. Only a stand-in that has been healthy
+//!   for [`limits::STAND_IN_MAX`], and was placed by somebody who saw more than half of the fabric, stays.
+//! - **Nobody knew of the other one**: the lower epoch goes on; of two equal ones the one that was healthy first.
+//!
+//! The earlier copy never ends by itself while it is healthy. It says that it is there ([`AllocRow::contests`]), so that
+//! an old row of a node that has just come back is not taken for a running unit, and waits for the other one's
+//! decision. One side decides, so both cannot give way, and what it decides is in its row.
+
+use crate::alloc::{AllocRow, Ending, Phase, StandIn, Succession};
+use crate::clock::Now;
+use crate::id::{NodeId, SlotId};
+use crate::job::{Guarantee, SpecHash};
+use crate::limits;
+use crate::supervisor::Local;
+
+use super::{Canary, Node};
+
+/// What an allocation does about the other copies of its slot.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Conduct {
+    /// It ends.
+    End(Ending),
+    /// It tells a later copy that it is there, and healthy.
+    Contest(u64),
+    /// It tells earlier copies to end.
+    Replace(u64),
+}
+
+impl Node {
+    /// What is there of a slot for which an allocation is about to be proposed.
+    pub(super) fn succession_of(&self, slot: &SlotId) -> Option<Box<Succession>> {
+        let mut succession = Succession::default();
+        for (_, node, row, _) in self.table.allocs_in(slot) {
+            if !row.phase.is_live() {
+                continue;
+            }
+            let ran_well = row.phase == Phase::Running && row.healthy;
+            if self.is_up(&node) || node == self.config.id || !ran_well {
+                succession.replaces = succession.replaces.max(row.epoch);
+            } else if succession.stands_in.is_none_or(|known| known.epoch < row.epoch) {
+                let by_most = 2 * (self.membership.others_alive() + 1) > self.table.members();
+                let (epoch, healthy_since) = (row.epoch, row.healthy_since);
+                succession.stands_in = Some(StandIn { node, epoch, healthy_since, by_most });
+            }
+        }
+        (succession != Succession::default()).then(|| Box::new(succession))
+    }
+
+    /// What an allocation of ours does about the other copies of its slot, if anything.
+    pub(super) fn conduct(&self, now: Now, local: &Local, in_force: SpecHash) -> Option<Conduct> {
+        let (slot, row) = (&local.id().slot, local.row());
+        let me = self.config.id;
+        let mine = rank(slot, row.epoch, me);
+        let runs_well = row.phase == Phase::Running && row.healthy;
+        let (mut contests, mut replaces) = (None, None);
+        for (_, node, other, _) in self.table.allocs_in(slot) {
+            if node == me || !other.phase.is_live() || !self.is_up(&node) {
+                continue;
+            }
+            if rank(slot, other.epoch, node) > mine {
+                let took_over = other.phase == Phase::Running && other.healthy;
+                let wins = self.config.canary == Some(Canary::HigherEpochWins);
+                if took_over && (!runs_well || other.replaces(row.epoch) || wins) {
+                    return Some(Conduct::End(Ending::Superseded { epoch: other.epoch }));
+                }
+                contests = contests.max(Some(other.epoch));
+            } else if !row.replaces(other.epoch) && other.contests >= row.epoch && other.healthy {
+                if self.yields(now, local, node, other, in_force) {
+                    return Some(Conduct::End(Ending::Yielded { epoch: other.epoch }));
+                }
+                replaces = replaces.max(Some(other.epoch));
+            }
+        }
+        match (contests.filter(|epoch| *epoch > row.contests), replaces) {
+            (Some(epoch), _) if runs_well => Some(Conduct::Contest(epoch)),
+            (_, Some(epoch)) if runs_well => Some(Conduct::Replace(epoch)),
+            _ => None,
+        }
+    }
+
+    /// Whether an allocation of ours ends for an earlier copy that is there and healthy.
+    fn yields(
+        &self,
+        now: Now,
+        local: &Local,
+        node: NodeId,
+        earlier: &AllocRow,
+        in_force: SpecHash,
+    ) -> bool {
+        let row = local.row();
+        if local.spec().guarantee == Guarantee::AtMostOne {
+            // It runs by a lease; whatever ran before has none.
+            return false;
+        }
+        if row.spec != earlier.spec {
+            return earlier.spec == in_force;
+        }
+        if self.table.node(&node).is_some_and(|info| info.draining) {
+            return false;
+        }
+        match row.stands_in() {
+            Some(known) if known.node == node && known.epoch == earlier.epoch => {
+                let is_old = local
+                    .healthy_for(now.at)
+                    .is_some_and(|healthy_for| healthy_for >= limits::STAND_IN_MAX);
+                known.healthy_since == earlier.healthy_since && !(known.by_most && is_old)
+            }
+            _ if row.epoch == earlier.epoch => earlier.healthy_since <= row.healthy_since,
+            _ => true,
+        }
+    }
+}
+
+/// The order of two allocations of one slot: by epoch, then the lower hash is the later one.
+pub(super) fn rank(slot: &SlotId, epoch: u64, node: NodeId) -> (u64, std::cmp::Reverse<u64>) {
+    let mut bytes = slot.to_string().into_bytes();
+    bytes.extend_from_slice(&node.0);
+    (epoch, std::cmp::Reverse(xxhash_rust::xxh3::xxh3_64(&bytes)))
+}

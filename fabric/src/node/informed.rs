@@ -1,0 +1,194 @@
+//! Whether this node knows what the others run, and whom it has to wait for before it takes their work over.
+//!
+//! Silence has several reasons, and only one of them is a machine that is gone:
+//!
+//! - **This node has just started.** Rows of other nodes' allocations are not on its disk, so its table is not all there
+//!   is. It is *informed* once a member that was informed says that their tables are equal or sends what is missing, or
+//!   once every member was heard and compared tables with it, or else [`limits::UNHEARD_HOLD`] after the
+//!   first member was heard. While it has heard nobody it stays uninformed: others may be running all of it.
+//! - **This machine has no link.** Nobody can be heard, and whoever is gone for this node is probably well. This lasts until
+//!   a link is back, and then until a member was heard, or for [`limits::RECONNECT_HOLD`].
+//! - **A member said that its agent stops and its units run on**: it has [`limits::AWAY_GRACE`] to come back.
+//!
+//! Meanwhile this node keeps and restarts what it runs itself, and places what was submitted since: nobody who was not
+//! heard can have heard of that. All else waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::{Instant, Now, WallTime};
+use crate::id::NodeId;
+use crate::limits;
+
+/// See the module's words.
+#[derive(Debug)]
+pub(super) struct Informed {
+    /// Not informed since the start: what was written by then may be run by others.
+    start: Option<WallTime>,
+    started: Instant,
+    /// When a member was first heard since the start.
+    heard_first: Option<Instant>,
+    /// When a member was last heard.
+    heard_last: Option<Instant>,
+    /// Members that compared tables with this node since its start.
+    agreed: BTreeSet<NodeId>,
+    cut: Option<Cut>,
+    /// Members that said that they would be back, and when.
+    away: BTreeMap<NodeId, Instant>,
+}
+
+/// This machine has, or had, no link.
+#[derive(Debug)]
+struct Cut {
+    /// What was written by then may be run by others.
+    since: WallTime,
+    /// When a link came back.
+    back: Option<Instant>,
+}
+
+/// Why work that others may run waits, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// No other member was heard since this node's start.
+    HeardNobody,
+    /// Not all members were heard since this node's start.
+    NotAllHeard,
+    /// This machine has no link to a network.
+    NoLink,
+}
+
+impl Informed {
+    /// A node that has just started, uninformed.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            start: Some(WallTime(u64::MAX)),
+            started: now,
+            heard_first: None,
+            heard_last: None,
+            agreed: BTreeSet::new(),
+            cut: None,
+            away: BTreeMap::new(),
+        }
+    }
+
+    /// The table is what it was when this node stopped: as old as its latest entry.
+    pub fn begin(&mut self, latest: WallTime) {
+        if self.start.is_some() {
+            self.start = Some(latest);
+        }
+    }
+
+    /// It knows all there is. True: that is news.
+    pub fn settle(&mut self) -> bool {
+        if self.cut.as_ref().is_some_and(|cut| cut.back.is_some()) {
+            self.cut = None;
+            self.start = None;
+            return true;
+        }
+        self.start.take().is_some()
+    }
+
+    /// Whether what this node says of the fabric is worth another one's trust.
+    pub fn is_settled(&self) -> bool {
+        self.start.is_none() && self.cut.is_none()
+    }
+
+    /// A member was heard.
+    pub fn hear(&mut self, at: Instant, from: NodeId) {
+        self.heard_first.get_or_insert(at);
+        self.heard_last = Some(at);
+        // Its last word may be overtaken by one from before it.
+        if self.away.get(&from).is_some_and(|said| at.since(*said) > limits::AWAY_OVERTAKEN) {
+            self.away.remove(&from);
+        }
+    }
+
+    /// Whether a member was heard a moment ago: a loss is then not this node's own trouble.
+    pub fn hears(&self, at: Instant) -> bool {
+        self.heard_last.is_some_and(|heard| at.since(heard) <= limits::HEARS_WITHIN)
+    }
+
+    /// A member compared tables with this node.
+    pub fn agree(&mut self, with: NodeId) {
+        if self.start.is_some() {
+            self.agreed.insert(with);
+        }
+    }
+
+    /// Whether a member compared tables with this node since its start.
+    pub fn has_agreed(&self, with: &NodeId) -> bool {
+        self.agreed.contains(with)
+    }
+
+    /// Whether nothing more is to be waited for. `others`: there are other members, and all of them agreed or are gone.
+    pub fn review(&mut self, at: Instant, others_agreed: bool) -> bool {
+        let long_enough =
+            self.heard_first.is_some_and(|heard| at.since(heard) >= limits::UNHEARD_HOLD);
+        let mut news = false;
+        if self.start.is_some() && (others_agreed || long_enough) {
+            self.start = None;
+            news = true;
+        }
+        let back = self.cut.as_ref().and_then(|cut| cut.back);
+        if back.is_some_and(|back| at.since(back) >= limits::RECONNECT_HOLD) {
+            self.cut = None;
+            news = true;
+        }
+        let before = self.away.len();
+        self.away.retain(|_, said| at.since(*said) < limits::AWAY_GRACE);
+        news || self.away.len() < before
+    }
+
+    /// When [`Informed::review`] has something to say at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let first = self.heard_first.filter(|_| self.start.is_some());
+        let back = self.cut.as_ref().and_then(|cut| cut.back);
+        let away = self.away.values().map(|said| *said + limits::AWAY_GRACE).min();
+        let unheard = first.map(|heard| heard + limits::UNHEARD_HOLD);
+        let back = back.map(|back| back + limits::RECONNECT_HOLD);
+        [unheard, back, away].into_iter().flatten().min()
+    }
+
+    /// This machine has a link, or none.
+    pub fn link(&mut self, now: Now, connected: bool) {
+        match (&mut self.cut, connected) {
+            (None, false) => self.cut = Some(Cut { since: now.wall, back: None }),
+            (Some(cut), _) => cut.back = connected.then_some(now.at),
+            (None, true) => {}
+        }
+    }
+
+    /// A member says that its agent stops for a while and its units run on.
+    pub fn leave(&mut self, at: Instant, node: NodeId) {
+        self.away.insert(node, at);
+    }
+
+    /// Whether a member said so a short time ago.
+    pub fn is_away(&self, node: &NodeId) -> bool {
+        self.away.contains_key(node)
+    }
+
+    /// Whether what a member runs that is not up is not to be placed elsewhere yet. `unheard`: nothing is known of it since
+    /// this node's start.
+    pub fn holds(&self, at: Instant, node: &NodeId, unheard: bool) -> bool {
+        let may_be_away = unheard && at.since(self.started) < limits::UNHEARD_HOLD;
+        self.cut.is_some() || self.is_away(node) || unheard && self.start.is_some() || may_be_away
+    }
+
+    /// Whether a slot of which nothing live is known may be run by somebody who was not heard. `written`: when its job
+    /// was, or the last row of it that is this node's own.
+    pub fn may_be_run(&self, written: WallTime) -> bool {
+        self.start.is_some_and(|start| written <= start)
+            || self.cut.as_ref().is_some_and(|cut| written <= cut.since)
+    }
+
+    /// What it waits for.
+    pub fn waits(&self) -> Option<Waits> {
+        if self.cut.as_ref().is_some_and(|cut| cut.back.is_none()) {
+            return Some(Waits::NoLink);
+        }
+        self.start.map(|_| match self.heard_first {
+            None => Waits::HeardNobody,
+            Some(_) => Waits::NotAllHeard,
+        })
+    }
+}
