@@ -152,11 +152,7 @@ pub struct Removal {
 }
 
 /// Locks a node out. One that answers hands over its work first.
-pub async fn remove(
-    context: &Context,
-    wanted: &str,
-    removal: &Removal,
-) -> Result<Exit, Failure> {
+pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Result<Exit, Failure> {
     let Removal { now, timeout, yes, force } = *removal;
     let node = find(context, wanted).await?;
     let fenced = if force {

@@ -15,7 +15,7 @@ use crate::admission::Ledger;
 use crate::api::{self, NodeState};
 use crate::clock::{Instant, Now, WallTime};
 use crate::gossip::{self, Gossip, Parcel};
-use crate::id::{FabricKey, NodeId};
+use crate::id::{FabricKey, JobName, NodeId};
 use crate::io::{Answer, Input, Output, UnitEvent};
 use crate::limits;
 use crate::membership::{Change, Formed, Identity, Membership};
@@ -515,6 +515,11 @@ impl Node {
         removed.then(|| Message::News { entries: vec![entry.clone()] })
     }
 
+    /// Whether a job runs on every node that fits.
+    pub fn is_system_job(&self, job: &JobName) -> bool {
+        self.table.system_jobs().any(|name| name == job)
+    }
+
     /// Whether this node was thrown out of the fabric, as far as it knows.
     pub fn is_removed(&self) -> bool {
         self.table.is_removed(&self.config.id)
@@ -826,7 +831,11 @@ impl Node {
     }
 
     fn handle_found(&mut self, now: Now, node: NodeId, address: SocketAddr) {
-        if self.is_removed() || node == self.config.id || !self.table.is_member(&node) || self.is_up(&node) {
+        if self.is_removed()
+            || node == self.config.id
+            || !self.table.is_member(&node)
+            || self.is_up(&node)
+        {
             return;
         }
         self.membership.announce(now.at, Identity { node, generation: 0, address });

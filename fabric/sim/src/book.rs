@@ -110,6 +110,8 @@ pub struct Book {
     pub active: BTreeMap<(usize, AllocId), Duration>,
     /// When a disk was lost the last time.
     pub wiped: Option<Duration>,
+    /// Of copies of slots, and of removed nodes.
+    pub copies: crate::invariants::copies::Notes,
     /// Identities that machines lost with their disks.
     pub former: BTreeMap<usize, Vec<NodeId>>,
 }
@@ -198,6 +200,7 @@ impl Book {
     /// A user asks something.
     pub fn asked(&mut self, time: Duration, node: usize, request: &Request) {
         self.user_asked[node] = Some(time);
+        self.copies.asked(time, request);
         if let Request::Submit { spec, .. } = request {
             match spec.guarantee {
                 Guarantee::AtMostOne => self.at_most_one.insert(spec.name.clone()),

@@ -77,8 +77,14 @@ pub struct Scheduled {
     pub fault: Fault,
 }
 
+/// In a fabric of so few nodes what happens is mostly what every owner does.
+const FEW: usize = 3;
+
 /// Draws a schedule for `nodes` nodes over `span`. Everything begins and ends within it.
 pub fn schedule(random: &mut ChaCha8Rng, nodes: usize, span: Duration) -> Vec<Scheduled> {
+    if nodes <= FEW {
+        return ordinary_operations(random, nodes, span);
+    }
     let mut schedule = Vec::new();
     let mut at = Duration::ZERO;
     // Some worlds are quiet, some are not.
@@ -96,6 +102,48 @@ pub fn schedule(random: &mut ChaCha8Rng, nodes: usize, span: Duration) -> Vec<Sc
         }
         let fault = draw(random, nodes, &mut losses);
         schedule.push(Scheduled { at, lasting, fault });
+    }
+}
+
+/// Agents are restarted, all at once, in waves or one of them, for a moment or a minute; cables are pulled; machines are
+/// switched off, and locked out while they run, are off or are cut off. In between it is calm.
+fn ordinary_operations(random: &mut ChaCha8Rng, nodes: usize, span: Duration) -> Vec<Scheduled> {
+    let mut schedule = Vec::new();
+    let mut at = Duration::from_secs(90);
+    let mut losses = 2;
+    loop {
+        let node = random.random_range(0..nodes);
+        let fault = match random.random_range(0..16u8) {
+            0..6 => {
+                let spacing = if random.random() { 0 } else { random.random_range(500..4_000) };
+                Fault::AllAgentsRestart(nodes, spacing)
+            }
+            6..9 => Fault::AgentAway(node),
+            9..12 => Fault::CableOut(node),
+            12 => Fault::AgentCrash(node),
+            13 => Fault::PowerCut(node),
+            14 if nodes > 2 && losses > 0 => {
+                losses -= 1;
+                match random.random_range(0..3u8) {
+                    0 => Fault::Removal(node),
+                    1 => Fault::RemovalWhileOff(node),
+                    _ => Fault::RemovalWhileCutOff(node),
+                }
+            }
+            _ => Fault::AllAgentsRestart(nodes, 0),
+        };
+        let lasting = Duration::from_millis(match &fault {
+            Fault::AgentAway(_) => random.random_range(500..28_000),
+            Fault::Removal(_) | Fault::RemovalWhileOff(_) | Fault::RemovalWhileCutOff(_) => {
+                random.random_range(90_000..150_000)
+            }
+            _ => random.random_range(1_000..60_000),
+        });
+        if at + lasting >= span {
+            return schedule;
+        }
+        schedule.push(Scheduled { at, lasting, fault });
+        at += lasting + Duration::from_millis(random.random_range(2_000..90_000));
     }
 }
 

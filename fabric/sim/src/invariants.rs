@@ -32,9 +32,15 @@ macro_rules! check {
     };
 }
 
+pub mod copies;
 pub mod leases;
 pub mod rest;
 pub mod sharing;
+use copies::{
+    invariant_a_healthy_original_is_not_ended_for_a_copy,
+    invariant_a_removed_node_runs_nothing_once_it_can_know,
+    invariant_restarts_of_agents_start_nothing_again,
+};
 use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 
 /// Commands about one allocation within a minute that change nothing.
@@ -52,6 +58,8 @@ type Verdict = Result<(), String>;
 pub(crate) fn observe(world: &mut World) {
     note_loneliness(world);
     leases::observe(world);
+    copies::observe(world);
+    check!(world, invariant_a_removed_node_runs_nothing_once_it_can_know(world));
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));
     if let Err(detail) = sharing::observe(world) {
@@ -128,6 +136,7 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
         world.book.whole_gangs.insert(job.clone());
     }
     if !world.nodes[node].units.units.get(&launch.alloc).is_some_and(Unit::is_there) {
+        check!(world, invariant_restarts_of_agents_start_nothing_again(world, node, launch));
         command(world, node, Command::Start, &launch.alloc, launch.run);
     }
 }
@@ -147,6 +156,7 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId, run: 
         world,
         invariant_no_running_allocation_is_stopped_by_mere_loss_of_peers(world, node, alloc, run)
     );
+    check!(world, invariant_a_healthy_original_is_not_ended_for_a_copy(world, node, alloc, run));
     command(world, node, Command::Stop, alloc, run);
 }
 

@@ -182,9 +182,13 @@ impl Run {
                 return Err(Violation::stop(self.world.time));
             }
             match turn {
-                Turn::Begin(fault, lasting) => fault.begin(&mut self.world, lasting),
+                Turn::Begin(fault, lasting) => {
+                    self.world.book.copies.disturbed(self.world.time, &fault);
+                    fault.begin(&mut self.world, lasting);
+                }
                 Turn::End(fault) => {
                     fault.end(&mut self.world);
+                    self.world.book.copies.disturbed(self.world.time, &fault);
                     if let (Fault::DiskLoss(node), Some(_)) = (&fault, &self.workload)
                         && let Some(member) = self.tidier(*node)
                     {

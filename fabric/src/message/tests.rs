@@ -175,13 +175,16 @@ fn the_corpus_is_of_this_wire_version() {
         ("want", Message::Want(vec![Key::Keyring])),
         (
             "entries",
-            Message::Entries { entries: vec![roster().into(), job.clone().into()], more: false, settled: true },
+            Message::Entries {
+                entries: vec![roster().into(), job.clone().into()],
+                more: false,
+                settled: true,
+            },
         ),
-        ("propose", Message::Propose {
-                alloc: alloc.clone(),
-                job: job.clone().into(),
-                succession: None,
-            }),
+        (
+            "propose",
+            Message::Propose { alloc: alloc.clone(), job: job.clone().into(), succession: None },
+        ),
         ("retire", Message::Retire { alloc, reason: "x".into() }),
     ];
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();

@@ -73,8 +73,7 @@ impl Node {
     /// Never because peers are silent.
     fn conduct_of(&self, now: Now, local: &Local) -> Option<Conduct> {
         let slot = &local.id().slot;
-        let retired =
-            |reason: &str| Some(Conduct::End(Ending::Retired { reason: reason.into() }));
+        let retired = |reason: &str| Some(Conduct::End(Ending::Retired { reason: reason.into() }));
         if self.is_removed() {
             return retired(REMOVED);
         }
@@ -360,4 +359,3 @@ impl Node {
 fn moved_to(before: Option<&AllocRow>, row: &AllocRow) -> bool {
     before.is_none_or(|before| (before.epoch, before.phase) != (row.epoch, row.phase))
 }
-
