@@ -87,7 +87,7 @@ pub enum Incoming {
     Message {
         /// Its key, proved.
         from: NodeId,
-        /// Its node's address, unless a translator lies between.
+        /// Its node's address as of the handshake, unless a translator lies between.
         address: SocketAddr,
         /// What it said.
         message: Message,

@@ -3,8 +3,12 @@
 //! ```text
 //! version 1 | key id 4 | sender 32 | generation 8 | salt 8 | counter 8 | payload ... | tag 16
 //! ```
-//! Numbers are big-endian. Everything before the payload is authenticated with it
-//! (ChaCha20-Poly1305, RFC 8439). The first byte is never that of a QUIC packet.
+//! Numbers are big-endian. Everything before the payload is authenticated with it, and so is the
+//! receiver's key, which is not sent (ChaCha20-Poly1305, RFC 8439). The first byte is never that of a
+//! QUIC packet.
+//!
+//! **Receivers.** What one member sends to another opens at no third one: somebody who copies datagrams
+//! cannot make a member say anything to those whom it did not address.
 //!
 //! **Keys and nonces.** All nodes share the gossip key, and a nonce used twice under one key gives away
 //! both datagrams. So no node seals with the gossip key itself: each start of each agent derives its own
@@ -18,7 +22,8 @@
 //! the sender once. The core takes no harm from old gossip: entries carry stamps, membership carries
 //! incarnations.
 //!
-//! **What a seal proves:** that some holder of the gossip key made it, not which one. Members trust each
+//! **What a seal proves:** that some holder of the gossip key made it for this receiver, not which one, and
+//! not who brought it: its source address proves nothing. Members trust each
 //! other that far; whatever must come from a certain node goes over [QUIC](crate::quic). Datagrams are
 //! taken from members only, so a key that leaked is worth nothing to strangers who do not also name a
 //! member, and nothing to anybody after the rotation that comes with every removal.
@@ -74,7 +79,7 @@ pub struct SealCounters {
     pub malformed: u64,
     /// Sealed with a key that this node does not have.
     pub unknown_key: u64,
-    /// The tag does not fit.
+    /// The tag does not fit, also because it is for another receiver.
     pub forged: u64,
     /// Seen before, or too old to tell.
     pub replayed: u64,
@@ -91,8 +96,8 @@ pub enum Refusal {
     /// The keyring has no key of this number.
     #[error("sealed with key {0}, which this node does not have")]
     UnknownKey(u32),
-    /// The tag does not fit.
-    #[error("forged or damaged")]
+    /// The tag does not fit: it was made up, damaged, or made for another receiver.
+    #[error("forged, damaged, or for another node")]
     Forged,
     /// Seen before, or too old to tell.
     #[error("seen before, or too old to tell")]
@@ -157,11 +162,11 @@ impl Seal {
         self.senders.retain(|sender, _| is_member(sender));
     }
 
-    /// The datagram that carries `payload`.
+    /// The datagram that carries `payload` to `receiver`, and to nobody else.
     ///
     /// # Errors
     /// Without a key, or when the payload is too long.
-    pub fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, SealError> {
+    pub fn seal(&mut self, receiver: &NodeId, payload: &[u8]) -> Result<Vec<u8>, SealError> {
         let (key_id, key) = self.sealing.ok_or(SealError::NoKey)?;
         if payload.len() > DATAGRAM_BYTES_MAX {
             return Err(SealError::TooLong(payload.len()));
@@ -177,7 +182,7 @@ impl Seal {
         datagram.extend_from_slice(payload);
         let (header, body) = datagram.split_at_mut(HEADER_BYTES);
         let tag = cipher(&key)
-            .seal_in_place_separate_tag(nonce(self.counter), Aad::from(&*header), body)
+            .seal_in_place_separate_tag(nonce(self.counter), bound_to(header, receiver), body)
             .expect("a datagram is far shorter than the cipher's limit");
         datagram.extend_from_slice(tag.as_ref());
         Ok(datagram)
@@ -252,7 +257,7 @@ impl Seal {
         };
         let mut payload = sealed.to_vec();
         let length = cipher(&key)
-            .open_in_place(nonce(counter), Aad::from(header), &mut payload)
+            .open_in_place(nonce(counter), bound_to(header, &self.id), &mut payload)
             .map_err(|_| Refusal::Forged)?
             .len();
         payload.truncate(length);
@@ -323,6 +328,14 @@ fn derive(gossip_key: &[u8; 32], sender: &NodeId, generation: u64, salt: &[u8; 8
 fn cipher(key: &[u8; 32]) -> LessSafeKey {
     let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("32 bytes are a key");
     LessSafeKey::new(key)
+}
+
+/// What is authenticated beside the payload: the header, and for whom it is.
+fn bound_to(header: &[u8], receiver: &NodeId) -> Aad<[u8; HEADER_BYTES + 32]> {
+    let mut bound = [0; HEADER_BYTES + 32];
+    bound[..HEADER_BYTES].copy_from_slice(header);
+    bound[HEADER_BYTES..].copy_from_slice(&receiver.0);
+    Aad::from(bound)
 }
 
 fn nonce(counter: u64) -> Nonce {

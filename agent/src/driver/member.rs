@@ -27,7 +27,7 @@ use crate::store::{Progress, Writer};
 const PENDING_MAX: usize = 1024;
 /// The core answers sooner than that, even when nobody holds what was submitted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that was heard this short a time ago is still where it was.
+/// A peer that was heard from an address this short a time ago is still there.
 const LEARNED_FRESH: Duration = Duration::from_secs(5);
 /// Addresses that a datagram goes to when its receiver was never heard.
 const UNHEARD_TARGETS_MAX: usize = 3;
@@ -109,7 +109,8 @@ pub(super) struct Member {
     pub(super) fabric: Arc<Fabric>,
     pub(super) seal: Seal,
     pub(super) transport: Transport,
-    /// Where the last authentic word of each peer came from: it works, whatever the table says.
+    /// Where each peer is known to be, and when it was heard from there. Such an address was proved by a
+    /// stream, or is one that the peer itself advertises: whoever copies datagrams has neither.
     learned: BTreeMap<NodeId, (SocketAddr, Instant)>,
     pending: BTreeMap<RequestId, (Instant, Asker)>,
     requests: RequestId,
@@ -147,16 +148,26 @@ impl Member {
         let node = &self.node;
         match self.seal.open(bytes, |sender| node.is_member(sender)) {
             Ok((sender, payload)) => {
-                self.heard(now, sender, from);
+                self.came_from(now, sender, from);
                 self.node.handle(now, Input::Datagram { from: sender, payload });
             }
             Err(refusal) => tracing::trace!(%from, %refusal, "a datagram was dropped"),
         }
     }
 
-    /// A member was heard from this address, by something that only it can have sent.
+    /// A member holds a stream from this address: the handshake went there and back.
     pub(super) fn heard(&mut self, now: Now, node: NodeId, address: SocketAddr) {
         self.learned.insert(node, (address, now.at));
+    }
+
+    /// A member's datagram came from this address. Anybody may have brought it, so it says only which of
+    /// the addresses that are the member's works.
+    fn came_from(&mut self, now: Now, node: NodeId, address: SocketAddr) {
+        let known = self.learned.get(&node).is_some_and(|(learned, _)| *learned == address);
+        let advertised = || self.node.addresses(&node).iter().any(|told| is_same(*told, address));
+        if known || advertised() {
+            self.learned.insert(node, (address, now.at));
+        }
     }
 
     /// A member may be there: discovery says so.
@@ -284,7 +295,7 @@ impl Member {
         payload: &[u8],
         hands: &mut Hands<'_>,
     ) {
-        let sealed = match self.seal.seal(payload) {
+        let sealed = match self.seal.seal(&to, payload) {
             Ok(sealed) => sealed,
             Err(error) => {
                 tracing::warn!(?to, %error, "a datagram cannot be sealed");
@@ -300,24 +311,12 @@ impl Member {
         }
     }
 
-    /// Where a datagram goes: to where the peer was heard from. When that was some time ago the route
-    /// may be gone, so what the peer says of itself is tried as well.
+    /// Where a datagram goes; see [`targets_of`].
     fn gossip_targets(&self, now: Now, to: &NodeId, hint: SocketAddr) -> Vec<SocketAddr> {
-        let learned = self.learned.get(to).copied();
-        match learned {
-            Some((address, heard)) if now.at.since(heard) < LEARNED_FRESH => vec![address],
-            Some((address, _)) if address == hint => vec![hint],
-            Some((address, _)) => vec![address, hint],
-            None => {
-                let mut targets = vec![hint];
-                for address in self.node.addresses(to) {
-                    if !targets.contains(&address) && targets.len() < UNHEARD_TARGETS_MAX {
-                        targets.push(address);
-                    }
-                }
-                targets
-            }
-        }
+        let learned = self.learned.get(to);
+        let learned =
+            learned.map(|(address, heard)| (*address, now.at.since(*heard) < LEARNED_FRESH));
+        targets_of(learned, hint, &self.node.addresses(to))
     }
 
     /// Where a message to `node` may be delivered, best first.
@@ -373,6 +372,37 @@ impl Hands<'_> {
     }
 }
 
+/// Where a datagram for a peer goes: to the address that it was heard from lately, and nowhere else, if the
+/// peer advertises that. Where it does not (a translator lies between, or the peer has moved), or has been
+/// silent for some time, what it says of itself is tried as well: nobody who has got between a peer and one
+/// stream of it can keep gossip from it.
+fn targets_of(
+    learned: Option<(SocketAddr, bool)>,
+    hint: SocketAddr,
+    advertised: &[SocketAddr],
+) -> Vec<SocketAddr> {
+    let Some((address, fresh)) = learned else {
+        let mut targets = vec![hint];
+        for address in advertised {
+            if !targets.contains(address) && targets.len() < UNHEARD_TARGETS_MAX {
+                targets.push(*address);
+            }
+        }
+        return targets;
+    };
+    let is_its_own = advertised.iter().chain([&hint]).any(|told| is_same(*told, address));
+    if (fresh && is_its_own) || is_same(address, hint) {
+        return vec![address];
+    }
+    vec![address, hint]
+}
+
+/// Whether two addresses mean the same. On another machine nobody knows our links, so what is advertised of a
+/// link does not say which.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip().to_canonical(), one.port()) == (other.ip().to_canonical(), other.port())
+}
+
 /// Sends to an address, on every link that it may mean. Datagrams may be lost, also here.
 fn send(hands: &mut Hands<'_>, sealed: &[u8], address: SocketAddr) -> bool {
     let mut sent = false;
@@ -417,3 +447,6 @@ pub(super) fn log_source(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,11 +122,13 @@ pub(crate) async fn refuse<T: serde::Serialize>(send: &mut SendStream, refusal: 
 
 /// Takes the streams of a welcomed connection until it ends.
 pub(super) async fn streams(shared: Arc<Shared>, peer: NodeId, connection: Connection) {
+    // That of the handshake, which went there and back. Later packets may come from elsewhere, and until
+    // such a path is validated (RFC 9000, 9.3.3) anybody may have brought them.
+    let address = node_address(connection.remote_address());
     loop {
         tokio::select! {
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
-                    let address = node_address(connection.remote_address());
                     tokio::spawn(message(shared.clone(), peer, address, stream));
                 }
                 Err(_) => break,
