@@ -76,6 +76,8 @@ const INVITED_MAX: usize = 8;
 const FOUND_MAX: usize = 4096;
 /// Time between two rounds of the agent's own chores.
 const CHORES: Duration = Duration::from_secs(1);
+/// Members that have moved are known to the stream port at their new addresses within this.
+const KNOW_PERIOD: Duration = Duration::from_secs(5);
 
 /// The agent.
 pub struct Driver {
@@ -137,6 +139,8 @@ pub struct Driver {
     attempts: u64,
     member: Option<Member>,
     next_chores: Instant,
+    /// When the streams were told last where members are.
+    knew: Instant,
     told_status: String,
 }
 
@@ -255,6 +259,7 @@ impl Driver {
             attempts: 0,
             member: None,
             next_chores: started.at,
+            knew: started.at,
             told_status: String::new(),
             name,
             identity,
@@ -386,6 +391,10 @@ impl Driver {
         self.next_chores = now.at + CHORES;
         if let Some(member) = &mut self.member {
             member.expire(now);
+            if now.at.since(self.knew) >= KNOW_PERIOD {
+                self.knew = now.at;
+                member.know_members();
+            }
             let name = member.node.name_of(&self.identity.id());
             if name != self.name_of_series {
                 self.observer.rename(&name);

@@ -15,6 +15,7 @@
 //! peer cannot be reached those that wait for it are dropped, and whoever sent them derives them again.
 
 mod peers;
+mod permits;
 mod provider;
 mod request;
 mod serve;
@@ -34,21 +35,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::{Fabric, Identity};
 use crate::join::Attempts;
 use peers::Peers;
+use permits::Permits;
 
 pub use request::{ApiRequest, ApiResponse, RequestError};
 pub(crate) use serve::refuse;
 pub use sockets::{Sockets, for_socket, node_address, stream_address};
 
-/// Connections that were not welcomed yet. More are refused: strangers cost a bounded amount.
-const STRANGERS_MAX: usize = 64;
-/// With this many under way a stranger must first show that its address is its own.
-const STRANGERS_TRUSTED: usize = 16;
-/// Time for a handshake, and again for the greeting.
+/// Time for a handshake and the greeting together.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without traffic ends. Long enough for repair to reuse one, short enough that
 /// a large fabric does not hold thousands.
@@ -159,7 +157,7 @@ struct Shared {
     client: quinn::ClientConfig,
     fabric: Arc<Fabric>,
     incoming: mpsc::Sender<Incoming>,
-    strangers: Arc<Semaphore>,
+    permits: Arc<Permits>,
     attempts: Mutex<Attempts>,
     peers: Mutex<Peers>,
 }
@@ -177,7 +175,7 @@ impl Transport {
             client: client_config(setup.identity)?,
             fabric: setup.fabric,
             incoming,
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            permits: Arc::default(),
             attempts: Mutex::default(),
             peers: Mutex::new(Peers::new(setup.roster)),
         });
@@ -217,6 +215,11 @@ impl Transport {
         for connection in strangers {
             connection.close(Close::NotMember.code(), b"not a member any more");
         }
+    }
+
+    /// Takes over where members are, by the table: strangers cannot take their share of what may be under way.
+    pub fn know(&self, members: impl IntoIterator<Item = SocketAddr>) {
+        self.shared.permits.counts().know(members);
     }
 
     /// Counts since the start.
@@ -267,7 +270,7 @@ impl Close {
 pub fn listen(identity: &Identity, socket: std::net::UdpSocket) -> anyhow::Result<Endpoint> {
     let mut server = quinn::ServerConfig::with_crypto(tls::server(identity)?);
     server.transport_config(transport_config());
-    server.max_incoming(STRANGERS_MAX);
+    server.max_incoming(permits::CONNECTIONS_MAX);
     let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new(endpoint_config(identity), Some(server), socket, runtime)
         .context("cannot use the socket for streams")

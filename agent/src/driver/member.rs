@@ -340,12 +340,21 @@ impl Member {
         Passing { to, targets, transport: self.transport.clone() }
     }
 
+    /// Tells the streams where members are.
+    pub(super) fn know_members(&self) {
+        let roster = self.node.roster();
+        let learned = self.learned.values().map(|(address, _)| *address);
+        let told = roster.iter().flat_map(|(member, _)| self.node.addresses(member));
+        self.transport.know(told.chain(learned));
+    }
+
     /// Takes over the roster and the keyring.
     fn trust(&mut self) {
         let node = &self.node;
         self.seal.trust(&node.keyring(), |sender| node.is_member(sender));
         self.transport.trust(node.roster().into_iter().map(|(member, _)| member).collect());
         self.learned.retain(|member, _| node.is_member(member));
+        self.know_members();
     }
 }
 

@@ -6,13 +6,13 @@ use fabric::message::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::permits::{Permit, Verdict};
 use super::wire::{self, Answer, Greeting};
 use super::{
-    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, STRANGERS_MAX, STRANGERS_TRUSTED, Shared,
-    node_address, peer_key, peers, request,
+    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, node_address, peer_key, peers,
+    request,
 };
 use crate::join;
 
@@ -22,38 +22,41 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Accepts connections until the endpoint is closed.
 pub(super) async fn accept(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
-        let Ok(permit) = shared.strangers.clone().try_acquire_owned() else {
-            shared.peers().counters.refused += 1;
-            incoming.refuse();
-            continue;
+        let from = node_address(incoming.remote_address());
+        let verdict = shared.permits.counts().judge(from, incoming.remote_address_validated());
+        let source = match verdict {
+            Verdict::Admit(source) => source,
+            Verdict::Validate => {
+                // The client comes again, with a proof of its address.
+                let _ = incoming.retry();
+                continue;
+            }
+            Verdict::Refuse => {
+                shared.peers().counters.refused += 1;
+                incoming.refuse();
+                continue;
+            }
         };
-        let under_way = STRANGERS_MAX - shared.strangers.available_permits();
-        if under_way > STRANGERS_TRUSTED && !incoming.remote_address_validated() {
-            // The client comes again, with a proof of its address.
-            let _ = incoming.retry();
-            continue;
-        }
+        let permit = Permit::new(shared.permits.clone(), source);
         tokio::spawn(greeted(shared.clone(), incoming, permit));
     }
 }
 
-async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit) {
+async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Permit) {
     let address = incoming.remote_address();
     let hello = async {
-        let connection = timeout(GREETING_TIMEOUT, incoming.accept()?).await??;
+        let connection = incoming.accept()?.await?;
         let peer = peer_key(&connection).ok_or_else(|| anyhow::anyhow!("it showed no key"))?;
-        let first = timeout(GREETING_TIMEOUT, async {
-            let (send, mut receive) = connection.accept_bi().await?;
-            let greeting: Greeting = wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await?;
-            anyhow::Ok((greeting, send, receive))
-        });
-        let first = first.await??;
-        anyhow::Ok((connection, peer, first))
+        let (send, mut receive) = connection.accept_bi().await?;
+        let greeting: Greeting = wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await?;
+        anyhow::Ok((connection, peer, (greeting, send, receive)))
     };
-    let (connection, peer, (greeting, send, receive)) = match hello.await {
-        Ok(hello) => hello,
-        Err(error) => {
-            tracing::debug!(%address, %error, "a connection ended before its greeting");
+    let hello = timeout(GREETING_TIMEOUT, hello).await;
+    let (connection, peer, (greeting, send, receive)) = match hello {
+        Ok(Ok(hello)) => hello,
+        other => {
+            let error = other.map(Result::err);
+            tracing::debug!(%address, ?error, "a connection ended before its greeting");
             shared.peers().counters.malformed += 1;
             return;
         }

@@ -22,6 +22,7 @@ pub mod netns;
 
 pub mod api;
 pub mod cost;
+pub mod half_open;
 pub mod wire;
 
 use fabric::api::{AllocView, JobView, Joined, NodeState, NodeView, Status, TokenCreated};
