@@ -30,6 +30,7 @@ use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
 use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Sockets};
+use crate::seal::Start;
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
 use crate::topology::Settling;
@@ -60,6 +61,7 @@ mod services;
 mod sources;
 mod topology;
 mod traces;
+mod twins;
 mod units;
 mod upgrade;
 
@@ -86,8 +88,8 @@ pub struct Driver {
     config: Config,
     name: String,
     identity: Arc<Identity>,
-    /// Of this start; see [`identity::next_generation`].
-    generation: u64,
+    /// Of this agent.
+    start: Start,
     /// Where the gossip socket is bound.
     bound: SocketAddr,
     /// Goes to the transport when the node becomes a member.
@@ -153,7 +155,7 @@ impl Driver {
         let clock = Clock::start();
         let started = clock.now();
         let identity = Arc::new(Identity::load_or_create(&config.state)?);
-        let generation = identity::next_generation(&config.state, started.wall.0);
+        let start = Start::new(identity::next_generation(&config.state, started.wall.0))?;
         let opened = store::open(&config.state)?;
         let fabric = Fabric::load(&config.state)?;
         let mut disk = opened.store;
@@ -222,7 +224,7 @@ impl Driver {
         let mut driver = Self {
             clock,
             started,
-            generation,
+            start,
             bound: gossip.local_addr()?,
             streams: Some(sockets.streams),
             sources: Sources::new(gossip, channels, discovery)?,
@@ -405,6 +407,7 @@ impl Driver {
             self.counted = now.at;
             self.observer.count(Source::Loop, self.counters());
         }
+        self.look_after_twins();
         self.try_to_enter();
         self.provision();
         self.notice_hardware(now.at);
@@ -521,6 +524,12 @@ impl Driver {
             }
             Incoming::Enrol { node, name, token, secret_hash, answer } => {
                 self.enrol(now, (node, name), (token, secret_hash), answer);
+            }
+            Incoming::Superseded { by, address, silent } => self.superseded(by, address, silent),
+            Incoming::Twin { node, address } => self.saw_twin(node, address),
+            Incoming::Copy { start, address } => self.saw_copy(start, address),
+            Incoming::Request { request, answer, .. } if request.path == twins::PATH => {
+                let _ = answer.send(self.told_of_copy(&request.body));
             }
             Incoming::Request { from, request, answer } => {
                 self.peer_request(from, &request, answer);

@@ -169,7 +169,9 @@ async fn ask(
         let (fabric, signature) = match proof {
             Answer::Proof { fabric, signature } => (fabric, signature.concat()),
             Answer::Refused(reason) => return Ok(Err(JoinError::Refused { address, reason })),
-            Answer::Welcome => anyhow::bail!("it answered a question that was not asked"),
+            Answer::Welcome | Answer::Member(_) | Answer::Outdated(_) => {
+                anyhow::bail!("it answered a question that was not asked")
+            }
         };
         let proved = UnparsedPublicKey::new(&ED25519, fabric.0)
             .verify(&signed(&connection)?, &signature)

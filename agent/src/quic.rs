@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::{Fabric, Identity};
 use crate::join::Attempts;
+use crate::seal::Start;
 use peers::Peers;
 use permits::Permits;
 
@@ -76,6 +77,8 @@ pub struct Setup<'a> {
     pub endpoint: Endpoint,
     /// Who may speak; replaced by [`Transport::trust`].
     pub roster: BTreeSet<NodeId>,
+    /// Of this agent; replaced by [`Transport::renew`].
+    pub start: Start,
 }
 
 /// Something came over a stream.
@@ -111,6 +114,29 @@ pub enum Incoming {
         secret_hash: [u8; 32],
         /// Where the answer goes; `Err` says why not.
         answer: oneshot::Sender<Result<Enrolled, String>>,
+    },
+    /// A member says that it listens to another start under this node's key.
+    Superseded {
+        /// Which.
+        by: Start,
+        /// Where that was heard.
+        address: Option<SocketAddr>,
+        /// For how long that has been silent, if that was said.
+        silent: Option<Duration>,
+    },
+    /// A start of a member that is not listened to, because another one is, holds a stream.
+    Twin {
+        /// Whose key both have.
+        node: NodeId,
+        /// Where the one is that is not listened to.
+        address: SocketAddr,
+    },
+    /// Another machine has this node's own key.
+    Copy {
+        /// The start of its agent.
+        start: Start,
+        /// Where it is.
+        address: SocketAddr,
     },
 }
 
@@ -177,7 +203,7 @@ impl Transport {
             incoming,
             permits: Arc::default(),
             attempts: Mutex::default(),
-            peers: Mutex::new(Peers::new(setup.roster)),
+            peers: Mutex::new(Peers::new(setup.roster, setup.start)),
         });
         tokio::spawn(serve::accept(shared.clone()));
         Ok((Self { shared }, received))
@@ -207,6 +233,31 @@ impl Transport {
         request: ApiRequest,
     ) -> Result<ApiResponse, RequestError> {
         request::ask(&self.shared, to, addresses, request).await
+    }
+
+    /// A member was heard, in this start of its agent. Connections with earlier ones end, and say why.
+    pub fn heard(&self, node: NodeId, start: Start, address: Option<SocketAddr>) {
+        self.shared.note(&node, start, address);
+    }
+
+    /// This agent goes on as another start of itself.
+    pub fn renew(&self, start: Start) {
+        let old = self.shared.peers().renew(start);
+        for connection in old {
+            connection.close(Close::Superseded.code(), b"a new start");
+        }
+    }
+
+    /// Asks whoever is at this address with a member's key which start it is. What comes of it is
+    /// [`Incoming::Twin`], or nothing.
+    pub fn challenge(&self, node: NodeId, address: SocketAddr) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let asked = peers::greet(&shared, node, address);
+            if let Ok(Ok((connection, _))) = tokio::time::timeout(GREETING_TIMEOUT, asked).await {
+                connection.close(Close::Done.code(), b"");
+            }
+        });
     }
 
     /// Replaces the roster. Connections of those who are no longer in it end at once.
@@ -241,6 +292,28 @@ impl Transport {
 }
 
 impl Shared {
+    /// Takes note of a member's start, and ends its connections with earlier ones.
+    fn note(&self, node: &NodeId, start: Start, address: Option<SocketAddr>) {
+        let old = self.peers().note(node, start, address);
+        for connection in old {
+            if let Some(outdated) = self.peers().outdated(node, None) {
+                connection.close(Close::Outdated.code(), &wire::encode(&outdated));
+            }
+        }
+    }
+
+    /// Tells the loop of something that it will hear of again, if it has no time now.
+    fn report(&self, incoming: Incoming) {
+        let _ = self.incoming.try_send(incoming);
+    }
+
+    /// A member says of us that it listens to another start.
+    fn superseded(&self, outdated: wire::Outdated) {
+        let wire::Outdated { by, address, silent_ms } = outdated;
+        let silent = silent_ms.map(Duration::from_millis);
+        self.report(Incoming::Superseded { by, address, silent });
+    }
+
     fn peers(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -254,6 +327,8 @@ pub(crate) enum Close {
     NotMember = 2,
     Superseded = 3,
     Stalled = 4,
+    /// The reason is a [`wire::Outdated`].
+    Outdated = 5,
 }
 
 impl Close {

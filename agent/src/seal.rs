@@ -17,7 +17,8 @@
 //! large fabric sooner than one likes, and could not tell a replay.
 //!
 //! **Replays.** Counters of one start are remembered in a sliding window. The generation grows with each
-//! start of the sender, so that datagrams of earlier starts are refused once a later one was heard.
+//! start of the sender, so that datagrams of earlier starts are refused once a later one was heard. They are
+//! told apart from forged ones ([`Refusal::Outdated`]): where a machine's key was copied, both copies speak.
 //! What is left: a node that has just started itself can be told old datagrams of a sender until it hears
 //! the sender once. The core takes no harm from old gossip: entries carry stamps, membership carries
 //! incarnations.
@@ -34,7 +35,9 @@ use fabric::table::Keyring;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// First byte of every sealed datagram. QUIC's first byte has bit 0x40 set.
 pub const SEAL_VERSION: u8 = 1;
@@ -53,20 +56,52 @@ pub const SEALED_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + SEAL_BYTES;
 /// Datagrams of one sender may overtake each other by this many.
 pub const REPLAY_WINDOW: u64 = 256;
 
+/// One start of an agent. Of two starts under one key the greater one is listened to: the later one, and where
+/// two copies of a disk without a clock count alike, the one with the greater salt.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Start {
+    /// See [`next_generation`](crate::identity::next_generation).
+    pub generation: u64,
+    /// Random.
+    pub salt: [u8; 8],
+}
+
+impl Start {
+    /// The start of this agent.
+    ///
+    /// # Errors
+    /// Only when the kernel has no random numbers.
+    pub fn new(generation: u64) -> anyhow::Result<Self> {
+        let mut salt = [0; 8];
+        SystemRandom::new()
+            .fill(&mut salt)
+            .map_err(|_| anyhow::anyhow!("the kernel gave no random numbers for gossip"))?;
+        Ok(Self { generation, salt })
+    }
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:016x}", self.generation, u64::from_be_bytes(self.salt))
+    }
+}
+
 /// Seals and opens the gossip of one agent, from its start to its end.
 ///
 /// Invariants:
 /// - a counter is used at most once under a derived key;
 /// - every counter below a window, and every marked one inside it, was accepted before or is too old;
-/// - senders are members: at most [`MEMBERS_MAX`].
+/// - senders are members: at most [`MEMBERS_MAX`];
+/// - of one sender the greatest start that was heard is listened to, and no other.
 pub struct Seal {
     id: NodeId,
-    generation: u64,
-    salt: [u8; 8],
+    start: Start,
     counter: u64,
     keyring: Keyring,
     sealing: Option<(u32, [u8; 32])>,
     senders: BTreeMap<NodeId, Sender>,
+    /// Whose datagrams come from a later start than those before, since somebody asked.
+    started_anew: BTreeSet<NodeId>,
     counters: SealCounters,
 }
 
@@ -85,6 +120,8 @@ pub struct SealCounters {
     pub replayed: u64,
     /// From somebody who does not belong to the fabric.
     pub not_member: u64,
+    /// From an earlier start of a member than the one that is listened to.
+    pub outdated: u64,
 }
 
 /// Why a datagram was not opened. It changed nothing.
@@ -105,6 +142,9 @@ pub enum Refusal {
     /// The sender does not belong to the fabric.
     #[error("from {0:?}, which is not a member")]
     NotMember(NodeId),
+    /// Sealed well, by an earlier start of its sender: old and late, or another machine has the same key.
+    #[error("from an earlier start of {0:?}")]
+    Outdated(NodeId),
 }
 
 /// Why a payload was not sealed.
@@ -120,46 +160,45 @@ pub enum SealError {
 
 #[derive(Clone)]
 struct Sender {
-    generation: u64,
-    salt: [u8; 8],
+    start: Start,
     /// The key that opened the last datagram, so that it is not derived for each.
     key: (u32, [u8; 32]),
     window: Window,
 }
 
 impl Seal {
-    /// For the node `id` in its start number `generation`
-    /// (see [`next_generation`](crate::identity::next_generation)).
-    ///
-    /// # Errors
-    /// Only when the kernel has no random numbers.
-    pub fn new(id: NodeId, generation: u64) -> anyhow::Result<Self> {
-        let mut salt = [0; 8];
-        SystemRandom::new()
-            .fill(&mut salt)
-            .map_err(|_| anyhow::anyhow!("the kernel gave no random numbers for gossip"))?;
-        Ok(Self {
+    /// For the node `id`.
+    pub fn new(id: NodeId, start: Start) -> Self {
+        Self {
             id,
-            generation,
-            salt,
+            start,
             counter: 0,
             keyring: Keyring::default(),
             sealing: None,
             senders: BTreeMap::new(),
+            started_anew: BTreeSet::new(),
             counters: SealCounters::default(),
-        })
+        }
+    }
+
+    /// Goes on as another start of the same agent. Whoever is listened to stays so.
+    pub fn renew(&mut self, start: Start) {
+        (self.start, self.counter) = (start, 0);
+        self.derive_key();
     }
 
     /// Takes over the gossip keys and forgets senders that are no members any more.
     /// The newest key seals from now on, all of them open.
     pub fn trust(&mut self, keyring: &Keyring, is_member: impl Fn(&NodeId) -> bool) {
         self.keyring = keyring.clone();
-        self.sealing = self
-            .keyring
-            .keys
-            .last_key_value()
-            .map(|(&id, key)| (id, derive(key, &self.id, self.generation, &self.salt)));
+        self.derive_key();
         self.senders.retain(|sender, _| is_member(sender));
+        self.started_anew.retain(|sender| is_member(sender));
+    }
+
+    fn derive_key(&mut self) {
+        let newest = self.keyring.keys.last_key_value();
+        self.sealing = newest.map(|(&id, key)| (id, derive(key, &self.id, &self.start)));
     }
 
     /// The datagram that carries `payload` to `receiver`, and to nobody else.
@@ -176,8 +215,8 @@ impl Seal {
         datagram.push(SEAL_VERSION);
         datagram.extend_from_slice(&key_id.to_be_bytes());
         datagram.extend_from_slice(&self.id.0);
-        datagram.extend_from_slice(&self.generation.to_be_bytes());
-        datagram.extend_from_slice(&self.salt);
+        datagram.extend_from_slice(&self.start.generation.to_be_bytes());
+        datagram.extend_from_slice(&self.start.salt);
         datagram.extend_from_slice(&self.counter.to_be_bytes());
         datagram.extend_from_slice(payload);
         let (header, body) = datagram.split_at_mut(HEADER_BYTES);
@@ -206,9 +245,20 @@ impl Seal {
             Err(Refusal::Forged) => &mut counters.forged,
             Err(Refusal::Replayed) => &mut counters.replayed,
             Err(Refusal::NotMember(_)) => &mut counters.not_member,
+            Err(Refusal::Outdated(_)) => &mut counters.outdated,
         };
         *counter += 1;
         result
+    }
+
+    /// The start of a member that is listened to.
+    pub fn start_of(&self, sender: &NodeId) -> Option<Start> {
+        Some(self.senders.get(sender)?.start)
+    }
+
+    /// Whether a later start of this member took over since this was asked last.
+    pub fn has_started_anew(&mut self, sender: &NodeId) -> bool {
+        self.started_anew.remove(sender)
     }
 
     /// What became of datagrams since the start.
@@ -242,18 +292,15 @@ impl Seal {
         if sender == self.id {
             return Err(Refusal::Replayed);
         }
+        let start = Start { generation, salt };
         let known = self.senders.get(&sender);
-        let same_start = match known {
-            Some(known) if known.generation == generation && known.salt == salt => Some(known),
-            Some(known) if known.generation >= generation => return Err(Refusal::Replayed),
-            _ => None,
-        };
+        let same_start = known.filter(|known| known.start == start);
         if same_start.is_some_and(|known| !known.window.is_fresh(counter)) {
             return Err(Refusal::Replayed);
         }
         let key = match same_start {
             Some(known) if known.key.0 == key_id => known.key.1,
-            _ => derive(gossip_key, &sender, generation, &salt),
+            _ => derive(gossip_key, &sender, &start),
         };
         let mut payload = sealed.to_vec();
         let length = cipher(&key)
@@ -261,14 +308,20 @@ impl Seal {
             .map_err(|_| Refusal::Forged)?
             .len();
         payload.truncate(length);
+        if known.is_some_and(|known| known.start > start) {
+            return Err(Refusal::Outdated(sender));
+        }
 
         // Only now may it change anything.
         if known.is_none() && self.senders.len() >= MEMBERS_MAX {
             return Err(Refusal::NotMember(sender));
         }
+        if known.is_some() && same_start.is_none() {
+            self.started_anew.insert(sender);
+        }
         let mut window = same_start.map(|known| known.window.clone()).unwrap_or_default();
         window.mark(counter);
-        self.senders.insert(sender, Sender { generation, salt, key: (key_id, key), window });
+        self.senders.insert(sender, Sender { start, key: (key_id, key), window });
         Ok((sender, payload))
     }
 }
@@ -316,12 +369,12 @@ impl Window {
 }
 
 /// The key of one start of one sender.
-fn derive(gossip_key: &[u8; 32], sender: &NodeId, generation: u64, salt: &[u8; 8]) -> [u8; 32] {
+fn derive(gossip_key: &[u8; 32], sender: &NodeId, start: &Start) -> [u8; 32] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, gossip_key));
     context.update(b"weft gossip seal 1");
     context.update(&sender.0);
-    context.update(&generation.to_be_bytes());
-    context.update(salt);
+    context.update(&start.generation.to_be_bytes());
+    context.update(&start.salt);
     array(context.sign().as_ref())
 }
 

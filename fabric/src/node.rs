@@ -160,6 +160,8 @@ pub struct Node {
     timers: Timers,
     /// The table is as good as the others': set once, some time after the start.
     synced: bool,
+    /// The others listen to another machine with our key.
+    superseded: bool,
     /// Repair under way: from whom entries are expected.
     repairing_from: Option<NodeId>,
     dirty: bool,
@@ -228,6 +230,7 @@ impl Node {
                 trim_keyring: None,
             },
             synced: false,
+            superseded: false,
             repairing_from: None,
             dirty: true,
             config,
@@ -331,6 +334,15 @@ impl Node {
                 }
                 self.publish_info(now);
             }
+            Input::Superseded => self.superseded = true,
+            Input::Renewed { generation } => {
+                // What is known of the others is from before: as after a start.
+                (self.superseded, self.synced, self.timers.started) = (false, false, now.at);
+                self.membership.renew(now.at, generation);
+                self.leases.renew(generation);
+                self.publish_info(now);
+                self.dirty = true;
+            }
         }
         if self.next_deadline().is_some_and(|deadline| deadline <= now.at) {
             self.tick(now);
@@ -425,6 +437,9 @@ impl Node {
 
     /// Whether this node knows enough of what the others do to decide anything new.
     fn is_settled(&mut self, now: Now) -> bool {
+        if self.superseded {
+            return false;
+        }
         let alone = self.table.roster().take(2).count() < 2;
         let waited = now.at.since(self.timers.started) >= limits::BOOT_HOLD;
         if !self.synced && (alone || waited) {

@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::addresses::{Local, routes};
 use super::answers;
 use super::checks::Checks;
+use super::twins::Twins;
 use super::units::UnitCommand;
 use crate::events::Events;
 use crate::http::Reply;
 use crate::identity::Fabric;
 use crate::quic::{ApiRequest, ApiResponse, Enrolled, RequestError, Transport, for_socket};
-use crate::seal::Seal;
+use crate::seal::{Refusal, Seal, Start};
 use crate::store::{Progress, Writer};
 
 /// Requests that may wait for the core at a time.
@@ -108,6 +109,9 @@ pub(super) struct Member {
     pub(super) node: Node,
     pub(super) fabric: Arc<Fabric>,
     pub(super) seal: Seal,
+    pub(super) twins: Twins,
+    /// How many members were asked whom they hear under our key.
+    asked: usize,
     pub(super) transport: Transport,
     /// Where each peer is known to be, and when it was heard from there. Such an address was proved by a
     /// stream, or is one that the peer itself advertises: whoever copies datagrams has neither.
@@ -130,6 +134,8 @@ impl Member {
             node,
             fabric,
             seal,
+            twins: Twins::default(),
+            asked: 0,
             transport,
             learned: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -148,16 +154,78 @@ impl Member {
         let node = &self.node;
         match self.seal.open(bytes, |sender| node.is_member(sender)) {
             Ok((sender, payload)) => {
+                if self.seal.has_started_anew(&sender) {
+                    self.started_anew(now, sender, from);
+                }
                 self.came_from(now, sender, from);
+                if let Some(start) = self.seal.start_of(&sender) {
+                    self.transport.heard(sender, start, self.place_of(&sender));
+                }
                 self.node.handle(now, Input::Datagram { from: sender, payload });
             }
+            Err(Refusal::Outdated(sender)) => self.question(now, sender),
             Err(refusal) => tracing::trace!(%from, %refusal, "a datagram was dropped"),
         }
     }
 
+    /// Another start of a member speaks from now on: its agent was started anew, or it is another machine. Where
+    /// the one before was proved to be, if that is elsewhere, somebody may still be, and is to know.
+    fn started_anew(&mut self, now: Now, node: NodeId, from: SocketAddr) {
+        if let Some((before, _)) = self.learned.get(&node).copied()
+            && !is_same(before, from)
+        {
+            self.learned.remove(&node);
+            self.twins.moved(node, before);
+        }
+        self.twins.started_anew(&node);
+        self.question(now, node);
+    }
+
+    /// Asks who is there where a member was before, if that was not asked just now.
+    fn question(&mut self, now: Now, node: NodeId) {
+        if let Some(address) = self.twins.question(now.at, node) {
+            self.transport.challenge(node, address);
+        }
+    }
+
+    /// Where a member is, as far as that is proved.
+    pub(super) fn place_of(&self, node: &NodeId) -> Option<SocketAddr> {
+        self.learned.get(node).map(|(address, _)| *address)
+    }
+
+    /// Keys that two machines use, in words.
+    pub(super) fn twin_troubles(&self) -> Vec<String> {
+        let told = |node: &NodeId| self.node.addresses(node).first().copied();
+        let place = |node: &NodeId| self.place_of(node).or_else(|| told(node));
+        self.twins.troubles(|node| self.node.name_of(node), place)
+    }
+
+    /// Asks the next member whom it hears under our key.
+    pub(super) fn ask_whom_they_hear(&mut self, local: &Local) {
+        let others = self.node.roster().into_iter().map(|(member, _)| member);
+        let others: Vec<NodeId> = others.filter(|member| *member != self.node.id()).collect();
+        if let Some(member) = others.get(self.asked % others.len().max(1)) {
+            self.asked += 1;
+            if let Some(address) = self.targets(member, None, local).first() {
+                self.transport.challenge(*member, *address);
+            }
+        }
+    }
+
+    /// Goes on as another start of this agent, which the others listen to.
+    pub(super) fn renew(&mut self, now: Now, start: Start) {
+        self.seal.renew(start);
+        self.transport.renew(start);
+        self.twins.returned();
+        self.node.handle(now, Input::Renewed { generation: start.generation });
+    }
+
     /// A member holds a stream from this address: the handshake went there and back.
     pub(super) fn heard(&mut self, now: Now, node: NodeId, address: SocketAddr) {
-        self.learned.insert(node, (address, now.at));
+        let before = self.learned.insert(node, (address, now.at));
+        if let Some((before, _)) = before.filter(|(before, _)| !is_same(*before, address)) {
+            self.twins.moved(node, before);
+        }
     }
 
     /// A member's datagram came from this address. Anybody may have brought it, so it says only which of
@@ -354,6 +422,7 @@ impl Member {
         self.seal.trust(&node.keyring(), |sender| node.is_member(sender));
         self.transport.trust(node.roster().into_iter().map(|(member, _)| member).collect());
         self.learned.retain(|member, _| node.is_member(member));
+        self.twins.trust(|member| node.is_member(member));
         self.know_members();
     }
 }
@@ -408,7 +477,7 @@ fn targets_of(
 
 /// Whether two addresses mean the same. On another machine nobody knows our links, so what is advertised of a
 /// link does not say which.
-fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     (one.ip().to_canonical(), one.port()) == (other.ip().to_canonical(), other.port())
 }
 

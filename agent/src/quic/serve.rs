@@ -3,13 +3,13 @@
 use fabric::id::NodeId;
 use fabric::limits::MESSAGE_BYTES_MAX;
 use fabric::message::Message;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
 use super::permits::{Permit, Verdict};
-use super::wire::{self, Answer, Greeting};
+use super::wire::{self, Answer, Greeting, Standing};
 use super::{
     Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, node_address, peer_key, peers,
     request,
@@ -62,7 +62,7 @@ async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Permit)
         }
     };
     match greeting {
-        Greeting::Member => member(&shared, connection, peer, send).await,
+        Greeting::Member(theirs) => member(&shared, connection, peer, theirs, send).await,
         Greeting::Invite => {
             shared.peers().counters.refused += 1;
             let reason = "this node belongs to a fabric already".to_owned();
@@ -88,18 +88,38 @@ async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Permit)
     drop(permit);
 }
 
-async fn member(shared: &Arc<Shared>, connection: Connection, peer: NodeId, mut send: SendStream) {
+async fn member(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    peer: NodeId,
+    theirs: Standing,
+    mut send: SendStream,
+) {
+    let address = node_address(connection.remote_address());
+    let ours = shared.peers().standing(&peer);
+    if peer == shared.id && theirs.start != ours.start {
+        // It looks whether we are still there. Both know now.
+        shared.report(Incoming::Copy { start: theirs.start, address });
+        return refuse(&mut send, &Answer::Member(ours)).await;
+    }
     let is_member = shared.peers().is_member(&peer) && peer != shared.id;
     if is_member {
+        peers::hears_another(shared, ours, theirs);
+        let outdated = shared.peers().outdated(&peer, Some(theirs.start));
+        if let Some(outdated) = outdated {
+            shared.peers().counters.refused += 1;
+            shared.report(Incoming::Twin { node: peer, address });
+            return refuse(&mut send, &Answer::Outdated(outdated)).await;
+        }
+        shared.note(&peer, theirs.start, Some(address));
         // Limits go up before the welcome is out, so that the peer need not wait.
-        if peers::adopt(shared, peer, connection).is_ok() {
-            let _ = wire::write_frame(&mut send, &Answer::Welcome).await;
+        if peers::adopt(shared, peer, connection, theirs.start).is_ok() {
+            let _ = wire::write_frame(&mut send, &Answer::Member(ours)).await;
             let _ = send.finish();
         }
         return;
     }
     shared.peers().counters.refused += 1;
-    let address = node_address(connection.remote_address());
     let first = {
         let mut attempts = shared.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         attempts.is_worth_a_line(address.ip())
@@ -143,6 +163,12 @@ pub(super) async fn streams(shared: Arc<Shared>, peer: NodeId, connection: Conne
                 Err(_) => break,
             },
         }
+    }
+    if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason()
+        && close.error_code == Close::Outdated.code()
+        && let Ok(outdated) = wire::decode(&close.reason)
+    {
+        shared.superseded(outdated);
     }
     shared.peers().ended(&peer, &connection);
 }

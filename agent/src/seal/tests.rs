@@ -9,7 +9,7 @@ fn keyring(ids: &[u32]) -> Keyring {
 }
 
 fn seal(id: NodeId, generation: u64, keys: &[u32]) -> Seal {
-    let mut seal = Seal::new(id, generation).expect("random numbers");
+    let mut seal = Seal::new(id, Start::new(generation).expect("random numbers"));
     seal.trust(&keyring(keys), |_| true);
     seal
 }
@@ -50,7 +50,7 @@ fn the_first_byte_is_no_quic_packet() {
 
 #[test]
 fn nothing_is_sealed_without_a_key_or_beyond_the_limit() {
-    let mut nobody = Seal::new(ALICE, 1).expect("random numbers");
+    let mut nobody = Seal::new(ALICE, Start::new(1).expect("random numbers"));
     assert_eq!(nobody.seal(&BOB, b"x"), Err(SealError::NoKey));
     let mut alice = seal(ALICE, 1, &[1]);
     let long = vec![0; DATAGRAM_BYTES_MAX + 1];
@@ -118,10 +118,45 @@ fn datagrams_of_an_earlier_start_are_refused() {
     assert!(bob.open(&old, |_| true).is_ok());
     let new = seal(ALICE, 8, &[1]).seal(&BOB, b"new").expect("sealed");
     assert!(bob.open(&new, |_| true).is_ok());
+    assert!(bob.has_started_anew(&ALICE) && !bob.has_started_anew(&ALICE));
     let other_old = seal(ALICE, 7, &[1]).seal(&BOB, b"other").expect("sealed");
     for datagram in [&old, &other_old] {
-        assert_eq!(bob.open(datagram, |_| true), Err(Refusal::Replayed));
+        assert_eq!(bob.open(datagram, |_| true), Err(Refusal::Outdated(ALICE)));
     }
+    // Nobody else can say so.
+    let mut forged = other_old.clone();
+    forged[HEADER_BYTES] ^= 1;
+    assert_eq!(bob.open(&forged, |_| true), Err(Refusal::Forged));
+    assert_eq!(
+        bob.counters(),
+        SealCounters { opened: 2, outdated: 2, forged: 1, ..Default::default() }
+    );
+}
+
+#[test]
+fn of_two_starts_that_count_alike_everybody_listens_to_the_same_one() {
+    let (one, two) = (seal(ALICE, 7, &[1]), seal(ALICE, 7, &[1]));
+    let (mut less, mut greater) = if one.start < two.start { (one, two) } else { (two, one) };
+    let send = |from: &mut Seal| from.seal(&BOB, b"x").expect("sealed");
+    for less_is_first in [true, false] {
+        let mut bob = seal(BOB, 1, &[1]);
+        if less_is_first {
+            assert!(bob.open(&send(&mut less), |_| true).is_ok());
+        }
+        assert!(bob.open(&send(&mut greater), |_| true).is_ok());
+        assert_eq!(bob.open(&send(&mut less), |_| true), Err(Refusal::Outdated(ALICE)));
+        assert_eq!(bob.start_of(&ALICE), Some(greater.start));
+    }
+}
+
+#[test]
+fn a_start_that_was_renewed_is_heard_again() {
+    let (mut alice, mut bob) = (seal(ALICE, 7, &[1]), seal(BOB, 1, &[1]));
+    assert!(bob.open(&seal(ALICE, 9, &[1]).seal(&BOB, b"copy").expect("sealed"), |_| true).is_ok());
+    let unheard = alice.seal(&BOB, b"x").expect("sealed");
+    assert_eq!(bob.open(&unheard, |_| true), Err(Refusal::Outdated(ALICE)));
+    alice.renew(Start::new(10).expect("random numbers"));
+    assert!(bob.open(&alice.seal(&BOB, b"x").expect("sealed"), |_| true).is_ok());
 }
 
 #[test]
@@ -156,7 +191,7 @@ fn two_starts_never_share_a_key() {
 #[test]
 fn the_format_does_not_change_unnoticed() {
     let mut alice = seal(ALICE, 3, &[9]);
-    alice.salt = [5; 8];
+    alice.start.salt = [5; 8];
     alice.trust(&keyring(&[9]), |_| true);
     let datagram = alice.seal(&BOB, b"weft").expect("sealed");
     assert_eq!(datagram[..HEADER_BYTES].len(), 61);

@@ -288,5 +288,7 @@ pub(super) fn fingerprint_of_input(input: &Input) -> (u8, Vec<u8>) {
         Input::Persisted { through } => (40, through.to_le_bytes().to_vec()),
         Input::PersistFailed { sequence, .. } => (41, sequence.to_le_bytes().to_vec()),
         Input::Changed { .. } => (42, Vec::new()),
+        Input::Superseded => (43, Vec::new()),
+        Input::Renewed { generation } => (44, generation.to_le_bytes().to_vec()),
     }
 }
