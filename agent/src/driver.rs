@@ -14,6 +14,7 @@ use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, Topology};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
@@ -28,6 +29,7 @@ use crate::executor::Executor;
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
+use crate::machine::{self, Machine};
 use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Sockets};
 use crate::seal::Start;
@@ -154,7 +156,10 @@ impl Driver {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let started = clock.now();
+        let machine = Machine::this(Path::new("/"));
+        machine::check(&config.state, &machine)?;
         let identity = Arc::new(Identity::load_or_create(&config.state)?);
+        machine::bind(&config.state, &machine);
         let start = Start::new(identity::next_generation(&config.state, started.wall.0))?;
         let opened = store::open(&config.state)?;
         let fabric = Fabric::load(&config.state)?;

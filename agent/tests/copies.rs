@@ -6,9 +6,10 @@
 mod testbed;
 
 use fabric::api::{Finding, FindingLevel, NodeState};
+use std::process::Stdio;
 use std::time::Duration;
 use testbed::netns::wait_until;
-use testbed::{Lab, Machine, job};
+use testbed::{Lab, Machine, job, shown};
 
 /// Longer than a node that hears nobody takes to give the others' work away.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
@@ -100,6 +101,38 @@ fn a_backup_with_an_old_start_is_heard_again() {
     }
     let now = std::fs::read_to_string(&generation).expect("it is there");
     assert!(now.trim().parse::<u64>().expect("a number") > 99_000_000_000_000, "{now}");
+}
+
+#[test]
+fn a_state_directory_of_another_machine_is_refused_until_somebody_says_that_it_moved() {
+    let Some(lab) = Lab::new("moved") else { return };
+    let mut machines = lab.fabric(2);
+    let mut old = machines.pop().expect("two");
+    old.kill_agent();
+    let mut new = lab.machine("new");
+    copy_state(&old, &new);
+    old.power_off();
+    let other = lab.folder().join("machine-id");
+    std::fs::write(&other, "00112233445566778899aabbccddeeff\n").expect("written");
+    new.shell(&format!("mount --bind {} /etc/machine-id", other.display()));
+    let hardware =
+        "ls /sys/class/dmi/id /sys/firmware/devicetree/base/serial-number 2>/dev/null; true";
+    if !new.shell(hardware).is_empty() {
+        println!("skipped: the hardware says that it is the same machine");
+        return;
+    }
+    let before = new.shell(&format!("cd {} && sha256sum $(find . -type f)", new.state.display()));
+    let mut agent = new.agent_command();
+    let ended = agent.stdin(Stdio::null()).output().expect("it runs");
+    let said = shown(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("belongs to another machine (machine-id differs)"), "{said}");
+    let after = new.shell(&format!("cd {} && sha256sum $(find . -type f)", new.state.display()));
+    assert_eq!(before, after, "nothing was changed");
+
+    std::fs::remove_file(new.state.join("machine")).expect("as it was told");
+    new.start_agent();
+    new.wait_alive(2);
 }
 
 fn copy_state(from: &Machine, to: &Machine) {
