@@ -80,6 +80,8 @@ pub enum Canary {
     HoldsALeaseTooLong,
     /// A voter answers at once after its restart.
     VoterForgets,
+    /// An agent hands in what was sealed for another node.
+    IgnoresReceivers,
 }
 
 /// Where a node's table comes from.

@@ -54,6 +54,8 @@ pub enum Fault {
     UnitKill(usize),
     /// The machine gets another address.
     Renumbering(usize),
+    /// Somebody without a key copies every datagram, and sends it to everybody, at once or seconds later.
+    Stranger,
 }
 
 /// A fault and its time.
@@ -178,6 +180,7 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
         }
         90..93 => Fault::Renumbering(node),
         93..96 => Fault::LostCommands(node, random.random_range(10..300)),
+        99.. => Fault::Stranger,
         _ => Fault::UnitKill(node),
     }
 }
@@ -212,7 +215,7 @@ impl Fault {
             Fault::Split(one, other) | Fault::OneWaySplit(one, other) => {
                 one.iter().chain(other).copied().collect()
             }
-            Fault::BadNetwork(_) => Vec::new(),
+            Fault::BadNetwork(_) | Fault::Stranger => Vec::new(),
         }
     }
 
@@ -254,6 +257,7 @@ impl Fault {
                 world.nodes[*node].lost_commands_permille = *permille;
             }
             Fault::Renumbering(node) => world.renumber(*node),
+            Fault::Stranger => world.set_stranger(true),
             Fault::UnitKill(node) => {
                 let units: Vec<_> =
                     world.nodes[*node].units.there().map(|(alloc, _)| alloc.clone()).collect();
@@ -283,6 +287,7 @@ impl Fault {
             Fault::SlowDisk(node) | Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Well),
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
+            Fault::Stranger => world.set_stranger(false),
             Fault::Stall(_)
             | Fault::Freeze(_)
             | Fault::ClockJump(..)
@@ -296,6 +301,7 @@ impl Fault {
 /// All is well again: every fault ends, whatever the schedule says, and every machine is on.
 pub fn heal(world: &mut World) {
     world.heal_network();
+    world.set_stranger(false);
     for node in 0..world.nodes.len() {
         world.nodes[node].disk.mode = DiskMode::Well;
         world.nodes[node].units.temper = Temper::Well;

@@ -47,6 +47,7 @@ pub(super) fn words(fault: &Fault) -> String {
         Fault::LostCommands(node, permille) => format!("lost-commands n{node:02} {permille}"),
         Fault::UnitKill(node) => format!("unit-kill n{node:02}"),
         Fault::Renumbering(node) => format!("renumbering n{node:02}"),
+        Fault::Stranger => "stranger copies".to_owned(),
     }
 }
 
@@ -88,6 +89,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Fault> {
         "lost-commands" => Fault::LostCommands(node_named(and()?.0)?, and()?.1.parse()?),
         "unit-kill" => Fault::UnitKill(node()?),
         "renumbering" => Fault::Renumbering(node()?),
+        "stranger" => Fault::Stranger,
         other => bail!("there is no fault {other:?}"),
     })
 }
