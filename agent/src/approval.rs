@@ -186,7 +186,7 @@ async fn hand_over(connection: &Connection, token: &Token, port: u16) -> Result<
         match answer {
             Answer::Welcome => {}
             Answer::Refused(reason) => return Ok(InvitationAnswer::Refused(reason)),
-            Answer::Proof { .. } => anyhow::bail!("it answered a question that was not asked"),
+            _ => anyhow::bail!("it answered a question that was not asked"),
         }
         let invitation = Invitation { token: token.to_string(), port };
         wire::write_frame(&mut send, &invitation).await?;
@@ -345,7 +345,7 @@ async fn visited(visits: Visits, incoming: quinn::Incoming, place: OwnedSemaphor
     let refusal = match greeting {
         Greeting::Invite if throttled => Some("too many invitations failed: wait a minute"),
         Greeting::Invite => None,
-        Greeting::Member | Greeting::Join => {
+        Greeting::Member(_) | Greeting::Join => {
             Some("this node belongs to no fabric: it waits to be approved")
         }
     };

@@ -94,8 +94,10 @@ pub struct Membership {
     pub local_health: u32,
     /// How far the newest row of another node lies ahead of our clock.
     pub ahead: Duration,
-    /// Datagrams that nobody with our keys sealed, and datagrams that were fine.
+    /// Datagrams that nobody with our keys sealed, or that came late or from a copy; and datagrams that were fine.
     pub datagrams: (u64, u64),
+    /// Keys that two machines use, in words.
+    pub twins: Vec<String>,
 }
 
 /// Asks the machine. Blocks on its disk.
@@ -158,6 +160,11 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         )),
         Some(membership) => {
             findings.extend([roster(membership), peers(membership), gossip(membership)]);
+            let advice = "switch off the one that is the copy, empty its state directory, and let it join as a node of \
+                          its own";
+            let twins = membership.twins.iter();
+            findings
+                .extend(twins.map(|what| finding("identity", FindingLevel::Error, what, advice)));
         }
     }
     findings

@@ -14,6 +14,7 @@ use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, Topology};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
@@ -28,8 +29,10 @@ use crate::executor::Executor;
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
+use crate::machine::{self, Machine};
 use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Sockets};
+use crate::seal::Start;
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
 use crate::topology::Settling;
@@ -60,6 +63,7 @@ mod services;
 mod sources;
 mod topology;
 mod traces;
+mod twins;
 mod units;
 mod upgrade;
 
@@ -76,6 +80,8 @@ const INVITED_MAX: usize = 8;
 const FOUND_MAX: usize = 4096;
 /// Time between two rounds of the agent's own chores.
 const CHORES: Duration = Duration::from_secs(1);
+/// Members that have moved are known to the stream port at their new addresses within this.
+const KNOW_PERIOD: Duration = Duration::from_secs(5);
 
 /// The agent.
 pub struct Driver {
@@ -84,8 +90,8 @@ pub struct Driver {
     config: Config,
     name: String,
     identity: Arc<Identity>,
-    /// Of this start; see [`identity::next_generation`].
-    generation: u64,
+    /// Of this agent.
+    start: Start,
     /// Where the gossip socket is bound.
     bound: SocketAddr,
     /// Goes to the transport when the node becomes a member.
@@ -137,6 +143,8 @@ pub struct Driver {
     attempts: u64,
     member: Option<Member>,
     next_chores: Instant,
+    /// When the streams were told last where members are.
+    knew: Instant,
     told_status: String,
 }
 
@@ -148,8 +156,11 @@ impl Driver {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let started = clock.now();
+        let machine = Machine::this(Path::new("/"));
+        machine::check(&config.state, &machine)?;
         let identity = Arc::new(Identity::load_or_create(&config.state)?);
-        let generation = identity::next_generation(&config.state, started.wall.0);
+        machine::bind(&config.state, &machine);
+        let start = Start::new(identity::next_generation(&config.state, started.wall.0))?;
         let opened = store::open(&config.state)?;
         let fabric = Fabric::load(&config.state)?;
         let mut disk = opened.store;
@@ -218,7 +229,7 @@ impl Driver {
         let mut driver = Self {
             clock,
             started,
-            generation,
+            start,
             bound: gossip.local_addr()?,
             streams: Some(sockets.streams),
             sources: Sources::new(gossip, channels, discovery)?,
@@ -255,6 +266,7 @@ impl Driver {
             attempts: 0,
             member: None,
             next_chores: started.at,
+            knew: started.at,
             told_status: String::new(),
             name,
             identity,
@@ -386,6 +398,10 @@ impl Driver {
         self.next_chores = now.at + CHORES;
         if let Some(member) = &mut self.member {
             member.expire(now);
+            if now.at.since(self.knew) >= KNOW_PERIOD {
+                self.knew = now.at;
+                member.know_members();
+            }
             let name = member.node.name_of(&self.identity.id());
             if name != self.name_of_series {
                 self.observer.rename(&name);
@@ -396,6 +412,7 @@ impl Driver {
             self.counted = now.at;
             self.observer.count(Source::Loop, self.counters());
         }
+        self.look_after_twins();
         self.try_to_enter();
         self.provision();
         self.notice_hardware(now.at);
@@ -512,6 +529,12 @@ impl Driver {
             }
             Incoming::Enrol { node, name, token, secret_hash, answer } => {
                 self.enrol(now, (node, name), (token, secret_hash), answer);
+            }
+            Incoming::Superseded { by, address, silent } => self.superseded(by, address, silent),
+            Incoming::Twin { node, address } => self.saw_twin(node, address),
+            Incoming::Copy { start, address } => self.saw_copy(start, address),
+            Incoming::Request { request, answer, .. } if request.path == twins::PATH => {
+                let _ = answer.send(self.told_of_copy(&request.body));
             }
             Incoming::Request { from, request, answer } => {
                 self.peer_request(from, &request, answer);

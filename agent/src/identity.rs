@@ -264,7 +264,7 @@ fn read_secret(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     bounded(file).map(Some).with_context(|| format!("cannot read {path:?}"))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match File::open(path) {
         Ok(file) => bounded(file).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -279,7 +279,7 @@ fn bounded(file: File) -> io::Result<Vec<u8>> {
 }
 
 /// Writes a file whole or not at all, readable by its owner only.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_extension("new");
     // A rest of an earlier attempt may have any mode.

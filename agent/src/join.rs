@@ -47,6 +47,9 @@ const TOKEN_BYTES_MAX: usize = 64;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for each step of the other side.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a joiner to show its token once we have proved ourselves: it has it at hand, and holds a place that
+/// others may want.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for one member to let us in, all in all.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Failures of one source in [`PERIOD`]; then it must wait.
@@ -166,7 +169,9 @@ async fn ask(
         let (fabric, signature) = match proof {
             Answer::Proof { fabric, signature } => (fabric, signature.concat()),
             Answer::Refused(reason) => return Ok(Err(JoinError::Refused { address, reason })),
-            Answer::Welcome => anyhow::bail!("it answered a question that was not asked"),
+            Answer::Welcome | Answer::Member(_) | Answer::Outdated(_) => {
+                anyhow::bail!("it answered a question that was not asked")
+            }
         };
         let proved = UnparsedPublicKey::new(&ED25519, fabric.0)
             .verify(&signed(&connection)?, &signature)
@@ -240,12 +245,15 @@ pub(crate) async fn admit(
         };
         wire::write_frame(&mut send, &proof).await?;
         let request: JoinRequest =
-            timeout(STEP_TIMEOUT, wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX)).await??;
+            timeout(REQUEST_TIMEOUT, wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX))
+                .await??;
         anyhow::Ok((request.token.clone(), enrol(incoming, stranger, request).await))
     };
     let (token, enrolled) = match exchange.await {
         Ok(done) => done,
         Err(error) => {
+            // Whoever takes a place and shows nothing is not better than one who guesses.
+            attempts().failed(address.ip());
             tracing::debug!(%address, %error, "a joiner went away");
             return false;
         }
@@ -353,7 +361,7 @@ impl Attempts {
 }
 
 /// What one party controls: an IPv4 address, or the /64 of an IPv6 one.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),

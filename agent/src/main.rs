@@ -51,6 +51,7 @@ mod host;
 mod http;
 mod identity;
 mod join;
+mod machine;
 mod observe;
 mod quic;
 mod seal;

@@ -15,6 +15,7 @@
 //! peer cannot be reached those that wait for it are dropped, and whoever sent them derives them again.
 
 mod peers;
+mod permits;
 mod provider;
 mod request;
 mod serve;
@@ -34,21 +35,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::{Fabric, Identity};
 use crate::join::Attempts;
+use crate::seal::Start;
 use peers::Peers;
+use permits::Permits;
 
 pub use request::{ApiRequest, ApiResponse, RequestError};
 pub(crate) use serve::refuse;
 pub use sockets::{Sockets, for_socket, node_address, stream_address};
 
-/// Connections that were not welcomed yet. More are refused: strangers cost a bounded amount.
-const STRANGERS_MAX: usize = 64;
-/// With this many under way a stranger must first show that its address is its own.
-const STRANGERS_TRUSTED: usize = 16;
-/// Time for a handshake, and again for the greeting.
+/// Time for a handshake and the greeting together.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without traffic ends. Long enough for repair to reuse one, short enough that
 /// a large fabric does not hold thousands.
@@ -78,6 +77,8 @@ pub struct Setup<'a> {
     pub endpoint: Endpoint,
     /// Who may speak; replaced by [`Transport::trust`].
     pub roster: BTreeSet<NodeId>,
+    /// Of this agent; replaced by [`Transport::renew`].
+    pub start: Start,
 }
 
 /// Something came over a stream.
@@ -87,7 +88,7 @@ pub enum Incoming {
     Message {
         /// Its key, proved.
         from: NodeId,
-        /// Its node's address, unless a translator lies between.
+        /// Its node's address as of the handshake, unless a translator lies between.
         address: SocketAddr,
         /// What it said.
         message: Message,
@@ -113,6 +114,29 @@ pub enum Incoming {
         secret_hash: [u8; 32],
         /// Where the answer goes; `Err` says why not.
         answer: oneshot::Sender<Result<Enrolled, String>>,
+    },
+    /// A member says that it listens to another start under this node's key.
+    Superseded {
+        /// Which.
+        by: Start,
+        /// Where that was heard.
+        address: Option<SocketAddr>,
+        /// For how long that has been silent, if that was said.
+        silent: Option<Duration>,
+    },
+    /// A start of a member that is not listened to, because another one is, holds a stream.
+    Twin {
+        /// Whose key both have.
+        node: NodeId,
+        /// Where the one is that is not listened to.
+        address: SocketAddr,
+    },
+    /// Another machine has this node's own key.
+    Copy {
+        /// The start of its agent.
+        start: Start,
+        /// Where it is.
+        address: SocketAddr,
     },
 }
 
@@ -159,7 +183,7 @@ struct Shared {
     client: quinn::ClientConfig,
     fabric: Arc<Fabric>,
     incoming: mpsc::Sender<Incoming>,
-    strangers: Arc<Semaphore>,
+    permits: Arc<Permits>,
     attempts: Mutex<Attempts>,
     peers: Mutex<Peers>,
 }
@@ -177,9 +201,9 @@ impl Transport {
             client: client_config(setup.identity)?,
             fabric: setup.fabric,
             incoming,
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            permits: Arc::default(),
             attempts: Mutex::default(),
-            peers: Mutex::new(Peers::new(setup.roster)),
+            peers: Mutex::new(Peers::new(setup.roster, setup.start)),
         });
         tokio::spawn(serve::accept(shared.clone()));
         Ok((Self { shared }, received))
@@ -211,12 +235,42 @@ impl Transport {
         request::ask(&self.shared, to, addresses, request).await
     }
 
+    /// A member was heard, in this start of its agent. Connections with earlier ones end, and say why.
+    pub fn heard(&self, node: NodeId, start: Start, address: Option<SocketAddr>) {
+        self.shared.note(&node, start, address);
+    }
+
+    /// This agent goes on as another start of itself.
+    pub fn renew(&self, start: Start) {
+        let old = self.shared.peers().renew(start);
+        for connection in old {
+            connection.close(Close::Superseded.code(), b"a new start");
+        }
+    }
+
+    /// Asks whoever is at this address with a member's key which start it is. What comes of it is
+    /// [`Incoming::Twin`], or nothing.
+    pub fn challenge(&self, node: NodeId, address: SocketAddr) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let asked = peers::greet(&shared, node, address);
+            if let Ok(Ok((connection, _))) = tokio::time::timeout(GREETING_TIMEOUT, asked).await {
+                connection.close(Close::Done.code(), b"");
+            }
+        });
+    }
+
     /// Replaces the roster. Connections of those who are no longer in it end at once.
     pub fn trust(&self, roster: BTreeSet<NodeId>) {
         let strangers = self.shared.peers().trust(roster);
         for connection in strangers {
             connection.close(Close::NotMember.code(), b"not a member any more");
         }
+    }
+
+    /// Takes over where members are, by the table: strangers cannot take their share of what may be under way.
+    pub fn know(&self, members: impl IntoIterator<Item = SocketAddr>) {
+        self.shared.permits.counts().know(members);
     }
 
     /// Counts since the start.
@@ -238,6 +292,28 @@ impl Transport {
 }
 
 impl Shared {
+    /// Takes note of a member's start, and ends its connections with earlier ones.
+    fn note(&self, node: &NodeId, start: Start, address: Option<SocketAddr>) {
+        let old = self.peers().note(node, start, address);
+        for connection in old {
+            if let Some(outdated) = self.peers().outdated(node, None) {
+                connection.close(Close::Outdated.code(), &wire::encode(&outdated));
+            }
+        }
+    }
+
+    /// Tells the loop of something that it will hear of again, if it has no time now.
+    fn report(&self, incoming: Incoming) {
+        let _ = self.incoming.try_send(incoming);
+    }
+
+    /// A member says of us that it listens to another start.
+    fn superseded(&self, outdated: wire::Outdated) {
+        let wire::Outdated { by, address, silent_ms } = outdated;
+        let silent = silent_ms.map(Duration::from_millis);
+        self.report(Incoming::Superseded { by, address, silent });
+    }
+
     fn peers(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,6 +327,8 @@ pub(crate) enum Close {
     NotMember = 2,
     Superseded = 3,
     Stalled = 4,
+    /// The reason is a [`wire::Outdated`].
+    Outdated = 5,
 }
 
 impl Close {
@@ -267,7 +345,7 @@ impl Close {
 pub fn listen(identity: &Identity, socket: std::net::UdpSocket) -> anyhow::Result<Endpoint> {
     let mut server = quinn::ServerConfig::with_crypto(tls::server(identity)?);
     server.transport_config(transport_config());
-    server.max_incoming(STRANGERS_MAX);
+    server.max_incoming(permits::CONNECTIONS_MAX);
     let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new(endpoint_config(identity), Some(server), socket, runtime)
         .context("cannot use the socket for streams")

@@ -109,6 +109,15 @@ pub enum Input {
         /// The machine goes with it; otherwise its units run on, and the agent will be back.
         ends: bool,
     },
+    /// The others listen to another machine with this node's key. This one places and starts nothing until it is
+    /// [`Renewed`](Input::Renewed); what runs here runs on.
+    Superseded,
+    /// This node goes on as another start of itself, as if its agent had been started anew: the others listen
+    /// to it again.
+    Renewed {
+        /// Greater than that of every start under this node's key.
+        generation: u64,
+    },
 }
 
 /// A user's wish that changes something.

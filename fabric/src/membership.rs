@@ -213,15 +213,8 @@ impl Membership {
     pub fn relocate(&mut self, now: Instant, address: SocketAddr) {
         let identity = self.identity();
         if identity.address != address {
-            self.effects.now = now;
-            let moved = Identity { address, generation: identity.generation + 1, ..identity };
-            if let Some(moved) = self.effects.roll.mark(moved) {
-                let _ = self.foca.change_identity(moved, &mut self.effects);
-                // Foca stops probing then until it hears of somebody. It is to look now whether it knows
-                // somebody: when the address goes with the cable, nobody is heard for a long time.
-                let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
-            }
-            self.settle();
+            let generation = identity.generation + 1;
+            self.become_another(now, Identity { address, generation, ..identity });
         }
     }
 
@@ -243,6 +236,24 @@ impl Membership {
         let gone = Member::new(mark, incarnation, foca::State::Down);
         // Cannot fail but for an identity that does not fit a packet, and its own did.
         let _ = self.foca.apply_many(std::iter::once(gone), true, &mut self.effects);
+        self.settle();
+    }
+
+    /// Tells the others that this node lives anew, in a later life than any before.
+    pub fn renew(&mut self, now: Instant, generation: u64) {
+        let identity = self.identity();
+        let generation = generation.max(identity.generation + 1);
+        self.become_another(now, Identity { generation, ..identity });
+    }
+
+    fn become_another(&mut self, now: Instant, identity: Identity) {
+        self.effects.now = now;
+        if let Some(mark) = self.effects.roll.mark(identity) {
+            let _ = self.foca.change_identity(mark, &mut self.effects);
+            // Foca stops probing then until it hears of somebody. It is to look now whether it knows
+            // somebody: when the address goes with the cable, nobody is heard for a long time.
+            let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
+        }
         self.settle();
     }
 

@@ -90,6 +90,8 @@ pub enum Canary {
     PlacesUnheard,
     /// A node that was removed does not listen to whoever says so.
     DeafToRemoval,
+    /// An agent hands in what was sealed for another node.
+    IgnoresReceivers,
 }
 
 /// Where a node's table comes from.
@@ -173,6 +175,8 @@ pub struct Node {
     synced: bool,
     /// Repair under way.
     repairing: Option<Repairing>,
+    /// The others listen to another machine with our key.
+    superseded: bool,
     dirty: bool,
 }
 
@@ -250,6 +254,7 @@ impl Node {
             },
             synced: false,
             repairing: None,
+            superseded: false,
             dirty: true,
             config,
         };
@@ -360,6 +365,17 @@ impl Node {
                 }
                 self.publish_info(now);
             }
+            Input::Superseded => self.superseded = true,
+            Input::Renewed { generation } => {
+                // What is known of the others is from before: as after a start.
+                (self.superseded, self.synced, self.timers.started) = (false, false, now.at);
+                self.informed = Informed::new(now.at);
+                self.informed.begin(self.horizon(now));
+                self.membership.renew(now.at, generation);
+                self.leases.renew(generation);
+                self.publish_info(now);
+                self.dirty = true;
+            }
         }
         if self.next_deadline().is_some_and(|deadline| deadline <= now.at) {
             self.tick(now);
@@ -462,7 +478,7 @@ impl Node {
 
     /// Whether this node has waited long enough to start what is its own, and to place what nobody else can run.
     fn is_settled(&mut self, now: Now) -> bool {
-        if self.is_removed() {
+        if self.is_removed() || self.superseded {
             return false;
         }
         let alone = self.table.roster().take(2).count() < 2;

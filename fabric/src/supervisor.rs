@@ -816,6 +816,11 @@ impl Supervisor {
         std::mem::take(&mut self.changed)
     }
 
+    /// Has the row of this slot's allocation written once more.
+    pub fn tell_again(&mut self, slot: &SlotId) {
+        self.changed.insert(slot.clone());
+    }
+
     /// Commands for the unit manager since the last call.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)

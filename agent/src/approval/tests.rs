@@ -1,6 +1,8 @@
 use super::*;
 use crate::quic::listen;
 use crate::quic::tests::{fabric, identity, localhost, start};
+use crate::quic::wire::Standing;
+use crate::seal::Start;
 use std::net::{Ipv4Addr, UdpSocket};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,6 +88,8 @@ async fn a_member_takes_no_invitation() {
     assert_eq!(reason, "this node belongs to a fabric already");
 }
 
+const START: Start = Start { generation: 1, salt: [0; 8] };
+
 /// Greets, sends these bytes as a frame, and returns what comes back.
 async fn say(node: &Waiting, greeting: Greeting, frame: &[u8]) -> anyhow::Result<InvitationAnswer> {
     let (endpoint, client) = client_endpoint(&identity(), localhost(0))?;
@@ -94,7 +98,7 @@ async fn say(node: &Waiting, greeting: Greeting, frame: &[u8]) -> anyhow::Result
     match wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await? {
         Answer::Welcome => {}
         Answer::Refused(reason) => anyhow::bail!("refused: {reason}"),
-        Answer::Proof { .. } => anyhow::bail!("a proof"),
+        other => anyhow::bail!("{other:?}"),
     }
     send.write_all(&(frame.len() as u32).to_be_bytes()).await?;
     send.write_all(frame).await?;
@@ -108,7 +112,7 @@ async fn what_strangers_send_never_reaches_the_loop_and_is_limited() {
     let good = token().to_string();
     let rows: [(Greeting, Vec<u8>, &str); 8] = [
         (Greeting::Join, vec![], "waits to be approved"),
-        (Greeting::Member, vec![], "waits to be approved"),
+        (Greeting::Member(Standing { start: START, heard: None }), vec![], "waits to be approved"),
         (Greeting::Invite, bad("weft1.what".into(), 7400), "not a weft token"),
         (Greeting::Invite, bad(good[..60].into(), 7400), "characters"),
         (Greeting::Invite, bad(good.clone(), 0), "no port"),

@@ -55,6 +55,7 @@ fn agent() -> Agent {
             local_health: 0,
             ahead: Duration::ZERO,
             datagrams: (0, 100),
+            twins: Vec::new(),
         }),
         observed: Ok(observed(Status::Running, Source::Bpf)),
         tried: Some(Ok(KINDS.map(|what| (what, Ok(()))).to_vec())),

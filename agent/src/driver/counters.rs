@@ -84,6 +84,7 @@ impl Driver {
                 ("forged", seal.forged),
                 ("replayed", seal.replayed),
                 ("not-member", seal.not_member),
+                ("outdated", seal.outdated),
             ],
         );
         let streams = member.transport.counters();

@@ -248,12 +248,12 @@ impl Driver {
             info: self.info(),
             fabric: fabric.key(),
             fabric_name: fabric.name().to_owned(),
-            generation: self.generation,
+            generation: self.start.generation,
             seed: u64::from_le_bytes(self.random()?),
             canary: None,
         };
         let node = Node::new(self.clock.now(), config, origin);
-        let seal = Seal::new(self.identity.id(), self.generation).map_err(internal)?;
+        let seal = Seal::new(self.identity.id(), self.start);
         let endpoint = match (self.door.take(), self.streams.take()) {
             (Some(door), _) => door.close(),
             (None, Some(socket)) => listen(&self.identity, socket).map_err(internal)?,
@@ -270,6 +270,7 @@ impl Driver {
             fabric: fabric.clone(),
             endpoint,
             roster: node.roster().into_iter().map(|(member, _)| member).collect(),
+            start: self.start,
         };
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
         self.provision.belongs_to(&fabric);

@@ -73,6 +73,7 @@ impl Driver {
         if !member.node.is_member(&self.identity.id()) {
             warnings.push("this node was removed from the fabric: nobody listens to it".into());
         }
+        warnings.extend(member.twin_troubles());
         if self.entering.is_some() {
             warnings.push("entering the fabric: waiting for the disk".into());
         }
@@ -161,9 +162,14 @@ impl Driver {
                     local_health: status.local_health,
                     ahead: newest.map_or(Duration::ZERO, |newest| newest.since(now.wall)),
                     datagrams: (
-                        seal.malformed + seal.unknown_key + seal.forged + seal.not_member,
+                        seal.malformed
+                            + seal.unknown_key
+                            + seal.forged
+                            + seal.not_member
+                            + seal.outdated,
                         seal.opened,
                     ),
+                    twins: member.twin_troubles(),
                 }
             }),
         }

@@ -15,19 +15,20 @@ use tokio::sync::{mpsc, oneshot};
 use super::addresses::{Local, routes};
 use super::answers;
 use super::checks::Checks;
+use super::twins::Twins;
 use super::units::UnitCommand;
 use crate::events::Events;
 use crate::http::Reply;
 use crate::identity::Fabric;
 use crate::quic::{ApiRequest, ApiResponse, Enrolled, RequestError, Transport, for_socket};
-use crate::seal::Seal;
+use crate::seal::{Refusal, Seal, Start};
 use crate::store::{Progress, Writer};
 
 /// Requests that may wait for the core at a time.
 const PENDING_MAX: usize = 1024;
 /// The core answers sooner than that, even when nobody holds what was submitted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that was heard this short a time ago is still where it was.
+/// A peer that was heard from an address this short a time ago is still there.
 const LEARNED_FRESH: Duration = Duration::from_secs(5);
 /// Addresses that a datagram goes to when its receiver was never heard.
 const UNHEARD_TARGETS_MAX: usize = 3;
@@ -108,8 +109,12 @@ pub(super) struct Member {
     pub(super) node: Node,
     pub(super) fabric: Arc<Fabric>,
     pub(super) seal: Seal,
+    pub(super) twins: Twins,
+    /// How many members were asked whom they hear under our key.
+    asked: usize,
     pub(super) transport: Transport,
-    /// Where the last authentic word of each peer came from: it works, whatever the table says.
+    /// Where each peer is known to be, and when it was heard from there. Such an address was proved by a
+    /// stream, or is one that the peer itself advertises: whoever copies datagrams has neither.
     learned: BTreeMap<NodeId, (SocketAddr, Instant)>,
     pending: BTreeMap<RequestId, (Instant, Asker)>,
     requests: RequestId,
@@ -129,6 +134,8 @@ impl Member {
             node,
             fabric,
             seal,
+            twins: Twins::default(),
+            asked: 0,
             transport,
             learned: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -147,16 +154,88 @@ impl Member {
         let node = &self.node;
         match self.seal.open(bytes, |sender| node.is_member(sender)) {
             Ok((sender, payload)) => {
-                self.heard(now, sender, from);
+                if self.seal.has_started_anew(&sender) {
+                    self.started_anew(now, sender, from);
+                }
+                self.came_from(now, sender, from);
+                if let Some(start) = self.seal.start_of(&sender) {
+                    self.transport.heard(sender, start, self.place_of(&sender));
+                }
                 self.node.handle(now, Input::Datagram { from: sender, payload });
             }
+            Err(Refusal::Outdated(sender)) => self.question(now, sender),
             Err(refusal) => tracing::trace!(%from, %refusal, "a datagram was dropped"),
         }
     }
 
-    /// A member was heard from this address, by something that only it can have sent.
+    /// Another start of a member speaks from now on: its agent was started anew, or it is another machine. Where
+    /// the one before was proved to be, if that is elsewhere, somebody may still be, and is to know.
+    fn started_anew(&mut self, now: Now, node: NodeId, from: SocketAddr) {
+        if let Some((before, _)) = self.learned.get(&node).copied()
+            && !is_same(before, from)
+        {
+            self.learned.remove(&node);
+            self.twins.moved(node, before);
+        }
+        self.twins.started_anew(&node);
+        self.question(now, node);
+    }
+
+    /// Asks who is there where a member was before, if that was not asked just now.
+    fn question(&mut self, now: Now, node: NodeId) {
+        if let Some(address) = self.twins.question(now.at, node) {
+            self.transport.challenge(node, address);
+        }
+    }
+
+    /// Where a member is, as far as that is proved.
+    pub(super) fn place_of(&self, node: &NodeId) -> Option<SocketAddr> {
+        self.learned.get(node).map(|(address, _)| *address)
+    }
+
+    /// Keys that two machines use, in words.
+    pub(super) fn twin_troubles(&self) -> Vec<String> {
+        let told = |node: &NodeId| self.node.addresses(node).first().copied();
+        let place = |node: &NodeId| self.place_of(node).or_else(|| told(node));
+        self.twins.troubles(|node| self.node.name_of(node), place)
+    }
+
+    /// Asks the next member whom it hears under our key.
+    pub(super) fn ask_whom_they_hear(&mut self, local: &Local) {
+        let others = self.node.roster().into_iter().map(|(member, _)| member);
+        let others: Vec<NodeId> = others.filter(|member| *member != self.node.id()).collect();
+        if let Some(member) = others.get(self.asked % others.len().max(1)) {
+            self.asked += 1;
+            if let Some(address) = self.targets(member, None, local).first() {
+                self.transport.challenge(*member, *address);
+            }
+        }
+    }
+
+    /// Goes on as another start of this agent, which the others listen to.
+    pub(super) fn renew(&mut self, now: Now, start: Start) {
+        self.seal.renew(start);
+        self.transport.renew(start);
+        self.twins.returned();
+        self.node.handle(now, Input::Renewed { generation: start.generation });
+    }
+
+    /// A member holds a stream from this address: the handshake went there and back.
     pub(super) fn heard(&mut self, now: Now, node: NodeId, address: SocketAddr) {
-        self.learned.insert(node, (address, now.at));
+        let before = self.learned.insert(node, (address, now.at));
+        if let Some((before, _)) = before.filter(|(before, _)| !is_same(*before, address)) {
+            self.twins.moved(node, before);
+        }
+    }
+
+    /// A member's datagram came from this address. Anybody may have brought it, so it says only which of
+    /// the addresses that are the member's works.
+    fn came_from(&mut self, now: Now, node: NodeId, address: SocketAddr) {
+        let known = self.learned.get(&node).is_some_and(|(learned, _)| *learned == address);
+        let advertised = || self.node.addresses(&node).iter().any(|told| is_same(*told, address));
+        if known || advertised() {
+            self.learned.insert(node, (address, now.at));
+        }
     }
 
     /// A member may be there: discovery says so.
@@ -284,7 +363,7 @@ impl Member {
         payload: &[u8],
         hands: &mut Hands<'_>,
     ) {
-        let sealed = match self.seal.seal(payload) {
+        let sealed = match self.seal.seal(&to, payload) {
             Ok(sealed) => sealed,
             Err(error) => {
                 tracing::warn!(?to, %error, "a datagram cannot be sealed");
@@ -300,24 +379,12 @@ impl Member {
         }
     }
 
-    /// Where a datagram goes: to where the peer was heard from. When that was some time ago the route
-    /// may be gone, so what the peer says of itself is tried as well.
+    /// Where a datagram goes; see [`targets_of`].
     fn gossip_targets(&self, now: Now, to: &NodeId, hint: SocketAddr) -> Vec<SocketAddr> {
-        let learned = self.learned.get(to).copied();
-        match learned {
-            Some((address, heard)) if now.at.since(heard) < LEARNED_FRESH => vec![address],
-            Some((address, _)) if address == hint => vec![hint],
-            Some((address, _)) => vec![address, hint],
-            None => {
-                let mut targets = vec![hint];
-                for address in self.node.addresses(to) {
-                    if !targets.contains(&address) && targets.len() < UNHEARD_TARGETS_MAX {
-                        targets.push(address);
-                    }
-                }
-                targets
-            }
-        }
+        let learned = self.learned.get(to);
+        let learned =
+            learned.map(|(address, heard)| (*address, now.at.since(*heard) < LEARNED_FRESH));
+        targets_of(learned, hint, &self.node.addresses(to))
     }
 
     /// Where a message to `node` may be delivered, best first.
@@ -341,12 +408,22 @@ impl Member {
         Passing { to, targets, transport: self.transport.clone() }
     }
 
+    /// Tells the streams where members are.
+    pub(super) fn know_members(&self) {
+        let roster = self.node.roster();
+        let learned = self.learned.values().map(|(address, _)| *address);
+        let told = roster.iter().flat_map(|(member, _)| self.node.addresses(member));
+        self.transport.know(told.chain(learned));
+    }
+
     /// Takes over the roster and the keyring.
     fn trust(&mut self) {
         let node = &self.node;
         self.seal.trust(&node.keyring(), |sender| node.is_member(sender));
         self.transport.trust(node.roster().into_iter().map(|(member, _)| member).collect());
         self.learned.retain(|member, _| node.is_member(member));
+        self.twins.trust(|member| node.is_member(member));
+        self.know_members();
     }
 }
 
@@ -371,6 +448,37 @@ impl Hands<'_> {
             tracing::warn!(%error, "the executor is behind: the core will ask again");
         }
     }
+}
+
+/// Where a datagram for a peer goes: to the address that it was heard from lately, and nowhere else, if the
+/// peer advertises that. Where it does not (a translator lies between, or the peer has moved), or has been
+/// silent for some time, what it says of itself is tried as well: nobody who has got between a peer and one
+/// stream of it can keep gossip from it.
+fn targets_of(
+    learned: Option<(SocketAddr, bool)>,
+    hint: SocketAddr,
+    advertised: &[SocketAddr],
+) -> Vec<SocketAddr> {
+    let Some((address, fresh)) = learned else {
+        let mut targets = vec![hint];
+        for address in advertised {
+            if !targets.contains(address) && targets.len() < UNHEARD_TARGETS_MAX {
+                targets.push(*address);
+            }
+        }
+        return targets;
+    };
+    let is_its_own = advertised.iter().chain([&hint]).any(|told| is_same(*told, address));
+    if (fresh && is_its_own) || is_same(address, hint) {
+        return vec![address];
+    }
+    vec![address, hint]
+}
+
+/// Whether two addresses mean the same. On another machine nobody knows our links, so what is advertised of a
+/// link does not say which.
+pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip().to_canonical(), one.port()) == (other.ip().to_canonical(), other.port())
 }
 
 /// Sends to an address, on every link that it may mean. Datagrams may be lost, also here.
@@ -417,3 +525,6 @@ pub(super) fn log_source(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

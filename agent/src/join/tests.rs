@@ -241,6 +241,28 @@ async fn guessing_is_stopped_without_asking_the_core() {
 }
 
 #[tokio::test]
+async fn who_shows_nothing_has_failed_like_one_who_guesses() {
+    let (node, fabric) = member();
+    for failed in 1..=u64::from(FAILURES_MAX) {
+        let (endpoint, client) = client_endpoint(&identity(), localhost(0)).expect("an endpoint");
+        let dialled = dial_anybody(&endpoint, &client, node.address, Greeting::Join).await;
+        let (connection, _send, mut receive) = dialled.expect("connected");
+        let proof = wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await;
+        assert!(matches!(proof, Ok(Answer::Proof { .. })));
+        connection.close(Close::Done.code(), b"");
+        let noticed = async {
+            while node.transport.counters().refused < failed {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), noticed).await.expect("it is noticed");
+    }
+    let token = Token::generate(&fabric.key()).expect("random numbers");
+    let refused = join(&identity(), &token, "n", &[node.address]).await.expect_err("refused");
+    assert!(refused.to_string().contains("wait a minute"), "{refused}");
+}
+
+#[tokio::test]
 async fn nobody_to_ask_and_nobody_there_are_told_apart() {
     let fabric = Fabric::found("x").expect("random numbers");
     let token = Token::generate(&fabric.key()).expect("random numbers");

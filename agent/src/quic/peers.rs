@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::wire::{self, Answer, Greeting};
+use super::wire::{self, Answer, Greeting, Outdated, Standing};
 use super::{
-    Close, GREETING_TIMEOUT, MESSAGE_TIMEOUT, Shared, TransportCounters, serve, stream_address,
-    tls, welcomed,
+    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, TransportCounters, serve,
+    stream_address, tls, welcomed,
 };
+
+use crate::seal::Start;
 
 /// Messages that may wait for one peer. The oldest goes first: newer ones say more.
 const QUEUE_MESSAGES_MAX: usize = 1024;
@@ -47,15 +49,32 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 pub(super) struct Peers {
     roster: BTreeSet<NodeId>,
     peers: BTreeMap<NodeId, Peer>,
+    /// Of this agent.
+    start: Start,
+    /// The greatest start of each member that was heard. Invariant: no connection is with an earlier one.
+    starts: BTreeMap<NodeId, Known>,
     /// The sum of all queues.
     queued_bytes: usize,
     pub(super) counters: TransportCounters,
 }
 
+/// A start of a member.
+struct Known {
+    start: Start,
+    address: Option<SocketAddr>,
+    heard: Instant,
+}
+
+/// A welcomed connection, and the start that it is with.
+struct Link {
+    connection: Connection,
+    start: Start,
+}
+
 #[derive(Default)]
 struct Peer {
     /// Newest last.
-    connections: Vec<Connection>,
+    connections: Vec<Link>,
     used: Option<Instant>,
     addresses: Vec<SocketAddr>,
     queue: VecDeque<Bytes>,
@@ -78,10 +97,12 @@ pub(super) enum DialError {
 }
 
 impl Peers {
-    pub(super) fn new(roster: BTreeSet<NodeId>) -> Self {
+    pub(super) fn new(roster: BTreeSet<NodeId>, start: Start) -> Self {
         Self {
             roster,
             peers: BTreeMap::new(),
+            start,
+            starts: BTreeMap::new(),
             queued_bytes: 0,
             counters: TransportCounters::default(),
         }
@@ -91,18 +112,67 @@ impl Peers {
         self.roster.contains(node)
     }
 
+    /// Takes note of a member's start; returns the connections with earlier ones.
+    pub(super) fn note(
+        &mut self,
+        node: &NodeId,
+        start: Start,
+        address: Option<SocketAddr>,
+    ) -> Vec<Connection> {
+        if !self.is_member(node) {
+            return Vec::new();
+        }
+        let heard = Instant::now();
+        match self.starts.get_mut(node) {
+            Some(known) if known.start > start => return Vec::new(),
+            Some(known) if known.start == start => {
+                known.heard = heard;
+                known.address = address.or(known.address);
+                return Vec::new();
+            }
+            _ => drop(self.starts.insert(*node, Known { start, address, heard })),
+        }
+        let Some(peer) = self.peers.get_mut(node) else { return Vec::new() };
+        let old = peer.connections.extract_if(.., |link| link.start < start);
+        old.map(|link| link.connection).collect()
+    }
+
+    /// This agent goes on as another start; returns all connections, which know the one before.
+    pub(super) fn renew(&mut self, start: Start) -> Vec<Connection> {
+        self.start = start;
+        let links = self.peers.values_mut().flat_map(|peer| peer.connections.drain(..));
+        links.map(|link| link.connection).collect()
+    }
+
+    /// What to say to a member, or to another machine with our own key.
+    pub(super) fn standing(&self, with: &NodeId) -> Standing {
+        Standing { start: self.start, heard: self.starts.get(with).map(|known| known.start) }
+    }
+
+    /// Why `start` of a member is not spoken with: a greater one was heard. `None` asks about any start.
+    pub(super) fn outdated(&self, node: &NodeId, start: Option<Start>) -> Option<Outdated> {
+        let known = self.starts.get(node)?;
+        let silent_ms = Some(known.heard.elapsed().as_millis() as u64);
+        start.is_none_or(|start| start < known.start).then_some(Outdated {
+            by: known.start,
+            address: known.address,
+            silent_ms,
+        })
+    }
+
     /// Takes over the roster; returns the connections to close.
     pub(super) fn trust(&mut self, roster: BTreeSet<NodeId>) -> Vec<Connection> {
         self.roster = roster;
         let mut gone = Vec::new();
         for (node, peer) in &mut self.peers {
             if !self.roster.contains(node) {
-                gone.append(&mut peer.connections);
+                gone.extend(peer.connections.drain(..).map(|link| link.connection));
                 self.counters.undelivered += peer.queue.len() as u64;
                 self.queued_bytes -= peer.clear();
             }
         }
         self.peers.retain(|_, peer| peer.is_of_use());
+        self.starts.retain(|node, _| self.roster.contains(node));
         gone
     }
 
@@ -154,8 +224,8 @@ impl Peers {
     /// An open connection to the peer: the newest, for an older one may lead to its former self.
     pub(super) fn connection(&mut self, to: &NodeId) -> Option<Connection> {
         let peer = self.peers.get_mut(to)?;
-        peer.connections.retain(|connection| connection.close_reason().is_none());
-        let connection = peer.connections.last().cloned();
+        peer.connections.retain(|link| link.connection.close_reason().is_none());
+        let connection = peer.connections.last().map(|link| link.connection.clone());
         if connection.is_some() {
             peer.used = Some(Instant::now());
         }
@@ -176,18 +246,23 @@ impl Peers {
 
     /// Takes over a welcomed connection; returns those to close in exchange. `Err`: the peer is not, or
     /// no longer, a member.
-    fn adopt(&mut self, node: NodeId, connection: Connection) -> Result<Vec<Connection>, ()> {
-        if !self.is_member(&node) {
+    fn adopt(
+        &mut self,
+        node: NodeId,
+        connection: Connection,
+        start: Start,
+    ) -> Result<Vec<Connection>, ()> {
+        if !self.is_member(&node) || self.outdated(&node, Some(start)).is_some() {
             return Err(());
         }
         let peer = self.peers.entry(node).or_default();
-        peer.connections.push(connection);
+        peer.connections.push(Link { connection, start });
         peer.used = Some(Instant::now());
         peer.failures = 0;
         peer.retry_at = None;
         let mut surplus = Vec::new();
         if peer.connections.len() > CONNECTIONS_PER_PEER_MAX {
-            surplus.push(peer.connections.remove(0));
+            surplus.push(peer.connections.remove(0).connection);
         }
         self.let_go(&mut surplus);
         Ok(surplus)
@@ -208,7 +283,7 @@ impl Peers {
                 break;
             }
             if let Some(peer) = self.peers.get_mut(node) {
-                surplus.append(&mut peer.connections);
+                surplus.extend(peer.connections.drain(..).map(|link| link.connection));
             }
         }
     }
@@ -216,7 +291,8 @@ impl Peers {
     /// Forgets a connection that has ended.
     pub(super) fn ended(&mut self, node: &NodeId, connection: &Connection) {
         if let Some(peer) = self.peers.get_mut(node) {
-            peer.connections.retain(|other| other.stable_id() != connection.stable_id());
+            let gone = connection.stable_id();
+            peer.connections.retain(|link| link.connection.stable_id() != gone);
             if !peer.is_of_use() {
                 self.peers.remove(node);
             }
@@ -382,8 +458,8 @@ pub(super) async fn dial(
             }
         }
     };
-    let connection = match timeout(DIAL_TIMEOUT, race).await {
-        Ok(Some(connection)) => connection,
+    let (connection, start) = match timeout(DIAL_TIMEOUT, race).await {
+        Ok(Some(connected)) => connected,
         Ok(None) => return Err(DialError::Unreachable(failures.join("; "))),
         Err(_) => {
             failures.push(format!("no answer within {} s", DIAL_TIMEOUT.as_secs()));
@@ -391,35 +467,72 @@ pub(super) async fn dial(
         }
     };
     shared.peers().counters.dialled += 1;
-    adopt(shared, to, connection.clone()).map_err(|()| DialError::NotMember(to))?;
+    adopt(shared, to, connection.clone(), start).map_err(|()| DialError::NotMember(to))?;
     Ok(connection)
 }
 
-async fn greet(shared: &Shared, to: NodeId, address: SocketAddr) -> anyhow::Result<Connection> {
-    let address = stream_address(address)
+/// Connects to somebody with this key, and says that we are a member.
+pub(super) async fn greet(
+    shared: &Shared,
+    to: NodeId,
+    address: SocketAddr,
+) -> anyhow::Result<(Connection, Start)> {
+    let streams = stream_address(address)
         .ok_or_else(|| anyhow::anyhow!("port 65535 leaves no room for the streams"))?;
     let name = tls::server_name(Some(&to));
-    let connection = shared.endpoint.connect_with(shared.client.clone(), address, &name)?.await?;
+    let connection = shared.endpoint.connect_with(shared.client.clone(), streams, &name)?.await?;
+    let ours = shared.peers().standing(&to);
     let answer = timeout(GREETING_TIMEOUT, async {
         let (mut send, mut receive) = connection.open_bi().await?;
-        wire::write_frame(&mut send, &Greeting::Member).await?;
+        wire::write_frame(&mut send, &Greeting::Member(ours)).await?;
         let _ = send.finish();
         anyhow::Ok(wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await?)
     })
     .await??;
-    match answer {
-        Answer::Welcome => Ok(connection),
+    let theirs = match answer {
+        Answer::Member(theirs) => theirs,
+        Answer::Outdated(outdated) => {
+            connection.close(Close::Done.code(), b"");
+            shared.superseded(outdated);
+            anyhow::bail!("refused: it listens to another machine with this node's key")
+        }
         Answer::Refused(reason) => {
             connection.close(Close::Done.code(), b"");
             anyhow::bail!("refused: {reason}")
         }
-        Answer::Proof { .. } => anyhow::bail!("it answered a question that was not asked"),
+        _ => anyhow::bail!("it answered a question that was not asked"),
+    };
+    hears_another(shared, ours, theirs);
+    if to == shared.id {
+        shared.report(Incoming::Copy { start: theirs.start, address });
+        return Ok((connection, theirs.start));
+    }
+    if let Some(outdated) = shared.peers().outdated(&to, Some(theirs.start)) {
+        connection.close(Close::Outdated.code(), &wire::encode(&outdated));
+        shared.report(Incoming::Twin { node: to, address });
+        anyhow::bail!(
+            "a machine answers there that has its key, and is not the one that is listened to"
+        )
+    }
+    shared.note(&to, theirs.start, Some(address));
+    Ok((connection, theirs.start))
+}
+
+/// The other side may listen to another start under our key.
+pub(super) fn hears_another(shared: &Shared, ours: Standing, theirs: Standing) {
+    if let Some(by) = theirs.heard.filter(|heard| *heard > ours.start) {
+        shared.superseded(Outdated { by, address: None, silent_ms: None });
     }
 }
 
 /// Starts to use a welcomed connection. `Err`: the peer is no member; the connection is closed.
-pub(super) fn adopt(shared: &Arc<Shared>, node: NodeId, connection: Connection) -> Result<(), ()> {
-    let surplus = shared.peers().adopt(node, connection.clone());
+pub(super) fn adopt(
+    shared: &Arc<Shared>,
+    node: NodeId,
+    connection: Connection,
+    start: Start,
+) -> Result<(), ()> {
+    let surplus = shared.peers().adopt(node, connection.clone(), start);
     match surplus {
         Ok(surplus) => {
             for old in surplus {

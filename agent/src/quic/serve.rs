@@ -3,16 +3,16 @@
 use fabric::id::NodeId;
 use fabric::limits::MESSAGE_BYTES_MAX;
 use fabric::message::Message;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::wire::{self, Answer, Greeting};
+use super::permits::{Permit, Verdict};
+use super::wire::{self, Answer, Greeting, Standing};
 use super::{
-    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, STRANGERS_MAX, STRANGERS_TRUSTED, Shared,
-    node_address, peer_key, peers, request,
+    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, node_address, peer_key, peers,
+    request,
 };
 use crate::join;
 
@@ -22,44 +22,47 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Accepts connections until the endpoint is closed.
 pub(super) async fn accept(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
-        let Ok(permit) = shared.strangers.clone().try_acquire_owned() else {
-            shared.peers().counters.refused += 1;
-            incoming.refuse();
-            continue;
+        let from = node_address(incoming.remote_address());
+        let verdict = shared.permits.counts().judge(from, incoming.remote_address_validated());
+        let source = match verdict {
+            Verdict::Admit(source) => source,
+            Verdict::Validate => {
+                // The client comes again, with a proof of its address.
+                let _ = incoming.retry();
+                continue;
+            }
+            Verdict::Refuse => {
+                shared.peers().counters.refused += 1;
+                incoming.refuse();
+                continue;
+            }
         };
-        let under_way = STRANGERS_MAX - shared.strangers.available_permits();
-        if under_way > STRANGERS_TRUSTED && !incoming.remote_address_validated() {
-            // The client comes again, with a proof of its address.
-            let _ = incoming.retry();
-            continue;
-        }
+        let permit = Permit::new(shared.permits.clone(), source);
         tokio::spawn(greeted(shared.clone(), incoming, permit));
     }
 }
 
-async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit) {
+async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Permit) {
     let address = incoming.remote_address();
     let hello = async {
-        let connection = timeout(GREETING_TIMEOUT, incoming.accept()?).await??;
+        let connection = incoming.accept()?.await?;
         let peer = peer_key(&connection).ok_or_else(|| anyhow::anyhow!("it showed no key"))?;
-        let first = timeout(GREETING_TIMEOUT, async {
-            let (send, mut receive) = connection.accept_bi().await?;
-            let greeting: Greeting = wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await?;
-            anyhow::Ok((greeting, send, receive))
-        });
-        let first = first.await??;
-        anyhow::Ok((connection, peer, first))
+        let (send, mut receive) = connection.accept_bi().await?;
+        let greeting: Greeting = wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX).await?;
+        anyhow::Ok((connection, peer, (greeting, send, receive)))
     };
-    let (connection, peer, (greeting, send, receive)) = match hello.await {
-        Ok(hello) => hello,
-        Err(error) => {
-            tracing::debug!(%address, %error, "a connection ended before its greeting");
+    let hello = timeout(GREETING_TIMEOUT, hello).await;
+    let (connection, peer, (greeting, send, receive)) = match hello {
+        Ok(Ok(hello)) => hello,
+        other => {
+            let error = other.map(Result::err);
+            tracing::debug!(%address, ?error, "a connection ended before its greeting");
             shared.peers().counters.malformed += 1;
             return;
         }
     };
     match greeting {
-        Greeting::Member => member(&shared, connection, peer, send).await,
+        Greeting::Member(theirs) => member(&shared, connection, peer, theirs, send).await,
         Greeting::Invite => {
             shared.peers().counters.refused += 1;
             let reason = "this node belongs to a fabric already".to_owned();
@@ -85,18 +88,38 @@ async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: OwnedSe
     drop(permit);
 }
 
-async fn member(shared: &Arc<Shared>, connection: Connection, peer: NodeId, mut send: SendStream) {
+async fn member(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    peer: NodeId,
+    theirs: Standing,
+    mut send: SendStream,
+) {
+    let address = node_address(connection.remote_address());
+    let ours = shared.peers().standing(&peer);
+    if peer == shared.id && theirs.start != ours.start {
+        // It looks whether we are still there. Both know now.
+        shared.report(Incoming::Copy { start: theirs.start, address });
+        return refuse(&mut send, &Answer::Member(ours)).await;
+    }
     let is_member = shared.peers().is_member(&peer) && peer != shared.id;
     if is_member {
+        peers::hears_another(shared, ours, theirs);
+        let outdated = shared.peers().outdated(&peer, Some(theirs.start));
+        if let Some(outdated) = outdated {
+            shared.peers().counters.refused += 1;
+            shared.report(Incoming::Twin { node: peer, address });
+            return refuse(&mut send, &Answer::Outdated(outdated)).await;
+        }
+        shared.note(&peer, theirs.start, Some(address));
         // Limits go up before the welcome is out, so that the peer need not wait.
-        if peers::adopt(shared, peer, connection).is_ok() {
-            let _ = wire::write_frame(&mut send, &Answer::Welcome).await;
+        if peers::adopt(shared, peer, connection, theirs.start).is_ok() {
+            let _ = wire::write_frame(&mut send, &Answer::Member(ours)).await;
             let _ = send.finish();
         }
         return;
     }
     shared.peers().counters.refused += 1;
-    let address = node_address(connection.remote_address());
     let first = {
         let mut attempts = shared.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         attempts.is_worth_a_line(address.ip())
@@ -122,11 +145,13 @@ pub(crate) async fn refuse<T: serde::Serialize>(send: &mut SendStream, refusal: 
 
 /// Takes the streams of a welcomed connection until it ends.
 pub(super) async fn streams(shared: Arc<Shared>, peer: NodeId, connection: Connection) {
+    // That of the handshake, which went there and back. Later packets may come from elsewhere, and until
+    // such a path is validated (RFC 9000, 9.3.3) anybody may have brought them.
+    let address = node_address(connection.remote_address());
     loop {
         tokio::select! {
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
-                    let address = node_address(connection.remote_address());
                     tokio::spawn(message(shared.clone(), peer, address, stream));
                 }
                 Err(_) => break,
@@ -138,6 +163,12 @@ pub(super) async fn streams(shared: Arc<Shared>, peer: NodeId, connection: Conne
                 Err(_) => break,
             },
         }
+    }
+    if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason()
+        && close.error_code == Close::Outdated.code()
+        && let Ok(outdated) = wire::decode(&close.reason)
+    {
+        shared.superseded(outdated);
     }
     shared.peers().ended(&peer, &connection);
 }

@@ -53,12 +53,26 @@ pub(crate) fn start(identity: Identity, roster: &[NodeId], fabric: Arc<Fabric>) 
 }
 
 fn start_at(identity: Identity, roster: &[NodeId], fabric: Arc<Fabric>, at: SocketAddr) -> Node {
+    // As the wall clock would: each start is later than those before.
+    static GENERATION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let generation = GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    start_as(identity, roster, fabric, at, Start::new(generation).expect("random numbers"))
+}
+
+fn start_as(
+    identity: Identity,
+    roster: &[NodeId],
+    fabric: Arc<Fabric>,
+    at: SocketAddr,
+    start: Start,
+) -> Node {
     let Sockets { gossip, streams, address } = Sockets::bind(at).expect("free ports");
     let (transport, incoming) = Transport::start(Setup {
         identity: &identity,
         fabric,
         endpoint: listen(&identity, streams).expect("an endpoint"),
         roster: roster.iter().copied().collect(),
+        start,
     })
     .expect("started");
     Node { identity, transport, incoming, address, gossip }
@@ -370,7 +384,7 @@ async fn a_peer_that_was_started_anew_is_found_again_soon() {
 async fn rubbish_on_both_ports_changes_nothing() {
     let (mut one, two) = pair();
     let sender = UdpSocket::bind(localhost(0)).await.expect("a port");
-    let mut seal = crate::seal::Seal::new(one.id(), 1).expect("random numbers");
+    let mut seal = crate::seal::Seal::new(one.id(), Start::new(1).expect("random numbers"));
     let mut buffer = vec![0; crate::seal::SEALED_BYTES_MAX + 1];
     one.gossip.set_nonblocking(false).expect("set");
     let random = ring::rand::SystemRandom::new();

@@ -7,17 +7,41 @@ use quinn::{RecvStream, SendStream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::seal::Start;
 
 /// Bytes of a frame from somebody who is not known yet, and of all small ones.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a reason in words; longer ones are cut.
 const REASON_BYTES_MAX: usize = 1024;
 
+/// What each of two members says of itself, and knows of the other. Two machines may have one key; then they have
+/// two starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// The start of the agent that says this.
+    pub start: Start,
+    /// The greatest start under the other's key that it has heard.
+    pub heard: Option<Start>,
+}
+
+/// Why somebody with a member's key is not spoken with: another start under that key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outdated {
+    /// Which.
+    pub by: Start,
+    /// Where its agent was heard.
+    pub address: Option<SocketAddr>,
+    /// For how long it has not been heard, in milliseconds. `None` where only the start is known.
+    pub silent_ms: Option<u64>,
+}
+
 /// The first thing on a connection: what the client is here for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Greeting {
     /// To speak as a member.
-    Member,
+    Member(Standing),
     /// To be let in with a token.
     Join,
     /// To let in the server, which waits for that; see [`crate::approval`].
@@ -27,7 +51,7 @@ pub(crate) enum Greeting {
 /// The answer to a greeting. Before it the client sends nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The client is a member.
+    /// The client may say what it is here for: to an [`Greeting::Invite`].
     Welcome,
     /// It is not, for this reason.
     Refused(String),
@@ -38,6 +62,10 @@ pub(crate) enum Answer {
         /// Ed25519 over the connection's exported key, in halves.
         signature: [[u8; 32]; 2],
     },
+    /// The client is a member, and so is this server.
+    Member(Standing),
+    /// The client has a member's key, and so has somebody whom we listen to.
+    Outdated(Outdated),
 }
 
 /// The joiner's token, once the server has proved itself.

@@ -22,6 +22,7 @@ pub mod netns;
 
 pub mod api;
 pub mod cost;
+pub mod half_open;
 pub mod wire;
 
 use fabric::api::{AllocView, JobView, Joined, NodeState, NodeView, Status, TokenCreated};
@@ -258,13 +259,19 @@ impl Machine {
         netns::run(self.command("sh").args(["-c", line]))
     }
 
-    /// Starts the agent, and waits until it answers.
-    pub fn start_agent(&mut self) {
+    /// The agent's command. Its configuration is written.
+    pub fn agent_command(&self) -> Command {
         let config = self.folder.join("weftd.toml");
         fs::write(&config, self.config()).expect("a configuration");
-        let log = self.log_file();
         let mut command = self.command(&self.program);
         command.arg("--config").arg(config);
+        command
+    }
+
+    /// Starts the agent, and waits until it answers.
+    pub fn start_agent(&mut self) {
+        let log = self.log_file();
+        let mut command = self.agent_command();
         let credentials = self.folder.join("credentials");
         let _ = fs::remove_dir_all(&credentials);
         if !self.credentials.is_empty() {

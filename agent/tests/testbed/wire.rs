@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 const ETHERNET_BYTES: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
 const UDP: u8 = 17;
 /// `ETH_P_ALL`, in network order: packet(7).
 const EVERYTHING: i32 = 0x0300;
@@ -31,6 +32,44 @@ pub fn listen(address: &str, port: u16, count: usize) -> Vec<Vec<u8>> {
         }
     }
     heard
+}
+
+/// Hears every UDP datagram that passes a switch, as a hub or a mirror port would show it.
+pub struct Tap {
+    socket: Socket,
+    frame: Vec<u8>,
+}
+
+impl Tap {
+    /// Call it inside the namespace of the switch.
+    pub fn new() -> Self {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(EVERYTHING)));
+        let socket = socket.expect("a packet socket");
+        socket.set_nonblocking(true).expect("it need not wait");
+        Self { socket, frame: vec![0; 2048] }
+    }
+
+    /// The next one that is there: the port that it goes to, and what is in it. Each may be heard twice.
+    pub fn next(&mut self) -> Option<(u16, Vec<u8>)> {
+        loop {
+            let length = self.socket.read(&mut self.frame).ok()?;
+            if let Some(heard) = any_datagram(&self.frame[..length]) {
+                return Some(heard);
+            }
+        }
+    }
+}
+
+fn any_datagram(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let packet = frame.get(ETHERNET_BYTES..)?;
+    let (protocol, header) = match frame.get(12..14)? {
+        kind if kind == IPV4 => (*packet.get(9)?, usize::from(packet.first()? & 0x0f) * 4),
+        kind if kind == IPV6 => (*packet.get(6)?, 40),
+        _ => return None,
+    };
+    let segment = packet.get(header..).filter(|_| protocol == UDP)?;
+    let number = |at: usize| Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?]));
+    Some((number(2)?, segment.get(8..usize::from(number(4)?))?.to_vec()))
 }
 
 fn datagram(frame: &[u8], address: Ipv4Addr, port: u16) -> Option<&[u8]> {

@@ -9,6 +9,7 @@ use fabric::table::{Key, Order};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::gate::Sealed;
 use crate::node::SimNode;
 
 /// An invariant was broken.
@@ -114,6 +115,8 @@ pub struct Book {
     pub copies: crate::invariants::copies::Notes,
     /// Identities that machines lost with their disks.
     pub former: BTreeMap<usize, Vec<NodeId>>,
+    /// What cores have heard since a stranger began to copy: by listener and its life, speaker and its start, and number.
+    heard: Option<BTreeSet<(usize, u64, NodeId, u64, u64)>>,
 }
 
 impl Book {
@@ -125,6 +128,24 @@ impl Book {
             started: vec![Duration::ZERO; nodes],
             ..Self::default()
         }
+    }
+
+    /// A stranger begins to copy.
+    pub fn watch_strangers(&mut self) {
+        self.heard = Some(BTreeSet::new());
+    }
+
+    /// A core hears a datagram.
+    pub fn hears(&mut self, node: usize, life: u64, from: NodeId, sealed: &Sealed) {
+        if let Some(heard) = &mut self.heard {
+            heard.insert((node, life, from, sealed.start, sealed.counter));
+        }
+    }
+
+    /// Whether it has heard this one before.
+    pub fn has_heard(&self, node: usize, life: u64, from: NodeId, sealed: &Sealed) -> bool {
+        let this = (node, life, from, sealed.start, sealed.counter);
+        self.heard.as_ref().is_some_and(|heard| heard.contains(&this))
     }
 
     /// Writes a broken invariant down; only the first one counts.

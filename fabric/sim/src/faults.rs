@@ -64,6 +64,8 @@ pub enum Fault {
     RemovalWhileOff(usize),
     /// A machine's cable is out when it is locked out of the fabric.
     RemovalWhileCutOff(usize),
+    /// Somebody without a key copies every datagram, and sends it to everybody, at once or seconds later.
+    Stranger,
 }
 
 /// A fault and its time.
@@ -247,6 +249,7 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
         }
         90..93 => Fault::Renumbering(node),
         93..96 => Fault::LostCommands(node, random.random_range(10..300)),
+        99.. => Fault::Stranger,
         _ => Fault::UnitKill(node),
     }
 }
@@ -286,7 +289,7 @@ impl Fault {
             Fault::Split(one, other) | Fault::OneWaySplit(one, other) => {
                 one.iter().chain(other).copied().collect()
             }
-            Fault::BadNetwork(_) => Vec::new(),
+            Fault::BadNetwork(_) | Fault::Stranger => Vec::new(),
         }
     }
 
@@ -342,6 +345,7 @@ impl Fault {
                 world.nodes[*node].lost_commands_permille = *permille;
             }
             Fault::Renumbering(node) => world.renumber(*node),
+            Fault::Stranger => world.set_stranger(true),
             Fault::UnitKill(node) => {
                 let units: Vec<_> =
                     world.nodes[*node].units.there().map(|(alloc, _)| alloc.clone()).collect();
@@ -376,6 +380,7 @@ impl Fault {
             Fault::SlowDisk(node) | Fault::FullDisk(node) => world.set_disk(*node, DiskMode::Well),
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
+            Fault::Stranger => world.set_stranger(false),
             Fault::AllAgentsRestart(..)
             | Fault::Stall(_)
             | Fault::Freeze(_)
@@ -400,6 +405,7 @@ fn lock_out(world: &mut World, node: usize) {
 /// All is well again: every fault ends, whatever the schedule says, and every machine is on.
 pub fn heal(world: &mut World) {
     world.heal_network();
+    world.set_stranger(false);
     for node in 0..world.nodes.len() {
         if !world.nodes[node].connected {
             world.nodes[node].connected = true;

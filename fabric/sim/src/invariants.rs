@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::book::Command;
 use crate::disk::Change;
+use crate::gate::Sealed;
 use crate::node::SimNode;
 use crate::units::{Behaviour, Temper, Unit, UnitState};
 use crate::world::World;
@@ -80,6 +81,15 @@ pub(crate) fn before_transmit(world: &mut World, node: usize, payload: &[u8]) {
             limits::DATAGRAM_BYTES_MAX
         )
     );
+}
+
+/// Before a core hears a datagram.
+pub(crate) fn before_datagram(world: &mut World, node: usize, from: NodeId, sealed: &Sealed) {
+    check!(
+        world,
+        invariant_no_datagram_from_a_non_member_changes_a_decision(world, node, from, sealed)
+    );
+    world.book.hears(node, world.nodes[node].generation, from, sealed);
 }
 
 /// Before a message leaves.
@@ -491,6 +501,26 @@ fn note_loneliness(world: &mut World) {
         let since = world.book.alone_since[node];
         world.book.alone_since[node] = if alone { since.or(Some(world.time)) } else { None };
     }
+}
+
+/// What somebody brings who has no key is for this node, and new to it: as if its sender's own packet had taken
+/// another way.
+fn invariant_no_datagram_from_a_non_member_changes_a_decision(
+    world: &World,
+    node: usize,
+    from: NodeId,
+    sealed: &Sealed,
+) -> Verdict {
+    let machine = &world.nodes[node];
+    let (here, there) = (&machine.name, world.name_of(&from));
+    if sealed.copied && sealed.receiver != machine.identity {
+        let meant = world.name_of(&sealed.receiver);
+        return Err(format!("{here} hears what {there} said to {meant}"));
+    }
+    if sealed.copied && world.book.has_heard(node, machine.generation, from, sealed) {
+        return Err(format!("{here} hears once more what {there} said to it"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -94,13 +94,14 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 6] = [
+pub const CANARIES: [(&str, Canary); 7] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
     ("higher-epoch-wins", Canary::HigherEpochWins),
     ("places-unheard", Canary::PlacesUnheard),
     ("deaf-to-removal", Canary::DeafToRemoval),
+    ("ignores-receivers", Canary::IgnoresReceivers),
 ];
 
 /// A planted bug's name.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod dump;
 pub mod faults;
+pub mod gate;
 pub mod invariants;
 pub mod journal;
 pub mod machines;

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Bytes that a stream carries in a second: 1 Gbit/s.
 const BYTES_PER_SECOND: u64 = 125_000_000;
 
+/// A stranger keeps a copy for so long.
+const COPY_DELAY_MAX: Duration = Duration::from_secs(5);
+
 /// How well the network does right now, the same between all machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quality {
@@ -44,13 +47,15 @@ pub struct Network {
     pub quality: Quality,
     /// How many splits keep packets of the first machine from the second.
     blocked: BTreeMap<(usize, usize), u32>,
+    /// Somebody hears everything, and sends it again.
+    pub stranger: bool,
     random: ChaCha8Rng,
 }
 
 impl Network {
     /// A network without splits.
     pub fn new(quality: Quality, random: ChaCha8Rng) -> Self {
-        Self { quality, blocked: BTreeMap::new(), random }
+        Self { quality, blocked: BTreeMap::new(), stranger: false, random }
     }
 
     /// Whether packets of `from` can reach `to`.
@@ -118,6 +123,15 @@ impl Network {
             taken += self.one_way();
         }
         Some(taken)
+    }
+
+    /// When a stranger's copy of a packet arrives: at once, which may be before the packet itself, or seconds
+    /// later.
+    pub fn copy(&mut self) -> Duration {
+        match self.chance(500) {
+            true => self.one_way() / 2,
+            false => nanos(self.random.random_range(0..COPY_DELAY_MAX.as_nanos() as u64)),
+        }
     }
 
     /// One packet's latency.

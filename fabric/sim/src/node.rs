@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::clock::VirtualClock;
 use crate::disk::Disk;
+use crate::gate::Gate;
 use crate::machines::Hardware;
 use crate::units::{Unit, UnitManager};
 
@@ -61,6 +62,10 @@ pub struct Agent {
     pub roster: BTreeSet<NodeId>,
     /// Which keys it seals and opens with, likewise.
     pub keyring: Keyring,
+    /// What it remembers of those who send to it.
+    pub gate: Gate,
+    /// Datagrams that it has sealed.
+    pub sealed: u64,
     /// When it will be woken, and which wake-up that is: later ones make earlier ones void.
     pub wake: Option<(Duration, u64)>,
     /// When it started.
@@ -81,6 +86,8 @@ impl Agent {
             core,
             roster,
             keyring,
+            gate: Gate::default(),
+            sealed: 0,
             wake: None,
             started,
             sequence: None,

@@ -219,6 +219,11 @@ impl Stage {
                 self.world()?.split(&from, &to);
             }
             "heal" => self.world()?.heal_network(),
+            "stranger" => match one(words)? {
+                "copies" => self.world()?.set_stranger(true),
+                "leaves" => self.world()?.set_stranger(false),
+                other => bail!("a stranger copies or leaves, not {other:?}"),
+            },
             "disk" => {
                 let [node, mode] = words else { bail!("write `disk NODE well|slow|full`") };
                 let mode = match *mode {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::book::{Book, Violation};
 use crate::disk::Written;
+use crate::gate::Sealed;
 use crate::invariants;
 use crate::machines::Hardware;
 use crate::network::{Network, Quality};
@@ -58,7 +59,7 @@ enum Event {
     /// Something comes to an agent that must still be the same one.
     Input { node: usize, life: u64, input: Box<Input> },
     /// A datagram arrives.
-    Datagram { to: usize, from: NodeId, key: u32, payload: Vec<u8> },
+    Datagram { to: usize, from: NodeId, key: u32, sealed: Sealed, payload: Vec<u8> },
     /// A message has arrived.
     Message(Box<Envelope>),
     /// A write is due.
@@ -400,6 +401,18 @@ impl World {
         self.network.quality = self.settings.quality;
     }
 
+    /// Somebody without a key begins to copy what is sent, or stops.
+    pub fn set_stranger(&mut self, copies: bool) {
+        if self.network.stranger != copies {
+            let does = if copies { "copies every datagram to everybody" } else { "is gone" };
+            self.tell(|_| format!("a stranger {does}"));
+            self.network.stranger = copies;
+            if copies {
+                self.book.watch_strangers();
+            }
+        }
+    }
+
     /// Changes a clock: its rate in parts per million of a right one, and a jump of the wall clock.
     pub fn set_clock(&mut self, node: usize, rate_ppm: Option<u32>, jump_ms: i64) {
         let time = self.time;
@@ -508,7 +521,9 @@ impl World {
                     self.feed(node, *input);
                 }
             }
-            Event::Datagram { to, from, key, payload } => self.datagram(to, from, key, payload),
+            Event::Datagram { to, from, key, sealed, payload } => {
+                self.datagram(to, from, key, sealed, payload);
+            }
             Event::Message(envelope) => self.message(*envelope),
             Event::Disk { node, life, sequence } => self.disk(node, life, sequence),
             Event::Unit { node, step } => self.unit(node, step),
@@ -572,10 +587,15 @@ impl World {
         }
     }
 
-    fn datagram(&mut self, to: usize, from: NodeId, key: u32, payload: Vec<u8>) {
-        let Some(agent) = &self.nodes[to].agent else { return };
-        // As the real agent does: what strangers or lost keys sealed is dropped unread.
-        if agent.roster.contains(&from) && agent.keyring.keys.contains_key(&key) {
+    fn datagram(&mut self, to: usize, from: NodeId, key: u32, sealed: Sealed, payload: Vec<u8>) {
+        let own = self.nodes[to].identity;
+        let Some(agent) = &mut self.nodes[to].agent else { return };
+        // As the real agent does: what strangers or lost keys sealed, or somebody copied, is dropped unread.
+        if agent.roster.contains(&from)
+            && agent.keyring.keys.contains_key(&key)
+            && agent.gate.opens(own, from, &sealed, self.settings.canary)
+        {
+            invariants::before_datagram(self, to, from, &sealed);
             self.feed(to, Input::Datagram { from, payload });
         }
     }

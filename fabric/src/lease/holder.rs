@@ -107,6 +107,11 @@ impl Holder {
         Self { rounds: life << 32, holds_too_long, ..Self::default() }
     }
 
+    /// Goes on in a later life of its node: rounds only grow.
+    pub fn renew(&mut self, life: u64) {
+        self.rounds = self.rounds.max(life << 32);
+    }
+
     /// Asks for the lease of a slot, for the allocation `epoch`. Asking again changes nothing.
     pub fn acquire(&mut self, now: Instant, slot: &SlotId, epoch: u64, stop_timeout: Duration) {
         if self.tenancies.get(slot).is_some_and(|tenancy| tenancy.epoch == epoch) {

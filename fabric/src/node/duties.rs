@@ -319,6 +319,11 @@ impl Node {
         }
         if node == self.config.id {
             self.supervisor.recall(now, slot, &row);
+            let local = self.supervisor.local(slot).filter(|local| *local.id() == alloc);
+            if row.phase != Phase::Ended && local.is_some_and(|local| *local.row() != row) {
+                // Another machine with our key wrote it: what runs here is what we say.
+                self.supervisor.tell_again(slot);
+            }
         }
         match row.ending {
             Some(Ending::Failed { .. }) => {

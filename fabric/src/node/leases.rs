@@ -98,6 +98,11 @@ impl Leases {
         self.me.incarnation
     }
 
+    /// Goes on in a later life of this node.
+    pub fn renew(&mut self, life: u64) {
+        self.holder.renew(life);
+    }
+
     /// Takes over the incarnation that its own row tells.
     pub fn be(&mut self, incarnation: u64) {
         self.me.incarnation = incarnation;

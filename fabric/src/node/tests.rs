@@ -283,3 +283,37 @@ fn nothing_is_confirmed_before_what_the_disk_refused_is_written_again() {
     fleet.run(limits::PERSIST_RETRY + Duration::from_secs(3));
     assert_eq!(hold(&mut fleet, 4, true), [4]);
 }
+
+#[test]
+fn who_is_superseded_takes_nothing_over_until_it_is_renewed() {
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    let starts = |superseded: bool| {
+        let mut fleet = Fleetlet::new(3);
+        fleet.submit(b, WEB);
+        fleet.run(Duration::from_secs(3));
+        fleet.commands.clear();
+        // Nobody listens to it any more, nor speaks to it.
+        fleet.cut_off.insert(c);
+        if superseded {
+            fleet.feed(c, Input::Superseded);
+        }
+        fleet.run(Duration::from_secs(30));
+        let ran = |(_, node, words): &&(Instant, NodeId, String)| {
+            *node == c && words.starts_with("start")
+        };
+        (fleet.commands.iter().filter(ran).count(), fleet)
+    };
+    assert_eq!(starts(false).0, 2, "the last of three runs it all");
+    let (started, mut fleet) = starts(true);
+    assert_eq!(started, 0);
+    assert!(fleet.commands.iter().all(|(_, node, _)| *node != c), "{:?}", fleet.commands);
+
+    fleet.cut_off.clear();
+    fleet.feed(c, Input::Renewed { generation: 9 });
+    fleet.run(Duration::from_secs(60));
+    for node in [a, b, c] {
+        assert_eq!(fleet.nodes[&node].peers().count(), 2, "{node:?}");
+        assert_eq!(fleet.healthy(node, "web").len(), 3, "{:?}", fleet.commands);
+    }
+    assert_eq!(fleet.nodes[&c].fingerprint(), fleet.nodes[&a].fingerprint());
+}

@@ -15,7 +15,14 @@ fn never_panics(bytes: &[u8]) {
 
 #[test]
 fn greetings_do_not_change_unnoticed() {
-    assert_eq!(encode(&Greeting::Member), [WIRE_VERSION, 0]);
+    let start = Start { generation: 300, salt: [5; 8] };
+    let standing = Standing { start, heard: Some(start) };
+    let bytes = [&[0xac, 0x02][..], &[5; 8], &[1, 0xac, 0x02], &[5; 8]].concat();
+    assert_eq!(encode(&Greeting::Member(standing)), [&[WIRE_VERSION, 0], &bytes[..]].concat());
+    assert_eq!(encode(&Answer::Member(standing)), [&[WIRE_VERSION, 3], &bytes[..]].concat());
+    let outdated = Outdated { by: start, address: None, silent_ms: Some(7) };
+    let bytes = [&[WIRE_VERSION, 4, 0xac, 0x02][..], &[5; 8], &[0, 1, 7]].concat();
+    assert_eq!(encode(&Answer::Outdated(outdated)), bytes);
     assert_eq!(encode(&Greeting::Join), [WIRE_VERSION, 1]);
     assert_eq!(encode(&Greeting::Invite), [WIRE_VERSION, 2]);
     assert_eq!(encode(&Answer::Welcome), [WIRE_VERSION, 0]);
@@ -33,7 +40,7 @@ fn another_version_is_told_apart_from_rubbish() {
     assert!(matches!(decode::<Greeting>(&[2, 0]), Err(WireError::Version(Some(2)))));
     assert!(matches!(decode::<Greeting>(&[]), Err(WireError::Version(None))));
     assert!(matches!(decode::<Greeting>(&[1, 9]), Err(WireError::Malformed(_))));
-    assert!(matches!(decode::<Greeting>(&[1, 0, 0]), Err(WireError::Malformed(_))));
+    assert!(matches!(decode::<Greeting>(&[1, 1, 0]), Err(WireError::Malformed(_))));
 }
 
 #[test]

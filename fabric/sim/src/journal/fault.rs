@@ -55,6 +55,7 @@ pub(super) fn words(fault: &Fault) -> String {
         Fault::CableOut(node) => format!("cable-out n{node:02}"),
         Fault::RemovalWhileOff(node) => format!("removal-while-off n{node:02}"),
         Fault::RemovalWhileCutOff(node) => format!("removal-while-cut-off n{node:02}"),
+        Fault::Stranger => "stranger copies".to_owned(),
     }
 }
 
@@ -103,6 +104,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Fault> {
         "cable-out" => Fault::CableOut(node()?),
         "removal-while-off" => Fault::RemovalWhileOff(node()?),
         "removal-while-cut-off" => Fault::RemovalWhileCutOff(node()?),
+        "stranger" => Fault::Stranger,
         other => bail!("there is no fault {other:?}"),
     })
 }

@@ -49,6 +49,22 @@ fn planted_bugs_of_leases_are_caught_within_twenty_seeds() {
     }
 }
 
+/// An agent that does not look for whom a datagram is hands in what a stranger has copied; the same seed without the bug
+/// is clean.
+#[test]
+fn what_a_stranger_copies_is_noticed_where_receivers_are_ignored() {
+    let heard = |failure: &Failure| {
+        failure.why.name() == "invariant_no_datagram_from_a_non_member_changes_a_decision"
+    };
+    let plan = plan(1, Some(Canary::IgnoresReceivers));
+    let caught = swarm(&plan, 40, THREADS, |_, result| !result.is_err_and(heard));
+    let Some(failure) = caught.failures.iter().find(|failure| heard(failure)) else {
+        panic!("40 seeds, and nobody noticed: {:?}", caught.failures);
+    };
+    let clean = Plan { seed: failure.seed, canary: None, ..plan };
+    assert!(run_one(&clean).is_ok());
+}
+
 /// The planted bug gives a core away twice; the same seeds without it are clean.
 #[test]
 fn the_canary_is_caught_within_twenty_seeds() {

@@ -1,6 +1,6 @@
 //! Carries out what cores want.
 
-use fabric::id::AllocId;
+use fabric::id::{AllocId, NodeId};
 use fabric::io::{Answer, Input, Launch, Output, UnitEvent};
 use rand::RngExt;
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Envelope, Event, Purpose, World};
 use crate::disk::{DiskMode, Write};
+use crate::gate::Sealed;
 use crate::invariants;
 use crate::trace::Detail;
 use crate::units::{Start, Step, Stop};
@@ -35,8 +36,8 @@ impl World {
                 let payload = datagram.encode();
                 self.trace.hash(self.time, node, 1, &payload);
                 invariants::before_transmit(self, node, &payload);
-                let _ = to; // The packet goes to the address; who is there decides what it thinks of it.
-                self.transmit(node, address, payload);
+                // The packet goes to the address; who is there decides what it thinks of it.
+                self.transmit(node, to, address, payload);
             }
             Output::Send { to, address, message } => {
                 let bytes = message.encode();
@@ -100,26 +101,36 @@ impl World {
         }
     }
 
-    fn transmit(&mut self, node: usize, address: SocketAddr, payload: Vec<u8>) {
-        let Some(key) = self.nodes[node].agent.as_ref().and_then(|agent| agent.sealing_key())
-        else {
-            return;
-        };
+    fn transmit(&mut self, node: usize, receiver: NodeId, address: SocketAddr, payload: Vec<u8>) {
+        let start = self.life(node);
+        let Some(agent) = &mut self.nodes[node].agent else { return };
+        let Some(key) = agent.sealing_key() else { return };
+        agent.sealed += 1;
+        let sealed = Sealed { receiver, start, counter: agent.sealed, copied: false };
+        self.copy(node, key, sealed, &payload);
         let Some(&to) = self.by_address.get(&address) else { return };
         let from = self.nodes[node].identity;
         for after in self.network.datagram(node, to) {
             let payload = payload.clone();
-            self.push(after, Event::Datagram { to, from, key, payload });
+            self.push(after, Event::Datagram { to, from, key, sealed, payload });
         }
     }
 
-    fn send(
-        &mut self,
-        node: usize,
-        receiver: fabric::id::NodeId,
-        address: Option<SocketAddr>,
-        bytes: Vec<u8>,
-    ) {
+    /// A stranger hears it, and brings it to all that the sender itself would reach.
+    fn copy(&mut self, node: usize, key: u32, sealed: Sealed, payload: &[u8]) {
+        if !self.network.stranger {
+            return;
+        }
+        let (from, sealed) = (self.nodes[node].identity, Sealed { copied: true, ..sealed });
+        for to in (0..self.nodes.len()).filter(|to| *to != node) {
+            if self.network.reaches(node, to) {
+                let (after, payload) = (self.network.copy(), payload.to_vec());
+                self.push(after, Event::Datagram { to, from, key, sealed, payload });
+            }
+        }
+    }
+
+    fn send(&mut self, node: usize, receiver: NodeId, address: Option<SocketAddr>, bytes: Vec<u8>) {
         let to = match address {
             Some(address) => self.by_address.get(&address).copied(),
             None => self.index_of(&receiver),
@@ -289,5 +300,7 @@ pub(super) fn fingerprint_of_input(input: &Input) -> (u8, Vec<u8>) {
         Input::PersistFailed { sequence, .. } => (41, sequence.to_le_bytes().to_vec()),
         Input::Changed { connected, .. } => (42, vec![u8::from(*connected)]),
         Input::Leaving { ends } => (43, vec![u8::from(*ends)]),
+        Input::Superseded => (45, Vec::new()),
+        Input::Renewed { generation } => (44, generation.to_le_bytes().to_vec()),
     }
 }
