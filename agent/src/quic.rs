@@ -42,7 +42,7 @@ use peers::Peers;
 
 pub use request::{ApiRequest, ApiResponse, RequestError};
 pub(crate) use serve::refuse;
-pub use sockets::{Sockets, for_socket, node_address, stream_address};
+pub use sockets::{Own, Sockets, for_socket, node_address, stream_address};
 
 /// Connections that were not welcomed yet. More are refused: strangers cost a bounded amount.
 const STRANGERS_MAX: usize = 64;
@@ -65,6 +65,8 @@ const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// Bytes in flight on one connection, each way.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Addresses that one node is tried at.
+pub(crate) const TARGETS_MAX: usize = 24;
 /// What came in and was not yet taken by the agent's loop. When full, peers wait.
 const INCOMING_MAX: usize = 256;
 
@@ -217,6 +219,11 @@ impl Transport {
         for connection in strangers {
             connection.close(Close::NotMember.code(), b"not a member any more");
         }
+    }
+
+    /// The addresses of this agent, which it never dials.
+    pub fn answers_at(&self, own: Own) {
+        self.shared.peers().own = own;
     }
 
     /// Counts since the start.

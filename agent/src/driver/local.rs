@@ -55,7 +55,7 @@ impl Driver {
         Status {
             status,
             fingerprint: identity::fingerprint(&self.identity.id()),
-            network: self.local.iter().any(|(_, address)| !address.is_loopback()),
+            network: self.connected,
             entry: self.member.is_none().then(|| self.provision.entry()),
         }
     }

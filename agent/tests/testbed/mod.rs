@@ -92,6 +92,7 @@ impl Lab {
             labels: String::new(),
             witness: false,
             metrics: "probes = []".to_owned(),
+            discovery: String::new(),
             credentials: Vec::new(),
             approval: false,
             program: weftd(),
@@ -168,6 +169,8 @@ pub struct Machine {
     pub witness: bool,
     /// Lines of `[metrics]`. Many agents on one machine would measure all the same, so none does unless told to.
     pub metrics: String,
+    /// Lines of `[discovery]`.
+    pub discovery: String,
     /// What its service manager gives to the agent: names and contents.
     pub credentials: Vec<(&'static str, String)>,
     /// While it is in no fabric, a member may let it in.
@@ -326,7 +329,7 @@ impl Machine {
     }
 
     fn config(&self) -> String {
-        let Self { state, cpus, labels, witness, approval, metrics, .. } = self;
+        let Self { state, cpus, labels, witness, approval, metrics, discovery, .. } = self;
         let (state, socket) = (state.display(), self.socket());
         let socket = socket.display();
         format!(
@@ -336,7 +339,8 @@ impl Machine {
              [resources]\ncpus = \"{cpus}\"\nhousekeeping = \"\"\nmemory = \"512MiB\"\n\
              [api]\nsocket = \"{socket}\"\n\
              [executor]\nkind = \"direct\"\n\
-             [metrics]\n{metrics}\n"
+             [metrics]\n{metrics}\n\
+             [discovery]\n{discovery}\n"
         )
     }
 
