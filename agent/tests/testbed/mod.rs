@@ -263,6 +263,12 @@ impl Machine {
 
     /// Starts the agent, and waits until it answers.
     pub fn start_agent(&mut self) {
+        self.launch_agent();
+        self.wait_for_agent();
+    }
+
+    /// Starts the agent.
+    pub fn launch_agent(&mut self) {
         let config = self.folder.join("weftd.toml");
         fs::write(&config, self.config()).expect("a configuration");
         let log = self.log_file();
@@ -285,6 +291,10 @@ impl Machine {
             .spawn()
             .expect("an agent");
         self.agent = Some(child);
+    }
+
+    /// Waits until the agent that was launched answers.
+    pub fn wait_for_agent(&mut self) {
         wait_until(&format!("the agent on {} answers", self.name), || {
             if let Ok(Some(status)) = self.agent.as_mut().expect("an agent").try_wait() {
                 panic!("the agent on {} ended, {status}: {}", self.name, self.log());
@@ -297,6 +307,13 @@ impl Machine {
     pub fn kill_agent(&mut self) {
         let Some(mut agent) = self.agent.take() else { return };
         signal(self.agent_pid_of(&agent), nix::sys::signal::Signal::SIGKILL);
+        let _ = agent.wait();
+    }
+
+    /// Ends the agent as a service manager does, by SIGTERM, and waits until it is gone; its work runs on.
+    pub fn end_agent(&mut self) {
+        let Some(mut agent) = self.agent.take() else { return };
+        signal(self.agent_pid_of(&agent), nix::sys::signal::Signal::SIGTERM);
         let _ = agent.wait();
     }
 
