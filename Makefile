@@ -45,7 +45,7 @@ test: setup
 	@agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
 	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')"
 	@images/test_deb.sh $(TARGET)/debug
-	@images/test_upgrade.sh
+	@images/test_upgrade.sh $(TARGET)/debug
 	@images/test_extensions.sh
 
 test-swarm: setup
