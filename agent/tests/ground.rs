@@ -159,7 +159,9 @@ impl<'a> Ground<'a> {
             machine.wait_alive(members.len());
         }
         wait_until("what runs is what is wanted", || {
-            let before = self.units();
+            let names: Vec<&str> = members.iter().map(|machine| machine.name.as_str()).collect();
+            let of_members = |unit: &Unit| names.contains(&unit.node.as_str());
+            let before: BTreeSet<Unit> = self.units().into_iter().filter(of_members).collect();
             for machine in members {
                 for name in JOBS {
                     let view: JobView = machine.try_get(&format!("/v1/jobs/{name}")).ok()?;
@@ -182,7 +184,8 @@ impl<'a> Ground<'a> {
                     }
                 }
             }
-            (self.units() == before).then_some(before)
+            let after: BTreeSet<Unit> = self.units().into_iter().filter(of_members).collect();
+            (after == before).then_some(before)
         })
     }
 
