@@ -606,11 +606,12 @@ impl Driver {
         }
     }
 
-    /// Members were heard elsewhere than before: that says which of our addresses lead to them.
+    /// Members were heard elsewhere than before: that says which of our addresses lead to them. And a route that comes back
+    /// after its link and address is announced by nobody who is listened to here.
     fn notice_peers(&mut self) {
         let Some(member) = &self.member else { return };
         let heard_at: BTreeSet<SocketAddr> = member.peers().take(addresses::PEERS_MAX).collect();
-        if heard_at != self.heard_at {
+        if heard_at != self.heard_at || !self.connected {
             self.heard_at = heard_at;
             self.look_at_addresses();
         }
