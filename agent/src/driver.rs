@@ -233,7 +233,7 @@ impl Driver {
             told: local.clone(),
             own: local.own(&config.listen, bound.port()),
             heard_at: BTreeSet::new(),
-            connected: addresses::is_connected(&local),
+            connected: addresses::is_connected(&config.listen, &local),
             local,
             topology: topology::topology(&config, &choice.executor)?,
             topology_looked: started.at,
@@ -592,7 +592,7 @@ impl Driver {
         }
         let before = (self.advertised(), self.connected);
         self.told = addresses::worth_telling(std::mem::take(&mut self.told), &local);
-        self.connected = addresses::is_connected(&local);
+        self.connected = addresses::is_connected(&self.config.listen, &local);
         self.local = local;
         self.own = self.local.own(&self.config.listen, self.bound.port());
         if let Some(member) = &mut self.member {

@@ -106,7 +106,7 @@ impl<'a> Ground<'a> {
              user = \"root\"\nstop_timeout = \"2s\"\n\
              [task.env]\n{MARK} = \"{}\"\n\
              [task.sandbox]\nenabled = false\n\
-             [resources]\ncpu = 0.1\n{more}\n",
+             [resources]\ncpu = 0.1\nmemory = \"8MiB\"\n{more}\n",
             self.machines.len(),
             self.starts.display(),
         );

@@ -224,8 +224,12 @@ pub(super) fn worth_telling(before: Local, now: &Local) -> Local {
 ///
 /// A bridge of containers keeps its carrier when the cable is out, and so does a tunnel: they count only where peers
 /// are spoken with over the first, and where there is no link that could carry the second. Likewise loopback: members
-/// may share one machine.
-pub(super) fn is_connected(local: &Local) -> bool {
+/// may share one machine. An agent that listens at one address is heard over the link that has it.
+pub(super) fn is_connected(listen: &Listen, local: &Local) -> bool {
+    if !listen.address.is_unspecified() {
+        return local.links.iter().any(|link| link.usable.contains(&listen.address))
+            && !local.cut_off;
+    }
     let has_wire = local.links.iter().any(|link| match link.kind {
         LinkKind::Wire | LinkKind::Veth => true,
         LinkKind::Tunnel | LinkKind::Inner | LinkKind::Loopback => false,

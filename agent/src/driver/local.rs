@@ -73,6 +73,13 @@ impl Driver {
         if !member.node.is_member(&self.identity.id()) {
             warnings.push("this node was removed from the fabric: nobody listens to it".into());
         }
+        if !self.connected && member.node.roster().len() > 1 {
+            warnings.push(
+                "no network: no link of this machine has a cable and an address, or none leads to the other members, \
+                 so their silence is its own"
+                    .into(),
+            );
+        }
         if self.entering.is_some() {
             warnings.push("entering the fabric: waiting for the disk".into());
         }

@@ -265,18 +265,37 @@ fn a_machine_whose_cable_is_out_is_not_connected() {
         ("a cable, and containers", with(&[&[lan.clone()][..], &docker()].concat()), true),
     ];
     for (what, local, wanted) in rows {
-        assert_eq!(is_connected(&local), wanted, "{what}");
+        assert_eq!(is_connected(&Listen::default(), &local), wanted, "{what}");
     }
     let bridge = link(5, LinkKind::Inner, &["192.168.122.1"]);
     let mut host = with(&[down(lan.clone()), bridge]);
     host.seen = addresses(&["192.168.122.1"]);
-    assert!(is_connected(&host), "members are virtual machines of this one");
+    assert!(is_connected(&Listen::default(), &host), "members are virtual machines of this one");
     let mut alone = with(&[]);
     alone.seen = addresses(&["127.0.0.1"]);
-    assert!(is_connected(&alone), "members share this machine");
+    assert!(is_connected(&Listen::default(), &alone), "members share this machine");
     let mut printer = with(&[down(lan), link(3, LinkKind::Wire, &["10.5.0.1"])]);
     printer.cut_off = true;
-    assert!(!is_connected(&printer), "the cable that is left leads to no member");
+    assert!(
+        !is_connected(&Listen::default(), &printer),
+        "the cable that is left leads to no member"
+    );
+}
+
+#[test]
+fn an_agent_that_listens_at_one_address_needs_the_link_that_has_it() {
+    let lan = link(2, LinkKind::Wire, &["192.168.1.1"]);
+    let at = |address: &str| Listen { address: address.parse().unwrap(), ..Listen::default() };
+    let rows = [
+        ("127.0.0.1", lan.clone(), true),
+        ("127.0.0.1", down(lan.clone()), true),
+        ("192.168.1.1", lan.clone(), true),
+        ("192.168.1.1", down(lan.clone()), false),
+        ("10.0.0.1", lan, false),
+    ];
+    for (address, lan, wanted) in rows {
+        assert_eq!(is_connected(&at(address), &machine(&[lo(), lan])), wanted, "{address}");
+    }
 }
 
 #[test]
@@ -284,7 +303,7 @@ fn this_machine_can_be_looked_at() {
     let peers = BTreeSet::from(["127.0.0.1:9".parse().unwrap()]);
     let local = Local::look(&peers, &Local::default());
     assert_eq!(local.seen, addresses(&["127.0.0.1"]));
-    assert!(is_connected(&local), "{local:?}");
+    assert!(is_connected(&Listen::default(), &local), "{local:?}");
     // What was seen stays seen, and what the machine has not got any more goes.
     let gone = Local { seen: addresses(&["127.0.0.1", "192.0.2.77"]), ..Local::default() };
     assert_eq!(Local::look(&BTreeSet::new(), &gone).seen, addresses(&["127.0.0.1"]));
