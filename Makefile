@@ -6,6 +6,7 @@
 # make test-vm      stories of whole machines, in QEMU: STORY=NAME for one; minutes
 # make test-boards  boards on a desk, by serial port and power switch: hw-tests/lab.toml says which; LAB=FILE: another list
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
+# make test-ground  restarts, pulled cables, removed nodes, updates that do not fit: nothing ends or starts: ROUNDS=10
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
@@ -26,7 +27,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-boards test-swarm test-fencing test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-vm test-boards test-swarm test-fencing test-ground test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -44,7 +45,7 @@ test: setup
 	@agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
 	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')"
 	@images/test_deb.sh $(TARGET)/debug
-	@images/test_upgrade.sh
+	@images/test_upgrade.sh $(TARGET)/debug
 	@images/test_extensions.sh
 
 test-swarm: setup
@@ -96,6 +97,11 @@ test-boards: setup
 
 test-fencing: setup
 	WEFT_ROUNDS=$(ROUNDS) $(CARGO) test -p weft-agent --test fencing -- --nocapture
+
+# One story at a time, each with its figures; the first one that falls short makes it fail when all are told.
+test-ground: build
+	WEFT_GROUND_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
+	    $(CARGO) test -p weft-agent --test ground -- --nocapture --test-threads=1
 
 demo: setup build
 	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft

@@ -26,6 +26,7 @@ avahi-daemon     avahi-daemon       tests: discovery beside Avahi
 avahi-browse     avahi-utils        tests: discovery beside Avahi
 readelf          binutils           package: what the programs need
 help2man         help2man           package: man pages
+openssl          openssl            tests: updates of images that are signed
 dnsmasq          dnsmasq-base       tests: discovery by unicast DNS
 '
 [ "${1:-}" != bench ] || needed+='

@@ -1,7 +1,9 @@
 #!/bin/bash
 # The part of a build that runs in the root with the tools: packages and files in, images out.
 #
-#   assemble.sh ARCH VERSION PACKAGES.TAR "FORMAT..."   /source: the tree; /given: weftd and weft; /build: results
+#   assemble.sh ARCH VERSION PACKAGES.TAR "FORMAT..." <KEY   /source: the tree; /given: weftd and weft; /build: results
+#
+# KEY signs updates: a private key (Ed25519, PEM). It is nowhere but in the memory of the mount namespace that this runs in.
 #
 # Times, UUIDs and orders come from the version and from SOURCE_DATE_EPOCH.
 set -euo pipefail
@@ -28,6 +30,11 @@ out=/build/out
 rm -rf "$built"
 mkdir -p "$built/root" "$built/initrd" "$out"
 cd "$built"
+key=/tmp/update.key
+(umask 077; cat >"$key")
+openssl pkey -in "$key" -noout 2>/dev/null || fail "the key for updates is none"
+# public FILE: the public half of a key, as digits.
+public() { openssl pkey "${@:2}" -in "$1" -pubout -outform DER | tail -c 32 | od -An -v -tx1 | tr -d ' \n'; }
 
 # --- the root -------------------------------------------------------------------------------------------------
 
@@ -108,6 +115,14 @@ cp -r "$recipe/root/." root/
 install -D -m 0644 /source/agent/weftd.service root/usr/lib/systemd/system/weftd.service
 install -m 0755 /given/weftd /given/weft root/usr/bin/
 install -D -m 0644 "$out/$name.packages" root/usr/share/weft/packages
+# Whose updates a node takes: of the key that this build signs with, and of those that the tree has.
+mkdir root/usr/share/weft/update-keys
+signer=$(public "$key")
+openssl pkey -in "$key" -pubout -out "root/usr/share/weft/update-keys/${signer:0:16}.pub"
+for more in "$recipe"/update-keys/*.pub; do
+    [ "$(public "$more" -pubin | wc -c)" = 64 ] || fail "$more is no public key"
+    install -m 0644 "$more" root/usr/share/weft/update-keys/
+done
 cat >root/usr/lib/os-release <<RELEASE
 ID=weft
 ID_LIKE=debian
@@ -253,9 +268,11 @@ update() {
             echo "sha256 $(sha256sum <"update/$piece" | cut -c1-64) $piece $(stat -c %s "update/$piece")"
         done
     } >update/manifest
+    openssl pkeyutl -sign -rawin -inkey "$key" -in update/manifest -out manifest.signature
+    echo "ed25519 $signer $(od -An -v -tx1 manifest.signature | tr -d ' \n')" >update/signature
     tar -C update --format=ustar --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=0644 \
-        -cf "$out/$name.update" manifest efi verity root
-    say "update: $(mib "$out/$name.update"), kernel $(mib uki.efi)"
+        -cf "$out/$name.update" manifest signature efi verity root
+    say "update: $(mib "$out/$name.update"), kernel $(mib uki.efi), signed by ${signer:0:16}"
 }
 
 # For machines that have no disk of ours: the root comes in the initial RAM disk, as it is on a disk, and stays in memory.

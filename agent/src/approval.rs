@@ -164,7 +164,8 @@ pub async fn invite(
         }
         None => Err(impostor.unwrap_or_else(|| {
             if failures.is_empty() {
-                failures.push("no address is known of it".into());
+                failures
+                    .push("no address is known of it but such as this machine has itself".into());
             }
             InviteError::Unreachable(failures.join("; "))
         })),

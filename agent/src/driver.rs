@@ -12,7 +12,7 @@ use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, Topology};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
 use crate::machine::{self, Machine};
 use crate::observe::{Observer, Source};
-use crate::quic::{Incoming, Sockets};
+use crate::quic::{Incoming, Own, Sockets};
 use crate::seal::Start;
 use crate::store::{self, Progress, Writer};
 use crate::token::Token;
@@ -101,6 +101,13 @@ pub struct Driver {
     local: Local,
     /// Those of which the others are told.
     told: Local,
+    /// Where this agent answers: whoever is looked for is not there.
+    own: Own,
+    /// Where members were heard when the addresses were looked at.
+    heard_at: BTreeSet<SocketAddr>,
+    /// Whether any link has a carrier and leads to where members were heard: without one, silence of others is this
+    /// machine's own.
+    connected: bool,
     topology: Topology,
     topology_looked: Instant,
     /// What was plugged in or out since then.
@@ -225,15 +232,19 @@ impl Driver {
             invited,
             looked,
         };
-        let local = addresses::local();
+        let local = Local::look(&BTreeSet::new(), &Local::default());
+        let bound = gossip.local_addr()?;
         let mut driver = Self {
             clock,
             started,
             start,
-            bound: gossip.local_addr()?,
+            bound,
             streams: Some(sockets.streams),
             sources: Sources::new(gossip, channels, discovery)?,
             told: local.clone(),
+            own: local.own(&config.listen, bound.port()),
+            heard_at: BTreeSet::new(),
+            connected: addresses::is_connected(&config.listen, &local),
             local,
             topology: topology::topology(&config, &choice.executor)?,
             topology_looked: started.at,
@@ -369,6 +380,7 @@ impl Driver {
                 gossip: &self.sources.gossip,
                 bound: self.bound,
                 local: &self.local,
+                own: &self.own,
                 store: &self.store,
                 units: &self.units,
                 checks: &mut self.checks,
@@ -416,6 +428,7 @@ impl Driver {
         self.try_to_enter();
         self.provision();
         self.notice_hardware(now.at);
+        self.notice_peers();
         self.tell_status();
     }
 
@@ -596,17 +609,34 @@ impl Driver {
     }
 
     fn look_at_addresses(&mut self) {
-        let local = addresses::local();
+        let local = Local::look(&self.heard_at, &self.local);
         if local == self.local {
             return;
         }
-        let before = self.advertised();
+        let before = (self.advertised(), self.connected);
         self.told = addresses::worth_telling(std::mem::take(&mut self.told), &local);
+        self.connected = addresses::is_connected(&self.config.listen, &local);
         self.local = local;
-        let after = self.advertised();
+        self.own = self.local.own(&self.config.listen, self.bound.port());
+        if let Some(member) = &mut self.member {
+            member.answers_at(self.own.clone());
+        }
+        let after = (self.advertised(), self.connected);
         if before != after {
-            tracing::info!(?after, "addresses changed");
+            let (addresses, connected) = &after;
+            tracing::info!(?addresses, connected, "addresses changed");
             self.changed();
+        }
+    }
+
+    /// Members were heard elsewhere than before: that says which of our addresses lead to them. And a route that comes back
+    /// after its link and address is announced by nobody who is listened to here.
+    fn notice_peers(&mut self) {
+        let Some(member) = &self.member else { return };
+        let heard_at: BTreeSet<SocketAddr> = member.peers().take(addresses::PEERS_MAX).collect();
+        if heard_at != self.heard_at || !self.connected {
+            self.heard_at = heard_at;
+            self.look_at_addresses();
         }
     }
 

@@ -45,7 +45,7 @@ use permits::Permits;
 
 pub use request::{ApiRequest, ApiResponse, RequestError};
 pub(crate) use serve::refuse;
-pub use sockets::{Sockets, for_socket, node_address, stream_address};
+pub use sockets::{Own, Sockets, for_socket, node_address, stream_address};
 
 /// Time for a handshake and the greeting together.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +64,8 @@ const STRANGER_WINDOW_BYTES: u32 = 64 << 10;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 /// Bytes in flight on one connection, each way.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Addresses that one node is tried at.
+pub(crate) const TARGETS_MAX: usize = 24;
 /// What came in and was not yet taken by the agent's loop. When full, peers wait.
 const INCOMING_MAX: usize = 256;
 
@@ -271,6 +273,11 @@ impl Transport {
     /// Takes over where members are, by the table: strangers cannot take their share of what may be under way.
     pub fn know(&self, members: impl IntoIterator<Item = SocketAddr>) {
         self.shared.permits.counts().know(members);
+    }
+
+    /// The addresses of this agent, which it never dials.
+    pub fn answers_at(&self, own: Own) {
+        self.shared.peers().own = own;
     }
 
     /// Counts since the start.

@@ -1,7 +1,8 @@
 //! Updates of the image that this machine started from: they come in pieces, are kept in a file, and are written into
 //! the other slot by `weft-upgrade.service`, which is a part of the image.
 //!
-//! What is in a piece is none of the agent's business: hashes are compared by the service, before and after it writes.
+//! What is in a piece is none of the agent's business: the service compares hashes, before and after it writes, and has this
+//! program look at who made it ([`signature`]).
 
 use fabric::api::{Problem, ProblemKind, UpgradeBody, UpgradeView};
 use std::fs;
@@ -9,6 +10,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::executor::Executor;
+
+pub mod signature;
 
 /// The longest update: far above what the slots of an image hold.
 pub const BYTES_MAX: u64 = 1 << 30;

@@ -29,6 +29,7 @@
 
 mod error;
 mod interfaces;
+mod inventory;
 mod known;
 pub mod limits;
 mod link;
@@ -43,6 +44,7 @@ mod update;
 
 pub use error::Error;
 pub use interfaces::Interfaces;
+pub use inventory::{Link, LinkKind, links};
 pub use link::{LinkWatcher, usable_addresses};
 pub use sighting::{Event, Found, Lost, Relation, Source};
 

@@ -39,17 +39,29 @@ impl LinkWatcher {
 
 /// The usable addresses of the interfaces that take part: name, index and address of each.
 pub fn usable_addresses(interfaces: &Interfaces) -> BTreeSet<(String, u32, IpAddr)> {
+    let usable = assigned_addresses().into_iter().filter(|address| address.usable);
+    let usable = usable.filter(|address| interfaces.allows(&address.name, address.loopback));
+    usable.map(|address| (address.name, address.index, address.address)).collect()
+}
+
+/// An address of an interface.
+pub(crate) struct Assigned {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    loopback: bool,
+    pub(crate) address: IpAddr,
+    /// Something can be sent from it now.
+    pub(crate) usable: bool,
+}
+
+/// All addresses of all interfaces.
+pub(crate) fn assigned_addresses() -> Vec<Assigned> {
     let unusable = unusable_addresses();
-    let mut usable = BTreeSet::new();
+    let mut assigned = Vec::new();
     let Ok(all) = getifaddrs() else {
-        return usable;
+        return assigned;
     };
     for entry in all {
-        let running = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-        let loopback = entry.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-        if !entry.flags.contains(running) || !interfaces.allows(&entry.interface_name, loopback) {
-            continue;
-        }
         let Some(storage) = entry.address else { continue };
         let address = if let Some(v4) = storage.as_sockaddr_in() {
             IpAddr::V4(v4.ip())
@@ -58,12 +70,17 @@ pub fn usable_addresses(interfaces: &Interfaces) -> BTreeSet<(String, u32, IpAdd
         } else {
             continue;
         };
-        if !unusable.contains(&(entry.interface_name.clone(), address)) {
-            let index = nix::net::if_::if_nametoindex(entry.interface_name.as_str()).unwrap_or(0);
-            usable.insert((entry.interface_name, index, address));
-        }
+        let name = entry.interface_name;
+        let running = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        assigned.push(Assigned {
+            index: nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0),
+            loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
+            usable: entry.flags.contains(running) && !unusable.contains(&(name.clone(), address)),
+            name,
+            address,
+        });
     }
-    usable
+    assigned
 }
 
 /// IPv6 addresses that the kernel has not checked for duplicates yet, or found to be one: nothing

@@ -5,12 +5,11 @@ use fabric::clock::{Now, WallTime};
 use fabric::id::NodeId;
 use fabric::io::Request;
 use fabric::table::TokenId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use super::addresses::routes;
 use super::enter::Caller;
 use super::member::Asker;
 use super::{CallAnswer, Driver, random_failed};
@@ -24,8 +23,6 @@ use crate::token::Token;
 const FINGERPRINT_DIGITS_MIN: usize = 8;
 /// Hex digits of a node's key that its announcement's name ends with.
 const NAME_DIGITS: usize = discovery::limits::SHORT_DIGITS;
-/// Addresses that a waiting node is tried at.
-const TARGETS_MAX: usize = 8;
 /// Candidates that an error names.
 const NAMED_MAX: usize = 8;
 /// The core looks at an invitation's token at once.
@@ -157,9 +154,7 @@ impl Driver {
         tracing::info!(name, fingerprint, by, "a waiting node is approved");
         let (identity, shown) = (self.identity.clone(), token.clone());
         let local = SocketAddr::new(self.config.listen.address, 0);
-        let routes: BTreeSet<SocketAddr> =
-            addresses.iter().flat_map(|address| routes(*address, &self.local)).collect();
-        let targets: Vec<SocketAddr> = routes.into_iter().take(TARGETS_MAX).collect();
+        let targets = self.elsewhere(&addresses);
         let task = tokio::spawn(async move {
             let invited = invite(&identity, node, &targets, &shown, (local, port)).await;
             let reply = match invited {

@@ -21,7 +21,7 @@ use super::{Driver, describe};
 use crate::http::Reply;
 use crate::identity::{Fabric, Identity};
 use crate::join::{Admission, JoinError, join};
-use crate::quic::{Setup, Transport, listen};
+use crate::quic::{Setup, TARGETS_MAX, Transport, listen};
 use crate::seal::Seal;
 use crate::token::Token;
 
@@ -121,7 +121,16 @@ impl Driver {
             Ok(token) => token,
             Err(problem) => return drop(answer.send(Err(problem))),
         };
-        let given = wanted.address.map(|address| routes(address, &self.local));
+        let given = wanted.address.map(|address| self.elsewhere(&[address]));
+        if let (Some(address), Some([])) = (wanted.address, given.as_deref()) {
+            return drop(answer.send(Err(Problem::new(
+                ProblemKind::Invalid,
+                "no way to a member",
+                format!(
+                    "{address} leads to this machine itself, or is of a link and no link is up: name an address of a member"
+                ),
+            ))));
+        }
         self.start_to_join(token, given, Caller::Api(answer));
     }
 
@@ -164,9 +173,20 @@ impl Driver {
             return;
         };
         if may_be_of(token) {
-            // When full there is more than enough to try.
-            let _ = candidates.try_send(found.addresses.clone());
+            // A list of seeds may name this node. When full there is more than enough to try.
+            let _ = candidates.try_send(self.elsewhere(&found.addresses));
         }
+    }
+
+    /// Where whoever has these addresses can be reached, best first; not where this agent itself would answer.
+    pub(super) fn elsewhere(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut found: Vec<SocketAddr> = Vec::new();
+        for route in addresses.iter().flat_map(|address| routes(*address, &self.local)) {
+            if !self.own.contains(route) && !found.contains(&route) && found.len() < TARGETS_MAX {
+                found.push(route);
+            }
+        }
+        found
     }
 
     /// An attempt to join is over.
@@ -275,7 +295,9 @@ impl Driver {
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
         self.provision.belongs_to(&fabric);
         self.sources.incoming = Some(incoming);
-        self.member = Some(Member::new(node, fabric.clone(), seal, transport));
+        let mut member = Member::new(node, fabric.clone(), seal, transport);
+        member.answers_at(self.own.clone());
+        self.member = Some(member);
         self.announce_fabric(&fabric);
         if let Some(units) = self.adopted.take() {
             self.input(fabric::io::Input::Units(units));

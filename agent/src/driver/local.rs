@@ -55,7 +55,7 @@ impl Driver {
         Status {
             status,
             fingerprint: identity::fingerprint(&self.identity.id()),
-            network: self.local.iter().any(|(_, address)| !address.is_loopback()),
+            network: self.connected,
             entry: self.member.is_none().then(|| self.provision.entry()),
         }
     }
@@ -74,6 +74,13 @@ impl Driver {
             warnings.push("this node was removed from the fabric: nobody listens to it".into());
         }
         warnings.extend(member.twin_troubles());
+        if !self.connected && member.node.roster().len() > 1 {
+            warnings.push(
+                "no network: no link of this machine has a cable and an address, or none leads to the other members, \
+                 so their silence is its own"
+                    .into(),
+            );
+        }
         if self.entering.is_some() {
             warnings.push("entering the fabric: waiting for the disk".into());
         }

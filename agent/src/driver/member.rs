@@ -20,7 +20,9 @@ use super::units::UnitCommand;
 use crate::events::Events;
 use crate::http::Reply;
 use crate::identity::Fabric;
-use crate::quic::{ApiRequest, ApiResponse, Enrolled, RequestError, Transport, for_socket};
+use crate::quic::{
+    ApiRequest, ApiResponse, Enrolled, Own, RequestError, TARGETS_MAX, Transport, for_socket,
+};
 use crate::seal::{Refusal, Seal, Start};
 use crate::store::{Progress, Writer};
 
@@ -32,8 +34,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const LEARNED_FRESH: Duration = Duration::from_secs(5);
 /// Addresses that a datagram goes to when its receiver was never heard.
 const UNHEARD_TARGETS_MAX: usize = 3;
-/// Addresses that a message is tried at.
-const TARGETS_MAX: usize = 8;
 
 /// Where a request's answer goes.
 #[derive(Debug)]
@@ -85,6 +85,8 @@ pub(super) struct Hands<'a> {
     /// Where the gossip socket is bound.
     pub(super) bound: SocketAddr,
     pub(super) local: &'a Local,
+    /// What this agent answers at.
+    pub(super) own: &'a Own,
     pub(super) store: &'a Writer,
     pub(super) units: &'a mpsc::Sender<UnitCommand>,
     pub(super) checks: &'a mut Checks,
@@ -116,6 +118,8 @@ pub(super) struct Member {
     /// Where each peer is known to be, and when it was heard from there. Such an address was proved by a
     /// stream, or is one that the peer itself advertises: whoever copies datagrams has neither.
     learned: BTreeMap<NodeId, (SocketAddr, Instant)>,
+    /// What this agent answers at: nobody else is there.
+    own: Own,
     pending: BTreeMap<RequestId, (Instant, Asker)>,
     requests: RequestId,
     /// The last write that the core asked for.
@@ -138,6 +142,7 @@ impl Member {
             asked: 0,
             transport,
             learned: BTreeMap::new(),
+            own: Own::default(),
             pending: BTreeMap::new(),
             requests: 0,
             persisting: 0,
@@ -238,9 +243,20 @@ impl Member {
         }
     }
 
+    /// Where members were heard, some of them.
+    pub(super) fn peers(&self) -> impl Iterator<Item = SocketAddr> {
+        self.learned.values().map(|(address, _)| *address)
+    }
+
+    /// This agent answers at these addresses now.
+    pub(super) fn answers_at(&mut self, own: Own) {
+        self.transport.answers_at(own.clone());
+        self.own = own;
+    }
+
     /// A member may be there: discovery says so.
     pub(super) fn found(&mut self, now: Now, node: NodeId, address: SocketAddr) {
-        if node != self.node.id() && self.node.is_member(&node) {
+        if node != self.node.id() && self.node.is_member(&node) && !self.own.contains(address) {
             self.node.handle(now, Input::Found { node, address });
         }
     }
@@ -384,21 +400,26 @@ impl Member {
         let learned = self.learned.get(to);
         let learned =
             learned.map(|(address, heard)| (*address, now.at.since(*heard) < LEARNED_FRESH));
-        targets_of(learned, hint, &self.node.addresses(to))
+        let targets = targets_of(learned, hint, &self.node.addresses(to));
+        targets.into_iter().filter(|target| !self.own.contains(*target)).collect()
     }
 
-    /// Where a message to `node` may be delivered, best first.
+    /// Where a message to `node` may be delivered, best first. Those that lead back here come last: whoever dials leaves
+    /// them out, and says so when nothing else is known.
     fn targets(&self, node: &NodeId, hint: Option<SocketAddr>, local: &Local) -> Vec<SocketAddr> {
         let told = self.node.addresses(node);
         let learned = self.learned.get(node).map(|(address, _)| *address);
         let mut targets: Vec<SocketAddr> = Vec::new();
         for address in learned.into_iter().chain(hint).chain(told) {
             for route in routes(address, local) {
-                if !targets.contains(&route) && targets.len() < TARGETS_MAX {
+                if !targets.contains(&route) {
                     targets.push(route);
                 }
             }
         }
+        // Stable: the best of the others stays first.
+        targets.sort_by_key(|target| self.own.contains(*target));
+        targets.truncate(TARGETS_MAX);
         targets
     }
 
@@ -485,6 +506,9 @@ pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
 fn send(hands: &mut Hands<'_>, sealed: &[u8], address: SocketAddr) -> bool {
     let mut sent = false;
     for route in routes(address, hands.local) {
+        if hands.own.contains(route) {
+            continue;
+        }
         match hands.gossip.try_send_to(sealed, for_socket(route, hands.bound)) {
             Ok(_) => {
                 sent = true;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::wire::{self, Answer, Greeting, Outdated, Standing};
 use super::{
-    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, TransportCounters, serve,
+    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Own, Shared, TransportCounters, serve,
     stream_address, tls, welcomed,
 };
 
@@ -34,9 +34,10 @@ const CONNECTED_PEERS_WANTED: usize = 64;
 const CONNECTED_PEERS_MAX: usize = 1024;
 /// A peer is quiet when nothing was said for this long.
 const QUIET: Duration = Duration::from_secs(3);
-/// Addresses of one peer that are tried.
-const ADDRESSES_MAX: usize = 8;
-/// Each address gets this head start before the next is tried beside it (RFC 8305, section 5).
+/// Addresses of one peer that are tried: what it told of itself, one of them perhaps on every link of this machine.
+const ADDRESSES_MAX: usize = super::TARGETS_MAX;
+/// Each address gets this head start before the next is tried beside it (RFC 8305, section 5). Less when there are so
+/// many that the last one would not have half the time.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Time for all addresses together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -55,6 +56,8 @@ pub(super) struct Peers {
     starts: BTreeMap<NodeId, Known>,
     /// The sum of all queues.
     queued_bytes: usize,
+    /// What this agent answers at.
+    pub(super) own: Own,
     pub(super) counters: TransportCounters,
 }
 
@@ -92,6 +95,11 @@ pub(super) enum DialError {
     NotMember(NodeId),
     #[error("no address of {0:?} is known")]
     NoAddress(NodeId),
+    #[error(
+        "all that is known of {0:?} are addresses that this machine has itself ({1}): a bridge of a container engine? \
+         On that node, [listen] advertise in weftd.toml says where it can be reached"
+    )]
+    OwnAddresses(NodeId, String),
     #[error("{0}")]
     Unreachable(String),
 }
@@ -104,6 +112,7 @@ impl Peers {
             start,
             starts: BTreeMap::new(),
             queued_bytes: 0,
+            own: Own::default(),
             counters: TransportCounters::default(),
         }
     }
@@ -438,7 +447,15 @@ pub(super) async fn dial(
     if addresses.is_empty() {
         return Err(DialError::NoAddress(to));
     }
-    let mut waiting = addresses.iter().copied().take(ADDRESSES_MAX);
+    let own = shared.peers().own.clone();
+    let (own, others): (Vec<SocketAddr>, Vec<SocketAddr>) =
+        addresses.iter().partition(|address| own.contains(**address));
+    if others.is_empty() {
+        let own: Vec<String> = own.iter().map(SocketAddr::to_string).collect();
+        return Err(DialError::OwnAddresses(to, own.join(", ")));
+    }
+    let mut waiting = others.into_iter().take(ADDRESSES_MAX);
+    let head_start = HEAD_START.min(DIAL_TIMEOUT / 2 / waiting.len() as u32);
     let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
     let race = async {
@@ -454,7 +471,7 @@ pub(super) async fn dial(
                     Ok(connection) => return Some(connection),
                     Err(error) => failures.push(format!("{address}: {error:#}")),
                 },
-                () = sleep(HEAD_START), if more => {}
+                () = sleep(head_start), if more => {}
             }
         }
     };

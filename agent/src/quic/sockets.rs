@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
@@ -75,6 +76,39 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 
 fn is_no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL))
+}
+
+/// The addresses at which this very agent answers. Others may be known by the same ones: a container engine gives every
+/// machine's bridge the same address. Whoever dials it there finds itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    addresses: BTreeSet<(u32, IpAddr)>,
+    port: u16,
+}
+
+impl Own {
+    /// Addresses, each with the number of its link, and the port of gossip. An unspecified one stands for loopback.
+    pub fn new(addresses: impl IntoIterator<Item = (u32, IpAddr)>, port: u16) -> Self {
+        Self { addresses: addresses.into_iter().collect(), port }
+    }
+
+    /// Whether what is sent to `address`, which is a node's, comes to this agent.
+    pub fn contains(&self, address: SocketAddr) -> bool {
+        if address.port() != self.port {
+            return false;
+        }
+        let ip = address.ip().to_canonical();
+        match address {
+            // Another machine may have it on another link.
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+                self.addresses.contains(&(v6.scope_id(), ip))
+            }
+            _ => self
+                .addresses
+                .iter()
+                .any(|(_, own)| *own == ip || (own.is_unspecified() && ip.is_loopback())),
+        }
+    }
 }
 
 /// Where a node that goes by `address` listens for streams; `None` for the last port.

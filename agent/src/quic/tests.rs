@@ -553,3 +553,22 @@ async fn a_node_that_listens_everywhere_is_reached_over_both_families() {
     assert_eq!(address, localhost(one.address.port()));
     assert!(Message::decode(&Message::Want(vec![Key::Keyring]).encode()).is_ok());
 }
+
+#[tokio::test]
+async fn an_agent_never_dials_itself_and_says_so_when_nothing_else_is_known() {
+    let (one, mut two) = pair();
+    let here = |address: SocketAddr| (0, address.ip());
+    one.transport.answers_at(Own::new([here(one.address)], one.address.port()));
+    // An address of ours among others: the others are tried.
+    one.transport.send(two.id(), &[one.address, two.address], &held(1));
+    assert_eq!(two.message().await.2, held(1));
+    assert_eq!(one.transport.counters().dial_failures, 0);
+
+    let third = identity();
+    one.transport.trust([one.id(), two.id(), third.id()].into());
+    let request = ApiRequest { method: "GET".into(), path: "/v1/status".into(), body: Vec::new() };
+    let error = one.transport.request(third.id(), &[one.address], request).await.unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("addresses that this machine has itself"), "{error}");
+    assert!(error.contains(&one.address.to_string()), "{error}");
+}

@@ -93,6 +93,7 @@ impl Lab {
             labels: String::new(),
             witness: false,
             metrics: "probes = []".to_owned(),
+            discovery: String::new(),
             credentials: Vec::new(),
             approval: false,
             program: weftd(),
@@ -169,6 +170,8 @@ pub struct Machine {
     pub witness: bool,
     /// Lines of `[metrics]`. Many agents on one machine would measure all the same, so none does unless told to.
     pub metrics: String,
+    /// Lines of `[discovery]`.
+    pub discovery: String,
     /// What its service manager gives to the agent: names and contents.
     pub credentials: Vec<(&'static str, String)>,
     /// While it is in no fabric, a member may let it in.
@@ -270,6 +273,12 @@ impl Machine {
 
     /// Starts the agent, and waits until it answers.
     pub fn start_agent(&mut self) {
+        self.launch_agent();
+        self.wait_for_agent();
+    }
+
+    /// Starts the agent.
+    pub fn launch_agent(&mut self) {
         let log = self.log_file();
         let mut command = self.agent_command();
         let credentials = self.folder.join("credentials");
@@ -289,6 +298,10 @@ impl Machine {
             .spawn()
             .expect("an agent");
         self.agent = Some(child);
+    }
+
+    /// Waits until the agent that was launched answers.
+    pub fn wait_for_agent(&mut self) {
         wait_until(&format!("the agent on {} answers", self.name), || {
             if let Ok(Some(status)) = self.agent.as_mut().expect("an agent").try_wait() {
                 panic!("the agent on {} ended, {status}: {}", self.name, self.log());
@@ -301,6 +314,13 @@ impl Machine {
     pub fn kill_agent(&mut self) {
         let Some(mut agent) = self.agent.take() else { return };
         signal(self.agent_pid_of(&agent), nix::sys::signal::Signal::SIGKILL);
+        let _ = agent.wait();
+    }
+
+    /// Ends the agent as a service manager does, by SIGTERM, and waits until it is gone; its work runs on.
+    pub fn end_agent(&mut self) {
+        let Some(mut agent) = self.agent.take() else { return };
+        signal(self.agent_pid_of(&agent), nix::sys::signal::Signal::SIGTERM);
         let _ = agent.wait();
     }
 
@@ -333,7 +353,7 @@ impl Machine {
     }
 
     fn config(&self) -> String {
-        let Self { state, cpus, labels, witness, approval, metrics, .. } = self;
+        let Self { state, cpus, labels, witness, approval, metrics, discovery, .. } = self;
         let (state, socket) = (state.display(), self.socket());
         let socket = socket.display();
         format!(
@@ -343,7 +363,8 @@ impl Machine {
              [resources]\ncpus = \"{cpus}\"\nhousekeeping = \"\"\nmemory = \"512MiB\"\n\
              [api]\nsocket = \"{socket}\"\n\
              [executor]\nkind = \"direct\"\n\
-             [metrics]\n{metrics}\n"
+             [metrics]\n{metrics}\n\
+             [discovery]\n{discovery}\n"
         )
     }
 
