@@ -278,3 +278,5 @@ pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
 pub const REWRITE_ENTRIES: usize = 4096;
 /// After a rotation, datagrams sealed with the key before are still opened for this long.
 pub const KEY_OVERLAP: Duration = Duration::from_secs(30);
+/// Reasons why a version fits nowhere that are told in one line.
+pub const REASONS_MAX: usize = 3;

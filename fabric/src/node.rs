@@ -38,6 +38,7 @@ mod preempt;
 mod quotas;
 mod rebalance;
 mod requests;
+mod rollout;
 mod stock;
 mod views;
 
@@ -80,6 +81,8 @@ pub enum Canary {
     HoldsALeaseTooLong,
     /// A voter answers at once after its restart.
     VoterForgets,
+    /// A roll-out stops what runs without a look at where its successor could go.
+    RetiresWithoutAPlace,
 }
 
 /// Where a node's table comes from.

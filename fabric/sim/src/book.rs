@@ -9,6 +9,7 @@ use fabric::table::{Key, Order};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::invariants::rollouts::Emptied;
 use crate::node::SimNode;
 
 /// An invariant was broken.
@@ -112,6 +113,8 @@ pub struct Book {
     pub wiped: Option<Duration>,
     /// Identities that machines lost with their disks.
     pub former: BTreeMap<usize, Vec<NodeId>>,
+    /// What roll-outs have stopped.
+    pub emptied: Emptied,
 }
 
 impl Book {
@@ -198,6 +201,9 @@ impl Book {
     /// A user asks something.
     pub fn asked(&mut self, time: Duration, node: usize, request: &Request) {
         self.user_asked[node] = Some(time);
+        if let Request::Stop { job } | Request::Scale { job, .. } = request {
+            self.emptied.forget(job);
+        }
         if let Request::Submit { spec, .. } = request {
             match spec.guarantee {
                 Guarantee::AtMostOne => self.at_most_one.insert(spec.name.clone()),
@@ -268,6 +274,7 @@ impl Book {
         match event {
             UnitEvent::Running { .. } => {
                 self.active.entry((node, alloc.clone())).or_insert(time);
+                self.emptied.filled(node, alloc);
             }
             UnitEvent::Exited { success, .. } => {
                 self.active.remove(&(node, alloc.clone()));

@@ -34,6 +34,7 @@ macro_rules! check {
 
 pub mod leases;
 pub mod rest;
+pub mod rollouts;
 pub mod sharing;
 use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 
@@ -147,6 +148,7 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId, run: 
         world,
         invariant_no_running_allocation_is_stopped_by_mere_loss_of_peers(world, node, alloc, run)
     );
+    rollouts::before_stop(world, node, alloc);
     command(world, node, Command::Stop, alloc, run);
 }
 

@@ -182,7 +182,11 @@ impl Run {
                 return Err(Violation::stop(self.world.time));
             }
             match turn {
-                Turn::Begin(fault, lasting) => fault.begin(&mut self.world, lasting),
+                Turn::Begin(fault, lasting) => {
+                    let until = &mut self.world.book.emptied.disturbed_until;
+                    *until = (*until).max(start + at + lasting);
+                    fault.begin(&mut self.world, lasting);
+                }
                 Turn::End(fault) => {
                     fault.end(&mut self.world);
                     if let (Fault::DiskLoss(node), Some(_)) = (&fault, &self.workload)

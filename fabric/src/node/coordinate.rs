@@ -19,6 +19,7 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 use super::rebalance::Relocation;
+use super::rollout::{REPLACED, Stuck, was_replaced};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -39,13 +40,15 @@ pub(super) struct Coordinator {
     /// Since when an allocation is seen healthy, or is seen at all.
     seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
-    retired: BTreeMap<AllocId, Instant>,
+    pub retired: BTreeMap<AllocId, Instant>,
     /// The lowest epoch that the voters may grant a slot, as far as anybody was told.
     floors: BTreeMap<SlotId, u64>,
     /// Slots for which no lease was to be had, and when to try again.
     unleased: BTreeMap<SlotId, Instant>,
     /// Slots that no node can take.
     pub unplaceable: BTreeSet<SlotId>,
+    /// Roll-outs that have no place to go on.
+    pub stuck: Stuck,
     /// Proposals that may still be made in this tick.
     budget: u32,
     /// Jobs that have more to propose than that.
@@ -86,7 +89,11 @@ pub(super) struct Slot {
     pub epoch: u64,
     pub proposed: bool,
     /// Current, healthy for as long as the update policy asks.
-    settled: bool,
+    pub settled: bool,
+    /// Its last allocation made room for the version in force.
+    pub replaced: bool,
+    /// The same, or had that version: if nothing is there now, the roll-out waits for it.
+    pub begun: bool,
 }
 
 impl Node {
@@ -120,6 +127,7 @@ impl Node {
                 table.alloc(slot, node).is_some_and(|row| row.epoch == seen.epoch)
             });
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
+            self.coordinator.stuck.retain(|job, _| table.job(job).is_some());
             self.coordinator.floors.retain(|slot, _| table.job(&slot.job).is_some());
         }
         self.coordinator.resting.retain(|_, until| *until > now.at);
@@ -143,6 +151,7 @@ impl Node {
                 }
             } else {
                 self.coordinator.unplaceable.retain(|slot| slot.job != name);
+                self.coordinator.stuck.remove(&name);
             }
         }
         if !self.coordinator.put_off.is_empty() {
@@ -162,7 +171,9 @@ impl Node {
         let (spec, ..) = job.effective();
         let hash = job.hash();
         if spec.kind == JobKind::System {
-            self.update_system_job(now, name, spec, hash);
+            if !self.revert_system_job(now, &entry) {
+                self.update_system_job(now, name, job, hash);
+            }
             return;
         }
         let mut slots = self.view_slots(now, name, spec, hash);
@@ -175,7 +186,7 @@ impl Node {
         }
         self.move_from_draining(now, spec, &entry, &slots);
         self.make_moves(now, spec, &entry, &slots);
-        self.roll(now, spec, &slots);
+        self.roll(now, spec, job, &slots);
     }
 
     /// Gathers what the table says of each wanted slot.
@@ -196,6 +207,8 @@ impl Node {
                 epoch: 0,
                 proposed: false,
                 settled: false,
+                replaced: false,
+                begun: false,
             })
             .collect();
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
@@ -205,6 +218,10 @@ impl Node {
             .collect();
         for (id, node, row) in rows {
             let Some(slot) = slots.get_mut(id.index as usize) else { continue };
+            if row.epoch >= slot.epoch {
+                slot.replaced = was_replaced(&row, hash);
+                slot.begun = slot.replaced || row.spec == hash;
+            }
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
                 slot.doubtful |=
@@ -319,37 +336,6 @@ impl Node {
         }
     }
 
-    /// Retires allocations of another version, a few at a time, unhealthy ones first.
-    fn roll(&mut self, now: Now, spec: &JobSpec, slots: &[Slot]) {
-        let in_progress = |slot: &&Slot| {
-            let unplaceable = self.coordinator.unplaceable.contains(&slot.id);
-            slot.outdated.is_empty() && !slot.settled && !unplaceable
-        };
-        let busy = slots.iter().filter(in_progress).count();
-        let asked = slots.iter().filter(|slot| {
-            let asked = |(_, row): &(NodeId, AllocRow)| {
-                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
-                self.coordinator.retired.contains_key(&alloc)
-            };
-            slot.outdated.iter().any(asked)
-        });
-        // A gang is stopped as a whole, and started as a whole.
-        let parallel = if spec.gang { slots.len() } else { spec.update.max_parallel as usize };
-        let room = parallel.saturating_sub(busy + asked.count());
-        let mut outdated: Vec<(bool, &Slot)> = slots
-            .iter()
-            .filter(|slot| !slot.outdated.is_empty())
-            .map(|slot| (slot.outdated.iter().any(|(_, row)| row.healthy), slot))
-            .collect();
-        outdated.sort_by_key(|(healthy, slot)| (*healthy, slot.id.index));
-        for (_, slot) in outdated.into_iter().take(room) {
-            for (node, row) in slot.outdated.clone() {
-                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
-                self.ask_to_retire(now, node, alloc, "a new version replaces it");
-            }
-        }
-    }
-
     pub(super) fn ask_to_retire(&mut self, now: Now, node: NodeId, alloc: AllocId, reason: &str) {
         if self.coordinator.retired.contains_key(&alloc) {
             return;
@@ -363,7 +349,8 @@ impl Node {
     }
 
     /// Nodes start a system job's allocations themselves; the coordinator only paces the update.
-    fn update_system_job(&mut self, now: Now, name: &JobName, spec: &JobSpec, hash: SpecHash) {
+    fn update_system_job(&mut self, now: Now, name: &JobName, job: &JobEntry, hash: SpecHash) {
+        let spec = job.effective().0;
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
             .table
             .allocs_of(name)
@@ -392,19 +379,25 @@ impl Node {
             self.coordinator.dirty.insert(name.clone());
         }
         let room = (spec.update.max_parallel as usize).saturating_sub(busy);
-        for (_, node, alloc) in outdated.into_iter().take(room) {
-            self.ask_to_retire(now, node, alloc, "a new version replaces it");
+        if room > 0 {
+            let wanted = !outdated.is_empty();
+            let outdated = self.copies_with_a_place(now, spec, outdated);
+            self.note_stuck(now, job, wanted && outdated.is_empty());
+            for (_, node, alloc) in outdated.into_iter().take(room) {
+                self.ask_to_retire(now, node, alloc, REPLACED);
+            }
         }
     }
 
-    /// A new version has failed if an allocation of it was given up or is not healthy in time, while the
-    /// roll-out is still under way: another version still runs, or none of this one has ever settled.
+    /// A new version has failed if an allocation of it was given up, is not healthy in time, or has had no place for
+    /// that time, while the roll-out is still under way: another version still runs, or was stopped for this one and
+    /// nothing is there instead, or none of this one has ever settled.
     fn should_revert(&self, now: Now, job: &JobEntry, hash: SpecHash, slots: &[Slot]) -> bool {
         let update = &job.spec.update;
         if job.reverted || job.previous.is_none() || !update.auto_revert {
             return false;
         }
-        let under_way = slots.iter().any(|slot| !slot.outdated.is_empty())
+        let under_way = slots.iter().any(|slot| !slot.outdated.is_empty() || slot.replaced)
             || !slots.iter().any(|slot| slot.settled);
         if !under_way {
             return false;
@@ -420,12 +413,12 @@ impl Node {
                 })
             })
         });
-        given_up || too_late
+        given_up || too_late || self.has_no_place_in_time(now, job)
     }
 
     /// Marks the version as failed. The stamp stays the submitter's, so that a newer submit that we have
     /// not heard of yet beats the mark.
-    fn revert(&mut self, now: Now, entry: &Entry) {
+    pub(super) fn revert(&mut self, now: Now, entry: &Entry) {
         let mut entry = entry.clone();
         let Value::Job(job) = &mut entry.value else { return };
         job.reverted = true;

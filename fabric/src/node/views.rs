@@ -232,8 +232,12 @@ impl Node {
         let filled = count(&|_| true);
         let trouble = self.trouble_of(spec, hash);
         let (state, reason) = if job.reverted {
-            let failed = self.trouble_of(&job.spec, job.spec.hash(job.generation));
-            let failed = failed.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+            let hash = job.spec.hash(job.generation);
+            let failed = self.trouble_of(&job.spec, hash);
+            let failed = failed.map(|trouble| format!(" ({trouble})"));
+            let nowhere =
+                || Some(format!(" (it fits nowhere{})", self.why_nowhere(&job.spec, hash)?));
+            let failed = failed.or_else(nowhere).unwrap_or_default();
             let reason = format!(
                 "version {} failed{failed}: version {version} is in force again",
                 job.version
@@ -251,6 +255,13 @@ impl Node {
             && is_unplaceable(fleet.get_or_init(|| self.current_fleet()), spec)
         {
             let reason = format!("no node can take {} of {wanted} slots", wanted - filled);
+            (JobState::Unplaceable, Some(reason))
+        } else if let Some(reason) = live
+            .iter()
+            .any(|(.., row)| row.spec != hash)
+            .then(|| fleet.get_or_init(|| self.current_fleet()))
+            .and_then(|fleet| self.roll_out_without_a_place(job, fleet))
+        {
             (JobState::Unplaceable, Some(reason))
         } else if trouble.is_some() {
             (JobState::Failing, trouble)
@@ -542,7 +553,8 @@ impl Node {
             };
         };
         if alloc.row.spec != entry.hash() {
-            return "runs another version, to be replaced".into();
+            let nowhere = self.roll_out_without_a_place(entry, &self.current_fleet());
+            return nowhere.unwrap_or_else(|| "runs another version, to be replaced".into());
         }
         let draining = self.table.node(&alloc.node).is_some_and(|info| info.draining);
         match (alloc.row.phase, alloc.row.healthy) {
