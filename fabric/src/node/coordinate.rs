@@ -403,7 +403,8 @@ impl Node {
             return false;
         }
         let given_up = self.table.allocs_of(&job.spec.name).any(|(.., row, _)| {
-            row.spec == hash && matches!(row.ending, Some(Ending::Failed { .. }))
+            let is_of_it = row.spec == hash && row.version >= job.version;
+            is_of_it && matches!(row.ending, Some(Ending::Failed { .. }))
         });
         let too_late = slots.iter().any(|slot| {
             slot.current.iter().any(|(node, _)| {
@@ -548,11 +549,13 @@ impl Node {
     /// too long ago to matter are left out.
     fn failures(&self, now: Now, slot: &SlotId) -> Vec<(NodeId, Duration)> {
         let horizon = self.horizon(now);
-        let in_force = self.table.job(&slot.job).map(|job| job.hash());
+        let in_force = self.table.job(&slot.job).map(|job| (job.hash(), job.effective().1));
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
-            // What another version did there says nothing about this one.
-            let failed =
-                matches!(row.ending, Some(Ending::Failed { .. })) && Some(row.spec) == in_force;
+            // What another version did there says nothing about this one; nor what the same did before somebody
+            // asked for it again.
+            let is_of_it = in_force
+                .is_some_and(|(hash, version)| row.spec == hash && row.version >= version);
+            let failed = is_of_it && matches!(row.ending, Some(Ending::Failed { .. }));
             let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = horizon.since(written).max(now.at.since(*heard));
             (failed && *epoch == row.epoch).then_some((node, ago))
