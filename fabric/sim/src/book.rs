@@ -174,6 +174,11 @@ impl Book {
             Message::Retire { alloc, .. } | Message::Restart { alloc } => {
                 self.asked_to_end.insert((to, alloc.clone()));
             }
+            Message::PassedOn { from, bytes } => {
+                if let Ok(message) = Message::decode(bytes) {
+                    self.delivered(to, *from, &message);
+                }
+            }
             _ => {}
         }
     }

@@ -94,11 +94,12 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 4] = [
+pub const CANARIES: [(&str, Canary); 5] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
     ("retires-without-a-place", Canary::RetiresWithoutAPlace),
+    ("knows-no-detours", Canary::KnowsNoDetours),
 ];
 
 /// A planted bug's name.

@@ -40,7 +40,7 @@ pub(super) struct Coordinator {
     /// Since when an allocation is seen healthy, or is seen at all.
     seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
-    pub retired: BTreeMap<AllocId, Instant>,
+    pub retired: BTreeMap<AllocId, (NodeId, Instant)>,
     /// The lowest epoch that the voters may grant a slot, as far as anybody was told.
     floors: BTreeMap<SlotId, u64>,
     /// Slots for which no lease was to be had, and when to try again.
@@ -102,9 +102,11 @@ impl Node {
             self.timers.reconcile = now.at + limits::RECONCILE_INTERVAL;
             self.coordinator.all_dirty = true;
         }
+        let mut silent = Vec::new();
         self.coordinator.proposals.retain(|_, proposal| {
             let expired = proposal.deadline <= now.at;
             if expired {
+                silent.push(proposal.node);
                 self.quotas.accounts.forget(&proposal.alloc);
                 self.coordinator.dirty.insert(proposal.alloc.slot.job.clone());
                 self.fleet.release(&proposal.node, &proposal.alloc);
@@ -116,7 +118,18 @@ impl Node {
         self.coordinator.unleased.retain(|_, until| *until > now.at);
         let remembered = limits::FAILED_FOR.max(limits::SLOT_BACKOFF_MAX);
         self.coordinator.failed.retain(|_, (_, heard)| *heard + remembered > now.at);
-        self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
+        let table = &self.table;
+        self.coordinator.retired.retain(|alloc, (node, again)| {
+            let waits = *again + limits::RETIRE_RETRY > now.at;
+            let same = |row: &AllocRow| row.epoch == alloc.epoch && row.phase.is_live();
+            if !waits && table.alloc(&alloc.slot, node).is_some_and(same) {
+                silent.push(*node);
+            }
+            waits
+        });
+        for node in silent {
+            self.miss(now, node);
+        }
         if std::mem::take(&mut self.coordinator.all_dirty) {
             let jobs = self.table.jobs().map(|(name, ..)| name);
             let jobs: Vec<JobName> =
@@ -340,7 +353,7 @@ impl Node {
         if self.coordinator.retired.contains_key(&alloc) {
             return;
         }
-        self.coordinator.retired.insert(alloc.clone(), now.at);
+        self.coordinator.retired.insert(alloc.clone(), (node, now.at));
         if node == self.config.id {
             self.handle_retire(now, &alloc, reason.to_owned());
         } else {
@@ -553,8 +566,8 @@ impl Node {
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
             // What another version did there says nothing about this one; nor what the same did before somebody
             // asked for it again.
-            let is_of_it = in_force
-                .is_some_and(|(hash, version)| row.spec == hash && row.version >= version);
+            let is_of_it =
+                in_force.is_some_and(|(hash, version)| row.spec == hash && row.version >= version);
             let failed = is_of_it && matches!(row.ending, Some(Ending::Failed { .. }));
             let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = horizon.since(written).max(now.at.since(*heard));

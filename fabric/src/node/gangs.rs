@@ -107,6 +107,7 @@ impl Node {
                 if !self.gangs.committed.contains_key(&alloc) {
                     self.gangs.committed.insert(alloc.clone(), now.at);
                     self.send(*node, Message::Commit { alloc });
+                    self.miss(now, *node);
                 }
                 self.coordinator.dirty.insert(slot.id.job.clone());
             }
@@ -203,6 +204,7 @@ impl Node {
                 silent.map(|member| (member.node, member.alloc.clone())).collect();
             for (node, alloc) in silent {
                 self.send(node, Message::Reserve { alloc, job: job.clone() });
+                self.miss(now, node);
             }
         }
     }

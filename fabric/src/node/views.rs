@@ -77,6 +77,11 @@ impl Node {
         self.doubt.about().is_some()
     }
 
+    /// Members that are alive and cannot be reached from here, as far as this node found out.
+    pub fn cut_off_from(&self) -> Vec<NodeId> {
+        self.detours.cut().collect()
+    }
+
     /// How a node is doing.
     pub fn state_of(&self, node: &NodeId) -> NodeState {
         self.membership.state(node)
