@@ -7,19 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::alloc::{AllocRow, Ending, Phase};
+use crate::alloc::{AllocRow, Phase};
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::message::Message;
-use crate::placement::{Avoid, Choice, Placer};
+use crate::placement::{self, Avoid, Choice, Placer};
 use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 use super::rebalance::Relocation;
-use super::rollout::{REPLACED, Stuck, was_replaced};
+use super::rollout::{REPLACED, Stuck, has_failed, was_replaced};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) struct Coordinator {
     /// say how long ago that was: it stands still while it is ahead of every wall clock.
     failed: BTreeMap<(SlotId, NodeId), (u64, Instant)>,
     /// Since when an allocation is seen healthy, or is seen at all.
-    seen: BTreeMap<(SlotId, NodeId), Seen>,
+    pub seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
     pub retired: BTreeMap<AllocId, (NodeId, Instant)>,
     /// The lowest epoch that the voters may grant a slot, as far as anybody was told.
@@ -67,10 +67,10 @@ struct Proposal {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(super) struct Seen {
     epoch: u64,
-    first: Instant,
-    healthy: Option<Instant>,
+    pub first: Instant,
+    pub healthy: Option<Instant>,
 }
 
 /// One slot as the coordinator sees it.
@@ -371,10 +371,14 @@ impl Node {
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
         let mut busy = 0;
-        let mut outdated = Vec::new();
+        let (mut outdated, mut emptied) = (Vec::new(), Vec::new());
         for (slot, node, row) in rows {
             if row.phase == Phase::Stopping {
                 busy += 1;
+            } else if row.phase == Phase::Ended {
+                if was_replaced(&row, hash) || has_failed(&row, hash, job.effective().1) {
+                    emptied.push((false, node, AllocId { slot, epoch: row.epoch }));
+                }
             } else if row.phase.is_live() && row.spec != hash {
                 outdated.push((row.healthy, node, AllocId { slot, epoch: row.epoch }));
             } else if row.phase.is_live() {
@@ -391,15 +395,28 @@ impl Node {
             // Time alone makes room: look again in the next tick.
             self.coordinator.dirty.insert(name.clone());
         }
+        // Copies that the roll-out has stopped, and those of the new version that failed: it waits for them.
+        let is_for = |node: &NodeId| {
+            self.table
+                .node(node)
+                .is_some_and(|info| !info.draining && placement::check_kind(spec, info).is_ok())
+        };
+        emptied.retain(|(_, node, _)| is_for(node));
+        busy += emptied.len();
         let room = (spec.update.max_parallel as usize).saturating_sub(busy);
-        if room > 0 {
-            let wanted = !outdated.is_empty();
+        let mut is_stuck = false;
+        if !emptied.is_empty() && !outdated.is_empty() {
+            let stopped = emptied.len();
+            is_stuck = self.copies_with_a_place(now, spec, emptied).len() < stopped;
+        }
+        if room > 0 && !outdated.is_empty() {
             let outdated = self.copies_with_a_place(now, spec, outdated);
-            self.note_stuck(now, job, wanted && outdated.is_empty());
+            is_stuck |= outdated.is_empty();
             for (_, node, alloc) in outdated.into_iter().take(room) {
                 self.ask_to_retire(now, node, alloc, REPLACED);
             }
         }
+        self.note_stuck(now, job, is_stuck);
     }
 
     /// A new version has failed if an allocation of it was given up, is not healthy in time, or has had no place for
@@ -415,10 +432,8 @@ impl Node {
         if !under_way {
             return false;
         }
-        let given_up = self.table.allocs_of(&job.spec.name).any(|(.., row, _)| {
-            let is_of_it = row.spec == hash && row.version >= job.version;
-            is_of_it && matches!(row.ending, Some(Ending::Failed { .. }))
-        });
+        let mut rows = self.table.allocs_of(&job.spec.name);
+        let given_up = rows.any(|(.., row, _)| has_failed(row, hash, job.version));
         let too_late = slots.iter().any(|slot| {
             slot.current.iter().any(|(node, _)| {
                 let key = (slot.id.clone(), *node);
@@ -566,9 +581,7 @@ impl Node {
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
             // What another version did there says nothing about this one; nor what the same did before somebody
             // asked for it again.
-            let is_of_it =
-                in_force.is_some_and(|(hash, version)| row.spec == hash && row.version >= version);
-            let failed = is_of_it && matches!(row.ending, Some(Ending::Failed { .. }));
+            let failed = in_force.is_some_and(|(hash, version)| has_failed(row, hash, version));
             let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = horizon.since(written).max(now.at.since(*heard));
             (failed && *epoch == row.epoch).then_some((node, ago))

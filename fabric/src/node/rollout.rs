@@ -23,7 +23,7 @@ use crate::io::Verdict;
 use crate::job::{JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::placement::{self, Fleet, Placer};
-use crate::table::{JobEntry, Value};
+use crate::table::{Entry, JobEntry, Value};
 
 use super::coordinate::{Slot, taken};
 use super::{Canary, Node};
@@ -346,21 +346,48 @@ impl Node {
         self.stuck_for(now, job).is_some_and(|time| time > job.spec.update.deadline)
     }
 
-    /// The system job's update when the spec in force is of `entry`; see [`Node::roll`].
-    pub(super) fn revert_system_job(&mut self, now: Now, entry: &crate::table::Entry) -> bool {
+    /// Takes a version of a system job back that has failed: a copy was given up, or is not healthy in time, or what it
+    /// was stopped for has no place, or none of those that have another version have room for it.
+    pub(super) fn revert_system_job(&mut self, now: Now, entry: &Entry) -> bool {
         let Value::Job(job) = &entry.value else { return false };
-        let may = !job.reverted && job.previous.is_some() && job.spec.update.auto_revert;
+        if job.reverted || job.previous.is_none() || !job.spec.update.auto_revert {
+            return false;
+        }
         let hash = job.hash();
-        // Where some nodes have the new version it has a place; the others keep what they have.
-        let runs = self.table.allocs_of(&job.spec.name).any(|(_, node, row, _)| {
-            row.spec == hash && row.phase.holds_claim() && self.is_up(&node)
-        });
-        let fails = may && !runs && self.has_no_place_in_time(now, job);
+        let rows: Vec<(&SlotId, NodeId, &AllocRow)> = self
+            .table
+            .allocs_of(&job.spec.name)
+            .filter(|(_, node, ..)| self.is_up(node))
+            .map(|(slot, node, row, _)| (slot, node, row))
+            .collect();
+        let runs = rows.iter().any(|(.., row)| row.spec == hash && row.phase.holds_claim());
+        let under_way = rows.iter().any(|(.., row)| row.spec != hash && row.phase.is_live());
+        // Where some nodes have the new version it has a place; those without room keep what they have.
+        let is_stuck = self.stuck_for(now, job).is_some();
+        let too_late = |slot: &SlotId, node: NodeId, row: &AllocRow| {
+            let seen = self.coordinator.seen.get(&(slot.clone(), node));
+            let late = |time: Duration| time > job.spec.update.deadline;
+            row.spec == hash
+                && row.phase.is_live()
+                && seen.is_some_and(|it| it.healthy.is_none() && late(now.at.since(it.first)))
+        };
+        let failed = |(slot, node, row): &(&SlotId, NodeId, &AllocRow)| {
+            has_failed(row, hash, job.version) || too_late(slot, *node, row)
+        };
+        let emptied = rows.iter().any(|(.., row)| was_replaced(row, hash));
+        let fails = under_way
+            && (!is_stuck && rows.iter().any(failed)
+                || (emptied || !runs) && self.has_no_place_in_time(now, job));
         if fails {
             self.revert(now, entry);
         }
         fails
     }
+}
+
+/// The row of an allocation of this version that was given up.
+pub(super) fn has_failed(row: &AllocRow, of: SpecHash, version: u64) -> bool {
+    row.spec == of && row.version >= version && matches!(row.ending, Some(Ending::Failed { .. }))
 }
 
 /// The row of an allocation that ended for its successor.
