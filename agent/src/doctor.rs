@@ -96,6 +96,8 @@ pub struct Membership {
     pub ahead: Duration,
     /// Datagrams that nobody with our keys sealed, and datagrams that were fine.
     pub datagrams: (u64, u64),
+    /// This node with each member that is alive and cannot be reached from here, in words.
+    pub broken_pairs: Vec<String>,
 }
 
 /// Asks the machine. Blocks on its disk.
@@ -158,6 +160,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
         )),
         Some(membership) => {
             findings.extend([roster(membership), peers(membership), gossip(membership)]);
+            findings.extend(membership.broken_pairs.iter().map(|pair| reach(pair)));
         }
     }
     findings
@@ -527,6 +530,16 @@ fn peers(membership: &Membership) -> Finding {
         );
     }
     finding("peers", FindingLevel::Ok, message, "")
+}
+
+/// Two members that others reach and that do not reach each other.
+fn reach(pair: &str) -> Finding {
+    finding(
+        "reach",
+        FindingLevel::Warning,
+        format!("{pair}: others pass on what they say"),
+        "look at cable, switch, routes and firewalls between the two: UDP ports 7400 and 7401 (or listen.port), both ways",
+    )
 }
 
 fn gossip(membership: &Membership) -> Finding {

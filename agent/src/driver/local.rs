@@ -164,6 +164,10 @@ impl Driver {
                         seal.malformed + seal.unknown_key + seal.forged + seal.not_member,
                         seal.opened,
                     ),
+                    broken_pairs: {
+                        let cut = member.node.cut_off_from().into_iter();
+                        cut.map(|node| member.node.broken_pair(&node)).collect()
+                    },
                 }
             }),
         }
@@ -204,6 +208,9 @@ impl Driver {
         answer: oneshot::Sender<ApiResponse>,
     ) {
         let Some(member) = &self.member else { return };
+        if let Some(rest) = request.path.strip_prefix(member::PASS_ON) {
+            return self.pass_on(from, rest, request, answer);
+        }
         if (request.method.as_str(), request.path.as_str()) == (wire::METHOD, wire::PATH) {
             return self.peer_question(from, &request.body, answer);
         }

@@ -635,6 +635,11 @@ impl Coordinator {
         resting.map(|(_, until)| *until).min()
     }
 
+    /// The node that was asked to run a slot and has not answered yet.
+    pub fn asked_for(&self, slot: &SlotId) -> Option<NodeId> {
+        self.proposals.get(slot).map(|proposal| proposal.node)
+    }
+
     /// Whether nothing that it proposed is under way.
     pub fn has_no_proposals(&self) -> bool {
         self.proposals.is_empty()

@@ -101,10 +101,7 @@ impl Node {
     }
 
     fn find_cut(&mut self, node: NodeId) {
-        let (me, peer) = (self.name_of(&self.config.id), self.name_of(&node));
-        tracing::warn!(
-            "{me} and {peer} are both alive and cannot reach each other: others pass on what they say"
-        );
+        tracing::warn!("{}: others pass on what they say", self.broken_pair(&node));
         self.coordinator.all_dirty = true;
         self.dirty = true;
         let missed = self.detours.missed.get_mut(&node);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Verdict, rest};
+use crate::units::UnitState;
 use crate::world::World;
 
 /// After the last fault all nodes know what the others know, and roll-outs that saw less have been seen through.
@@ -48,10 +49,24 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     let of = (alloc.slot.index, (view.kind == JobKind::System).then_some(node));
     let slots = world.book.emptied.by_job.entry(alloc.slot.job.clone()).or_default();
     slots.insert(of);
-    let emptied = slots.len();
     if !is_calm {
         return;
     }
+    // One that runs elsewhere as well has lost nothing.
+    let (job, slots) = (&alloc.slot.job, slots.clone());
+    let runs = |index: u32, at: Option<usize>| {
+        let machines = world.nodes.iter().enumerate();
+        let machines = machines.filter(|(machine, _)| at.is_none_or(|at| at == *machine));
+        let mut units =
+            machines.flat_map(|(machine, it)| it.units.there().map(move |u| (machine, u)));
+        units.any(|(machine, (other, unit))| {
+            other.slot.job == *job
+                && other.slot.index == index
+                && (machine, other) != (node, alloc)
+                && unit.state == UnitState::Running
+        })
+    };
+    let emptied = slots.iter().filter(|(index, at)| !runs(*index, *at)).count();
     let time = world.time;
     let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc, &view.spec);
     if let Err(detail) = verdict {
