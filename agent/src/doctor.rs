@@ -98,6 +98,8 @@ pub struct Membership {
     pub datagrams: (u64, u64),
     /// Keys that two machines use, in words.
     pub twins: Vec<String>,
+    /// This node with each member that is alive and cannot be reached from here, in words.
+    pub broken_pairs: Vec<String>,
 }
 
 /// Asks the machine. Blocks on its disk.
@@ -165,6 +167,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
             let twins = membership.twins.iter();
             findings
                 .extend(twins.map(|what| finding("identity", FindingLevel::Error, what, advice)));
+            findings.extend(membership.broken_pairs.iter().map(|pair| reach(pair)));
         }
     }
     findings
@@ -534,6 +537,16 @@ fn peers(membership: &Membership) -> Finding {
         );
     }
     finding("peers", FindingLevel::Ok, message, "")
+}
+
+/// Two members that others reach and that do not reach each other.
+fn reach(pair: &str) -> Finding {
+    finding(
+        "reach",
+        FindingLevel::Warning,
+        format!("{pair}: others pass on what they say"),
+        "look at cable, switch, routes and firewalls between the two: UDP ports 7400 and 7401 (or listen.port), both ways",
+    )
 }
 
 fn gossip(membership: &Membership) -> Finding {

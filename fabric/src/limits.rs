@@ -296,3 +296,19 @@ pub const PERSIST_RETRY: Duration = Duration::from_secs(5);
 pub const REWRITE_ENTRIES: usize = 4096;
 /// After a rotation, datagrams sealed with the key before are still opened for this long.
 pub const KEY_OVERLAP: Duration = Duration::from_secs(30);
+/// Reasons why a version fits nowhere that are told in one line.
+pub const REASONS_MAX: usize = 3;
+/// Whoever misses an answer of a member asks whether it is heard so many times before it says that it is not.
+pub const REACH_ASKS: u32 = 3;
+/// Such an ask is answered at once, whatever the disk does: within this, or it is lost.
+pub const REACH_TIMEOUT: Duration = Duration::from_secs(1);
+/// A member that cannot be reached is asked again this often: the way may be there again.
+pub const REACH_AGAIN: Duration = Duration::from_secs(5);
+/// Probes of a member in a row that it answered by others only, after which it is asked over a stream.
+pub const ANSWERED_BY_OTHERS: u32 = 3;
+/// Users' wishes that are kept for one member until it is known whether it can be reached.
+pub const WISHES_MAX: usize = 256;
+/// Members of which one is chosen to pass something on: most can, and the next word goes by another one.
+pub const DETOURS_DRAWN: usize = 4;
+/// Bytes of an encoded message that is passed on: with the key of its receiver and its length it is a message, too.
+pub const PASSED_ON_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64;

@@ -22,7 +22,7 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foca::{Foca, Member, Notification, PeriodicParams, Timer};
+use foca::{Codec, Foca, Header, Member, Notification, PeriodicParams, PostcardCodec, Timer};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,8 @@ struct Effects {
     datagrams: VecDeque<(NodeId, SocketAddr, Datagram)>,
     changes: VecDeque<Change>,
     failed: Option<Mark>,
+    /// Probes in a row that a member answered by others only.
+    by_others: BTreeMap<NodeId, u32>,
     /// When suspicions were compared with foca's list.
     reviewed: Instant,
 }
@@ -173,6 +175,7 @@ impl Membership {
                 datagrams: VecDeque::new(),
                 changes: VecDeque::new(),
                 failed: None,
+                by_others: BTreeMap::new(),
             },
         }
     }
@@ -183,6 +186,7 @@ impl Membership {
         for confirm in confirms.iter().take(limits::CONFIRMS_PER_DATAGRAM_MAX) {
             self.effects.confirm(*confirm, self.foca.identity().generation);
         }
+        self.note_answer(packet);
         self.make_room();
         let outcome = self.foca.handle_data(packet, &mut self.effects);
         self.settle();
@@ -383,6 +387,31 @@ impl Membership {
     /// Timers under way, for the simulator's bounds.
     pub fn timers(&self) -> usize {
         self.effects.timers.len()
+    }
+
+    /// Members whose answers to the last few probes came by others only: alive, and perhaps not to be reached from
+    /// here. Each is told once, and again after as many more.
+    pub fn take_answered_by_others(&mut self) -> Vec<NodeId> {
+        let enough = |count: &u32| *count >= limits::ANSWERED_BY_OTHERS;
+        let counts = &mut self.effects.by_others;
+        counts.extract_if(.., |_, count| enough(count)).map(|(node, _)| node).collect()
+    }
+
+    /// Whether a packet answers a probe of ours, and by whom.
+    fn note_answer(&mut self, packet: &[u8]) {
+        let header = PostcardCodec.decode_header(packet);
+        let Ok(header): Result<Header<Identity>, _> = header else { return };
+        match header.message {
+            foca::Message::Ack(_) => {
+                self.effects.by_others.remove(&header.src.node);
+            }
+            foca::Message::ForwardedAck { origin, .. }
+                if self.effects.state(&origin.node) == NodeState::Alive =>
+            {
+                *self.effects.by_others.entry(origin.node).or_default() += 1;
+            }
+            _ => {}
+        }
     }
 
     /// A probe round has ended and the next begun.

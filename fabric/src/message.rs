@@ -172,6 +172,55 @@ pub enum Message {
         /// What has changed.
         entries: Vec<SharedEntry>,
     },
+    /// 'Do you hear me?', and 'I do'. Over a stream, so both directions work if it arrives.
+    Reach {
+        /// It is an answer.
+        answer: bool,
+    },
+    /// 'I cannot reach that member: hand it this word of mine.'
+    PassOn {
+        /// Whom.
+        to: NodeId,
+        /// An encoded message that [may be passed on](Message::may_be_passed_on).
+        bytes: Vec<u8>,
+    },
+    /// 'That member cannot reach you, and says this.' Not passed on again.
+    PassedOn {
+        /// Whose word it is.
+        from: NodeId,
+        /// From [`Message::PassOn`].
+        bytes: Vec<u8>,
+    },
+}
+
+impl Message {
+    /// Whether another member may hand it over: what coordinators and targets say to each other, and users' wishes.
+    /// Whoever receives these looks at what they say and not at who says it.
+    pub fn may_be_passed_on(&self) -> bool {
+        match self {
+            Message::Propose { .. }
+            | Message::Accept { .. }
+            | Message::Reject { .. }
+            | Message::Retire { .. }
+            | Message::Drain { .. }
+            | Message::Restart { .. }
+            | Message::Displace { .. }
+            | Message::Move { .. }
+            | Message::Reserve { .. }
+            | Message::Commit { .. }
+            | Message::News { .. } => true,
+            Message::Buckets(_)
+            | Message::Rows { .. }
+            | Message::Want(_)
+            | Message::Entries { .. }
+            | Message::Hold { .. }
+            | Message::Held { .. }
+            | Message::Voters(_)
+            | Message::Reach { .. }
+            | Message::PassOn { .. }
+            | Message::PassedOn { .. } => false,
+        }
+    }
 }
 
 /// Bytes that are not a message. They change nothing.

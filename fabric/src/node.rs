@@ -29,6 +29,7 @@ use crate::topology::NodeInfo;
 mod appointment;
 mod coordinate;
 mod copies;
+mod detours;
 mod doubt;
 mod duties;
 mod flaps;
@@ -40,11 +41,13 @@ mod preempt;
 mod quotas;
 mod rebalance;
 mod requests;
+mod rollout;
 mod stock;
 mod views;
 
 use appointment::Appointments;
 use coordinate::Coordinator;
+use detours::Detours;
 use duties::Duties;
 use gangs::Gangs;
 use informed::Informed;
@@ -92,6 +95,10 @@ pub enum Canary {
     DeafToRemoval,
     /// An agent hands in what was sealed for another node.
     IgnoresReceivers,
+    /// A roll-out stops what runs without a look at where its successor could go.
+    RetiresWithoutAPlace,
+    /// What cannot be said straight is not said at all.
+    KnowsNoDetours,
 }
 
 /// Where a node's table comes from.
@@ -167,6 +174,7 @@ pub struct Node {
     quotas: Quotas,
     requests: Requests,
     leases: Leases,
+    detours: Detours,
     disk: Disk,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -240,6 +248,7 @@ impl Node {
             quotas: Quotas::default(),
             requests: Requests::default(),
             leases: Leases::new(now.at, &config, seed(3)),
+            detours: Detours::default(),
             disk: Disk::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -328,6 +337,7 @@ impl Node {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
                     self.informed.hear(now.at, from);
+                    self.hear_straight(&from);
                     self.handle_message(now, from, message);
                 } else {
                     self.counters.malformed += 1;
@@ -408,6 +418,7 @@ impl Node {
             self.requests.next_deadline().map(|at| at.max(after_tick)),
             self.leases.next_deadline().map(|at| at.max(after_tick)),
             self.coordinator.next_deadline().map(|at| at.max(after_tick)),
+            self.detours.next_deadline().map(|at| at.max(after_tick)),
             self.membership.next_deadline(),
         ]
         .into_iter()
@@ -436,6 +447,7 @@ impl Node {
         }
         let settled = self.is_settled(now);
         self.weather_storms(now);
+        self.do_detours(now);
         self.do_duties(now, settled);
         self.do_leases(now, settled);
         self.supervisor.tick(now, settled);
@@ -690,7 +702,8 @@ impl Node {
         self.outputs.push_back(Output::Event(event));
     }
 
-    fn send(&mut self, to: NodeId, message: Message) {
+    /// Sends a message by no detour.
+    fn send_straight(&mut self, to: NodeId, message: Message) {
         self.outputs.push_back(Output::Send { to, address: None, message });
     }
 
@@ -832,6 +845,14 @@ impl Node {
             }
             Message::Voters(change) => self.handle_change(now, from, &change),
             Message::Move { alloc, from, to } => self.handle_move(now, alloc, from, to),
+            Message::Reach { answer: false } => {
+                self.send_straight(from, Message::Reach { answer: true });
+            }
+            Message::Reach { answer: true } => {}
+            Message::PassOn { to, bytes } => self.pass_on(from, to, bytes),
+            Message::PassedOn { from: origin, bytes } => {
+                self.take_passed_on(now, from, origin, &bytes);
+            }
             Message::News { entries } => {
                 for entry in entries {
                     self.take_in(now, entry, true);

@@ -56,6 +56,7 @@ fn agent() -> Agent {
             ahead: Duration::ZERO,
             datagrams: (0, 100),
             twins: Vec::new(),
+            broken_pairs: Vec::new(),
         }),
         observed: Ok(observed(Status::Running, Source::Bpf)),
         tried: Some(Ok(KINDS.map(|what| (what, Ok(()))).to_vec())),
@@ -98,6 +99,10 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
     use FindingLevel::{Error, Warning};
     let rows: &[(&str, FindingLevel, Break)] = &[
         ("disk", Error, |machine, _| machine.written = Err("read-only".into())),
+        ("reach", Warning, |_, agent| {
+            let pair = "birch and cedar are both alive and cannot reach each other";
+            membership(agent).broken_pairs.push(pair.into());
+        }),
         ("disk", Error, |_, agent| agent.store = Some("no space".into())),
         ("disk", Warning, |machine, _| machine.space = Some(1 << 20)),
         ("clock", Error, |_, agent| {

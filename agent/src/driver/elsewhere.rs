@@ -2,15 +2,19 @@
 
 use fabric::api::{Problem, ProblemKind};
 use fabric::id::NodeId;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::local::{problem_of, problem_response};
+use super::member::{NOT_PASSED_ON, PASS_ON};
 use super::{CallAnswer, Driver};
 use crate::http::Reply;
 use crate::quic::{ApiRequest, ApiResponse};
 
 /// Bytes of another node's answer: lists of hundreds of devices fit.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Questions of others that wait here for the answer of the node that they cannot reach.
+const PASSED_ON_MAX: usize = 32;
+static PASSED_ON: Semaphore = Semaphore::const_new(PASSED_ON_MAX);
 
 impl Driver {
     /// The node that `name` means. When there is none, the caller is told so.
@@ -41,6 +45,44 @@ impl Driver {
                 Err(error) => Err(error.into()),
             };
             let _ = answer.send(reply);
+        });
+    }
+
+    /// Passes a member's question on to another one that it cannot reach, and the answer back. Once: what comes to be
+    /// passed on a second time is refused, so there is no loop.
+    pub(super) fn pass_on(
+        &self,
+        from: NodeId,
+        rest: &str,
+        request: &ApiRequest,
+        answer: oneshot::Sender<ApiResponse>,
+    ) {
+        let Some(member) = &self.member else { return };
+        let refuse = |answer: oneshot::Sender<ApiResponse>, detail: String| {
+            let problem = Problem::new(ProblemKind::Unreachable, "it was not passed on", detail);
+            let body = serde_json::to_vec(&problem).unwrap_or_default();
+            let media = "application/problem+json";
+            let _ = answer.send(ApiResponse::whole(NOT_PASSED_ON, media, body));
+        };
+        let (name, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let node = match member.node.find_node(name) {
+            Ok(node) if node != self.identity.id() && !path.starts_with(PASS_ON) => node,
+            _ => return refuse(answer, format!("{name} cannot be asked from here")),
+        };
+        let Ok(permit) = PASSED_ON.try_acquire() else {
+            return refuse(answer, format!("{PASSED_ON_MAX} wait here already"));
+        };
+        tracing::debug!(?from, ?node, path, "passes a question on");
+        let passing = member.passing(node, &self.local);
+        let (method, body) = (request.method.clone(), request.body.clone());
+        let request = ApiRequest { method, path: path.to_owned(), body };
+        tokio::spawn(async move {
+            let response = passing.straight(request).await;
+            drop(permit);
+            match response {
+                Ok(response) => drop(answer.send(response)),
+                Err(error) => refuse(answer, error.to_string()),
+            }
         });
     }
 

@@ -177,6 +177,10 @@ impl Driver {
                         seal.opened,
                     ),
                     twins: member.twin_troubles(),
+                    broken_pairs: {
+                        let cut = member.node.cut_off_from().into_iter();
+                        cut.map(|node| member.node.broken_pair(&node)).collect()
+                    },
                 }
             }),
         }
@@ -217,6 +221,9 @@ impl Driver {
         answer: oneshot::Sender<ApiResponse>,
     ) {
         let Some(member) = &self.member else { return };
+        if let Some(rest) = request.path.strip_prefix(member::PASS_ON) {
+            return self.pass_on(from, rest, request, answer);
+        }
         if (request.method.as_str(), request.path.as_str()) == (wire::METHOD, wire::PATH) {
             return self.peer_question(from, &request.body, answer);
         }

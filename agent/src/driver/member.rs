@@ -20,6 +20,7 @@ use super::units::UnitCommand;
 use crate::events::Events;
 use crate::http::Reply;
 use crate::identity::Fabric;
+use crate::observe::wire;
 use crate::quic::{
     ApiRequest, ApiResponse, Enrolled, Own, RequestError, TARGETS_MAX, Transport, for_socket,
 };
@@ -34,6 +35,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const LEARNED_FRESH: Duration = Duration::from_secs(5);
 /// Addresses that a datagram goes to when its receiver was never heard.
 const UNHEARD_TARGETS_MAX: usize = 3;
+/// What comes before the key of the node that is meant, and then the path that is asked of it.
+pub(super) const PASS_ON: &str = "/v1/pass-on/";
+/// The status of an answer that comes from whoever should have passed the request on, and could not.
+pub(super) const NOT_PASSED_ON: u16 = 504;
+/// Members that are asked to pass a request on, one after the other.
+const OTHERS_MAX: usize = 2;
 
 /// Where a request's answer goes.
 #[derive(Debug)]
@@ -426,7 +433,10 @@ impl Member {
     /// Ways to pass a request on to another member's API.
     pub(super) fn passing(&self, to: NodeId, local: &Local) -> Passing {
         let targets = self.targets(&to, None, local);
-        Passing { to, targets, transport: self.transport.clone() }
+        let others = self.node.others_to_ask(&to, OTHERS_MAX).into_iter();
+        let others = others.map(|other| (other, self.targets(&other, None, local))).collect();
+        let is_cut = self.node.cut_off_from().contains(&to);
+        Passing { to, targets, is_cut, others, transport: self.transport.clone() }
     }
 
     /// Tells the streams where members are.
@@ -452,14 +462,62 @@ impl Member {
 pub(super) struct Passing {
     to: NodeId,
     targets: Vec<SocketAddr>,
+    /// It is known that this node cannot reach it.
+    is_cut: bool,
+    /// Who may pass the request on, where this node cannot.
+    others: Vec<(NodeId, Vec<SocketAddr>)>,
     transport: Transport,
 }
 
 impl Passing {
-    /// Passes a request on to its API.
-    pub(super) async fn request(self, request: ApiRequest) -> Result<ApiResponse, RequestError> {
+    /// Passes a request on to its API, if need be through another member, which passes it on once.
+    pub(super) async fn request(
+        mut self,
+        request: ApiRequest,
+    ) -> Result<ApiResponse, RequestError> {
+        if !may_be_passed_on(&request) {
+            return self.straight(request).await;
+        }
+        if self.is_cut {
+            // A dial would take seconds to fail.
+            if let Some(response) = self.around(&request).await {
+                return Ok(response);
+            }
+            return self.straight(request).await;
+        }
+        match self.straight(request.clone()).await {
+            Err(error @ RequestError::Unreachable { .. }) => {
+                self.around(&request).await.ok_or(error)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The same, and never through another member.
+    pub(super) async fn straight(&self, request: ApiRequest) -> Result<ApiResponse, RequestError> {
         self.transport.request(self.to, &self.targets, request).await
     }
+
+    /// `None`: nobody else could pass it on.
+    async fn around(&mut self, request: &ApiRequest) -> Option<ApiResponse> {
+        for (other, targets) in std::mem::take(&mut self.others) {
+            let path = format!("{PASS_ON}{}{}", self.to, request.path);
+            let asked = ApiRequest { path, ..request.clone() };
+            match self.transport.request(other, &targets, asked).await {
+                Ok(response) if response.status != NOT_PASSED_ON => return Some(response),
+                outcome => {
+                    tracing::debug!(?other, to = ?self.to, ?outcome, "could not pass a request on");
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Questions may be: who answers does not look at who asks. Updates of images go straight.
+fn may_be_passed_on(request: &ApiRequest) -> bool {
+    let asks = (request.method.as_str(), request.path.as_str());
+    request.method == "GET" || asks == (wire::METHOD, wire::PATH) || asks == ("POST", "/v1/traces")
 }
 
 impl Hands<'_> {

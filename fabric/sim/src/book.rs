@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::gate::Sealed;
+use crate::invariants::rollouts::Emptied;
 use crate::node::SimNode;
 
 /// An invariant was broken.
@@ -117,6 +118,8 @@ pub struct Book {
     pub former: BTreeMap<usize, Vec<NodeId>>,
     /// What cores have heard since a stranger began to copy: by listener and its life, speaker and its start, and number.
     heard: Option<BTreeSet<(usize, u64, NodeId, u64, u64)>>,
+    /// What roll-outs have stopped.
+    pub emptied: Emptied,
 }
 
 impl Book {
@@ -194,6 +197,11 @@ impl Book {
             Message::Retire { alloc, .. } | Message::Restart { alloc } => {
                 self.asked_to_end.insert((to, alloc.clone()));
             }
+            Message::PassedOn { from, bytes } => {
+                if let Ok(message) = Message::decode(bytes) {
+                    self.delivered(to, *from, &message);
+                }
+            }
             _ => {}
         }
     }
@@ -222,6 +230,9 @@ impl Book {
     pub fn asked(&mut self, time: Duration, node: usize, request: &Request) {
         self.user_asked[node] = Some(time);
         self.copies.asked(time, request);
+        if let Request::Stop { job } | Request::Scale { job, .. } = request {
+            self.emptied.forget(job);
+        }
         if let Request::Submit { spec, .. } = request {
             match spec.guarantee {
                 Guarantee::AtMostOne => self.at_most_one.insert(spec.name.clone()),
@@ -292,6 +303,7 @@ impl Book {
         match event {
             UnitEvent::Running { .. } => {
                 self.active.entry((node, alloc.clone())).or_insert(time);
+                self.emptied.filled(node, alloc);
             }
             UnitEvent::Exited { success, .. } => {
                 self.active.remove(&(node, alloc.clone()));

@@ -254,10 +254,13 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
     }
 }
 
-/// Two sides, the first not empty; often a single node is cut off.
+/// Two sides, the first not empty; often a single node is cut off, and sometimes they are a pair that all others reach.
 fn sides(random: &mut ChaCha8Rng, nodes: usize) -> (Vec<usize>, Vec<usize>) {
     let mut all: Vec<usize> = (0..nodes).collect();
     all.shuffle(random);
+    if nodes > 2 && random.random_ratio(1, 4) {
+        return (vec![all[0]], vec![all[1]]);
+    }
     let one = if random.random() { 1 } else { random.random_range(1..=nodes.div_ceil(2)) };
     let other = all.split_off(one);
     (all, other)

@@ -36,6 +36,7 @@ macro_rules! check {
 pub mod copies;
 pub mod leases;
 pub mod rest;
+pub mod rollouts;
 pub mod sharing;
 use copies::{
     invariant_a_healthy_original_is_not_ended_for_a_copy,
@@ -110,11 +111,21 @@ pub(crate) fn before_send(
             limits::MESSAGE_BYTES_MAX
         )
     );
+    let passed_on = said_by_another(message);
+    let message = passed_on.as_ref().unwrap_or(message);
     check!(world, invariant_what_is_promised_to_a_peer_is_on_disk(world, node, to, message));
     match message {
         Message::Propose { alloc, .. } => command(world, node, Command::Propose, alloc, 0),
         Message::Retire { alloc, .. } => command(world, node, Command::Retire, alloc, 0),
         _ => {}
+    }
+}
+
+/// The word inside one that is to be passed on by somebody else.
+fn said_by_another(message: &Message) -> Option<Message> {
+    match message {
+        Message::PassOn { bytes, .. } => Message::decode(bytes).ok(),
+        _ => None,
     }
 }
 
@@ -167,6 +178,7 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId, run: 
         invariant_no_running_allocation_is_stopped_by_mere_loss_of_peers(world, node, alloc, run)
     );
     check!(world, invariant_a_healthy_original_is_not_ended_for_a_copy(world, node, alloc, run));
+    rollouts::before_stop(world, node, alloc);
     command(world, node, Command::Stop, alloc, run);
 }
 

@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 7] = [
+pub const CANARIES: [(&str, Canary); 9] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -102,6 +102,8 @@ pub const CANARIES: [(&str, Canary); 7] = [
     ("places-unheard", Canary::PlacesUnheard),
     ("deaf-to-removal", Canary::DeafToRemoval),
     ("ignores-receivers", Canary::IgnoresReceivers),
+    ("retires-without-a-place", Canary::RetiresWithoutAPlace),
+    ("knows-no-detours", Canary::KnowsNoDetours),
 ];
 
 /// A planted bug's name.

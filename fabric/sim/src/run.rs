@@ -40,6 +40,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const REPLACED_WITHIN: Duration = Duration::from_secs(30);
 /// After its return nothing may run twice after this.
 const RETURNED_WITHIN: Duration = Duration::from_secs(60);
+/// While two nodes cannot speak a job has to be updated within this: slots go one by one.
+const UPDATED_WITHIN: Duration = Duration::from_secs(240);
 /// A drained node has to be empty within this: slots leave one by one.
 const DRAINED_WITHIN: Duration = Duration::from_secs(240);
 
@@ -164,6 +166,7 @@ impl Run {
         be_quiet(world)?;
         let replaced = kill_one(world, &mut self.aftermath)?;
         drain_one(world, &mut self.aftermath)?;
+        break_a_pair(world, &mut self.aftermath)?;
 
         let units = world.nodes.iter().map(|machine| machine.units.there().count()).sum();
         Ok(Outcome { digest: world.trace.digest(), time: world.time, settled, replaced, units })
@@ -184,6 +187,8 @@ impl Run {
             match turn {
                 Turn::Begin(fault, lasting) => {
                     self.world.book.copies.disturbed(self.world.time, &fault);
+                    let until = &mut self.world.book.emptied.disturbed_until;
+                    *until = (*until).max(start + at + lasting);
                     fault.begin(&mut self.world, lasting);
                 }
                 Turn::End(fault) => {
@@ -493,6 +498,54 @@ fn drain_one(world: &mut World, random: &mut ChaCha8Rng) -> Result<(), Violation
         return Err(Violation { invariant, at: world.time, detail });
     }
     rest_within(world, DRAINED_WITHIN)
+}
+
+/// Two nodes cannot speak any more, in both directions or in one, and all others reach them: the coordinator of a job,
+/// and a node that runs a slot of it. Then somebody updates the job.
+fn break_a_pair(world: &mut World, random: &mut ChaCha8Rng) -> Result<(), Violation> {
+    let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
+    let mut candidates = Vec::new();
+    for view in jobs.unwrap_or_default() {
+        let is_well = Behaviour::of(&view.spec.task).is_sound() && rest::is_complete(world, &view);
+        let Some(one) = view.coordinator.and_then(|node| world.index_of(&node)) else { continue };
+        if !is_well || view.state == JobState::Reverted || view.spec.count == 0 {
+            continue;
+        }
+        let runs = |node: usize| {
+            world.nodes[node].units.there().any(|(alloc, _)| alloc.slot.job == view.name)
+        };
+        let others = world.running().into_iter().filter(|node| *node != one && runs(*node));
+        candidates.extend(others.map(|other| (view.spec.clone(), one, other)));
+    }
+    let Some((mut spec, one, other)) = candidates.choose(random).cloned() else { return Ok(()) };
+    if world.running().len() < 3 {
+        return Ok(());
+    }
+    let (there, back) = match random.random_range(0..3u8) {
+        0 => (true, false),
+        1 => (false, true),
+        _ => (true, true),
+    };
+    for (from, to) in [(one, other), (other, one)]
+        .into_iter()
+        .zip([there, back])
+        .filter_map(|(pair, is_broken)| is_broken.then_some(pair))
+    {
+        world.split(&[from], &[to]);
+    }
+    world.run_for(Duration::from_secs(random.random_range(0..20)))?;
+    spec.task.env.insert("VERSION".into(), "across a broken pair".into());
+    let asked = *world.running().choose(random).unwrap_or(&one);
+    let by = "somebody".into();
+    world.request(asked, Request::Submit { spec: Box::new(spec), by, expected_version: None });
+    world.run_for(Duration::from_secs(5))?;
+    rest_within(world, UPDATED_WITHIN).map_err(|violation| Violation {
+        invariant: "invariant_a_job_converges_though_two_nodes_cannot_speak",
+        detail: format!("{} ({})", violation.detail, violation.invariant),
+        ..violation
+    })?;
+    world.heal_network();
+    rest_within(world, RETURNED_WITHIN)
 }
 
 #[cfg(test)]

@@ -405,6 +405,8 @@ impl Stage {
                         vec![format!("labels.rack == \"{value}\"").parse()?];
                 }
                 "at" => at.push((*setting).to_owned()),
+                "deadline" => spec.update.deadline = duration::parse(value)?,
+                "no-revert" => spec.update.auto_revert = false,
                 other => bail!("a job has no setting {other:?} here"),
             }
         }

@@ -1,5 +1,6 @@
 //! What users want: random jobs, submitted, scaled, updated, restarted, stopped, and nodes drained.
 
+use fabric::constraint::Constraint;
 use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::Request;
 use fabric::job::{
@@ -23,6 +24,8 @@ const MIB: u64 = 1 << 20;
 const JOBS_MAX: usize = 10;
 /// The namespace that gets quotas.
 const TEAM: &str = "team";
+/// What no machine is.
+const NOWHERE: &str = "labels.rack == \"nowhere\"";
 /// Slots of one service.
 const COUNT_MAX: u32 = 6;
 
@@ -130,6 +133,12 @@ impl Workload {
                 spec.task.env.insert("VERSION".into(), self.versions.to_string());
                 if self.random.random_ratio(1, 4) {
                     spec.resources.memory = self.memory();
+                }
+                // Now and then a version is for a rack that is not there, until the next one.
+                let nowhere: Constraint = NOWHERE.parse().expect("a constraint");
+                spec.placement.constraints.retain(|constraint| *constraint != nowhere);
+                if self.chance(8) {
+                    spec.placement.constraints.push(nowhere);
                 }
                 let behaves = self.behaves(&mut spec);
                 spec.task.env.insert(BEHAVES.into(), behaves);

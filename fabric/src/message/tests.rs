@@ -51,6 +51,11 @@ fn golden_vectors() {
     assert_eq!(hex(&want.encode()), "01020204020161");
     let news = Message::News { entries: vec![roster().into()] };
     assert_eq!(hex(&news.encode()), format!("011101{entry}"));
+    assert_eq!(hex(&Message::Reach { answer: true }.encode()), "011201");
+    let pass_on = Message::PassOn { to: NodeId([1; 32]), bytes: vec![0xaa] };
+    assert_eq!(hex(&pass_on.encode()), format!("0113{ones}01aa"));
+    let passed_on = Message::PassedOn { from: NodeId([2; 32]), bytes: vec![0xbb] };
+    assert_eq!(hex(&passed_on.encode()), format!("0114{twos}01bb"));
 }
 
 /// Serde can describe types that postcard cannot read back: every kind of value goes there and back.

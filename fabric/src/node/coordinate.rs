@@ -7,19 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::alloc::{AllocRow, Ending, Phase};
-use crate::api::NodeState;
+use crate::alloc::{AllocRow, Phase};
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::message::Message;
-use crate::placement::{Avoid, Choice, Placer};
+use crate::placement::{self, Avoid, Choice, Placer};
 use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 use super::rebalance::Relocation;
+use super::rollout::{REPLACED, Stuck, has_failed, was_replaced};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -38,15 +38,17 @@ pub(super) struct Coordinator {
     /// say how long ago that was: it stands still while it is ahead of every wall clock.
     failed: BTreeMap<(SlotId, NodeId), (u64, Instant)>,
     /// Since when an allocation is seen healthy, or is seen at all.
-    seen: BTreeMap<(SlotId, NodeId), Seen>,
+    pub seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
-    retired: BTreeMap<AllocId, Instant>,
+    pub retired: BTreeMap<AllocId, (NodeId, Instant)>,
     /// The lowest epoch that the voters may grant a slot, as far as anybody was told.
     floors: BTreeMap<SlotId, u64>,
     /// Slots for which no lease was to be had, and when to try again.
     unleased: BTreeMap<SlotId, Instant>,
     /// Slots that no node can take.
     pub unplaceable: BTreeSet<SlotId>,
+    /// Roll-outs that have no place to go on.
+    pub stuck: Stuck,
     /// Proposals that may still be made in this tick.
     budget: u32,
     /// Jobs that have more to propose than that.
@@ -65,10 +67,10 @@ struct Proposal {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(super) struct Seen {
     epoch: u64,
-    first: Instant,
-    healthy: Option<Instant>,
+    pub first: Instant,
+    pub healthy: Option<Instant>,
 }
 
 /// One slot as the coordinator sees it.
@@ -87,7 +89,11 @@ pub(super) struct Slot {
     pub epoch: u64,
     pub proposed: bool,
     /// Current, healthy for as long as the update policy asks.
-    settled: bool,
+    pub settled: bool,
+    /// Its last allocation made room for the version in force.
+    pub replaced: bool,
+    /// The same, or had that version: if nothing is there now, the roll-out waits for it.
+    pub begun: bool,
 }
 
 impl Node {
@@ -96,9 +102,11 @@ impl Node {
             self.timers.reconcile = now.at + limits::RECONCILE_INTERVAL;
             self.coordinator.all_dirty = true;
         }
+        let mut silent = Vec::new();
         self.coordinator.proposals.retain(|_, proposal| {
             let expired = proposal.deadline <= now.at;
             if expired {
+                silent.push(proposal.node);
                 self.quotas.accounts.forget(&proposal.alloc);
                 self.coordinator.dirty.insert(proposal.alloc.slot.job.clone());
                 self.fleet.release(&proposal.node, &proposal.alloc);
@@ -110,7 +118,18 @@ impl Node {
         self.coordinator.unleased.retain(|_, until| *until > now.at);
         let remembered = limits::FAILED_FOR.max(limits::SLOT_BACKOFF_MAX);
         self.coordinator.failed.retain(|_, (_, heard)| *heard + remembered > now.at);
-        self.coordinator.retired.retain(|_, again| *again + limits::RETIRE_RETRY > now.at);
+        let table = &self.table;
+        self.coordinator.retired.retain(|alloc, (node, again)| {
+            let waits = *again + limits::RETIRE_RETRY > now.at;
+            let same = |row: &AllocRow| row.epoch == alloc.epoch && row.phase.is_live();
+            if !waits && table.alloc(&alloc.slot, node).is_some_and(same) {
+                silent.push(*node);
+            }
+            waits
+        });
+        for node in silent {
+            self.miss(now, node);
+        }
         if std::mem::take(&mut self.coordinator.all_dirty) {
             let jobs = self.table.jobs().map(|(name, ..)| name);
             let jobs: Vec<JobName> =
@@ -121,6 +140,7 @@ impl Node {
                 table.alloc(slot, node).is_some_and(|row| row.epoch == seen.epoch)
             });
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
+            self.coordinator.stuck.retain(|job, _| table.job(job).is_some());
             self.coordinator.floors.retain(|slot, _| table.job(&slot.job).is_some());
         }
         self.coordinator.resting.retain(|_, until| *until > now.at);
@@ -144,6 +164,7 @@ impl Node {
                 }
             } else {
                 self.coordinator.unplaceable.retain(|slot| slot.job != name);
+                self.coordinator.stuck.remove(&name);
             }
         }
         if !self.coordinator.put_off.is_empty() {
@@ -163,7 +184,9 @@ impl Node {
         let (spec, ..) = job.effective();
         let hash = job.hash();
         if spec.kind == JobKind::System {
-            self.update_system_job(now, name, spec, hash);
+            if !self.revert_system_job(now, &entry) {
+                self.update_system_job(now, name, job, hash);
+            }
             return;
         }
         let mut slots = self.view_slots(now, name, spec, hash);
@@ -176,7 +199,7 @@ impl Node {
         }
         self.move_from_draining(now, spec, &entry, &slots);
         self.make_moves(now, spec, &entry, &slots);
-        self.roll(now, spec, &slots);
+        self.roll(now, spec, job, &slots);
     }
 
     /// Gathers what the table says of each wanted slot.
@@ -197,6 +220,8 @@ impl Node {
                 epoch: 0,
                 proposed: false,
                 settled: false,
+                replaced: false,
+                begun: false,
             })
             .collect();
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
@@ -206,6 +231,10 @@ impl Node {
             .collect();
         for (id, node, row) in rows {
             let Some(slot) = slots.get_mut(id.index as usize) else { continue };
+            if row.epoch >= slot.epoch {
+                slot.replaced = was_replaced(&row, hash);
+                slot.begun = slot.replaced || row.spec == hash;
+            }
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
                 slot.doubtful |=
@@ -259,8 +288,7 @@ impl Node {
 
     /// Whether what a member that is not up runs is not to be placed elsewhere yet.
     fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
-        let unheard = self.membership.state(node) == NodeState::Unknown;
-        self.doubt.holds(now.at, node, priority) || self.informed.holds(now.at, node, unheard)
+        self.doubt.holds(now.at, node, priority) || self.informed.holds(now.at, node)
     }
 
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.
@@ -339,42 +367,11 @@ impl Node {
         }
     }
 
-    /// Retires allocations of another version, a few at a time, unhealthy ones first.
-    fn roll(&mut self, now: Now, spec: &JobSpec, slots: &[Slot]) {
-        let in_progress = |slot: &&Slot| {
-            let unplaceable = self.coordinator.unplaceable.contains(&slot.id);
-            slot.outdated.is_empty() && !slot.settled && !unplaceable
-        };
-        let busy = slots.iter().filter(in_progress).count();
-        let asked = slots.iter().filter(|slot| {
-            let asked = |(_, row): &(NodeId, AllocRow)| {
-                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
-                self.coordinator.retired.contains_key(&alloc)
-            };
-            slot.outdated.iter().any(asked)
-        });
-        // A gang is stopped as a whole, and started as a whole.
-        let parallel = if spec.gang { slots.len() } else { spec.update.max_parallel as usize };
-        let room = parallel.saturating_sub(busy + asked.count());
-        let mut outdated: Vec<(bool, &Slot)> = slots
-            .iter()
-            .filter(|slot| !slot.outdated.is_empty())
-            .map(|slot| (slot.outdated.iter().any(|(_, row)| row.healthy), slot))
-            .collect();
-        outdated.sort_by_key(|(healthy, slot)| (*healthy, slot.id.index));
-        for (_, slot) in outdated.into_iter().take(room) {
-            for (node, row) in slot.outdated.clone() {
-                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
-                self.ask_to_retire(now, node, alloc, "a new version replaces it");
-            }
-        }
-    }
-
     pub(super) fn ask_to_retire(&mut self, now: Now, node: NodeId, alloc: AllocId, reason: &str) {
         if self.coordinator.retired.contains_key(&alloc) {
             return;
         }
-        self.coordinator.retired.insert(alloc.clone(), now.at);
+        self.coordinator.retired.insert(alloc.clone(), (node, now.at));
         if node == self.config.id {
             self.handle_retire(now, &alloc, reason.to_owned());
         } else {
@@ -383,7 +380,8 @@ impl Node {
     }
 
     /// Nodes start a system job's allocations themselves; the coordinator only paces the update.
-    fn update_system_job(&mut self, now: Now, name: &JobName, spec: &JobSpec, hash: SpecHash) {
+    fn update_system_job(&mut self, now: Now, name: &JobName, job: &JobEntry, hash: SpecHash) {
+        let spec = job.effective().0;
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
             .table
             .allocs_of(name)
@@ -391,10 +389,14 @@ impl Node {
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
         let mut busy = 0;
-        let mut outdated = Vec::new();
+        let (mut outdated, mut emptied) = (Vec::new(), Vec::new());
         for (slot, node, row) in rows {
             if row.phase == Phase::Stopping {
                 busy += 1;
+            } else if row.phase == Phase::Ended {
+                if was_replaced(&row, hash) || has_failed(&row, hash, job.effective().1) {
+                    emptied.push((false, node, AllocId { slot, epoch: row.epoch }));
+                }
             } else if row.phase.is_live() && row.spec != hash {
                 outdated.push((row.healthy, node, AllocId { slot, epoch: row.epoch }));
             } else if row.phase.is_live() {
@@ -411,27 +413,45 @@ impl Node {
             // Time alone makes room: look again in the next tick.
             self.coordinator.dirty.insert(name.clone());
         }
+        // Copies that the roll-out has stopped, and those of the new version that failed: it waits for them.
+        let is_for = |node: &NodeId| {
+            self.table
+                .node(node)
+                .is_some_and(|info| !info.draining && placement::check_kind(spec, info).is_ok())
+        };
+        emptied.retain(|(_, node, _)| is_for(node));
+        busy += emptied.len();
         let room = (spec.update.max_parallel as usize).saturating_sub(busy);
-        for (_, node, alloc) in outdated.into_iter().take(room) {
-            self.ask_to_retire(now, node, alloc, "a new version replaces it");
+        let mut is_stuck = false;
+        if !emptied.is_empty() && !outdated.is_empty() {
+            let stopped = emptied.len();
+            is_stuck = self.copies_with_a_place(now, spec, emptied).len() < stopped;
         }
+        if room > 0 && !outdated.is_empty() {
+            let outdated = self.copies_with_a_place(now, spec, outdated);
+            is_stuck |= outdated.is_empty();
+            for (_, node, alloc) in outdated.into_iter().take(room) {
+                self.ask_to_retire(now, node, alloc, REPLACED);
+            }
+        }
+        self.note_stuck(now, job, is_stuck);
     }
 
-    /// A new version has failed if an allocation of it was given up or is not healthy in time, while the
-    /// roll-out is still under way: another version still runs, or none of this one has ever settled.
+    /// A new version has failed if an allocation of it was given up, is not healthy in time, or has had no place for
+    /// that time, while the roll-out is still under way: another version still runs, or was stopped for this one and
+    /// nothing is there instead, or none of this one has ever settled.
     fn should_revert(&self, now: Now, job: &JobEntry, hash: SpecHash, slots: &[Slot]) -> bool {
         let update = &job.spec.update;
         if job.reverted || job.previous.is_none() || !update.auto_revert {
             return false;
         }
-        let under_way = slots.iter().any(|slot| !slot.outdated.is_empty())
+        let under_way = slots.iter().any(|slot| !slot.outdated.is_empty() || slot.replaced)
             || !slots.iter().any(|slot| slot.settled);
         if !under_way {
             return false;
         }
-        let given_up = self.table.allocs_of(&job.spec.name).any(|(.., row, _)| {
-            row.spec == hash && matches!(row.ending, Some(Ending::Failed { .. }))
-        });
+        let mut rows = self.table.allocs_of(&job.spec.name);
+        let given_up = rows.any(|(.., row, _)| has_failed(row, hash, job.version));
         let too_late = slots.iter().any(|slot| {
             slot.current.iter().any(|(node, _)| {
                 let key = (slot.id.clone(), *node);
@@ -440,12 +460,12 @@ impl Node {
                 })
             })
         });
-        given_up || too_late
+        given_up || too_late || self.has_no_place_in_time(now, job)
     }
 
     /// Marks the version as failed. The stamp stays the submitter's, so that a newer submit that we have
     /// not heard of yet beats the mark.
-    fn revert(&mut self, now: Now, entry: &Entry) {
+    pub(super) fn revert(&mut self, now: Now, entry: &Entry) {
         let mut entry = entry.clone();
         let Value::Job(job) = &mut entry.value else { return };
         job.reverted = true;
@@ -576,11 +596,11 @@ impl Node {
     /// too long ago to matter are left out.
     fn failures(&self, now: Now, slot: &SlotId) -> Vec<(NodeId, Duration)> {
         let horizon = self.horizon(now);
-        let in_force = self.table.job(&slot.job).map(|job| job.hash());
+        let in_force = self.table.job(&slot.job).map(|job| (job.hash(), job.effective().1));
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
-            // What another version did there says nothing about this one.
-            let failed =
-                matches!(row.ending, Some(Ending::Failed { .. })) && Some(row.spec) == in_force;
+            // What another version did there says nothing about this one; nor what the same did before somebody
+            // asked for it again.
+            let failed = in_force.is_some_and(|(hash, version)| has_failed(row, hash, version));
             let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = horizon.since(written).max(now.at.since(*heard));
             (failed && *epoch == row.epoch).then_some((node, ago))
@@ -632,6 +652,11 @@ impl Coordinator {
     pub fn next_deadline(&self) -> Option<Instant> {
         let resting = self.resting.iter().filter(|(name, _)| self.dirty.contains(*name));
         resting.map(|(_, until)| *until).min()
+    }
+
+    /// The node that was asked to run a slot and has not answered yet.
+    pub fn asked_for(&self, slot: &SlotId) -> Option<NodeId> {
+        self.proposals.get(slot).map(|proposal| proposal.node)
     }
 
     /// Whether nothing that it proposed is under way.

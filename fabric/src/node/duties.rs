@@ -93,6 +93,8 @@ impl Node {
                 }
                 if let Some(constraint) =
                     spec.placement.constraints.iter().find(|c| !c.holds(&self.info))
+                    // A version that is for no node at all stops nothing.
+                    && (row.spec == job.hash() || self.nodes_for(spec).next().is_some())
                 {
                     return retired(&format!("{constraint} does not hold here"));
                 }
@@ -304,7 +306,8 @@ impl Node {
                     self.fleet.release(&node, &alloc);
                 }
                 // Somebody may have waited for this room.
-                let waiting = self.coordinator.unplaceable.iter().map(|slot| slot.job.clone());
+                let waiting = self.coordinator.unplaceable.iter().map(|slot| &slot.job);
+                let waiting = waiting.chain(self.coordinator.stuck.keys()).cloned();
                 self.coordinator.dirty.extend(waiting);
             }
         }

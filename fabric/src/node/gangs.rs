@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 
 use crate::alloc::{Phase, Succession};
 use crate::clock::{Instant, Now};
@@ -29,6 +29,7 @@ use crate::table::{Key, SharedEntry, Value};
 
 use super::Node;
 use super::coordinate::Slot;
+use super::rollout::how_many_fit;
 
 /// What a coordinator keeps of gangs.
 #[derive(Debug, Default)]
@@ -106,6 +107,7 @@ impl Node {
                 if !self.gangs.committed.contains_key(&alloc) {
                     self.gangs.committed.insert(alloc.clone(), now.at);
                     self.send(*node, Message::Commit { alloc });
+                    self.miss(now, *node);
                 }
                 self.coordinator.dirty.insert(slot.id.job.clone());
             }
@@ -119,15 +121,7 @@ impl Node {
             return None;
         }
         let mut fleet = self.current_fleet().into_owned();
-        let mut placer = Placer::new(&fleet, spec, &BTreeMap::new());
-        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(0);
-        let mut fit = 0;
-        while fit < spec.count {
-            let Some(choice) = placer.choose(&fleet, &[], &mut random) else { break };
-            let alloc = AllocId::new(spec.name.clone(), fit, u64::MAX);
-            fleet.propose(&choice.node, &alloc, choice.claim);
-            fit += 1;
-        }
+        let fit = how_many_fit(&mut fleet, spec);
         (fit < spec.count).then_some((fit, spec.count))
     }
 
@@ -212,6 +206,7 @@ impl Node {
             for (node, alloc) in silent {
                 let succession = self.succession_of(&alloc.slot);
                 self.send(node, Message::Reserve { alloc, job: job.clone(), succession });
+                self.miss(now, node);
             }
         }
     }

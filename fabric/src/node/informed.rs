@@ -25,6 +25,8 @@ pub(super) struct Informed {
     /// Not informed since the start: what was written by then may be run by others.
     start: Option<WallTime>,
     started: Instant,
+    /// Who was heard since the start, while that matters.
+    heard: BTreeSet<NodeId>,
     /// When a member was first heard since the start.
     heard_first: Option<Instant>,
     /// When a member was last heard.
@@ -62,6 +64,7 @@ impl Informed {
         Self {
             start: Some(WallTime(u64::MAX)),
             started: now,
+            heard: BTreeSet::new(),
             heard_first: None,
             heard_last: None,
             agreed: BTreeSet::new(),
@@ -95,6 +98,9 @@ impl Informed {
     /// A member was heard.
     pub fn hear(&mut self, at: Instant, from: NodeId) {
         self.heard_first.get_or_insert(at);
+        if self.start.is_some() || at.since(self.started) < limits::UNHEARD_HOLD {
+            self.heard.insert(from);
+        }
         self.heard_last = Some(at);
         // Its last word may be overtaken by one from before it.
         if self.away.get(&from).is_some_and(|said| at.since(*said) > limits::AWAY_OVERTAKEN) {
@@ -167,9 +173,10 @@ impl Informed {
         self.away.contains_key(node)
     }
 
-    /// Whether what a member runs that is not up is not to be placed elsewhere yet. `unheard`: nothing is known of it since
-    /// this node's start.
-    pub fn holds(&self, at: Instant, node: &NodeId, unheard: bool) -> bool {
+    /// Whether what a member runs that is not up is not to be placed elsewhere yet. One that was not heard since this
+    /// node's start may have said to others that it will be back.
+    pub fn holds(&self, at: Instant, node: &NodeId) -> bool {
+        let unheard = !self.heard.contains(node);
         let may_be_away = unheard && at.since(self.started) < limits::UNHEARD_HOLD;
         self.cut.is_some() || self.is_away(node) || unheard && self.start.is_some() || may_be_away
     }

@@ -141,6 +141,28 @@ impl Node {
         true
     }
 
+    /// Whether some node could make room for a slot by ending what is less important. Asked once in a while only.
+    pub(super) fn could_displace(
+        &mut self,
+        now: Now,
+        spec: &JobSpec,
+        slot: &SlotId,
+        avoid: &[Avoid],
+    ) -> bool {
+        let again = |at: &Instant| now.at.since(*at) < limits::PREEMPT_AGAIN;
+        if spec.priority == limits::PRIORITY_MIN
+            || self.preemption.looked.get(slot).is_some_and(again)
+        {
+            return false;
+        }
+        self.preemption.looked.insert(slot.clone(), now.at);
+        let marked = |alloc: &AllocId| self.preemption.marked.contains_key(alloc);
+        let found = self.look_for_victims(&self.fleet, spec, avoid, marked);
+        found.is_some_and(|(node, victims)| {
+            self.check_quota(spec, slot, node, &victims.claim, true).is_ok()
+        })
+    }
+
     /// A coordinator asks this node to run a slot, and to make room for it if it has to.
     pub(super) fn handle_displace(
         &mut self,

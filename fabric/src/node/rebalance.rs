@@ -29,7 +29,11 @@ pub(super) struct Relocation {
 
 impl Node {
     /// Finds moves and, if that is wished for, asks the jobs' coordinators to make them.
-    pub(super) fn rebalance(&mut self, body: &RebalanceBody) -> Result<Rebalance, Problem> {
+    pub(super) fn rebalance(
+        &mut self,
+        now: Now,
+        body: &RebalanceBody,
+    ) -> Result<Rebalance, Problem> {
         if body.max_moves == 0 || body.max_moves > limits::MOVES_MAX {
             return Err(Problem::new(
                 ProblemKind::Invalid,
@@ -60,7 +64,7 @@ impl Node {
             for made in moves {
                 let coordinator = self.coordinator_of(&made.alloc.slot.job);
                 let (alloc, from, to) = (made.alloc, made.from, made.to);
-                self.send(coordinator, Message::Move { alloc, from, to });
+                self.send_wish(now, coordinator, Message::Move { alloc, from, to });
             }
         }
         Ok(answer)

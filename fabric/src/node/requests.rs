@@ -92,7 +92,7 @@ impl Node {
                 Err(problem) => Err(problem),
             },
             Request::Drain { node, on } => self.drain(now, node, on),
-            Request::Rebalance { wish } => self.rebalance(&wish).map(Answer::Rebalanced),
+            Request::Rebalance { wish } => self.rebalance(now, &wish).map(Answer::Rebalanced),
             Request::AddToken { id, secret_hash, lifetime, labels } => {
                 let expires =
                     crate::clock::WallTime(now.wall.0.saturating_add(lifetime.as_millis() as u64));
@@ -247,7 +247,8 @@ impl Node {
         if node == self.config.id {
             self.supervisor.restart(now, &slot);
         } else {
-            self.send(node, Message::Restart { alloc: crate::id::AllocId { slot, epoch } });
+            let alloc = crate::id::AllocId { slot, epoch };
+            self.send_wish(now, node, Message::Restart { alloc });
         }
         Ok(Answer::Done)
     }
@@ -257,7 +258,7 @@ impl Node {
             self.set_draining(now, on);
         } else if self.is_up(&node) {
             let by = self.config.id;
-            self.send(node, Message::Drain { on, by });
+            self.send_wish(now, node, Message::Drain { on, by });
         } else {
             return Err(Problem::new(
                 ProblemKind::Unreachable,
@@ -384,7 +385,10 @@ impl Node {
         if self.requests.waiting.len() >= limits::HOLDS_MAX {
             return self.answer(id, Answer::Submitted(submitted));
         }
-        let asked: BTreeSet<NodeId> = self.some_peers(limits::HOLDERS).into_iter().collect();
+        let cut = self.detours.cut().count();
+        let asked = self.some_peers(limits::HOLDERS + cut).into_iter();
+        let asked = asked.filter(|node| !self.detours.is_cut(node)).take(limits::HOLDERS);
+        let asked: BTreeSet<NodeId> = asked.collect();
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         let key = Key::Job(submitted.job.clone());
@@ -465,7 +469,7 @@ impl Node {
     /// Submits that waited long enough are answered with the holders that there are. Where nobody has it yet, and this disk has
     /// not refused it, they wait on.
     pub(super) fn expire_requests(&mut self, now: Now) {
-        let mut expired = Vec::new();
+        let (mut expired, mut silent) = (Vec::new(), Vec::new());
         for (ticket, waiting) in &mut self.requests.waiting {
             if waiting.deadline > now.at {
                 continue;
@@ -474,8 +478,12 @@ impl Node {
             if has_none && waiting.sequence != REFUSED && now.at < waiting.last {
                 waiting.deadline = waiting.last.min(now.at + limits::HOLD_LOOK);
             } else {
+                silent.extend(waiting.asked.difference(&waiting.held));
                 expired.push(*ticket);
             }
+        }
+        for node in silent {
+            self.miss(now, node);
         }
         for ticket in expired {
             self.conclude(ticket);

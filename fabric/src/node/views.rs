@@ -26,6 +26,9 @@ use crate::voters::Member;
 use super::requests::no_such_job;
 use super::{Counters, Node};
 
+/// What there is to say of a slot that is well.
+const AS_WANTED: &str = "as wanted";
+
 impl Node {
     /// This node's key.
     pub fn id(&self) -> NodeId {
@@ -75,6 +78,30 @@ impl Node {
     /// Whether so many members are gone at once that this node doubts itself before it places what they ran.
     pub fn doubts_itself(&self) -> bool {
         self.doubt.about().is_some()
+    }
+
+    /// Members that are alive and cannot be reached from here, as far as this node found out.
+    pub fn cut_off_from(&self) -> Vec<NodeId> {
+        self.detours.cut().collect()
+    }
+
+    /// At most so many members that may pass something on to `node`: alive, and to be reached from here.
+    pub fn others_to_ask(&self, node: &NodeId, most: usize) -> Vec<NodeId> {
+        let mut found = Vec::new();
+        let _ = self.membership.find_other(|other| {
+            let fits = other != *node && !self.detours.is_cut(&other);
+            if fits && self.table.is_member(&other) {
+                found.push(other);
+            }
+            found.len() >= most
+        });
+        found
+    }
+
+    /// This node and a member that it cannot reach although both are alive, in words.
+    pub fn broken_pair(&self, with: &NodeId) -> String {
+        let (me, other) = (self.name_of(&self.config.id), self.name_of(with));
+        format!("{me} and {other} are both alive and cannot reach each other")
     }
 
     /// How a node is doing.
@@ -232,8 +259,12 @@ impl Node {
         let filled = count(&|_| true);
         let trouble = self.trouble_of(spec, hash);
         let (state, reason) = if job.reverted {
-            let failed = self.trouble_of(&job.spec, job.spec.hash(job.generation));
-            let failed = failed.map(|trouble| format!(" ({trouble})")).unwrap_or_default();
+            let hash = job.spec.hash(job.generation);
+            let failed = self.trouble_of(&job.spec, hash);
+            let failed = failed.map(|trouble| format!(" ({trouble})"));
+            let nowhere =
+                || Some(format!(" (it fits nowhere{})", self.why_nowhere(&job.spec, hash)?));
+            let failed = failed.or_else(nowhere).unwrap_or_default();
             let reason = format!(
                 "version {} failed{failed}: version {version} is in force again",
                 job.version
@@ -251,6 +282,13 @@ impl Node {
             && is_unplaceable(fleet.get_or_init(|| self.current_fleet()), spec)
         {
             let reason = format!("no node can take {} of {wanted} slots", wanted - filled);
+            (JobState::Unplaceable, Some(reason))
+        } else if let Some(reason) = live
+            .iter()
+            .any(|(.., row)| row.spec != hash)
+            .then(|| fleet.get_or_init(|| self.current_fleet()))
+            .and_then(|fleet| self.roll_out_without_a_place(job, fleet))
+        {
             (JobState::Unplaceable, Some(reason))
         } else if trouble.is_some() {
             (JobState::Failing, trouble)
@@ -481,7 +519,18 @@ impl Node {
             allocs.sort_by_key(|alloc| {
                 std::cmp::Reverse((alloc.row.epoch, alloc.row.phase.is_live()))
             });
-            let doing = self.doing(now, spec, entry, &allocs);
+            let mut doing = self.doing(now, spec, entry, &allocs);
+            let there = allocs.iter().filter(|alloc| alloc.row.phase.holds_claim());
+            let mut involved = there
+                .map(|alloc| alloc.node)
+                .chain(self.coordinator.asked_for(&slot))
+                .chain([self.coordinator_of(job)]);
+            if doing != AS_WANTED
+                && let Some(node) = involved.find(|node| self.detours.is_cut(node))
+            {
+                let pair = self.broken_pair(&node);
+                doing = format!("{doing}; {pair}, others pass on what they say");
+            }
             slots.push(SlotExplanation { index, allocs, doing });
         }
         let mut taken = BTreeMap::new();
@@ -542,12 +591,13 @@ impl Node {
             };
         };
         if alloc.row.spec != entry.hash() {
-            return "runs another version, to be replaced".into();
+            let nowhere = self.roll_out_without_a_place(entry, &self.current_fleet());
+            return nowhere.unwrap_or_else(|| "runs another version, to be replaced".into());
         }
         let draining = self.table.node(&alloc.node).is_some_and(|info| info.draining);
         match (alloc.row.phase, alloc.row.healthy) {
             _ if draining => format!("to be moved off {}, which is draining", alloc.node_name),
-            (Phase::Running, true) => "as wanted".into(),
+            (Phase::Running, true) => AS_WANTED.into(),
             (Phase::Running, false) => match &alloc.row.trouble {
                 Some(trouble) => format!("running, not healthy: {trouble}"),
                 None => "running, not healthy yet".into(),

@@ -6,7 +6,7 @@
 
 use fabric::api::{JobView, NodeState};
 use fabric::claim::Claim;
-use fabric::id::{NodeId, SlotId};
+use fabric::id::{AllocId, NodeId, SlotId};
 use fabric::job::{CpuRequest, Guarantee, JobKind, JobSpec, NumaPolicy, Smt};
 use fabric::limits;
 use fabric::table::{Key, Value};
@@ -293,6 +293,9 @@ fn is_current(world: &World, node: usize, unit: &Unit, spec: &JobSpec) -> Verdic
     if unit.state != UnitState::Running {
         return Err(format!("it is {:?}", unit.state));
     }
+    if may_stay(world, node, &unit.launch.alloc, spec) {
+        return Ok(());
+    }
     for variable in [BEHAVES, "VERSION"] {
         let (has, wants) = (unit.launch.task.env.get(variable), spec.task.env.get(variable));
         if has != wants {
@@ -346,6 +349,17 @@ pub fn room_for(world: &World, node: usize, slot: &SlotId, spec: &JobSpec) -> bo
         && machine.units.temper == Temper::Well
         && !is_draining(world, node)
         && !world.book.had_trouble(slot, node, world.time, AVOIDED);
+    fit && holds_constraints(machine, spec)
+        && Left::of(machine, None).covers(spec)
+        && sharing::may_have(world, spec)
+}
+
+/// Whether a node is of the kind that a job asks for.
+pub fn is_of_the_kind(world: &World, node: usize, spec: &JobSpec) -> bool {
+    holds_constraints(&world.nodes[node], spec)
+}
+
+fn holds_constraints(machine: &SimNode, spec: &JobSpec) -> bool {
     let info = NodeInfo {
         name: machine.name.clone(),
         labels: machine.hardware.labels.clone(),
@@ -354,9 +368,21 @@ pub fn room_for(world: &World, node: usize, slot: &SlotId, spec: &JobSpec) -> bo
         executor: "systemd".into(),
         ..NodeInfo::default()
     };
-    fit && spec.placement.constraints.iter().all(|constraint| constraint.holds(&info))
-        && Left::of(machine).covers(spec)
-        && sharing::may_have(world, spec)
+    spec.placement.constraints.iter().all(|constraint| constraint.holds(&info))
+}
+
+/// Whether a unit of another version may stay, because what comes after it surely has room nowhere that the one who
+/// looks would be sure of: not on its own node when it is gone, nor on another one.
+fn may_stay(world: &World, node: usize, alloc: &AllocId, spec: &JobSpec) -> bool {
+    let machine = &world.nodes[node];
+    let here = !is_draining(world, node)
+        && holds_constraints(machine, spec)
+        && machine.disk.mode == DiskMode::Well
+        && !world.book.had_trouble(&alloc.slot, node, world.time, AVOIDED)
+        && Left::of(machine, Some(alloc)).covers(spec);
+    let elsewhere = |other: usize| room_for(world, other, &alloc.slot, spec);
+    let there = spec.kind == JobKind::Service && world.running().into_iter().any(elsewhere);
+    !here && !there || !sharing::may_have(world, spec)
 }
 
 /// Claims of jobs that cannot work, while they have no unit: they wait for their next try, and hold their room.
@@ -391,7 +417,8 @@ struct Left<'a> {
 }
 
 impl<'a> Left<'a> {
-    fn of(machine: &'a SimNode) -> Self {
+    /// `without`: as if this one were gone.
+    fn of(machine: &'a SimNode, without: Option<&AllocId>) -> Self {
         let topology = &machine.hardware.topology;
         let mut left = Left {
             machine,
@@ -409,7 +436,8 @@ impl<'a> Left<'a> {
         }
         let mut promised = 0;
         let waiting = held_for_another_try(machine);
-        let running = machine.units.there().map(|(_, unit)| &unit.launch.claim);
+        let running = machine.units.there().filter(|(alloc, _)| Some(*alloc) != without);
+        let running = running.map(|(_, unit)| &unit.launch.claim);
         for claim in running.chain(waiting.iter().map(|(_, claim)| claim)) {
             left.cpus.remove_all(&claim.cpus);
             left.in_the_pool |= claim.cpus.is_empty();

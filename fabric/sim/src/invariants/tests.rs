@@ -126,3 +126,31 @@ fn limits_numbers_and_repetitions_are_counted() {
         |times| invariant_no_command_repeats_without_progress("a", Command::Start, &alloc, times);
     assert!(repeated(REPEATS_MAX).is_ok() && repeated(REPEATS_MAX + 1).is_err());
 }
+
+#[test]
+fn a_roll_out_that_stops_too_much_is_found() {
+    let mut spec = crate::workload::service(JobName::new("web").unwrap());
+    spec.count = 3;
+    let leaves = rollouts::invariant_a_roll_out_leaves_as_many_as_its_update_allows;
+    assert_eq!(leaves(&spec, 1), Ok(()));
+    assert!(leaves(&spec, 2).unwrap_err().contains("2 of 3 slots"));
+
+    let settings = crate::world::Settings {
+        seed: 1,
+        quality: crate::network::Quality::default(),
+        canary: None,
+        rediscovery: None,
+        detail: crate::trace::Detail::Nothing,
+        print: false,
+        numbered: false,
+    };
+    let mut world = World::new(settings, vec![("a".into(), crate::machines::plain())]);
+    world.found_and_join();
+    world.run_for(Duration::from_secs(1)).unwrap();
+    let alloc = AllocId::new(spec.name.clone(), 0, 1);
+    let stops =
+        |spec| rollouts::invariant_a_roll_out_stops_only_what_can_be_replaced(&world, &alloc, spec);
+    assert_eq!(stops(&spec), Ok(()));
+    spec.placement.constraints.push("labels.rack == \"nowhere\"".parse().unwrap());
+    assert!(stops(&spec).unwrap_err().contains("no node is of the kind"));
+}

@@ -1,0 +1,106 @@
+//! Roll-outs on their way: what a new version may stop, and how much of it at a time. Looked at while nothing else goes
+//! wrong: who has just lost his coordinator, or hears late, may see two of them.
+
+use fabric::alloc::Ending;
+use fabric::id::{AllocId, JobName};
+use fabric::job::{JobKind, JobSpec};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Verdict, rest};
+use crate::units::UnitState;
+use crate::world::World;
+
+/// After the last fault all nodes know what the others know, and roll-outs that saw less have been seen through.
+const CALM: Duration = Duration::from_secs(30);
+/// What the core says in the row of an allocation that makes room for a new version.
+const REPLACED: &str = "a new version replaces it";
+
+/// Copies that a roll-out stopped and that nothing has come after: by job, the slots, of a system job with their nodes.
+#[derive(Debug, Default)]
+pub struct Emptied {
+    by_job: BTreeMap<JobName, BTreeSet<(u32, Option<usize>)>>,
+    /// The last fault is over by then.
+    pub disturbed_until: Duration,
+}
+
+impl Emptied {
+    /// A unit runs.
+    pub fn filled(&mut self, node: usize, alloc: &AllocId) {
+        if let Some(slots) = self.by_job.get_mut(&alloc.slot.job) {
+            slots.remove(&(alloc.slot.index, None));
+            slots.remove(&(alloc.slot.index, Some(node)));
+        }
+    }
+
+    /// Somebody wants something else of a job.
+    pub fn forget(&mut self, job: &JobName) {
+        self.by_job.remove(job);
+    }
+}
+
+/// Before a unit is stopped.
+pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
+    let ending = world.agent_ending(node, alloc);
+    let is_replaced = matches!(ending, Some(Ending::Retired { reason }) if reason == REPLACED);
+    let is_calm = world.time >= world.book.emptied.disturbed_until + CALM;
+    let view = world.nodes[node].core().and_then(|core| core.job(&alloc.slot.job).ok());
+    let Some(view) = view.filter(|_| is_replaced) else { return };
+    let of = (alloc.slot.index, (view.kind == JobKind::System).then_some(node));
+    let slots = world.book.emptied.by_job.entry(alloc.slot.job.clone()).or_default();
+    slots.insert(of);
+    if !is_calm {
+        return;
+    }
+    // One that runs elsewhere as well has lost nothing.
+    let (job, slots) = (&alloc.slot.job, slots.clone());
+    let runs = |index: u32, at: Option<usize>| {
+        let machines = world.nodes.iter().enumerate();
+        let machines = machines.filter(|(machine, _)| at.is_none_or(|at| at == *machine));
+        let mut units =
+            machines.flat_map(|(machine, it)| it.units.there().map(move |u| (machine, u)));
+        units.any(|(machine, (other, unit))| {
+            other.slot.job == *job
+                && other.slot.index == index
+                && (machine, other) != (node, alloc)
+                && unit.state == UnitState::Running
+        })
+    };
+    let emptied = slots.iter().filter(|(index, at)| !runs(*index, *at)).count();
+    let time = world.time;
+    let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc, &view.spec);
+    if let Err(detail) = verdict {
+        let name = "invariant_a_roll_out_stops_only_what_can_be_replaced";
+        world.book.violate(time, name, detail);
+    }
+    let verdict = invariant_a_roll_out_leaves_as_many_as_its_update_allows(&view.spec, emptied);
+    if let Err(detail) = verdict {
+        let name = "invariant_a_roll_out_leaves_as_many_as_its_update_allows";
+        world.book.violate(time, name, format!("{alloc}: {detail}"));
+    }
+}
+
+/// Some node is of the kind that the new version asks for. Whether it has room is for those who know
+/// what else is about to go.
+pub fn invariant_a_roll_out_stops_only_what_can_be_replaced(
+    world: &World,
+    alloc: &AllocId,
+    spec: &JobSpec,
+) -> Verdict {
+    match world.running().into_iter().any(|node| rest::is_of_the_kind(world, node, spec)) {
+        true => Ok(()),
+        false => Err(format!("{alloc} is stopped, and no node is of the kind of its successor")),
+    }
+}
+
+/// No more slots at a time are without a unit for the sake of a new version than the job says. Gangs go as a whole.
+pub fn invariant_a_roll_out_leaves_as_many_as_its_update_allows(
+    spec: &JobSpec,
+    emptied: usize,
+) -> Verdict {
+    let most = spec.update.max_parallel as usize;
+    if spec.gang || emptied <= most {
+        return Ok(());
+    }
+    Err(format!("{emptied} of {} slots were emptied for it, {most} may be", spec.count))
+}
