@@ -499,7 +499,7 @@ fn roster(membership: &Membership) -> Finding {
     finding(
         "roster",
         FindingLevel::Error,
-        "this node was removed from the fabric: nobody listens to it",
+        "this node was removed from the fabric, and has ended its work",
         "stop the agent, empty its state directory, start it and join again with a new token",
     )
 }

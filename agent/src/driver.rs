@@ -55,6 +55,7 @@ mod checks;
 mod counters;
 mod elsewhere;
 mod enter;
+pub mod farewell;
 mod hardware;
 mod local;
 mod member;
@@ -317,6 +318,7 @@ impl Driver {
         };
         tracing::info!(why, "stopping; units run on");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.say_goodbye().await;
         self.close().await;
         Ok(())
     }
@@ -644,6 +646,7 @@ impl Driver {
         let input = Input::Changed {
             topology: Box::new(self.topology.clone()),
             addresses: self.advertised(),
+            connected: self.connected,
         };
         self.input(input);
     }

@@ -135,6 +135,14 @@ impl Executor {
         }
     }
 
+    /// Whether this machine is about to be switched off, as far as systemd says.
+    pub async fn is_shutting_down(&self) -> bool {
+        match self {
+            Executor::Systemd(systemd) => systemd.is_shutting_down().await,
+            Executor::Direct(_) => false,
+        }
+    }
+
     /// Keeps these CPUs, which jobs have for themselves, free of everything else on this machine. Where systemd does not run
     /// the units, or has no cpusets, nothing is done.
     pub async fn keep_free(&self, cpus: &CpuSet) -> io::Result<()> {

@@ -68,6 +68,8 @@ const USAGE: &str = "\
 weftd: the agent that runs on every node of a weft fabric
 
 usage: weftd [OPTIONS]
+       weftd farewell [OPTIONS]   tell the other members that the agent has ended and its units run on: for
+                                  the service manager, after a crash
 
   --config FILE   configuration (default /etc/weft/weftd.toml, which may be missing)
   --state DIR     in place of `state` of the configuration
@@ -101,12 +103,15 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let mut given = std::env::args_os().skip(1);
+    let mut farewell = false;
     match given.next() {
         Some(word) if word == guard::WORD => return guard::main(given),
         Some(word) if word == upgrade::signature::WORD => return upgrade::signature::main(given),
-        _ => {}
+        Some(word) => farewell = word == driver::farewell::WORD,
+        None => {}
     }
-    let config = match read_arguments(std::env::args().skip(1)).and_then(|arguments| {
+    let words = std::env::args().skip(1 + usize::from(farewell));
+    let config = match read_arguments(words).and_then(|arguments| {
         if let Some(text) = &arguments.print {
             print!("{text}");
             return Ok(None);
@@ -125,6 +130,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if farewell {
+        return driver::farewell::main(&config);
+    }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -49,6 +49,8 @@ pub use sockets::{Own, Sockets, for_socket, node_address, stream_address};
 
 /// Time for a handshake and the greeting together.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for what was sent to a node before it was removed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// A connection without traffic ends. Long enough for repair to reuse one, short enough that
 /// a large fabric does not hold thousands.
 const IDLE: Duration = Duration::from_secs(30);
@@ -262,12 +264,20 @@ impl Transport {
         });
     }
 
-    /// Replaces the roster. Connections of those who are no longer in it end at once.
-    pub fn trust(&self, roster: BTreeSet<NodeId>) {
-        let strangers = self.shared.peers().trust(roster);
-        for connection in strangers {
-            connection.close(Close::NotMember.code(), b"not a member any more");
+    /// Replaces the roster. Connections of those who are no longer in it end once what was sent to them before has
+    /// arrived: among that is what tells them. Nothing of theirs is listened to any more. `removed`: who was locked out,
+    /// and the encoded message that shows it.
+    pub fn trust(&self, roster: BTreeSet<NodeId>, removed: BTreeMap<NodeId, Vec<u8>>) {
+        let strangers = self.shared.peers().trust(roster, removed);
+        if strangers.is_empty() {
+            return;
         }
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORDS).await;
+            for connection in strangers {
+                connection.close(Close::NotMember.code(), b"not a member any more");
+            }
+        });
     }
 
     /// Takes over where members are, by the table: strangers cannot take their share of what may be under way.

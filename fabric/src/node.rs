@@ -548,6 +548,12 @@ impl Node {
         self.table.system_jobs().any(|name| name == job)
     }
 
+    /// Everybody who was thrown out, and [`Node::removal_of`] them, encoded.
+    pub fn removals(&self) -> BTreeMap<NodeId, Vec<u8>> {
+        let removed = self.table.removed();
+        removed.filter_map(|node| Some((node, self.removal_of(&node)?.encode()))).collect()
+    }
+
     /// Whether this node was thrown out of the fabric, as far as it knows.
     pub fn is_removed(&self) -> bool {
         self.table.is_removed(&self.config.id)

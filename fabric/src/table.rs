@@ -298,6 +298,16 @@ impl Table {
         })
     }
 
+    /// Every node that was thrown out.
+    pub fn removed(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.range::<Key, _>(..Key::Node(NodeId([0; 32]))).filter_map(|Row(entry)| {
+            match (&entry.key, &entry.value) {
+                (Key::Roster(node), Value::Tombstone { .. }) => Some(*node),
+                _ => None,
+            }
+        })
+    }
+
     /// A node's host name, by its own words or else by the roster's.
     pub fn name(&self, node: &NodeId) -> Option<&str> {
         if let Some(info) = self.node(node) {

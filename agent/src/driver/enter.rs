@@ -302,6 +302,8 @@ impl Driver {
         if let Some(units) = self.adopted.take() {
             self.input(fabric::io::Input::Units(units));
         }
+        // Whether it has a link decides what it may believe of the others' silence.
+        self.changed();
         self.carry_out();
         for found in self.all_found() {
             self.found(&found);

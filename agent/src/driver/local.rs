@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
+use fabric::node::Waits;
+
 use super::{CallAnswer, Driver, member};
 use crate::doctor;
 use crate::executor::{self, Executor};
@@ -38,6 +40,10 @@ pub(super) struct Status {
     /// How it means to get into a fabric, while it is in none.
     entry: Option<Entry>,
 }
+
+/// What a node says that was locked out.
+const REMOVED: &str = "this node was removed from the fabric and has ended its work: to use it again, stop the agent, empty its \
+                       state directory, start it, and join with a new token";
 
 impl Driver {
     /// This node and its fabric at a glance.
@@ -71,7 +77,20 @@ impl Driver {
             warnings.push(format!("no new work is taken, the disk refuses: {reason}"));
         }
         if !member.node.is_member(&self.identity.id()) {
-            warnings.push("this node was removed from the fabric: nobody listens to it".into());
+            warnings.push(REMOVED.into());
+        }
+        match member.node.waits() {
+            Some(Waits::HeardNobody) => warnings.push(
+                "no other member was heard since this agent started: it runs its own work and what it is asked for, and \
+                 nothing that the others may run; if they are gone for good, remove them: weft node NAME remove"
+                    .into(),
+            ),
+            Some(Waits::NotAllHeard) => warnings.push(
+                "not all members were heard since this agent started: their work is placed elsewhere in half a minute, \
+                 unless they come back"
+                    .into(),
+            ),
+            Some(Waits::NoLink) | None => {}
         }
         warnings.extend(member.twin_troubles());
         if !self.connected && member.node.roster().len() > 1 {

@@ -451,7 +451,8 @@ impl Member {
     fn trust(&mut self) {
         let node = &self.node;
         self.seal.trust(&node.keyring(), |sender| node.is_member(sender));
-        self.transport.trust(node.roster().into_iter().map(|(member, _)| member).collect());
+        let members = node.roster().into_iter().map(|(member, _)| member).collect();
+        self.transport.trust(members, node.removals());
         self.learned.retain(|member, _| node.is_member(member));
         self.twins.trust(|member| node.is_member(member));
         self.know_members();

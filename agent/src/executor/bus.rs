@@ -133,6 +133,12 @@ impl Bus {
         String::try_from(&*value)
     }
 
+    /// What systemd does as a whole: `running`, `degraded`, `stopping`...
+    pub async fn system_state(&self) -> zbus::Result<String> {
+        let value = self.get(MANAGER_PATH, MANAGER, "SystemState").await?;
+        String::try_from(&*value)
+    }
+
     /// Outcomes of a unit's jobs from now on. Ask before the job begins.
     pub fn jobs(&self, unit: &str) -> Jobs {
         let (sender, outcomes) = mpsc::unbounded_channel();

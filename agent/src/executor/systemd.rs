@@ -332,6 +332,11 @@ impl Systemd {
         Ok((changes, state))
     }
 
+    /// Whether this machine is about to be switched off.
+    pub async fn is_shutting_down(&self) -> bool {
+        self.bus.system_state().await.is_ok_and(|state| state == "stopping")
+    }
+
     /// The folder in which each unit has its cgroup.
     pub async fn units_folder(&self) -> Option<PathBuf> {
         let top = self.bus.top_cgroup().await.ok()?;

@@ -100,7 +100,7 @@ async fn a_token_lets_a_stranger_in_and_then_it_is_heard() {
     assert_eq!(admission.entries, wanted);
 
     let roster = [joiner.id(), node.id()];
-    node.transport.trust(roster.into());
+    node.transport.trust(roster.into(), Default::default());
     let joined = start(joiner, &roster, Arc::new(admission.fabric));
     let message = fabric::message::Message::Held { ticket: 1 };
     joined.transport.send(node.id(), &[node.address], &message);

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use fabric::id::NodeId;
+use fabric::message::Message;
+use fabric::table::{Key, SharedEntry, Value};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use quinn::{Connection, SendStream};
@@ -49,6 +51,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// All peers, and who may be one.
 pub(super) struct Peers {
     roster: BTreeSet<NodeId>,
+    /// Who was removed, and the encoded messages that show it.
+    removed: BTreeMap<NodeId, Vec<u8>>,
     peers: BTreeMap<NodeId, Peer>,
     /// Of this agent.
     start: Start,
@@ -108,6 +112,7 @@ impl Peers {
     pub(super) fn new(roster: BTreeSet<NodeId>, start: Start) -> Self {
         Self {
             roster,
+            removed: BTreeMap::new(),
             peers: BTreeMap::new(),
             start,
             starts: BTreeMap::new(),
@@ -119,6 +124,11 @@ impl Peers {
 
     pub(super) fn is_member(&self, node: &NodeId) -> bool {
         self.roster.contains(node)
+    }
+
+    /// What tells a node that it was removed.
+    pub(super) fn removal_of(&self, node: &NodeId) -> Option<Vec<u8>> {
+        self.removed.get(node).cloned()
     }
 
     /// Takes note of a member's start; returns the connections with earlier ones.
@@ -170,12 +180,21 @@ impl Peers {
     }
 
     /// Takes over the roster; returns the connections to close.
-    pub(super) fn trust(&mut self, roster: BTreeSet<NodeId>) -> Vec<Connection> {
+    pub(super) fn trust(
+        &mut self,
+        roster: BTreeSet<NodeId>,
+        removed: BTreeMap<NodeId, Vec<u8>>,
+    ) -> Vec<Connection> {
         self.roster = roster;
+        self.removed = removed;
         let mut gone = Vec::new();
         for (node, peer) in &mut self.peers {
-            if !self.roster.contains(node) {
-                gone.extend(peer.connections.drain(..).map(|link| link.connection));
+            if self.roster.contains(node) {
+                continue;
+            }
+            let links = peer.connections.iter().map(|link| link.connection.clone());
+            gone.extend(links);
+            if gone.is_empty() {
                 self.counters.undelivered += peer.queue.len() as u64;
                 self.queued_bytes -= peer.clear();
             }
@@ -402,6 +421,16 @@ async fn connected(shared: &Arc<Shared>, to: NodeId) -> Result<Connection, DialE
     dialled
 }
 
+/// The removal of `node` that a member showed, and nothing else: untrusted bytes.
+fn removal_from(bytes: &[u8], node: NodeId) -> Option<Message> {
+    let Ok(Message::News { entries }) = Message::decode(bytes) else { return None };
+    let is_removal = |entry: &SharedEntry| {
+        entry.key == Key::Roster(node) && matches!(entry.value, Value::Tombstone { .. })
+    };
+    let fits = entries.len() == 1 && entries.iter().all(is_removal);
+    fits.then_some(Message::News { entries })
+}
+
 async fn hand_over(connection: &Connection, bytes: Bytes) -> Result<SendStream, wire::WireError> {
     let mut stream =
         connection.open_uni().await.map_err(|error| wire::WireError::Ended(error.to_string()))?;
@@ -516,6 +545,13 @@ pub(super) async fn greet(
         Answer::Refused(reason) => {
             connection.close(Close::Done.code(), b"");
             anyhow::bail!("refused: {reason}")
+        }
+        Answer::Removed(removal) => {
+            connection.close(Close::Done.code(), b"");
+            if let Some(message) = removal_from(&removal, shared.id) {
+                shared.report(Incoming::Message { from: to, address, message });
+            }
+            anyhow::bail!("refused: this node was removed from the fabric")
         }
         _ => anyhow::bail!("it answered a question that was not asked"),
     };

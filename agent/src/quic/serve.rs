@@ -127,9 +127,15 @@ async fn member(
     if first {
         tracing::info!(%address, ?peer, "refused a node that is not in the roster");
     }
-    let reason =
-        "this key is not in the roster: join with a token, or wait until the roster arrives";
-    refuse(&mut send, &Answer::Refused(reason.to_owned())).await;
+    let removal = shared.peers().removal_of(&peer);
+    let answer = match removal {
+        Some(removal) => Answer::Removed(removal),
+        None => Answer::Refused(
+            "this key is not in the roster: join with a token, or wait until the roster arrives"
+                .to_owned(),
+        ),
+    };
+    refuse(&mut send, &answer).await;
     connection.close(Close::NotMember.code(), b"not a member");
 }
 
@@ -157,9 +163,10 @@ pub(super) async fn streams(shared: Arc<Shared>, peer: NodeId, connection: Conne
                 Err(_) => break,
             },
             stream = connection.accept_bi() => match stream {
-                Ok((send, receive)) => {
+                Ok((send, receive)) if shared.peers().is_member(&peer) => {
                     tokio::spawn(request::answer(shared.clone(), peer, send, receive));
                 }
+                Ok(_) => {}
                 Err(_) => break,
             },
         }

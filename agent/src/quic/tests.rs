@@ -181,7 +181,7 @@ async fn before_the_welcome_a_client_can_open_one_stream_only() {
 async fn a_server_with_another_key_is_refused() {
     let (one, mut two) = pair();
     let expected = identity().id();
-    one.transport.trust([one.id(), two.id(), expected].into());
+    one.transport.trust([one.id(), two.id(), expected].into(), Default::default());
     one.transport.send(expected, &[two.address], &held(1));
     let refused = async {
         while one.transport.counters().dial_failures == 0 {
@@ -220,7 +220,7 @@ async fn a_removed_member_is_cut_off_at_once() {
     let (mut one, mut two) = pair();
     one.transport.send(two.id(), &[two.address], &held(1));
     two.message().await;
-    one.transport.trust([one.id()].into());
+    one.transport.trust([one.id()].into(), Default::default());
     let gone = async {
         while two.transport.connections() > 0 {
             sleep(Duration::from_millis(20)).await;
@@ -238,7 +238,7 @@ async fn a_removed_member_is_cut_off_at_once() {
     one.transport.send(two.id(), &[two.address], &held(3));
     assert_eq!(one.transport.counters().undelivered, 1);
     // And back again.
-    one.transport.trust([one.id(), two.id()].into());
+    one.transport.trust([one.id(), two.id()].into(), Default::default());
     two.transport.send(one.id(), &[one.address], &held(4));
     assert_eq!(one.message().await.2, held(4));
 }
@@ -247,7 +247,7 @@ async fn a_removed_member_is_cut_off_at_once() {
 async fn a_dead_peer_holds_up_nobody_else() {
     let (one, mut two) = pair();
     let dead = identity().id();
-    one.transport.trust([one.id(), two.id(), dead].into());
+    one.transport.trust([one.id(), two.id(), dead].into(), Default::default());
     // A socket that never answers.
     let hole = UdpSocket::bind(localhost(0)).await.expect("a port");
     let port = hole.local_addr().expect("bound").port();
@@ -289,7 +289,7 @@ async fn a_burst_to_more_peers_than_are_kept_connected_loses_nothing() {
     let last = identity();
     let mut roster: BTreeSet<_> = roster.iter().copied().collect();
     roster.insert(last.id());
-    one.transport.trust(roster.clone());
+    one.transport.trust(roster.clone(), Default::default());
     let roster: Vec<_> = roster.into_iter().collect();
     let mut last = self::start(last, &roster, fabric.clone());
     one.transport.send(last.id(), &[last.address], &held(9));
@@ -310,7 +310,7 @@ async fn what_waits_for_dead_peers_is_bounded_in_all() {
     let (one, mut two) = pair();
     let dead: Vec<_> = (0..40).map(|_| identity().id()).collect();
     let roster = dead.iter().copied().chain([one.id(), two.id()]);
-    one.transport.trust(roster.collect());
+    one.transport.trust(roster.collect(), Default::default());
     let large = Message::Buckets(vec![u64::MAX; 100_000]);
     for &peer in &dead {
         for _ in 0..6 {
@@ -565,7 +565,7 @@ async fn an_agent_never_dials_itself_and_says_so_when_nothing_else_is_known() {
     assert_eq!(one.transport.counters().dial_failures, 0);
 
     let third = identity();
-    one.transport.trust([one.id(), two.id(), third.id()].into());
+    one.transport.trust([one.id(), two.id(), third.id()].into(), Default::default());
     let request = ApiRequest { method: "GET".into(), path: "/v1/status".into(), body: Vec::new() };
     let error = one.transport.request(third.id(), &[one.address], request).await.unwrap_err();
     let error = error.to_string();

@@ -66,6 +66,8 @@ pub(crate) enum Answer {
     Member(Standing),
     /// The client has a member's key, and so has somebody whom we listen to.
     Outdated(Outdated),
+    /// The client was removed from the fabric: an encoded message that shows it.
+    Removed(Vec<u8>),
 }
 
 /// The joiner's token, once the server has proved itself.
