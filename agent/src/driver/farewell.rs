@@ -49,7 +49,9 @@ pub fn main(config: &Config) -> ExitCode {
     }
     match tell(config) {
         Ok(told) => {
-            eprintln!("weftd farewell: told {told} members that the agent has ended and its units run on");
+            eprintln!(
+                "weftd farewell: told {told} members that the agent has ended and its units run on"
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
