@@ -5,9 +5,9 @@
 //! Nothing of it is there at rest.
 
 use anyhow::Context;
-use fabric::io::{Input, Origin};
+use fabric::io::Input;
 use fabric::message::Datagram;
-use fabric::node::{Config as Core, Node};
+use fabric::node::{Config as Core, Node, Origin};
 use fabric::topology::NodeInfo;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -3,14 +3,13 @@
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
 use fabric::id::{AllocId, NodeId};
+use fabric::node::Waits;
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
-use fabric::node::Waits;
-
 use super::{CallAnswer, Driver, member};
 use crate::doctor;
 use crate::executor::{self, Executor};

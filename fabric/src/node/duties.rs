@@ -94,7 +94,7 @@ impl Node {
                 if let Some(constraint) =
                     spec.placement.constraints.iter().find(|c| !c.holds(&self.info))
                     // A version that is for no node at all stops nothing.
-                    && (row.spec == job.hash() || self.nodes_for(spec).next().is_some())
+                    && (local.row().spec == job.hash() || self.nodes_for(spec).next().is_some())
                 {
                     return retired(&format!("{constraint} does not hold here"));
                 }
