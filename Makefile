@@ -55,7 +55,7 @@ test-swarm: setup
 	    "forgets-a-claim|--nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
 	    "holds-a-lease-too-long|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "voter-forgets|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
-	    "retires-without-a-place|--nodes 8 --minutes 10|stops only what can be replaced" \
+	    "retires-without-a-place|--nodes 8 --minutes 10|a roll out " \
 	    "knows-no-detours|--nodes 8 --minutes 2|though two nodes cannot speak"; do \
 	    IFS='|' read -r bug how promise <<<"$$planted"; \
 	    echo "make test-swarm: the planted bug $$bug must be caught: $$promise"; \
