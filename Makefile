@@ -56,7 +56,7 @@ test-swarm: setup
 	    "forgets-a-claim|--nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
 	    "holds-a-lease-too-long|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "voter-forgets|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
-	    "retires-without-a-place|--nodes 8 --minutes 10|stops only what can be replaced" \
+	    "retires-without-a-place|--nodes 8 --minutes 10|a roll out " \
 	    "knows-no-detours|--nodes 8 --minutes 2|though two nodes cannot speak" \
 	    "higher-epoch-wins|--nodes 3 --minutes 10|original is not ended for a copy" \
 	    "places-unheard|--nodes 3 --minutes 10|restarts of agents start nothing" \
