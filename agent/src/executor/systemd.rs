@@ -199,7 +199,7 @@ impl Systemd {
         }
         // Units that systemd does not have any more.
         let store = self.store.clone();
-        for record in blocking(move || Ok(store.all())).await? {
+        for record in blocking(move || store.all()).await? {
             let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
             if found.iter().any(|one: &UnitFound| one.alloc == alloc) {
                 continue;
