@@ -26,6 +26,7 @@
 //!
 //! And one more process, where a unit has a lease: the guard ([`guard`]), this program without a runtime. It
 //! outlives the agent; one task of the agent keeps it running where no service manager does.
+//! systemd starts each task as this program, which becomes it at once ([`executor::exec`]).
 
 use anyhow::{Context, bail};
 use std::path::PathBuf;
@@ -99,8 +100,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let mut given = std::env::args_os().skip(1);
-    if given.next().is_some_and(|word| word == guard::WORD) {
-        return guard::main(given);
+    match given.next() {
+        Some(word) if word == guard::WORD => return guard::main(given),
+        Some(word) if word == executor::exec::WORD => return executor::exec::main(given),
+        _ => {}
     }
     let config = match read_arguments(std::env::args().skip(1)).and_then(|arguments| {
         if let Some(text) = &arguments.print {
