@@ -1,5 +1,5 @@
 //! The systemd executor against the real thing. Each test runs where systemd is PID 1 and the test is
-//! root (`agent/tests/nspawn.sh test BINARY on_systemd_`), and says so where it is not.
+//! root (`agent/tests/on_systemd.sh BINARY`), and says so where it is not.
 
 use fabric::cpuset::CpuSet;
 use fabric::id::{AllocId, JobName};

@@ -62,6 +62,7 @@ impl Fake {
             .arg(format!("--config-file={}", config.display()))
             .args(["--nofork", "--nopidfile", "--print-address"])
             .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
             .spawn();
         let Ok(mut daemon) = daemon else {
             eprintln!("skipped: no dbus-daemon");
