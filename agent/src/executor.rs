@@ -27,6 +27,7 @@ pub mod cgroup;
 mod desk;
 pub mod direct;
 mod exclusive;
+pub mod exec;
 pub mod output;
 pub mod process;
 mod properties;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use desk::Events;
 pub use exclusive::others;
+pub use exec::probe;
 pub use output::{Channel, LogQuery, LogStream};
 pub use spawn::open_append;
 use systemd::Unusable;
@@ -199,7 +201,10 @@ impl Executor {
 
     /// The lease of a unit was renewed: the guard may wait until then.
     pub fn extend(&self, alloc: &AllocId, run: u32, until: Instant) {
-        self.leases().extend(alloc, run, until);
+        match self {
+            Executor::Systemd(systemd) => systemd.extend(alloc, run, until),
+            Executor::Direct(_) => self.leases().extend(alloc, run, until),
+        }
     }
 
     /// The leases of its units.

@@ -14,6 +14,9 @@
 //! | `<unit>.fired` | guard | that it asked the unit to stop, and killed it: [`Fired`] |
 //! | `guard` | guard | its process: `lease::Process` |
 //!
+//! Beside them is `<unit>.words`, where systemd runs the units, which the guard does not read: what a unit becomes when it is
+//! executed ([`crate::executor::exec`]).
+//!
 //! ```text
 //!   lease file ──► armed ──────── until ───────► asked ───── until + stop timeout ─────► killing
 //!                  │  ▲ renewed   │                                                        │ nobody seen
@@ -46,25 +49,21 @@ mod watch;
 mod tests;
 
 pub use lease::Fired;
-pub use leases::{Keeper, LeaseOf, Leases, program, program_before};
+#[cfg(test)]
+pub use lease::{Folder as LeaseFolder, LeaseFile};
+pub use leases::{Keeper, LeaseOf, Leases, own_program, program};
 pub use reach::Reach;
 pub use watch::WakesUp;
 
 /// The word after `weftd` that makes it a guard.
 pub const WORD: &str = "guard";
 const FOLDER: &str = "--dir";
-const BEFORE: &str = "--before";
 
-/// The guard's command line, after [`WORD`]:
-///
-/// - `--dir DIR` guards the leases in DIR.
-/// - `--before NANOSECONDS` ends well if the machine came up less than that long ago: what a service
-///   manager asks right before it starts a unit whose lease may have run out meanwhile.
+/// The guard's command line, after [`WORD`]: `--dir DIR` guards the leases in DIR.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let given: Vec<OsString> = arguments.collect();
     let done = match given.as_slice() {
         [word, folder] if word == FOLDER => watch::guard(Path::new(folder)),
-        [word, time] if word == BEFORE => return before(time.to_str()),
         _ => Err("usage: weftd guard --dir DIR: started by the agent, not by people".into()),
     };
     match done {
@@ -104,28 +103,15 @@ pub fn probe(folder: &Path) -> Result<WakesUp, String> {
         let _ = std::fs::remove_dir(folder);
     }
     written.map_err(said)?;
-    let later = BootTime::now() + std::time::Duration::from_secs(3600);
-    if let Some(command) = program_before(later) {
-        let ended = std::process::Command::new(&command[0]).args(&command[1..]).status();
-        match ended {
-            Ok(status) if status.success() => {}
-            Ok(status) => return Err(format!("{} {WORD} does not run: {status}", command[0])),
-            Err(error) => return Err(format!("{} cannot be executed: {error}", command[0])),
-        }
+    let command = crate::executor::probe();
+    let name = Path::new(&command[0]).display();
+    let ended = std::process::Command::new(&command[0]).args(&command[1..]).status();
+    match ended {
+        Ok(status) if status.success() => {}
+        Ok(status) => return Err(format!("{name} does not run: {status}")),
+        Err(error) => return Err(format!("{name} cannot be executed: {error}")),
     }
     WakesUp::here()
-}
-
-fn before(nanoseconds: Option<&str>) -> ExitCode {
-    let until = nanoseconds.and_then(|text| text.parse::<u64>().ok());
-    let until = until.map(|count| BootTime::after_boot(std::time::Duration::from_nanos(count)));
-    match until {
-        Some(until) if BootTime::now() < until => ExitCode::SUCCESS,
-        _ => {
-            watch::say("the lease has run out: not started");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// Whether it is earlier than `until`. Async-signal-safe: for a process between fork and exec.

@@ -25,8 +25,10 @@
 //! when idle.
 //!
 //! And one more process, where a unit has a lease: the guard ([`guard`]), this program without a runtime. It
-//! outlives the agent; one task of the agent keeps it running where no service manager does. Before an update of an
-//! image is written, this program looks at its signature, and ends ([`upgrade::signature`]).
+//! outlives the agent; one task of the agent keeps it running where no service manager does.
+//! systemd starts each task as this program, which becomes it at once ([`executor::exec`]). Before an update of an
+//! image is written, this program looks at its signature, and ends ([`upgrade::signature`]); after an agent that has
+//! crashed it tells the peers, and ends ([`driver::farewell`]).
 
 use anyhow::{Context, bail};
 use std::path::PathBuf;
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
     let mut farewell = false;
     match given.next() {
         Some(word) if word == guard::WORD => return guard::main(given),
+        Some(word) if word == executor::exec::WORD => return executor::exec::main(given),
         Some(word) if word == upgrade::signature::WORD => return upgrade::signature::main(given),
         Some(word) => farewell = word == driver::farewell::WORD,
         None => {}

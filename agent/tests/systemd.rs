@@ -32,6 +32,7 @@ fn a_job_is_a_transient_unit_whose_every_thread_is_where_its_claim_says() {
     machine.submit(&shared("beside"));
     let pinned = machine.healthy("pinned").remove(0);
     machine.healthy("beside");
+    machine.reload();
 
     assert_eq!(pinned.unit, "weft-pinned-0-1.service");
     let unit = machine.show(&pinned.unit);
@@ -76,6 +77,7 @@ fn exclusive_jobs_share_no_core_and_outlive_the_agent() {
     assert_eq!(own_cpus(&one), BTreeSet::from([one.row.claim.cpus.clone()]));
     assert_eq!(own_cpus(&two), BTreeSet::from([two.row.claim.cpus.clone()]));
 
+    machine.reload();
     let before: Vec<String> =
         [&one, &two].map(|alloc| machine.show(&alloc.unit)["MainPID"].clone()).into();
     let agent = machine.show("weftd.service");
@@ -135,8 +137,9 @@ fn an_at_most_one_job_ends_with_its_lease_while_its_agent_is_stopped() {
                 [resources]\ncpu = 0.1\n";
     machine.submit(&fabric::job::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}")));
     let before = machine.healthy("single").remove(0);
+    machine.reload();
     let unit = machine.show(&before.unit);
-    assert!(unit["ExecCondition"].contains("weftd guard --before "), "{}", unit["ExecCondition"]);
+    assert!(unit["ExecStart"].contains("weftd exec"), "{}", unit["ExecStart"]);
     assert!(unit["Environment"].contains(&format!("WEFT_EPOCH={}", before.id.epoch)));
     let guards = machine.shell("systemctl list-units --plain --no-legend 'weft-guard-*.service'");
     let guard = machine.show(guards.split(' ').next().expect("a guard"));
@@ -160,6 +163,38 @@ fn an_at_most_one_job_ends_with_its_lease_while_its_agent_is_stopped() {
             .then_some(())
     });
     assert_eq!(machine.show("weftd.service")["MainPID"], agent, "nobody started it again");
+}
+
+/// The agent is stopped, its guard has ended the unit, and somebody starts it by hand.
+#[test]
+fn an_at_most_one_job_whose_lease_is_over_is_not_started_by_hand_either() {
+    let Some(machine) = Machine::boot("hand") else { return };
+    let text = "name = \"single\"\nguarantee = \"at-most-one\"\n\
+                [task]\nstop_timeout = \"1s\"\ncommand = [\"/bin/sleep\", \"5000\"]\n\
+                [resources]\ncpu = 0.1\n";
+    machine.submit(&fabric::job::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}")));
+    let alloc = machine.healthy("single").remove(0);
+    machine.reload();
+    machine.shell("systemctl stop weftd");
+    wait_until("the guard has ended the unit", || {
+        (machine.show(&alloc.unit)["SubState"] != "running").then_some(())
+    });
+    for pause in [7.0, 0.2, 0.2, 0.2] {
+        // At first the guard still looks, and kills whatever it sees. Then it is executed, and ends at once.
+        machine.shell(&format!("systemctl restart {} || :; sleep {pause}", alloc.unit));
+        let there = machine.shell("pgrep -x sleep -a | grep 5000 || :");
+        assert_eq!(there, "", "nothing runs");
+        machine.reload();
+    }
+    let said = machine.shell(&format!("cat /var/lib/weft/alloc/{}/stderr", alloc.unit));
+    assert!(said.contains("weft: not executed: its lease ran out"), "{said}");
+    machine.shell("systemctl start weftd");
+    wait_until("the agent knows that it is over", || {
+        let allocs: Vec<AllocView> = machine.try_get("/v1/allocs?job=single").ok()?;
+        let ended =
+            |other: &AllocView| other.id.epoch > alloc.id.epoch || !other.row.phase.is_live();
+        allocs.iter().all(ended).then_some(())
+    });
 }
 
 /// Not a test of its own: the task that the others run in a machine, where its environment asks for it.
@@ -297,6 +332,11 @@ impl Machine {
     fn submit(&self, spec: &JobSpec) {
         let body = serde_json::to_string(spec).expect("it has a JSON form");
         let _: serde_json::Value = self.call("PUT", &format!("/v1/jobs/{}", spec.name), &body);
+    }
+
+    /// systemd reads all units anew, as after the installation of a package. In the middle of each story.
+    fn reload(&self) {
+        self.shell("systemctl daemon-reload");
     }
 
     /// Waits until every slot of a job is healthy: its allocations.

@@ -308,9 +308,7 @@ impl Driver {
         if let Some(other) = member.twins.looks_for_the_other(now.at) {
             let own = self.identity.id();
             // Whoever is at our own address is this agent.
-            let elsewhere = |it: &SocketAddr| {
-                !self.local.iter().any(|(_, mine)| *mine == it.ip().to_canonical())
-            };
+            let elsewhere = |it: &SocketAddr| !self.own.contains(*it);
             if let Some(address) = other.filter(elsewhere) {
                 member.transport.challenge(own, address);
             }

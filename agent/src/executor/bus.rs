@@ -1,7 +1,7 @@
 //! systemd over D-Bus: the few calls and signals that units need.
 //!
 //! There is one connection. When it is lost (the bus was restarted), the next call makes a new one, and
-//! keepers subscribe again. Its own units the agent lists once, at its start; the machine's services each quarter of a
+//! keepers subscribe again. Its own units the agent lists at its start only; the machine's services each quarter of a
 //! minute, for their states.
 
 use futures_util::StreamExt;

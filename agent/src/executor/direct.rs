@@ -33,6 +33,9 @@ const USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
 const GUARD: &str = "guard";
 /// Time between two looks whether the last processes of an ended unit are gone.
 const LEFTOVER_PERIOD: Duration = Duration::from_millis(20);
+/// Attempts to find out whether a unit of the agent before still runs, and the time between two.
+const FINDS_MAX: u32 = 10;
+const FIND_PERIOD: Duration = Duration::from_secs(1);
 /// Killed processes are gone within this, unless the kernel itself hangs.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 
@@ -167,7 +170,7 @@ impl Direct {
         {
             tracing::error!(%error, "the guard cannot be started");
         }
-        for record in blocking(move || Ok(store.all())).await? {
+        for mut record in blocking(move || store.all()).await? {
             let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
             if record.boot != *self.boot {
                 // The machine went down under it: that is not an exit, there is simply no unit.
@@ -176,13 +179,17 @@ impl Direct {
                 }
                 continue;
             }
+            let main = match record.ended {
+                Some(_) => None,
+                None => self.find(&mut record).await?,
+            };
             let Some(seat) = self.desk.take(&alloc, run) else { continue };
             let event = match record.ended.clone() {
                 Some(event) => {
                     seat.close(&event);
                     event
                 }
-                None => self.adopt_one(record, seat).await,
+                None => self.adopt_one(record, main, seat).await,
             };
             let lease_until = self.leases.until(&alloc, run);
             found.push(UnitFound { alloc, run, event, lease_until });
@@ -191,22 +198,48 @@ impl Direct {
         Ok(found)
     }
 
-    async fn adopt_one(&self, mut record: Record, seat: Seat) -> UnitEvent {
-        let unit = record.launch.alloc.unit();
-        if record.process.is_none() {
-            let run = record.launch.run;
-            let name = unit.clone();
-            let pid = blocking(move || Ok(process::find_by_environment(&name, run))).await;
-            let pid = pid.ok().flatten();
-            record.process = pid.and_then(|pid| Some((pid, process::start_time(pid)?)));
+    /// The main process of a unit that was started by an agent before; `None`: it is gone. What cannot be found out is asked for
+    /// again, and then it is an error: nobody is said to be gone because `/proc` cannot be read.
+    async fn find(&self, record: &mut Record) -> io::Result<Option<(u32, PidFd)>> {
+        let mut tries = 1;
+        loop {
+            match self.find_once(record).await {
+                Err(error) if tries < FINDS_MAX => {
+                    let unit = record.launch.alloc.unit();
+                    tracing::warn!(unit, %error, "a unit cannot be looked for: trying again");
+                    tries += 1;
+                    tokio::time::sleep(FIND_PERIOD).await;
+                }
+                found => return found,
+            }
         }
-        let running = record.process.filter(|&(pid, started)| {
-            process::start_time(pid) == Some(started) && !process::is_zombie(pid)
-        });
+    }
+
+    async fn find_once(&self, record: &mut Record) -> io::Result<Option<(u32, PidFd)>> {
+        if record.process.is_none() {
+            let (name, run) = (record.launch.alloc.unit(), record.launch.run);
+            record.process = blocking(move || {
+                let Some(pid) = process::find_by_environment(&name, run)? else { return Ok(None) };
+                Ok(process::started(pid)?.map(|started| (pid, started)))
+            })
+            .await?;
+        }
+        let Some((pid, started)) = record.process else { return Ok(None) };
+        if process::started(pid)? != Some(started) || process::is_zombie(pid) {
+            return Ok(None);
+        }
+        let main = match PidFd::open(pid) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(None),
+            main => main?,
+        };
+        // The number may have been given away between the two looks.
+        Ok((process::started(pid)? == Some(started)).then_some((pid, main)))
+    }
+
+    async fn adopt_one(&self, record: Record, main: Option<(u32, PidFd)>, seat: Seat) -> UnitEvent {
+        let unit = record.launch.alloc.unit();
         let members = self.members(&unit, record.process);
-        if let Some((pid, started)) = running
-            && let Ok(main) = PidFd::open(pid)
-            && process::start_time(pid) == Some(started)
+        if let Some((pid, main)) = main
             && let Some(members) = members.clone()
         {
             if let Some(user) = record.user {
@@ -440,7 +473,7 @@ impl Direct {
             deadline = Box::pin(tokio::time::sleep(task.stop_timeout));
         }
         let mut asked = stopping;
-        while !pids(&members).await.is_empty() {
+        while !nobody(&members).await {
             if !asked {
                 signal(&members, stop_signal).await;
                 asked = true;
@@ -525,7 +558,7 @@ impl Direct {
         if let Some(members) = members {
             let deadline = tokio::time::sleep(KILL_GRACE);
             tokio::pin!(deadline);
-            while !pids(&members).await.is_empty() && !deadline.is_elapsed() {
+            while !nobody(&members).await && !deadline.is_elapsed() {
                 signal(&members, Signal::SIGKILL).await;
                 tokio::select! {
                     () = tokio::time::sleep(LEFTOVER_PERIOD) => {}
@@ -563,9 +596,10 @@ async fn signal(members: &Members, signal: Signal) {
     .await;
 }
 
-async fn pids(members: &Members) -> Vec<u32> {
+/// Whether nobody is there for sure.
+async fn nobody(members: &Members) -> bool {
     let members = members.clone();
-    blocking(move || Ok(members.pids())).await.unwrap_or_default()
+    blocking(move || members.look()).await.is_ok_and(|pids| pids.is_empty())
 }
 
 fn exited(status: String, success: bool, killed: bool) -> UnitEvent {

@@ -1,5 +1,5 @@
 //! The systemd executor against the real thing. Each test runs where systemd is PID 1 and the test is
-//! root (`agent/tests/nspawn.sh test BINARY on_systemd_`), and says so where it is not.
+//! root (`agent/tests/on_systemd.sh BINARY`), and says so where it is not.
 
 use fabric::cpuset::CpuSet;
 use fabric::id::{AllocId, JobName};
@@ -23,7 +23,26 @@ fn agent(state: &tempfile::TempDir) -> Option<Agent> {
     Some(Agent::with(Preference::Systemd, state.path()))
 }
 
+/// What a package does that brings a unit, or an administrator: systemd reads all units anew. In the middle of each story.
+fn reload() {
+    let (said, is_done) = systemctl(&["daemon-reload"]);
+    assert!(is_done, "{said}");
+}
+
+/// What systemctl says, and whether it ended well.
+fn systemctl(words: &[&str]) -> (String, bool) {
+    let output = std::process::Command::new("systemctl").args(words).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&said).into_owned(), output.status.success())
+}
+
+/// Rounds of a story that is told again and again.
+fn rounds() -> u32 {
+    std::env::var("WEFT_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
+}
+
 fn end(agent: &mut Agent, launch: &Launch) {
+    reload();
     agent.stop(launch);
     agent.exited(launch);
 }
@@ -31,7 +50,10 @@ fn end(agent: &mut Agent, launch: &Launch) {
 /// How a unit ends that may be too short to be seen running.
 fn outcome(agent: &mut Agent, launch: &Launch) -> (String, bool) {
     match agent.event(launch) {
-        UnitEvent::Running { .. } => outcome(agent, launch),
+        UnitEvent::Running { .. } => {
+            reload();
+            outcome(agent, launch)
+        }
         UnitEvent::Exited { status, success, .. } => (status, success),
         other => panic!("it should have ended, and {other:?}"),
     }
@@ -85,6 +107,7 @@ fn on_systemd_a_hundred_at_once_all_run_and_end() {
         one.alloc.slot.index = index as u32;
         agent.start(&one);
     }
+    reload();
     let mut ended = std::collections::BTreeSet::new();
     while ended.len() < UNITS {
         match agent.next() {
@@ -99,23 +122,317 @@ fn on_systemd_a_hundred_at_once_all_run_and_end() {
 fn on_systemd_what_cannot_start_is_refused_with_the_reason() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut agent) = agent(&state) else { return };
+    let folder = tempfile::tempdir_in("/opt").unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name).display().to_string();
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let text = file("text", "hello");
+    let garbage = file("garbage", "hello");
+    let lost = file("lost", "#!/no/such/interpreter");
+    for path in [&garbage, &lost] {
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, all).unwrap();
+    }
     let missing = launch("missing", &["/no/such/program"]);
-    agent.start(&missing);
-    assert!(agent.refused(&missing).contains("command cannot be executed"));
+    let text = launch("text", &[&text]);
+    let garbage = launch("garbage", &[&garbage]);
+    let lost = launch("lost", &[&lost]);
     let mut nobody = shell("nobody", "true");
     nobody.task.user = Some("no-such-user".into());
-    agent.start(&nobody);
-    assert!(agent.refused(&nobody).contains("user is not there"));
-    let mut lost = shell("lost", "true");
-    lost.task.working_dir = Some("/no/such/folder".into());
-    agent.start(&lost);
-    assert!(agent.refused(&lost).contains("working directory"));
-    let mut filter = shell("filter", "true");
-    filter.task.sandbox.capabilities = vec!["CAP_FLY".into()];
-    agent.start(&filter);
-    assert!(agent.refused(&filter).contains("CAP_FLY"));
-    for one in [&missing, &nobody, &lost, &filter] {
-        wait_until("nothing of it is left", || !loaded(&one.alloc.unit()));
+    let mut nowhere = shell("nowhere", "true");
+    nowhere.task.working_dir = Some("/no/such/folder".into());
+    let mut unwritable = shell("unwritable", "true");
+    unwritable.task.sandbox.writable = vec!["/opt".into(), "/srv/no/such".into()];
+    let mut flies = shell("flies", "true");
+    flies.task.sandbox.capabilities = vec!["CAP_FLY".into()];
+    for (one, words) in [
+        (missing, ["/no/such/program", "not there"]),
+        (text, ["/text cannot be executed", "its user may not"]),
+        (garbage, ["/garbage cannot be executed", "not a program of this machine"]),
+        (lost, ["/lost cannot be executed", "what it is to be run with is missing"]),
+        (nobody, ["no-such-user", "user is not there"]),
+        (nowhere, ["/no/such/folder", "working directory"]),
+        (unwritable, ["writable path /srv/no/such is not there", "file system"]),
+        (flies, ["CAP_FLY", "not a capability"]),
+    ] {
+        for guaranteed in [false, true] {
+            let mut one = one.clone();
+            one.alloc.epoch = 1 + u64::from(guaranteed);
+            if guaranteed {
+                let so_far = agent.now().since_origin();
+                one = leased(one, so_far + Duration::from_secs(60), Duration::from_secs(1));
+            }
+            agent.start(&one);
+            let reason = agent.refused(&one);
+            assert!(words.iter().all(|words| reason.contains(words)), "{words:?}: {reason}");
+            assert!(!reason.contains("lease"), "{reason}");
+            wait_until("nothing of it is left", || !loaded(&one.alloc.unit()));
+        }
+    }
+}
+
+/// A unit with everything that a unit can have.
+#[test]
+fn on_systemd_a_reload_changes_nothing_of_a_unit() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    let writable = "/srv/a b %h $x";
+    std::fs::create_dir_all(writable).unwrap();
+    let mut one = launch("whole", &["/bin/sh", "-c", "sleep 600; : ';' $$ %h \"q\""]);
+    one.task.env.insert("ODD".into(), "a;b \"q\" %h $$ \\ \n".into());
+    one.task.working_dir = Some("/srv".into());
+    one.task.files =
+        vec![TaskFile { path: "/opt/app/100%h$x".into(), content: "answer = 42\n".into() }];
+    one.task.sandbox.writable = vec![writable.into()];
+    one.task.sandbox.capabilities = vec!["CAP_NET_BIND_SERVICE".into(), "CAP_NET_RAW".into()];
+    one.task.sandbox.syscalls = vec!["@default".into(), "@process".into(), "@basic-io".into()];
+    one.task.sandbox.syscalls.extend(["@file-system".into(), "@io-event".into(), "ioctl".into()]);
+    one.claim.mems = CpuSet::from_iter(process::online_nodes().iter().take(1));
+    let mut open = shell("opened", "sleep 600");
+    open.task.sandbox.enabled = false;
+    for one in [one, open] {
+        agent.start(&one);
+        agent.running(&one);
+        let unit = one.alloc.unit();
+        let shown = || -> std::collections::BTreeMap<String, String> {
+            let (text, _) = systemctl(&["show", &unit]);
+            let pairs = text.lines().filter_map(|line| line.split_once('='));
+            let pairs = pairs.map(|(key, value)| {
+                let value = match key {
+                    // The command without when it was executed.
+                    "ExecStart" | "ExecStartEx" => value.split("start_time").next().unwrap(),
+                    "Requires" | "After" | "Before" | "Wants" | "RequiresMountsFor" => {
+                        let mut words: Vec<&str> = value.split(' ').collect();
+                        words.sort_unstable();
+                        return (key.to_owned(), words.join(" "));
+                    }
+                    // Not written down by systemd: `weftd exec` sees to it.
+                    "NUMAPolicy" | "NUMAMask" => "",
+                    "CPUUsageNSec" | "MemoryCurrent" | "TasksCurrent" | "ControlGroupId" => "",
+                    "IOReadBytes" | "IOReadOperations" | "IOWriteBytes" | "MemoryAvailable" => "",
+                    _ => value,
+                };
+                (key.to_owned(), value.to_owned())
+            });
+            pairs.collect()
+        };
+        let before = shown();
+        reload();
+        let after = shown();
+        for (key, value) in &before {
+            assert_eq!(Some(value), after.get(key), "{key} of {unit}");
+        }
+        let journal = std::process::Command::new("journalctl").args(["--no-pager", "-b"]).output();
+        let journal = String::from_utf8_lossy(&journal.unwrap().stdout).into_owned();
+        let complaint = journal.lines().find(|line| line.contains(&format!("transient/{unit}")));
+        assert_eq!(complaint, None, "systemd understands what it has written");
+        let (text, _) = systemctl(&["show", &unit]);
+        assert!(!text.contains("a;b"), "nobody reads its environment there: {text}");
+        end(&mut agent, &one);
+    }
+    std::fs::remove_dir(writable).unwrap();
+}
+
+#[test]
+fn on_systemd_a_restart_by_hand_runs_the_same_command_or_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut before) = agent(&state) else { return };
+    let script = "id -u; echo \"<$ODD>\"; for word; do echo \"<$word>\"; done; exec sleep 1000";
+    let words =
+        ["x", "id; echo no", "$$ $HOME ${x} $", "%h %% %n", "'\"` \\ \\n", "two\nlines", ""];
+    let command: Vec<&str> = ["/bin/sh", "-c", script].into_iter().chain(words).collect();
+    let mut one = launch("again", &command);
+    one.task.env.insert("ODD".into(), "a;b \"q\" %h $$ \\ \n.".into());
+    one.task.files = vec![TaskFile { path: "/opt/app/file".into(), content: "x".into() }];
+    one.claim.mems = CpuSet::from_iter(process::online_nodes().iter().take(1));
+    let unit = one.alloc.unit();
+    before.start(&one);
+    before.running(&one);
+    before.wait_for_log(&one, "<>");
+    let once = before.log(&one, LogQuery::default());
+    assert!(once.contains("<id; echo no>\n<$$ $HOME ${x} $>\n<%h %% %n>"), "{once}");
+    reload();
+    // With the agent gone, as well.
+    drop(before);
+    let (said, is_done) = systemctl(&["restart", &unit]);
+    assert!(is_done, "{said}");
+    let mut after = agent(&state).unwrap();
+    let found = after.runtime.block_on(after.executor.adopt()).unwrap();
+    assert!(matches!(found[0].event, UnitEvent::Running { .. }), "{found:?}");
+    let stdout = state.path().join("alloc").join(&unit).join("stdout");
+    let twice = format!("{once}{once}");
+    wait_until("it says the same again", || {
+        let log = std::fs::read_to_string(&stdout).unwrap();
+        assert!(twice.starts_with(&log), "{log}");
+        log == twice
+    });
+    let UnitEvent::Running { pid, .. } = found[0].event else { panic!("{found:?}") };
+    let allowed = process::status(pid).unwrap().mems;
+    assert_eq!(process::memory_nodes(pid, &allowed), one.claim.mems, "bound as before");
+    end(&mut after, &one);
+    let (_, is_done) = systemctl(&["restart", &unit]);
+    assert!(!is_done, "what has ended is not there any more");
+
+    // systemd does not read this path back as it was given: then nothing.
+    let mut odd = shell("odd", "cat '/opt/app/a b'; exec sleep 1000");
+    odd.task.files = vec![TaskFile { path: "/opt/app/a b".into(), content: "content\n".into() }];
+    after.start(&odd);
+    after.running(&odd);
+    after.wait_for_log(&odd, "content");
+    reload();
+    let (_, is_done) = systemctl(&["restart", &odd.alloc.unit()]);
+    assert!(!is_done);
+    after.exited(&odd);
+}
+
+/// Somebody starts a unit by hand, again and again, while its lease runs out and long after.
+#[test]
+fn on_systemd_nothing_runs_after_its_lease_whoever_starts_it() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    let script = "trap '' TERM; while :; do read -r up idle </proc/uptime; echo \"up $up\"; sleep 0.02; done";
+    for round in 1..=rounds() {
+        let (length, stop_timeout) = (Duration::from_secs(6), Duration::from_secs(1));
+        let mut one = shell("solo", script);
+        one.alloc.epoch = u64::from(round);
+        let one = leased(one, agent.now().since_origin() + length, stop_timeout);
+        let unit = one.alloc.unit();
+        agent.start(&one);
+        agent.running(&one);
+        agent.wait_for_log(&one, "up");
+        reload();
+        // Renewed once: what is started by hand knows of it.
+        let until = agent.now() + length;
+        agent.executor.extend(&one.alloc, one.run, until);
+        let clock = crate::clock::BootTime::now() + until.since(agent.now());
+        drop(agent);
+        let over = clock + stop_timeout;
+        let (mut early, mut late) = (0, 0);
+        while crate::clock::BootTime::now() < over + Duration::from_secs(12) {
+            let began = crate::clock::BootTime::now();
+            let (_, is_done) = systemctl(&["restart", &unit]);
+            reload();
+            match is_done {
+                true if began + Duration::from_secs(2) < clock => early += 1,
+                _ if began > over => late += 1,
+                _ => {}
+            }
+            // systemd refuses more than five starts in ten seconds, and the guard kills whatever it sees until it has
+            // seen nothing for some seconds.
+            let pause = match crate::clock::BootTime::now() > over {
+                true => Duration::from_secs(7),
+                false => Duration::from_millis(2100 + u64::from(round) * 17 % 200),
+            };
+            let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            waiting.unwrap().block_on(async { tokio::time::sleep(pause).await });
+        }
+        assert!(
+            early > 0 && late > 0,
+            "it was started while it might run, and after: {early} {late}"
+        );
+        agent = Agent::with(Preference::Systemd, state.path());
+        let log = agent.log(&one, LogQuery::default());
+        let last = log.lines().rev().find_map(|line| line.strip_prefix("up ")?.parse::<f64>().ok());
+        let last = last.expect("it has run");
+        // Signals need a moment.
+        let latest = over.since_boot().as_secs_f64() + 0.5;
+        assert!(last < latest, "it ran at {last}, and not later than {latest}");
+        let stderr = LogQuery { channel: Some(super::Channel::Stderr), ..LogQuery::default() };
+        let said = agent.log(&one, stderr);
+        assert!(
+            said.contains("weft: not executed: its lease ran out before it was executed"),
+            "{said}"
+        );
+        let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
+        let event = &found.iter().find(|found| found.alloc == one.alloc).unwrap().event;
+        assert!(matches!(event, UnitEvent::Exited { .. }), "{event:?}");
+        let (_, is_done) = systemctl(&["restart", &unit]);
+        assert!(!is_done);
+    }
+}
+
+/// A unit that is started by hand while its agent tells of its end.
+#[test]
+fn on_systemd_a_unit_that_is_said_to_have_ended_does_not_run() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    for round in 1..=5 * rounds() {
+        let mut one = shell("back", "echo up; exec sleep 1000");
+        one.alloc.epoch = u64::from(round);
+        let unit = one.alloc.unit();
+        let one = leased(one, agent.now().since_origin() + Duration::from_secs(60), Duration::ZERO);
+        agent.start(&one);
+        let pid = agent.running(&one);
+        reload();
+        let (told, unit_by_hand) = (std::sync::Arc::new(()), unit.clone());
+        let telling = std::sync::Arc::downgrade(&told);
+        let by_hand = agent.runtime.spawn_blocking(move || {
+            while telling.strong_count() > 0 {
+                systemctl(&["start", &unit_by_hand]);
+                systemctl(&["kill", "--signal=KILL", &unit_by_hand]);
+            }
+            systemctl(&["start", &unit_by_hand]);
+        });
+        signal(pid, nix::sys::signal::Signal::SIGKILL);
+        // It may be seen running again before; it has ended when that is said.
+        while !matches!(agent.event(&one), UnitEvent::Exited { .. }) {}
+        let starts = |agent: &mut Agent| agent.log(&one, LogQuery::default()).matches("up").count();
+        // systemd may be about to start it: without words, nothing.
+        let (now, _) = systemctl(&["is-active", &unit]);
+        let before = starts(&mut agent);
+        assert!(!now.starts_with("active"), "{now}");
+        drop(told);
+        agent.runtime.block_on(by_hand).unwrap();
+        let (now, _) = systemctl(&["is-active", &unit]);
+        assert!(["inactive", "failed"].contains(&now.trim()), "{now}");
+        assert_eq!(starts(&mut agent), before);
+    }
+}
+
+/// Beside `systemd-run`, which starts a unit without a sandbox of ours. For people: nothing is compared.
+#[test]
+fn on_systemd_how_long_a_start_takes() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    let (mut ours, mut theirs, mut leases) = (Vec::new(), Vec::new(), Vec::new());
+    let now = crate::clock::BootTime::now;
+    for epoch in 1..=20 {
+        let mut one = shell("timed", "exec sleep 600");
+        one.alloc.epoch = epoch;
+        let began = now();
+        agent.start(&one);
+        agent.running(&one);
+        ours.push(now().since(began));
+        end(&mut agent, &one);
+        one.alloc.epoch = 100 + epoch;
+        let length = agent.now().since_origin() + Duration::from_secs(60);
+        let one = leased(one, length, Duration::from_secs(1));
+        let began = now();
+        agent.start(&one);
+        agent.running(&one);
+        leases.push(now().since(began));
+        end(&mut agent, &one);
+        let unit = format!("timed-{epoch}");
+        let began = now();
+        let run = std::process::Command::new("systemd-run")
+            .args(["--quiet", "--unit", &unit, "-p", "Type=exec", "-p", "DynamicUser=yes"])
+            .args(["sleep", "600"])
+            .status();
+        theirs.push(now().since(began));
+        assert!(run.unwrap().success());
+        systemctl(&["stop", &unit]);
+    }
+    for (who, mut times) in [("weft", ours), ("at most one", leases), ("systemd-run", theirs)] {
+        times.sort();
+        println!(
+            "{who}: median {:?}, longest {:?}",
+            times[times.len() / 2],
+            times[times.len() - 1]
+        );
     }
 }
 
@@ -129,6 +446,7 @@ fn on_systemd_a_start_that_comes_twice_starts_one_unit() {
     agent.start(&one);
     assert_eq!(agent.running(&one), pid);
     agent.wait_for_log(&one, "started");
+    reload();
     let next = Launch { run: 2, ..one.clone() };
     agent.start(&next);
     assert_eq!(agent.exited(&one).0, "killed by SIGTERM", "the run before goes first");
@@ -145,6 +463,7 @@ fn on_systemd_a_task_that_ignores_its_stop_signal_is_killed() {
     agent.start(&deaf);
     let pid = agent.running(&deaf);
     agent.wait_for_log(&deaf, "deaf");
+    reload();
     agent.stop(&deaf);
     assert_eq!(agent.exited(&deaf), ("killed by SIGKILL".into(), false, true));
     assert!(!alive(pid));
@@ -168,6 +487,7 @@ fn on_systemd_every_process_is_pinned_and_follows_when_it_is_moved() {
     assert_eq!(cpus.as_ref(), Some(&first));
     assert_eq!(mems.as_ref(), Some(&pinned.claim.mems));
     agent.wait_for_log(&pinned, "ready");
+    reload();
     let log = agent.log(&pinned, LogQuery::default());
     let child: u32 = log.split(' ').nth(1).unwrap().parse().unwrap();
     assert_eq!(process::status(child).unwrap().cpus, first);
@@ -243,9 +563,7 @@ fn on_systemd_a_new_agent_adopts_units_from_systemd() {
     assert!(found.is_empty(), "units of another agent are left alone: {found:?}");
     drop(stranger);
 
-    // What a package does that brings a unit, or an administrator: systemd reads all units anew.
-    let reloaded = std::process::Command::new("systemctl").arg("daemon-reload").status();
-    assert!(reloaded.is_ok_and(|status| status.success()));
+    reload();
     let mut after = agent(&state).unwrap();
     let found = after.runtime.block_on(after.executor.adopt()).unwrap();
     let of = |launch: &Launch| {
@@ -388,6 +706,7 @@ fn on_systemd_the_guard_ends_a_unit_whose_lease_has_run_out_while_no_agent_runs(
     agent.start(&one);
     let pid = agent.running(&one);
     agent.wait_for_log(&one, "up");
+    reload();
     let guard = agent.executor.leases().folder().guard().expect("it guards");
     let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", guard.pid)).unwrap();
     assert!(
@@ -425,6 +744,7 @@ fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
     let one = leased(shell("adopted", UNTIL_STOPPED), length, Duration::from_secs(10));
     agent.start(&one);
     let pid = agent.running(&one);
+    reload();
     drop(agent);
     let mut next = Agent::with(Preference::Systemd, state.path());
     let found = next.runtime.block_on(next.executor.adopt()).unwrap();
@@ -438,6 +758,10 @@ fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
     let again = leased(Launch { run: 2, ..one }, 10 * length, Duration::from_secs(1));
     next.start(&again);
     next.running(&again);
+    let stdout = state.path().join("alloc").join(again.alloc.unit()).join("stdout");
+    wait_until("it can hear", || {
+        std::fs::read_to_string(&stdout).is_ok_and(|log| log.matches("up").count() == 2)
+    });
     next.stop(&again);
     assert_eq!(next.exited(&again).0, "exit status 0", "it was stopped, its lease ran");
     assert!(!next.executor.leases().any());

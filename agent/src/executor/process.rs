@@ -237,20 +237,41 @@ impl std::fmt::Display for ExitStatus {
 /// When a process started, in clock ticks after boot: with the number and the boot, names it for
 /// good. `None` when there is no such process.
 pub fn start_time(pid: u32) -> Option<u64> {
-    stat_field(pid, 22)?.parse().ok()
+    started(pid).ok().flatten()
 }
 
-/// Field `number` (counted from 1, as proc(5) does; 3 or later) of `/proc/PID/stat`.
-fn stat_field(pid: u32, number: usize) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// The same, told from what the kernel did not say.
+pub fn started(pid: u32) -> io::Result<Option<u64>> {
+    Ok(stat_field(pid, 22)?.and_then(|field| field.parse().ok()))
+}
+
+/// Field `number` (counted from 1, as proc(5) does; 3 or later) of `/proc/PID/stat`; `None`: there is no such process.
+fn stat_field(pid: u32, number: usize) -> io::Result<Option<String>> {
+    let Some(stat) = if_there(std::fs::read_to_string(format!("/proc/{pid}/stat")))? else {
+        return Ok(None);
+    };
     // The name, field 2, stands in brackets and may hold anything.
-    let rest = &stat[stat.rfind(')')? + 1..];
-    rest.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
+    let rest = stat.rfind(')').map(|end| &stat[end + 1..]);
+    let field = rest.and_then(|rest| rest.split_ascii_whitespace().nth(number - 3));
+    Ok(field.map(str::to_owned))
+}
+
+/// `None`: what was asked for is gone. Any other failure says nothing about it: the agent may be out of descriptors.
+fn if_there<T>(asked: io::Result<T>) -> io::Result<Option<T>> {
+    match asked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match error.raw_os_error() {
+            // The last one is the kernel's for a cgroup of threads, whose processes are listed above it.
+            Some(libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::EOPNOTSUPP) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// Whether `pid` has ended and only waits to be reaped.
 pub fn is_zombie(pid: u32) -> bool {
-    stat_field(pid, 3).is_some_and(|state| state == "Z" || state == "X")
+    let state = stat_field(pid, 3).ok().flatten();
+    state.is_some_and(|state| state == "Z" || state == "X")
 }
 
 /// Names this boot of the machine.
@@ -329,26 +350,35 @@ pub enum Members {
 }
 
 impl Members {
-    /// Their numbers now, zombies left out.
+    /// Their numbers now, zombies left out, as far as the kernel tells them.
     pub fn pids(&self) -> Vec<u32> {
+        self.look().unwrap_or_default()
+    }
+
+    /// Their numbers now, zombies left out. An error does not mean that there are none.
+    pub fn look(&self) -> io::Result<Vec<u32>> {
         match self {
             Members::Cgroup(path) => {
                 let mut pids = Vec::new();
-                collect_cgroup(path, &mut pids);
+                collect_cgroup(path, &mut pids)?;
                 pids.retain(|&pid| !is_zombie(pid));
-                pids
+                Ok(pids)
             }
-            Members::Session { leader, started } => {
+            Members::Session { leader, started: since } => {
                 // The number is not given away while anybody is in the session; when its owner is
                 // another process by now, the session is over.
-                if start_time(*leader).is_some_and(|now| now != *started) {
-                    return Vec::new();
+                if started(*leader)?.is_some_and(|now| now != *since) {
+                    return Ok(Vec::new());
                 }
                 let session = leader.to_string();
-                let in_session = |&pid: &u32| {
-                    stat_field(pid, 6).is_some_and(|field| field == session) && !is_zombie(pid)
-                };
-                all_pids().into_iter().filter(in_session).collect()
+                let mut pids = Vec::new();
+                for pid in all_pids()? {
+                    let is_in = stat_field(pid, 6)?.is_some_and(|field| field == session);
+                    if is_in && !is_zombie(pid) {
+                        pids.push(pid);
+                    }
+                }
+                Ok(pids)
             }
         }
     }
@@ -375,7 +405,8 @@ impl Members {
         for _ in 0..ROUNDS_MAX {
             let before = moved.len();
             for pid in self.pids() {
-                for tid in numbers_in(Path::new(&format!("/proc/{pid}/task"))) {
+                let threads = numbers_in(Path::new(&format!("/proc/{pid}/task")))?;
+                for tid in threads {
                     if affinity(tid as i32).is_ok_and(|has| has != *cpus) {
                         match mask.apply_affinity(tid as i32) {
                             Ok(()) => drop(moved.insert(tid)),
@@ -393,44 +424,61 @@ impl Members {
     }
 }
 
-fn collect_cgroup(path: &Path, pids: &mut Vec<u32>) {
-    let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+fn collect_cgroup(path: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
+    let text = if_there(std::fs::read_to_string(path.join("cgroup.procs")))?.unwrap_or_default();
     // 0 stands for a process outside our PID namespace.
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|&pid| pid != 0));
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+    for entry in if_there(std::fs::read_dir(path))?.into_iter().flatten() {
+        let Some(entry) = if_there(entry)? else { continue };
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect_cgroup(&entry.path(), pids);
+            collect_cgroup(&entry.path(), pids)?;
         }
     }
+    Ok(())
 }
 
 /// Every process of this machine that we can see.
-pub fn all_pids() -> Vec<u32> {
+pub fn all_pids() -> io::Result<Vec<u32>> {
     numbers_in(Path::new("/proc"))
 }
 
-fn numbers_in(folder: &Path) -> Vec<u32> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+/// Empty for a folder that is gone.
+fn numbers_in(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in if_there(std::fs::read_dir(folder))?.into_iter().flatten() {
+        let Some(entry) = if_there(entry)? else { continue };
+        numbers.extend(entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(numbers)
 }
 
 /// The process that was started with `WEFT_UNIT=unit` and `WEFT_RUN=run` and leads its session:
 /// how a unit is found whose start the agent did not live to write down.
-pub fn find_by_environment(unit: &str, run: u32) -> Option<u32> {
+pub fn find_by_environment(unit: &str, run: u32) -> io::Result<Option<u32>> {
     let marks = [format!("WEFT_UNIT={unit}"), format!("WEFT_RUN={run}")];
-    let leads = |&pid: &u32| stat_field(pid, 6).is_some_and(|session| session == pid.to_string());
-    with_environment(&marks).into_iter().find(leads)
+    for pid in with_environment(&marks)? {
+        if stat_field(pid, 6)?.is_some_and(|session| session == pid.to_string()) {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
 }
 
 /// Processes that were started with all of these variables (`NAME=value`), zombies left out.
-pub fn with_environment(variables: &[String]) -> Vec<u32> {
-    let has_all = |&pid: &u32| {
-        // Empty for a zombie and for the kernel's own.
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+pub fn with_environment(variables: &[String]) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for pid in all_pids()? {
+        // Empty for a zombie and for the kernel's own; not for us to read for another user's, unless we are root.
+        let environment = match std::fs::read(format!("/proc/{pid}/environ")) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+            read => if_there(read)?.unwrap_or_default(),
+        };
         let has = |wanted: &String| {
             environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
         };
-        !variables.is_empty() && variables.iter().all(has)
-    };
-    all_pids().into_iter().filter(has_all).collect()
+        if !variables.is_empty() && variables.iter().all(has) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
 }

@@ -34,8 +34,29 @@ pub struct Surroundings {
     pub agent: String,
     /// The limits that hold here.
     pub enforced: Enforced,
-    /// What must end well right before the command is executed: whether its lease still runs.
-    pub condition: Option<Vec<String>>,
+    /// What systemd executes, which becomes the task: [`exec::command`](super::exec::command).
+    pub command: Vec<String>,
+    /// Where that finds the words of the task.
+    pub words: PathBuf,
+    /// Bytes of its standard error before this start.
+    pub said: u64,
+}
+
+/// Where a task finds the program that becomes it, if its sandbox hides the place where that is.
+pub const PROGRAM_HERE: &str = "/run/weft-exec";
+
+/// Whether a task's sandbox hides a program from it.
+pub fn hides(task: &fabric::job::Task, program: &Path) -> bool {
+    let sandbox = &task.sandbox;
+    let homes = ["/home", "/root", "/run/user"].iter().filter(|_| !sandbox.home);
+    let hidden = homes.chain(["/tmp", "/var/tmp"].iter());
+    sandbox.enabled && hidden.into_iter().any(|folder| program.starts_with(folder))
+}
+
+/// Whether systemd reads a path back from a unit's file as it was given over D-Bus: in the list of mounts it is not quoted.
+pub fn is_read_back(path: &Path) -> bool {
+    let odd = |byte: &u8| byte.is_ascii_whitespace() || b":\"'\\".contains(byte);
+    !path.as_os_str().as_encoded_bytes().iter().any(odd)
 }
 
 /// All properties of a unit, in an order that reads well.
@@ -72,29 +93,26 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// Arguments that systemd takes literally: the agent has replaced its own placeholders, and `$` is not systemd's to
-/// expand. `ExecStartEx` with `no-env-expand` would say so more directly, but systemd 252 does not understand
-/// what it has written of it itself: after a `daemon-reload` the unit is there and cannot be loaded any more.
-fn literal(command: &[String]) -> Vec<String> {
-    command.iter().map(|word| word.replace('$', "$$")).collect()
-}
+/// Variables of a task that are in its unit's properties, too: the next agent and people find the run by them. All
+/// others are only in its words, which nobody else can read.
+const SHOWN: [&str; 6] =
+    ["WEFT_JOB", "WEFT_SLOT", "WEFT_EPOCH", "WEFT_RUN", "WEFT_NODE", "WEFT_UNIT"];
 
 fn command(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<(), String> {
     let task = &launch.task;
-    let program = task.command.first().ok_or("the command is empty")?.clone();
+    let program = around.command.first().ok_or("the command is empty")?;
     list.must("Description", format!("weft allocation {}, run {}", launch.alloc, launch.run));
     list.must("Slice", "weft.slice".to_owned());
     list.must("Type", "exec".to_owned());
-    list.must("ExecStart", vec![(program, literal(&task.command), false)]);
-    if let Some(condition) = &around.condition {
-        let program = condition.first().ok_or("the condition is empty")?.clone();
-        let outside = words(&["privileged", "no-env-expand"]);
-        list.must("ExecConditionEx", vec![(program, condition.clone(), outside)]);
-    }
-    let mut environment = super::environment(launch);
-    environment.insert("WEFT_AGENT".into(), around.agent.clone());
-    let environment: Vec<String> =
-        environment.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let executed = if hides(task, Path::new(program)) { PROGRAM_HERE } else { program };
+    let mut words = around.command.clone();
+    words[0] = executed.to_owned();
+    list.must("ExecStart", vec![(executed.to_owned(), words, false)]);
+    list.must("StandardInputFile", text(&around.words)?);
+    let all = super::environment(launch);
+    let shown = all.into_iter().filter(|(key, _)| SHOWN.contains(&key.as_str()));
+    let shown = shown.chain([("WEFT_AGENT".to_owned(), around.agent.clone())]);
+    let environment: Vec<String> = shown.map(|(key, value)| format!("{key}={value}")).collect();
     list.must("Environment", environment);
     if let Some(folder) = &task.working_dir {
         list.must("WorkingDirectory", folder.clone());
@@ -113,7 +131,7 @@ pub fn of_guard(command: Vec<String>, environment: Vec<String>) -> Result<Vec<Pr
     list.must("Description", "weft guard: ends units whose lease has run out".to_owned());
     list.must("Slice", "weft.slice".to_owned());
     list.must("Type", "exec".to_owned());
-    list.must("ExecStart", vec![(program, literal(&command), false)]);
+    list.must("ExecStart", vec![(program, command, false)]);
     list.must("Environment", environment);
     // It ends well when no lease is left. Whatever else ends it, it comes back.
     list.must("Restart", "always".to_owned());
@@ -197,13 +215,43 @@ fn access(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<(),
         let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
         list.must("SupplementaryGroups", groups);
     }
-    if !around.files.is_empty() {
-        let mounts =
-            around.files.iter().map(|(from, to)| Ok((text(from)?, text(to)?, false, 0u64)));
+    let own = around.command.first().map(Path::new).filter(|program| hides(task, program));
+    let own = own.map(|program| (program.to_owned(), PathBuf::from(PROGRAM_HERE)));
+    let mounts: Vec<(PathBuf, PathBuf)> = around.files.iter().cloned().chain(own).collect();
+    if !mounts.is_empty() {
+        let mounts = mounts.iter().map(|(from, to)| Ok((text(from)?, text(to)?, false, 0u64)));
         list.must("BindReadOnlyPaths", mounts.collect::<Result<Vec<_>, String>>()?);
     }
     Ok(())
 }
+
+/// System calls of `weftd exec` and of the dynamic loader before it.
+const TO_BECOME: [&str; 24] = [
+    "access",
+    "brk",
+    "close",
+    "dup2",
+    "dup3",
+    "execve",
+    "fcntl",
+    "fstat",
+    "lseek",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "newfstatat",
+    "openat",
+    "poll",
+    "ppoll",
+    "pread64",
+    "read",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "sigaltstack",
+    "statx",
+    "write",
+];
 
 /// The sandbox: everything closed but what the job file opens.
 fn closed(list: &mut List, launch: &Launch) -> Result<(), String> {
@@ -234,8 +282,12 @@ fn closed(list: &mut List, launch: &Launch) -> Result<(), String> {
     if let Some(first) = sandbox.syscalls.first() {
         // In systemd's words a list that begins with `~` forbids what it names.
         let allow = !first.starts_with('~');
-        let names: Vec<String> =
+        let mut names: Vec<String> =
             sandbox.syscalls.iter().map(|name| name.trim_start_matches('~').to_owned()).collect();
+        if allow && !names.iter().any(|name| name == "@system-service") {
+            // To become the task. systemd adds `execve` and its like to every list of its own accord.
+            names.extend(words(&TO_BECOME));
+        }
         list.must("SystemCallFilter", (allow, names));
         list.must("SystemCallErrorNumber", libc::EPERM);
         list.may("SystemCallArchitectures", words(&["native"]));
@@ -245,8 +297,9 @@ fn closed(list: &mut List, launch: &Launch) -> Result<(), String> {
         families.push("AF_PACKET".into());
     }
     list.may("RestrictAddressFamilies", (true, families));
-    // Of the kinds of namespaces, none.
-    list.may("RestrictNamespaces", 0u64);
+    // Of the kinds of namespaces only that of host names, which takes CAP_SYS_ADMIN and gives nothing. `0`, none at all,
+    // is written to the unit's file as `RestrictNamespaces=`, which is read back as all.
+    list.may("RestrictNamespaces", libc::CLONE_NEWUTS as u64);
     for name in [
         "RestrictSUIDSGID",
         "RestrictRealtime",
@@ -277,25 +330,67 @@ pub fn bits(set: &CpuSet) -> Vec<u8> {
 }
 
 /// What systemd's own exit statuses of a unit that could not be executed mean: systemd.exec(5).
-pub fn exec_failure(status: i32) -> Option<&'static str> {
+pub fn exec_failure(status: i32, launch: &Launch) -> Option<String> {
+    let task = &launch.task;
+    let user = task.user.as_deref().unwrap_or("its user");
     Some(match status {
-        200 => "its working directory cannot be entered",
-        203 => "its command cannot be executed: is it there, and a program?",
-        205 => "its limits cannot be set",
-        206 => "its OOM score cannot be set",
-        208 | 209 | 222 => "its input or output cannot be set up",
-        214 => "its scheduling cannot be set",
-        215 => "its CPU affinity cannot be set",
-        216 => "its group is not there",
-        217 => "its user is not there",
-        218 => "its capabilities cannot be set",
-        219 => "its cgroup cannot be entered",
-        226 => "its file system cannot be set up: is a writable path or a device missing?",
-        227 => "new privileges cannot be given up",
-        228 => "its system call filter cannot be loaded",
-        233 => "its runtime directory cannot be made",
-        242 => "its memory policy cannot be set",
-        _ if (200..=245).contains(&status) => "systemd could not set it up",
+        200 => {
+            let folder = task.working_dir.as_deref().unwrap_or("/");
+            format!(
+                "its working directory {folder} cannot be entered: is it there, and open to its user?"
+            )
+        }
+        203 => {
+            "weftd itself cannot be executed in its sandbox: can every user execute it where it is?"
+                .into()
+        }
+        205 => "its limits cannot be set".into(),
+        206 => "its OOM score cannot be set".into(),
+        208 | 209 | 222 => "its input or output cannot be set up".into(),
+        214 => "its scheduling cannot be set".into(),
+        215 => "its CPU affinity cannot be set".into(),
+        216 => format!("its group is not there (user {user:?})"),
+        217 => format!("its user is not there: there is no user {user:?} on this node"),
+        218 => "its capabilities cannot be set".into(),
+        219 => "its cgroup cannot be entered".into(),
+        226 => match missing(launch) {
+            Some(missing) => format!("its file system cannot be set up: {missing}"),
+            None => format!(
+                "its file system cannot be set up: journalctl -u {} says which path",
+                launch.alloc.unit()
+            ),
+        },
+        227 => "new privileges cannot be given up".into(),
+        228 => "its system call filter cannot be loaded".into(),
+        233 => "its runtime directory cannot be made".into(),
+        242 => "its memory policy cannot be set".into(),
+        _ if (200..=245).contains(&status) => {
+            format!("systemd could not set it up (status {status})")
+        }
         _ => return None,
     })
+}
+
+/// The first path of a task's file system that is not there.
+fn missing(launch: &Launch) -> Option<String> {
+    let sandbox = &launch.task.sandbox;
+    let is_missing = |path: &&String| std::fs::symlink_metadata(path).is_err();
+    let writable = || {
+        let needed = sandbox.writable.iter().find(is_missing)?;
+        Some(format!("the writable path {needed} is not there"))
+    };
+    let device = || {
+        let needed = launch.claim.devices.iter().find(is_missing)?;
+        Some(format!("the device {needed} is not there"))
+    };
+    let file = || {
+        let blocked = launch.task.files.iter().find(|file| {
+            Path::new(&file.path)
+                .ancestors()
+                .skip(1)
+                .any(|parent| std::fs::metadata(parent).is_ok_and(|parent| !parent.is_dir()))
+        })?;
+        Some(format!("no file can be put at {}", blocked.path))
+    };
+    writable().or_else(device).or_else(file)
 }

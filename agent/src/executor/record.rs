@@ -3,6 +3,7 @@
 
 use fabric::id::AllocId;
 use fabric::io::{Launch, UnitEvent};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -83,21 +84,31 @@ impl Store {
         Ok(record)
     }
 
-    /// Every record that can be read. One that cannot is named in the log and left alone.
-    pub fn all(&self) -> Vec<Record> {
+    /// Every record that can be read. One that cannot is named in the log and left alone; it is an error if it might be read
+    /// a moment later.
+    pub fn all(&self) -> io::Result<Vec<Record>> {
+        let passes = |error: &io::Error| {
+            let code = error.raw_os_error();
+            matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN))
+        };
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if passes(&error) => return Err(error),
+            entries => entries.into_iter().flatten().flatten(),
+        };
         let mut records = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+        for entry in entries {
             let name = entry.file_name();
             let Some(alloc) = name.to_str().and_then(AllocId::from_unit) else { continue };
             match self.read(&alloc) {
                 Ok(record) => records.push(record),
+                Err(error) if passes(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(unit = alloc.unit(), %error, "cannot read the record of a unit")
                 }
             }
         }
         records.sort_by(|a, b| a.launch.alloc.cmp(&b.launch.alloc));
-        records
+        Ok(records)
     }
 
     /// Notes how a unit ended, and drops the oldest folders of ended units.
@@ -113,7 +124,7 @@ impl Store {
 
     fn prune(&self) {
         let mut ended = Vec::new();
-        for record in self.all().into_iter().filter(|record| record.ended.is_some()) {
+        for record in self.all().into_iter().flatten().filter(|record| record.ended.is_some()) {
             let folder = self.folder(&record.launch.alloc);
             let when = std::fs::metadata(folder.join("unit.json")).and_then(|meta| meta.modified());
             ended.extend(when.ok().map(|when| (when, folder)));

@@ -2,7 +2,11 @@
 //!
 //! A unit is `weft-<job>-<slot>-<epoch>.service` in `weft.slice`. systemd is the memory: the units and
 //! their environment say which allocation and which run they are, so that the next agent adopts them
-//! without files of its own (those hold the output, and the launch for health checks).
+//! without files of its own (those hold the output, and the launch for health checks). What systemd executes
+//! is `weftd exec`, which becomes the task ([`exec`](super::exec)): its words are the one thing that systemd has from us.
+//!
+//! Who is in systemd's list is never said to have ended because systemd did not answer: it is asked again, and an
+//! agent that gets no answer at its start ends, to be started again.
 //!
 //! A unit stays loaded until its result was read: `RemainAfterExit` keeps one that ended well, failed
 //! ones stay by themselves, and a reference holds one that was stopped.
@@ -24,6 +28,7 @@ use super::bus::{Bus, State};
 use super::desk::{Command, Desk, Events, Seat};
 use super::direct::{rotate_all, running_event};
 use super::exclusive::Exclusive;
+use super::exec::{self, Words};
 use super::output::{Channel, blocking};
 use super::process::{self, ExitStatus, Members};
 use super::properties::{self, Surroundings};
@@ -31,12 +36,19 @@ use super::record::{self, Record, Store};
 use super::spawn;
 use crate::guard::{self, LeaseOf, Leases, Reach};
 
-/// The oldest systemd that has every property that is required (`ExecConditionEx`, `append:` over D-Bus).
+/// The oldest systemd that has every property that is required (`append:` over D-Bus).
 const VERSION_MIN: u32 = 246;
 /// A start that takes longer has failed. Longer than systemd's own timeout for it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// At the agent's start, systemd may be busy starting everything else. Less than its own patience with the agent (90 s).
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+/// Units that run are adopted within this, or the agent ends. Half of what systemd gives it to start.
+const ADOPTS_WITHIN: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 45 });
+/// A task that has not been executed after this, in a sandbox that is ready, hangs.
+const EXECUTED_WITHIN: Duration = Duration::from_secs(30);
+/// Time between two looks whether it was; doubled each time.
+const EXECUTED_PERIOD: Duration = Duration::from_millis(1);
+const EXECUTED_PERIOD_MAX: Duration = Duration::from_millis(50);
 /// Wait before systemd is asked again after the bus was lost.
 const RECONNECT_PERIOD: Duration = Duration::from_secs(1);
 
@@ -51,6 +63,7 @@ pub struct Systemd {
     enforced: Enforced,
     version: Arc<str>,
     leases: Leases,
+    words: exec::Folder,
     exclusive: Exclusive,
 }
 
@@ -86,10 +99,23 @@ impl Systemd {
         if major < VERSION_MIN {
             return Err(Unusable::Here(format!("systemd {version} is older than {VERSION_MIN}")));
         }
-        let store = Store::open(state)
+        let systemd = Self::on(bus, version, state, leases, events)
             .map_err(|error| Unusable::Now(format!("{}: {error}", state.display())))?;
-        let state = std::path::absolute(state).map_err(|error| Unusable::Now(error.to_string()))?;
-        let systemd = Self {
+        tokio::spawn(rotate_all(systemd.desk.clone(), systemd.store.clone()));
+        Ok(systemd)
+    }
+
+    /// The executor on the systemd behind a bus.
+    pub fn on(
+        bus: Bus,
+        version: String,
+        state: &Path,
+        leases: Leases,
+        events: Events,
+    ) -> io::Result<Self> {
+        let store = Store::open(state)?;
+        let state = std::path::absolute(state)?;
+        Ok(Self {
             bus,
             desk: Desk::new(events),
             store,
@@ -97,11 +123,10 @@ impl Systemd {
             boot: process::boot_id().into(),
             enforced: enforced(),
             version: version.into(),
+            words: exec::Folder::new(leases.folder().path()),
             leases,
             exclusive: Exclusive::default(),
-        };
-        tokio::spawn(rotate_all(systemd.desk.clone(), systemd.store.clone()));
-        Ok(systemd)
+        })
     }
 
     /// systemd's version.
@@ -156,7 +181,8 @@ impl Systemd {
                 match systemd.launch(&launch).await {
                     Ok((changes, state)) => systemd.keep(launch, changes, state, seat, true).await,
                     Err(reason) => {
-                        // Its lease, if it has one, stays: systemd may still be about to start it.
+                        systemd.remove_words(&launch.alloc.unit()).await;
+                        // Its lease, if it has one, stays: the guard ends what may be left of it.
                         let event = UnitEvent::Refused { reason };
                         systemd.write_end(&launch, event.clone()).await;
                         seat.end(event).await;
@@ -168,9 +194,48 @@ impl Systemd {
 
     /// Ends a unit. One that nobody knows is reported as gone, if it is.
     pub fn stop(&self, alloc: &AllocId, run: u32) {
-        if !self.desk.command(alloc, run, Command::Stop) && !self.leases.still_runs(alloc, run) {
-            let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
-            self.desk.say_at_once(alloc, run, event);
+        if self.desk.command(alloc, run, Command::Stop) || self.leases.still_runs(alloc, run) {
+            return;
+        }
+        if let Some(event) = self.desk.last(alloc, run) {
+            return self.desk.say_at_once(alloc, run, event);
+        }
+        let (systemd, alloc) = (self.clone(), alloc.clone());
+        tokio::spawn(async move {
+            // Only systemd can say that it is gone. While it says nothing, neither do we: a stop is asked for again.
+            let unit = alloc.unit();
+            let runs = async {
+                let has = systemd.run_of(&unit).await?;
+                Ok::<_, zbus::Error>(has == Some(run) && !systemd.bus.state(&unit).await?.is_over())
+            };
+            match runs.await {
+                Ok(false) => systemd.desk.say_at_once(&alloc, run, super::gone()),
+                Ok(true) => {
+                    tracing::warn!(unit, "a unit that nobody looks after is stopped");
+                    let _ = systemd.bus.stop(&unit).await;
+                }
+                Err(error) => {
+                    tracing::warn!(unit, %error, "systemd does not say whether a unit runs")
+                }
+            }
+        });
+    }
+
+    /// Which run of ours a unit is by its properties.
+    async fn run_of(&self, unit: &str) -> zbus::Result<Option<u32>> {
+        let environment = self.bus.environment(unit).await?;
+        let ours = variable(&environment, "WEFT_AGENT") == Some(&*self.agent);
+        Ok(variable(&environment, "WEFT_RUN").and_then(|run| run.parse().ok()).filter(|_| ours))
+    }
+
+    /// The lease of a unit was renewed: the guard may wait until then, and whoever starts the unit by hand may do so
+    /// until then. The guard first: nothing is executed that it would not end.
+    pub fn extend(&self, alloc: &AllocId, run: u32, until: fabric::clock::Instant) {
+        self.leases.extend(alloc, run, until);
+        if let Some(until) = self.leases.until_boot_time(alloc, run)
+            && let Err(error) = self.words.extend(&alloc.unit(), run, until)
+        {
+            tracing::warn!(%alloc, %error, "the words of a unit keep their time");
         }
     }
 
@@ -189,17 +254,10 @@ impl Systemd {
         {
             tracing::error!(%error, "the guard cannot be started");
         }
-        for (unit, _) in self.bus.list("weft-*.service").await.map_err(io::Error::other)? {
-            let Some(alloc) = AllocId::from_unit(&unit) else { continue };
-            match self.adopt_one(&alloc, &unit).await {
-                Ok(Some(one)) => found.push(one),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(unit, %error, "a unit cannot be adopted"),
-            }
-        }
+        self.adopt_listed(&mut found).await?;
         // Units that systemd does not have any more.
         let store = self.store.clone();
-        for record in blocking(move || Ok(store.all())).await? {
+        for record in blocking(move || store.all()).await? {
             let (alloc, run) = (record.launch.alloc.clone(), record.launch.run);
             if found.iter().any(|one: &UnitFound| one.alloc == alloc) {
                 continue;
@@ -223,31 +281,75 @@ impl Systemd {
             seat.close(&event);
             found.push(UnitFound { alloc, run, event, lease_until: None });
         }
-        self.leases.forget_others(&self.desk.kept());
+        let kept = self.desk.kept();
+        self.leases.forget_others(&kept);
+        let kept: Vec<String> = kept.iter().map(AllocId::unit).collect();
+        for unit in self.words.units().into_iter().filter(|unit| !kept.contains(unit)) {
+            self.remove_words(&unit).await;
+        }
         Ok(found)
+    }
+
+    /// Adopts every unit of ours that systemd lists. One of which it does not tell all is asked about again while it is in
+    /// the list, and then it is an error.
+    async fn adopt_listed(&self, found: &mut Vec<UnitFound>) -> io::Result<()> {
+        let mut settled = std::collections::BTreeSet::new();
+        let mut last = None;
+        let adopting = async {
+            loop {
+                let mut trouble = None;
+                let listed = self.bus.list("weft-*.service").await.unwrap_or_else(|error| {
+                    trouble = Some(format!("systemd does not list its units: {error}"));
+                    Vec::new()
+                });
+                for (unit, _) in listed {
+                    let Some(alloc) = AllocId::from_unit(&unit) else { continue };
+                    if settled.contains(&unit) {
+                        continue;
+                    }
+                    match self.adopt_one(&alloc, &unit).await {
+                        Ok(one) => {
+                            found.extend(one);
+                            settled.insert(unit);
+                        }
+                        Err(error) => trouble = Some(format!("{unit} cannot be adopted: {error}")),
+                    }
+                }
+                let Some(reason) = trouble else { return };
+                tracing::warn!("{reason}: asking again");
+                last = Some(reason);
+                tokio::time::sleep(RECONNECT_PERIOD).await;
+            }
+        };
+        let done = tokio::time::timeout(ADOPTS_WITHIN, adopting).await;
+        done.map_err(|_| io::Error::other(last.unwrap_or_else(|| "systemd does not answer".into())))
     }
 
     async fn adopt_one(&self, alloc: &AllocId, unit: &str) -> zbus::Result<Option<UnitFound>> {
         let environment = self.bus.environment(unit).await?;
-        let variable = |name: &str| {
-            environment.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        let store = self.store.clone();
+        let id = alloc.clone();
+        let record = blocking(move || store.read(&id)).await.ok();
+        let by_record = || {
+            // Its file was taken away, and systemd has read all files again: it runs, and says nothing of itself.
+            let record = record.as_ref()?;
+            (record.boot == *self.boot && record.ended.is_none()).then_some(record.launch.run)
         };
-        let run = variable("WEFT_RUN").and_then(|run| run.parse::<u32>().ok());
-        let Some(run) = run.filter(|_| variable("WEFT_AGENT") == Some(&*self.agent)) else {
-            return Ok(None);
+        let run = match variable(&environment, "WEFT_AGENT") {
+            Some(agent) if agent != &*self.agent => None,
+            Some(_) => variable(&environment, "WEFT_RUN").and_then(|run| run.parse().ok()),
+            None => by_record(),
         };
+        let Some(run) = run else { return Ok(None) };
         self.bus.hold(unit).await?;
         let changes = self.bus.changes(unit).await?;
         let state = self.bus.state(unit).await?;
         let Some(seat) = self.desk.take(alloc, run) else { return Ok(None) };
-        let store = self.store.clone();
-        let id = alloc.clone();
-        let record = blocking(move || store.read(&id)).await.ok();
         let launch = record.map(|record| record.launch).filter(|launch| launch.run == run);
         let lease_until = self.leases.until(alloc, run);
         let ended = || {
             let fired = launch.as_ref().and_then(|launch| self.leases.fired(launch));
-            super::fired(ended(&state, false), fired)
+            super::fired(self.ended(alloc, &state, false), fired)
         };
         let event = if state.is_over() {
             let event = ended();
@@ -298,6 +400,7 @@ impl Systemd {
         };
         let changes = self.bus.changes(&unit).await.map_err(on_bus)?;
         let mut jobs = self.bus.jobs(&unit);
+        self.write_words(launch).await?;
         let job = match self.bus.start_transient(&unit, properties::of(launch, &around)?).await {
             Err(error) if error.to_string().contains("already") || is_there(&error) => {
                 // From an earlier run, whose end this agent did not see.
@@ -306,30 +409,160 @@ impl Systemd {
             }
             started => started,
         };
-        let job = job.map_err(on_bus)?;
-        let outcome = tokio::time::timeout(START_TIMEOUT, jobs.outcome(&job)).await;
-        let state = self.bus.state(&unit).await.map_err(on_bus)?;
+        let started = match job {
+            Ok(job) => self.started(launch, &around, &mut jobs, &job, cgroup.as_deref()).await,
+            // It has read what we want, and does not do it.
+            Err(error) if is_refused(&error) => return Err(on_bus(error)),
+            Err(error) => Err(on_bus(error)),
+        };
+        match started {
+            Ok(state) => {
+                if !launch
+                    .task
+                    .files
+                    .iter()
+                    .all(|file| properties::is_read_back(Path::new(&file.path)))
+                {
+                    // Started again after a reload, it would find its files elsewhere: then rather nothing.
+                    self.remove_words(&unit).await;
+                }
+                Ok((changes, state))
+            }
+            Err(reason) => {
+                self.end_for_sure(&unit).await;
+                Err(reason)
+            }
+        }
+    }
+
+    /// What became of a start that systemd has taken on.
+    async fn started(
+        &self,
+        launch: &Launch,
+        around: &Surroundings,
+        jobs: &mut super::bus::Jobs,
+        job: &zbus::OwnedObjectPath,
+        cgroup: Option<&str>,
+    ) -> Result<State, String> {
+        let unit = launch.alloc.unit();
+        let on_bus = |error: zbus::Error| format!("systemd: {error}");
+        let outcome = tokio::time::timeout(START_TIMEOUT, jobs.outcome(job)).await;
+        let mut state = self.bus.state(&unit).await.map_err(on_bus)?;
         if let Some(wanted) = cgroup {
-            self.check_guarded(&unit, &wanted, &state).await?;
+            let has = self.bus.cgroup(&unit).await.map_err(on_bus)?;
+            // Empty: it is over already.
+            if !has.is_empty() && has != wanted {
+                return Err(format!(
+                    "the guard cannot reach it: its cgroup is {has}, and not {wanted}"
+                ));
+            }
+        }
+        let is_done = match &outcome {
+            Ok(Some(outcome)) => outcome == "done",
+            // The bus was lost meanwhile: the state says what became of it.
+            Ok(None) => state.active == "active",
+            Err(_) => return Err("systemd did not start it in time".into()),
+        };
+        if is_done {
+            state = self.executed(&unit, around, state).await?;
+        }
+        if state.code == libc::CLD_EXITED {
+            let why_not = (state.status == exec::FAILED)
+                .then(|| exec::reason(&Channel::Stderr.path(&around.folder), around.said));
+            if let Some(reason) = why_not.flatten() {
+                return Err(reason);
+            }
+            if let (false, Some(reason)) = (is_done, properties::exec_failure(state.status, launch))
+            {
+                return Err(reason);
+            }
         }
         match outcome {
-            Ok(Some(outcome)) if outcome == "done" => {}
-            // The bus was lost meanwhile: the state says what became of it.
-            Ok(None) if state.active == "active" => {}
-            // It was executed, and ended before systemd took note of that.
-            Ok(Some(_)) if state.code != 0 && properties::exec_failure(state.status).is_none() => {}
-            Ok(Some(outcome)) => {
-                self.bus.forget(&unit).await;
-                return Err(refusal(&outcome, &state));
+            // It was executed, and may have ended before systemd took note of that.
+            _ if is_done || state.code != 0 => Ok(state),
+            Ok(Some(outcome)) if state.result != "success" && !state.result.is_empty() => {
+                Err(format!("systemd says {outcome}: {}", state.result))
             }
-            Ok(None) | Err(_) => {
-                let _ = self.bus.kill(&unit, libc::SIGKILL).await;
-                let _ = self.bus.stop(&unit).await;
-                self.bus.forget(&unit).await;
-                return Err("systemd did not start it in time".into());
-            }
+            Ok(Some(outcome)) => Err(format!("systemd says {outcome}")),
+            _ => Err("systemd did not start it".into()),
         }
-        Ok((changes, state))
+    }
+
+    /// Waits until what systemd has executed has become the task, or has ended. systemd itself cannot tell.
+    async fn executed(
+        &self,
+        unit: &str,
+        around: &Surroundings,
+        mut state: State,
+    ) -> Result<State, String> {
+        let mut command = around.command.clone();
+        let mut period = EXECUTED_PERIOD;
+        let waiting = async {
+            while state.pid > 0 && state.code == 0 && !state.is_over() {
+                let is_on_its_way = |command: &[String]| exec::is_on_its_way(state.pid, command);
+                let there =
+                    process::start_time(state.pid).is_some() && !process::is_zombie(state.pid);
+                if there && !is_on_its_way(&around.command) && {
+                    command[0] = properties::PROGRAM_HERE.into();
+                    !is_on_its_way(&command)
+                } {
+                    break;
+                }
+                tokio::time::sleep(period).await;
+                period = (period * 2).min(EXECUTED_PERIOD_MAX);
+                if !there {
+                    // How it ended, systemd knows in a moment.
+                    state =
+                        self.bus.state(unit).await.map_err(|error| format!("systemd: {error}"))?;
+                }
+            }
+            Ok(state)
+        };
+        let waited = tokio::time::timeout(EXECUTED_WITHIN, waiting).await;
+        waited.unwrap_or_else(|_| Err("it was not executed in time".into()))
+    }
+
+    /// Sees to it that nothing runs of a unit whose start has failed, however long it takes systemd to say so.
+    async fn end_for_sure(&self, unit: &str) {
+        self.remove_words(unit).await;
+        loop {
+            // Refused when there is no such unit: its state tells.
+            let _ = self.bus.kill(unit, libc::SIGKILL).await;
+            let _ = self.bus.stop(unit).await;
+            match self.bus.state(unit).await {
+                Ok(state) if state.is_over() => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(unit, %error, "systemd does not say what became of a start");
+                }
+            }
+            tokio::time::sleep(RECONNECT_PERIOD).await;
+        }
+        self.bus.forget(unit).await;
+    }
+
+    /// Writes what the unit becomes once it is executed.
+    async fn write_words(&self, launch: &Launch) -> Result<(), String> {
+        let mut environment = super::environment(launch);
+        environment.insert("WEFT_AGENT".into(), self.agent.to_string());
+        let until = launch.lease.map(|lease| self.leases.end_of(&lease));
+        let mems = match process::memory_policy_works() {
+            true => launch.claim.mems.clone(),
+            false => CpuSet::new(),
+        };
+        let command = launch.task.command.clone();
+        let words = Words::new(launch.run, until, command, environment, mems);
+        let (folder, unit) = (self.words.clone(), launch.alloc.unit());
+        let written = blocking(move || folder.write(&unit, &words)).await;
+        written.map_err(|error| format!("its words cannot be written: {error}"))
+    }
+
+    /// Nobody starts it by hand any more.
+    async fn remove_words(&self, unit: &str) {
+        let (folder, name) = (self.words.clone(), unit.to_owned());
+        if let Err(error) = blocking(move || folder.remove(&name)).await {
+            tracing::warn!(unit, %error, "the words of a unit stay");
+        }
     }
 
     /// Whether this machine is about to be switched off.
@@ -350,23 +583,6 @@ impl Systemd {
         let mount = super::cgroup::mount().ok_or("the guard cannot reach it: no cgroups here")?;
         let path = mount.join(below.trim_start_matches('/'));
         Ok((below, path))
-    }
-
-    /// Whether a unit that was started with a lease is where the guard looks for it.
-    async fn check_guarded(&self, unit: &str, wanted: &str, state: &State) -> Result<(), String> {
-        if state.result == "exec-condition" {
-            self.bus.forget(unit).await;
-            return Err("its lease ran out before it was executed".into());
-        }
-        let has = self.bus.cgroup(unit).await.map_err(|error| format!("systemd: {error}"))?;
-        // Empty: it is over already.
-        if has.is_empty() || has == wanted {
-            return Ok(());
-        }
-        let _ = self.bus.kill(unit, libc::SIGKILL).await;
-        let _ = self.bus.stop(unit).await;
-        self.bus.forget(unit).await;
-        Err(format!("the guard cannot reach it: its cgroup is {has}, and not {wanted}"))
     }
 
     /// Has systemd start the guard, and start it again whenever it dies.
@@ -408,15 +624,19 @@ impl Systemd {
             for channel in Channel::ALL {
                 spawn::open_append(&channel.path(&folder))?;
             }
+            let command = exec::command().map_err(io::Error::other)?;
+            if properties::hides(&record.launch.task, Path::new(&command[0])) {
+                // What is mounted there needs something to be mounted over.
+                spawn::open_append(Path::new(properties::PROGRAM_HERE))?;
+            }
             Ok(Surroundings {
+                words: systemd.words.path(&record.launch.alloc.unit()),
+                said: std::fs::metadata(Channel::Stderr.path(&folder))?.len(),
                 folder,
                 files,
                 agent: systemd.agent.to_string(),
                 enforced: systemd.enforced,
-                condition: record
-                    .launch
-                    .lease
-                    .and_then(|lease| guard::program_before(systemd.leases.end_of(&lease))),
+                command,
             })
         });
         prepared.await.map_err(|error| format!("its files cannot be written: {error}"))
@@ -461,40 +681,40 @@ impl Systemd {
             }
         }
         let mut cleaning = false;
-        while !state.is_over() {
+        // systemd has not answered: it is asked again.
+        let (mut look, mut unheard) = (false, false);
+        loop {
+            if state.is_over() {
+                // Whoever starts it by hand from here on finds no words. Somebody may have done so before.
+                self.remove_words(&unit).await;
+                let again = self.state_for_sure(&unit).await;
+                if again.is_over() {
+                    break;
+                }
+                tracing::warn!(unit, "a unit was started by hand while it ended: it is stopped");
+                (state, unheard) = (again, self.bus.stop(&unit).await.is_err());
+                continue;
+            }
             // Ended well, and kept by `RemainAfterExit`: what it left behind goes too.
             if state.active == "active" && state.sub == "exited" && !cleaning {
                 cleaning = true;
-                let _ = self.bus.stop(&unit).await;
+                unheard = self.bus.stop(&unit).await.is_err();
             }
             tokio::select! {
                 change = changes.next() => {
                     if !matches!(change, Some(Ok(_))) {
                         changes = self.reconnect(&unit).await;
-                        if stopping || cleaning {
-                            let _ = self.bus.stop(&unit).await;
-                        }
+                        unheard |= stopping || cleaning;
                     }
-                    match self.bus.state(&unit).await {
-                        Ok(now) => state = now,
-                        Err(error) => tracing::warn!(unit, %error, "a unit's state cannot be read"),
-                    }
+                    look = true;
                 }
+                () = tokio::time::sleep(RECONNECT_PERIOD), if look || unheard => look = true,
                 Some(command) = seat.commands.recv() => match command {
                     // The guard has asked it already: once is enough. Told again, it is stopped again.
                     Command::Stop if !stopping && self.leases.fired(&launch).is_some() => {
                         stopping = true;
                     }
-                    Command::Stop => {
-                        stopping = true;
-                        if let Err(error) = self.bus.stop(&unit).await {
-                            tracing::warn!(unit, %error, "a unit cannot be stopped");
-                            match self.bus.state(&unit).await {
-                                Ok(now) => state = now,
-                                Err(_) => changes = self.reconnect(&unit).await,
-                            }
-                        }
-                    }
+                    Command::Stop => (stopping, unheard) = (true, true),
                     Command::Confine(cpus) => {
                         if let Err(error) = self.confine_now(&unit, &cpus).await {
                             tracing::warn!(unit, %error, "a unit could not be moved to other CPUs");
@@ -505,14 +725,45 @@ impl Systemd {
                     }
                 },
             }
+            if unheard {
+                match self.bus.stop(&unit).await {
+                    Ok(()) => unheard = false,
+                    Err(error) => {
+                        tracing::warn!(unit, %error, "a unit cannot be stopped");
+                        look = true;
+                    }
+                }
+            }
+            if look {
+                match self.bus.state(&unit).await {
+                    Ok(now) => (state, look) = (now, false),
+                    Err(error) => tracing::warn!(unit, %error, "a unit's state cannot be read"),
+                }
+            }
         }
         let event = match refused {
             Some(reason) => UnitEvent::Refused { reason },
-            None => super::fired(ended(&state, stopping), self.leases.fired(&launch)),
+            None => super::fired(
+                self.ended(&launch.alloc, &state, stopping),
+                self.leases.fired(&launch),
+            ),
         };
         self.bus.forget(&unit).await;
         self.finish(&launch, &event).await;
         seat.end(event).await;
+    }
+
+    /// What a unit is doing, however long it takes systemd to say so.
+    async fn state_for_sure(&self, unit: &str) -> State {
+        loop {
+            match self.bus.state(unit).await {
+                Ok(state) => return state,
+                Err(error) => {
+                    tracing::warn!(unit, %error, "a unit's state cannot be read");
+                    tokio::time::sleep(RECONNECT_PERIOD).await;
+                }
+            }
+        }
     }
 
     async fn reconnect(&self, unit: &str) -> MessageStream {
@@ -544,6 +795,22 @@ impl Systemd {
         let members = Members::Cgroup(mount.join(cgroup.trim_start_matches('/')));
         let cpus = cpus.clone();
         blocking(move || members.confine(&cpus)).await
+    }
+
+    /// How a unit that is over ended.
+    fn ended(&self, alloc: &AllocId, state: &State, stopping: bool) -> UnitEvent {
+        let event = ended(state, stopping);
+        let not_executed = || {
+            let failed = state.code == libc::CLD_EXITED && state.status == exec::FAILED;
+            let stderr = Channel::Stderr.path(&self.store.folder(alloc));
+            failed.then(|| exec::reason(&stderr, 0)).flatten()
+        };
+        match (event, not_executed()) {
+            (UnitEvent::Exited { success, killed, .. }, Some(reason)) => {
+                UnitEvent::Exited { status: format!("not executed: {reason}"), success, killed }
+            }
+            (event, _) => event,
+        }
     }
 
     /// Nothing of it runs any more.
@@ -592,15 +859,15 @@ fn is_there(error: &zbus::Error) -> bool {
     matches!(error, zbus::Error::MethodError(name, ..) if name.as_str().ends_with("UnitExists"))
 }
 
-/// Why a start failed, in words.
-fn refusal(outcome: &str, state: &State) -> String {
-    match properties::exec_failure(state.status) {
-        Some(reason) if state.code == 1 => reason.to_owned(),
-        _ if state.result != "success" && !state.result.is_empty() => {
-            format!("systemd says {outcome}: {}", state.result)
-        }
-        _ => format!("systemd says {outcome}"),
-    }
+/// Whether systemd has said no, and not the bus that it does not answer.
+fn is_refused(error: &zbus::Error) -> bool {
+    let silent = ["NoReply", "Timeout", "TimedOut", "Disconnected", "ServiceUnknown"];
+    matches!(error, zbus::Error::MethodError(name, ..)
+        if !silent.iter().any(|end| name.as_str().ends_with(&format!(".{end}"))))
+}
+
+fn variable<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
+    environment.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// How a unit that is over ended.

@@ -18,6 +18,7 @@ use super::{Executor, Preference};
 use crate::clock::Clock;
 
 pub mod leased;
+mod silent;
 
 /// Far more than anything here takes; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);

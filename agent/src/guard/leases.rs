@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::lease::{Answer, Fired, Folder, LeaseFile, Process};
+use super::lease::{Answer, Fired, Folder, LeaseError, LeaseFile, Process};
 use super::reach::Reach;
 use crate::clock::{BootTime, Clock};
 use crate::executor::process::{self, PidFd};
@@ -188,11 +188,16 @@ impl Leases {
         Some(self.clock.instant(file.until))
     }
 
+    /// When the lease of a run is over, as the guard counts time, and as the guard was told last.
+    pub fn until_boot_time(&self, alloc: &AllocId, run: u32) -> Option<BootTime> {
+        self.lock().get(alloc).filter(|file| file.run == run).map(|file| file.until)
+    }
+
     /// Whether processes of a run are there that nobody keeps, as after the loss of its record. The guard
     /// ends them with their lease; until then nobody may be told that they are gone. Reads `/proc`.
     pub fn still_runs(&self, alloc: &AllocId, run: u32) -> bool {
         let held = self.lock().get(alloc).filter(|file| file.run == run).cloned();
-        held.is_some_and(|file| !file.reach.pids().is_empty())
+        held.is_some_and(|file| !file.reach.is_empty())
     }
 
     /// Takes over the leases that the agent before has left.
@@ -202,9 +207,10 @@ impl Leases {
             let Some(alloc) = AllocId::from_unit(&unit) else { continue };
             match self.folder.lease(&unit, &self.boot) {
                 Ok(file) => drop(self.lock().insert(alloc, file)),
+                Err(LeaseError::OtherBoot) => self.folder.remove(&unit),
+                // The guard may know the one before. It goes with its unit.
                 Err(error) => {
-                    tracing::warn!(unit, %error, "a lease of the agent before is of no use");
-                    self.folder.remove(&unit);
+                    tracing::warn!(unit, %error, "a lease of the agent before cannot be read");
                 }
             }
         }
@@ -213,9 +219,10 @@ impl Leases {
     /// Forgets what is left of units of which nothing runs and that nobody keeps. Reads `/proc`.
     pub fn forget_others(&self, kept: &[AllocId]) {
         let mut held = self.lock();
-        held.retain(|alloc, file| kept.contains(alloc) || !file.reach.pids().is_empty());
+        held.retain(|alloc, file| kept.contains(alloc) || !file.reach.is_empty());
         for unit in self.folder.mentioned().unwrap_or_default() {
-            if AllocId::from_unit(&unit).is_some_and(|alloc| !held.contains_key(&alloc)) {
+            let nobodys = |alloc: AllocId| !held.contains_key(&alloc) && !kept.contains(&alloc);
+            if AllocId::from_unit(&unit).is_some_and(nobodys) {
                 self.folder.remove(&unit);
             }
         }
@@ -416,7 +423,7 @@ impl Keeper {
 }
 
 /// This very program, also when its file has been replaced since.
-fn own_program() -> PathBuf {
+pub fn own_program() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/weftd".into());
     // What the kernel says of a program that an upgrade has replaced; the new one is at its place.
     let text = own.to_string_lossy();
@@ -438,12 +445,4 @@ pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
     let words = words.map(OsString::from);
     let command = std::iter::once(own_program().into()).chain(words).collect();
     (command, vec![(super::tests::FOLDER.into(), folder.into())])
-}
-
-/// The command that ends well before `until`, and badly from then on. `None`: in the tests of this crate,
-/// where this program is another one.
-pub fn program_before(until: BootTime) -> Option<Vec<String>> {
-    let own = own_program().into_os_string().into_string().ok()?;
-    let time = until.since_boot().as_nanos().to_string();
-    (!cfg!(test)).then(|| vec![own, super::WORD.into(), super::BEFORE.into(), time])
 }

@@ -69,19 +69,28 @@ impl Reach {
         Ok(())
     }
 
-    /// Their numbers now, zombies and the guard itself left out.
+    /// Their numbers now, zombies and the guard itself left out, as far as the kernel tells them.
     pub fn pids(&self) -> BTreeSet<u32> {
+        self.look().unwrap_or_default()
+    }
+
+    /// Whether nobody is there for sure. What cannot be looked at is not gone.
+    pub fn is_empty(&self) -> bool {
+        self.look().is_ok_and(|pids| pids.is_empty())
+    }
+
+    fn look(&self) -> std::io::Result<BTreeSet<u32>> {
         let mut pids: BTreeSet<u32> = match self {
-            Reach::Cgroup(path) => Members::Cgroup(path.clone()).pids().into_iter().collect(),
+            Reach::Cgroup(path) => Members::Cgroup(path.clone()).look()?.into_iter().collect(),
             Reach::Marked { leader, variables } => {
                 let session = leader.map(|(leader, started)| Members::Session { leader, started });
-                let mut pids = session.map(|session| session.pids()).unwrap_or_default();
-                pids.extend(process::with_environment(variables));
+                let mut pids = session.map_or(Ok(Vec::new()), |session| session.look())?;
+                pids.extend(process::with_environment(variables)?);
                 pids.into_iter().collect()
             }
         };
         pids.remove(&std::process::id());
-        pids
+        Ok(pids)
     }
 
     /// Sends signals to every process that is there and that `wanted` lets through, once each; gives
@@ -120,7 +129,7 @@ impl Reach {
 
     /// Kills every process that is there. True: there was none.
     pub fn kill(&self) -> bool {
-        if self.pids().is_empty() {
+        if self.is_empty() {
             return true;
         }
         // The kernel's own way catches also those that are being forked just now.

@@ -468,3 +468,15 @@ fn nothing_is_armed_without_a_guard_or_after_its_time() {
     assert!(guarded.folder.units().unwrap().is_empty(), "nothing is left behind");
     assert!(!leases.any());
 }
+
+#[test]
+fn what_cannot_be_looked_at_is_not_said_to_be_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let there = folder.path().join("cgroup");
+    assert!(Reach::Cgroup(there.clone()).is_empty(), "it is gone");
+    // Not a file: the kernel says something else than that there is nobody.
+    std::fs::create_dir_all(there.join("cgroup.procs")).unwrap();
+    let reach = Reach::Cgroup(there);
+    assert!(reach.pids().is_empty() && !reach.is_empty());
+    assert!(!reach.kill(), "it is looked at again");
+}
