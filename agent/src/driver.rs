@@ -539,6 +539,9 @@ impl Driver {
         match incoming {
             Incoming::Message { from, address, message } => {
                 let Some(member) = &mut self.member else { return };
+                if member.twins.is_superseded() {
+                    return;
+                }
                 member.heard(now, from, address);
                 member.node.handle(now, Input::Message { from, message });
             }

@@ -165,6 +165,8 @@ impl Member {
     pub(super) fn datagram(&mut self, now: Now, bytes: &[u8], from: SocketAddr) {
         let node = &self.node;
         match self.seal.open(bytes, |sender| node.is_member(sender)) {
+            // What comes now is for the other machine with our key.
+            Ok(_) if self.twins.is_superseded() => {}
             Ok((sender, payload)) => {
                 if self.seal.has_started_anew(&sender) {
                     self.started_anew(now, sender, from);
@@ -181,15 +183,19 @@ impl Member {
     }
 
     /// Another start of a member speaks from now on: its agent was started anew, or it is another machine. Where
-    /// the one before was proved to be, if that is elsewhere, somebody may still be, and is to know.
+    /// the one before was proved to be, if that is elsewhere, somebody may still be, and is to know. Not after every
+    /// restart: all members would ask at once.
     fn started_anew(&mut self, now: Now, node: NodeId, from: SocketAddr) {
+        self.twins.started_anew(&node);
+        if self.is_address_of(&node, from) {
+            return;
+        }
         if let Some((before, _)) = self.learned.get(&node).copied()
             && !is_same(before, from)
         {
             self.learned.remove(&node);
             self.twins.moved(node, before);
         }
-        self.twins.started_anew(&node);
         self.question(now, node);
     }
 
@@ -207,9 +213,7 @@ impl Member {
 
     /// Keys that two machines use, in words.
     pub(super) fn twin_troubles(&self) -> Vec<String> {
-        let told = |node: &NodeId| self.node.addresses(node).first().copied();
-        let place = |node: &NodeId| self.place_of(node).or_else(|| told(node));
-        self.twins.troubles(|node| self.node.name_of(node), place)
+        self.twins.troubles(|node| self.node.name_of(node), |node| self.place_of(node))
     }
 
     /// Asks the next member whom it hears under our key.
@@ -243,9 +247,7 @@ impl Member {
     /// A member's datagram came from this address. Anybody may have brought it, so it says only which of
     /// the addresses that are the member's works.
     fn came_from(&mut self, now: Now, node: NodeId, address: SocketAddr) {
-        let known = self.learned.get(&node).is_some_and(|(learned, _)| *learned == address);
-        let advertised = || self.node.addresses(&node).iter().any(|told| is_same(*told, address));
-        if known || advertised() {
+        if self.is_address_of(&node, address) {
             self.learned.insert(node, (address, now.at));
         }
     }
@@ -259,6 +261,12 @@ impl Member {
     pub(super) fn answers_at(&mut self, own: Own) {
         self.transport.answers_at(own.clone());
         self.own = own;
+    }
+
+    /// Whether an address is a member's: proved, or advertised by it.
+    fn is_address_of(&self, node: &NodeId, address: SocketAddr) -> bool {
+        let known = self.learned.get(node).is_some_and(|(learned, _)| *learned == address);
+        known || self.node.addresses(node).iter().any(|told| is_same(*told, address))
     }
 
     /// A member may be there: discovery says so.

@@ -6,7 +6,8 @@
 //! us look: at an address where the other one was proved to be before.
 //!
 //! - *A third one* ([`Incoming::Twin`](crate::quic::Incoming::Twin)) says so aloud, and tells the one it listens to.
-//! - *The one that is not listened to* ([`Twins::superseded`]) places and starts nothing, and its units run on. It looks
+//! - *The one that is not listened to* ([`Twins::superseded`]) does not listen either, for what still comes is for the other.
+//!   It places and starts nothing, and its units run on. It looks
 //!   every few seconds whether the other is still there, and asks one member after the other when it was heard last. Once
 //!   that is some time ago it goes on as a new start, later than all before, and is listened to again. So does a machine
 //!   whose clock or whose backup has made it look older than it was itself.
@@ -133,6 +134,11 @@ impl Twins {
             superseded.heard = Some((heard.max(before), now));
         }
         false
+    }
+
+    /// Whether others listen to another machine in our place.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.is_some()
     }
 
     /// The one that is listened to in our place lives, and is there.

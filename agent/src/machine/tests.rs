@@ -6,7 +6,9 @@ const ETC: &str = "etc/machine-id";
 const ONE: &str = "3d1219c7c4c5404aaa1f6d2a48adfda4\n";
 const OTHER: &str = "9a1219c7c4c5404aaa1f6d2a48adfda4\n";
 
-fn machine(files: &[(&str, &str)]) -> Machine {
+type Files<'a> = &'a [(&'a str, &'a str)];
+
+fn machine(files: Files) -> Machine {
     let root = tempfile::tempdir().expect("a folder");
     for (path, text) in files {
         let path = root.path().join(path);
@@ -18,7 +20,7 @@ fn machine(files: &[(&str, &str)]) -> Machine {
 
 #[test]
 fn another_machine_is_told_by_its_hardware_else_by_its_machine_id() {
-    let rows: [(&[(&str, &str)], &[(&str, &str)], Option<&str>); 10] = [
+    let rows: [(Files, Files, Option<&str>); 10] = [
         (&[(ETC, ONE)], &[(ETC, ONE)], None),
         (&[(ETC, ONE)], &[(ETC, OTHER)], Some(MACHINE_ID)),
         // Installed anew on the same board; the same card in another board.

@@ -72,6 +72,9 @@ pub struct Commit {
     pub at: Duration,
 }
 
+/// A datagram that came to a core: listener and its life, speaker and its start, and number.
+type Hearing = (usize, u64, NodeId, u64, u64);
+
 /// What a failing unit leaves behind.
 const TROUBLES_MAX: usize = 100_000;
 
@@ -116,8 +119,8 @@ pub struct Book {
     pub copies: crate::invariants::copies::Notes,
     /// Identities that machines lost with their disks.
     pub former: BTreeMap<usize, Vec<NodeId>>,
-    /// What cores have heard since a stranger began to copy: by listener and its life, speaker and its start, and number.
-    heard: Option<BTreeSet<(usize, u64, NodeId, u64, u64)>>,
+    /// What cores have heard since a stranger began to copy.
+    heard: Option<BTreeSet<Hearing>>,
     /// What roll-outs have stopped.
     pub emptied: Emptied,
 }

@@ -61,3 +61,29 @@ impl Gate {
         !(is_old && sealed.copied)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: NodeId = NodeId([1; 32]);
+    const BOB: NodeId = NodeId([2; 32]);
+
+    fn opens(gate: &mut Gate, receiver: NodeId, start: u64, counter: u64, copied: bool) -> bool {
+        gate.opens(BOB, ALICE, &Sealed { receiver, start, counter, copied }, None)
+    }
+
+    #[test]
+    fn a_copy_opens_once_at_the_node_that_it_is_for() {
+        let mut gate = Gate::default();
+        assert!(!opens(&mut gate, ALICE, 1, 1, false) && !opens(&mut gate, ALICE, 1, 1, true));
+        assert!(opens(&mut gate, BOB, 1, 1, false), "the packet itself");
+        assert!(!opens(&mut gate, BOB, 1, 1, true), "its copy");
+        assert!(opens(&mut gate, BOB, 1, 1, false), "the network may repeat");
+        assert!(opens(&mut gate, BOB, 1, 2, true), "a copy that comes first");
+        assert!(opens(&mut gate, BOB, 1, 1000, false));
+        assert!(!opens(&mut gate, BOB, 1, 500, true), "too old to tell");
+        assert!(opens(&mut gate, BOB, 2, 1, false));
+        assert!(!opens(&mut gate, BOB, 1, 1001, true), "of an earlier start");
+    }
+}

@@ -230,6 +230,7 @@ impl Run {
             return Err(Violation::stop(self.world.time));
         }
         self.ended = true;
+        self.world.book.copies.over = true;
         Ok(draining)
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::alloc::{AllocRow, Phase};
+use crate::api::NodeState;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
@@ -288,7 +289,8 @@ impl Node {
 
     /// Whether what a member that is not up runs is not to be placed elsewhere yet.
     fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
-        self.doubt.holds(now.at, node, priority) || self.informed.holds(now.at, node)
+        let unknown = self.membership.state(node) == NodeState::Unknown;
+        self.doubt.holds(now.at, node, priority) || self.informed.holds(now.at, node, unknown)
     }
 
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.

@@ -174,9 +174,9 @@ impl Informed {
     }
 
     /// Whether what a member runs that is not up is not to be placed elsewhere yet. One that was not heard since this
-    /// node's start may have said to others that it will be back.
-    pub fn holds(&self, at: Instant, node: &NodeId) -> bool {
-        let unheard = !self.heard.contains(node);
+    /// node's start may have said to others that it will be back. `unknown`: membership has never called it alive or dead.
+    pub fn holds(&self, at: Instant, node: &NodeId, unknown: bool) -> bool {
+        let unheard = unknown || !self.heard.contains(node);
         let may_be_away = unheard && at.since(self.started) < limits::UNHEARD_HOLD;
         self.cut.is_some() || self.is_away(node) || unheard && self.start.is_some() || may_be_away
     }

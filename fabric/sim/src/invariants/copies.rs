@@ -29,6 +29,8 @@ pub struct Notes {
     rebalanced: Option<Duration>,
     /// When the last fault began or ended that is more than a restart of agents.
     disturbed: Option<Duration>,
+    /// What comes now is no turmoil: machines are switched off and drained one by one.
+    pub over: bool,
     /// Since when a removed node could speak to a member that knows.
     could_know: BTreeMap<usize, Duration>,
 }
@@ -151,7 +153,7 @@ pub fn invariant_restarts_of_agents_start_nothing_again(
 ) -> Verdict {
     let notes = &world.book.copies;
     let calm = notes.disturbed.is_some_and(|at| world.time - at >= CALM);
-    if !calm || world.book.is_at_most_one(&launch.alloc.slot.job) {
+    if notes.over || !calm || world.book.is_at_most_one(&launch.alloc.slot.job) {
         return Ok(());
     }
     for (at, other) in world.nodes.iter().enumerate() {
