@@ -213,22 +213,32 @@ pub fn describe(table: &Table, theirs: &[u64]) -> Option<Message> {
     Some(Message::Rows { buckets: buckets.into_iter().map(u16::from).collect(), rows })
 }
 
-/// What the other lacks of the described buckets, and what we lack.
-pub fn compare(table: &Table, buckets: &[u16], rows: &[(Key, Order)]) -> (Message, Vec<Key>) {
+/// What the other lacks of the described buckets, and what we lack. What is `ahead`, by its stamp, counts for nothing,
+/// here and there: it would be refused.
+pub fn compare(
+    table: &Table,
+    buckets: &[u16],
+    rows: &[(Key, Order)],
+    ahead: impl Fn(&Order) -> bool,
+) -> (Message, Vec<Key>) {
     let described: BTreeSet<u8> =
         buckets.iter().filter_map(|bucket| u8::try_from(*bucket).ok()).collect();
     let theirs: BTreeMap<&Key, &Order> = rows.iter().map(|(key, order)| (key, order)).collect();
     let mut newer_here: Vec<&Key> = described
         .iter()
         .flat_map(|bucket| table.entries_in(*bucket))
-        .filter(|entry| theirs.get(&entry.key).is_none_or(|their| **their < entry.order()))
+        .filter(|entry| !ahead(&entry.order()))
+        .filter(|entry| {
+            theirs.get(&entry.key).is_none_or(|their| **their < entry.order() || ahead(their))
+        })
         .map(|entry| &entry.key)
         .collect();
     newer_here.sort_unstable();
     let (entries, more) = collect(table, newer_here.into_iter());
     let want = rows
         .iter()
-        .filter(|(key, order)| table.order(key).is_none_or(|ours| ours < *order))
+        .filter(|(_, order)| !ahead(order))
+        .filter(|(key, order)| table.order(key).is_none_or(|ours| ours < *order || ahead(&ours)))
         .map(|(key, _)| key.clone())
         .take(limits::REPAIR_ROWS_MAX)
         .collect();

@@ -10,6 +10,7 @@ use crate::lease::LeaseMessage;
 use crate::limits;
 use crate::resources::Rejection;
 use crate::table::{Entry, Key, Order, SharedEntry};
+use crate::timekeeper::ClockReading;
 use crate::voters;
 
 /// First byte of everything that is sent or stored.
@@ -28,7 +29,12 @@ pub enum Datagram {
     /// Fresh entries, pushed.
     Push(Vec<SharedEntry>),
     /// 'This is my whole table in one number; tell me if yours differs.'
-    Fingerprint(u64),
+    Fingerprint {
+        /// Of the table.
+        table: u64,
+        /// What the sender's clocks show, while it is at it.
+        clock: ClockReading,
+    },
     /// 'Mine is the same.'
     InSync(u64),
     /// Leases: asked for, and granted.
@@ -153,6 +159,8 @@ pub enum Message {
         /// What has changed.
         entries: Vec<SharedEntry>,
     },
+    /// A member passes on a user's wish: stamp anew what is stamped further ahead than any clock explains.
+    Reclock,
 }
 
 /// Bytes that are not a message. They change nothing.

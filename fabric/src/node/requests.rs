@@ -109,6 +109,7 @@ impl Node {
                 self.set_quota(now, namespace, quota, force)
             }
             Request::RemoveQuota { namespace } => self.remove_quota(now, namespace),
+            Request::Reclock => self.reclock(now),
         };
         self.dirty = true;
         self.answer(id, outcome.unwrap_or_else(Answer::Refused));
