@@ -112,6 +112,8 @@ pub struct Book {
     pub wiped: Option<Duration>,
     /// Identities that machines lost with their disks.
     pub former: BTreeMap<usize, Vec<NodeId>>,
+    /// Machines whose wall clocks were ever wrong.
+    pub wrong_clocks: BTreeSet<usize>,
 }
 
 impl Book {

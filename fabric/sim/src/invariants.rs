@@ -35,6 +35,7 @@ macro_rules! check {
 pub mod leases;
 pub mod rest;
 pub mod sharing;
+pub mod time;
 use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 
 /// Commands about one allocation within a minute that change nothing.
@@ -52,6 +53,7 @@ type Verdict = Result<(), String>;
 pub(crate) fn observe(world: &mut World) {
     note_loneliness(world);
     leases::observe(world);
+    time::observe(world);
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));
     if let Err(detail) = sharing::observe(world) {

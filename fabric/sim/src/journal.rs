@@ -94,10 +94,11 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 3] = [
+pub const CANARIES: [(&str, Canary); 4] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
+    ("believes-every-clock", Canary::BelievesEveryClock),
 ];
 
 /// A planted bug's name.
