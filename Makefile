@@ -54,6 +54,7 @@ test-swarm: setup
 	$(TARGET)/debug/weft-sim swarm --seeds $(AIMED) --nodes 8 --minutes 5 --aim-at-leases
 	@for planted in \
 	    "forgets-a-claim|--nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
+	    "believes-every-clock|--nodes $(NODES) --minutes $(MINUTES)|one wrong clock changes no other" \
 	    "holds-a-lease-too-long|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "voter-forgets|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "retires-without-a-place|--nodes 8 --minutes 10|a roll out " \

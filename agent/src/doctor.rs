@@ -8,6 +8,7 @@ use fabric::api::{Finding, FindingLevel, NodeState};
 use fabric::clock::{Now, WallTime};
 use fabric::cpuset::CpuSet;
 use fabric::resources;
+use fabric::timekeeper::Clocks;
 use fabric::topology::Enforced;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -92,8 +93,8 @@ pub struct Membership {
     pub nodes: BTreeMap<NodeState, u32>,
     /// Local health multiplier.
     pub local_health: u32,
-    /// How far the newest row of another node lies ahead of our clock.
-    pub ahead: Duration,
+    /// Whose clocks differ, and what is dated ahead of them.
+    pub clocks: Clocks,
     /// Datagrams that nobody with our keys sealed, or that came late or from a copy; and datagrams that were fine.
     pub datagrams: (u64, u64),
     /// Keys that two machines use, in words.
@@ -339,15 +340,18 @@ fn clock(agent: &Agent) -> Finding {
         let message = format!("the clock was moved by about {} s since the start", drift.as_secs());
         return finding("clock", FindingLevel::Warning, message, advice);
     }
-    match &agent.fabric {
-        Some(membership) if membership.ahead > DRIFT_MAX => finding(
-            "clock",
-            FindingLevel::Warning,
-            format!("another node's clock is {} s ahead of ours", membership.ahead.as_secs()),
-            "one of the two is wrong: compare `date` on both",
-        ),
-        _ => finding("clock", FindingLevel::Ok, "goes evenly", ""),
+    let Some(clocks) = agent.fabric.as_ref().map(|membership| &membership.clocks) else {
+        return finding("clock", FindingLevel::Ok, "goes evenly", "");
+    };
+    let mut warnings = clocks.warnings();
+    if warnings.is_empty() {
+        return finding("clock", FindingLevel::Ok, "goes evenly, and as those of the others", "");
     }
+    if clocks.refused > 0 {
+        let count = clocks.refused;
+        warnings.push(format!("{count} entries dated ahead of every clock were refused"));
+    }
+    finding("clock", FindingLevel::Warning, warnings.join("; "), advice)
 }
 
 fn runs_units(agent: &Agent) -> Finding {

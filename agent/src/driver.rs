@@ -376,6 +376,7 @@ impl Driver {
     fn carry_out(&mut self) {
         let now = self.clock.now();
         let Some(member) = &mut self.member else { return };
+        self.observer.correct(member.node.fabric_time(now), now.wall);
         let trust_changed = member.carry_out(
             now,
             &mut Hands {
@@ -528,7 +529,8 @@ impl Driver {
             Err(error) => return drop(answer.send(Err(random_failed(&error)))),
         };
         let id: TokenId = token.id().clone();
-        let expires = fabric::clock::WallTime(now.wall.0 + lifetime.as_millis() as u64);
+        let time = member.node.fabric_time(now).0;
+        let expires = fabric::clock::WallTime(time.saturating_add(lifetime.as_millis() as u64));
         let created =
             fabric::api::TokenCreated { token: token.to_string(), id: id.clone(), expires };
         let request = Request::AddToken { id, secret_hash: token.secret_hash(), lifetime, labels };

@@ -169,10 +169,7 @@ async fn ask(
         let (fabric, signature) = match proof {
             Answer::Proof { fabric, signature } => (fabric, signature.concat()),
             Answer::Refused(reason) => return Ok(Err(JoinError::Refused { address, reason })),
-            Answer::Welcome
-            | Answer::Member(_)
-            | Answer::Outdated(_)
-            | Answer::Removed(_) => {
+            Answer::Welcome | Answer::Member(_) | Answer::Outdated(_) | Answer::Removed(_) => {
                 anyhow::bail!("it answered a question that was not asked")
             }
         };

@@ -12,13 +12,16 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::Builder;
 use std::time::Duration;
 
 use anyhow::Context;
 use ebpf::CgroupId;
+use fabric::clock::WallTime;
 use fabric::id::AllocId;
+use fabric::limits;
 use futures_util::{StreamExt, stream};
 use metrics::answer::Answer;
 use metrics::exposition::{Exposition, Format};
@@ -56,6 +59,9 @@ pub mod wire;
 const QUESTIONS_MAX: usize = 64;
 /// Time between two rounds of collectors, unless they want more.
 const ROUND: Duration = Duration::from_secs(1);
+/// A wall clock that moves by this much against the one that counts from the boot was set: time servers slew by half a
+/// millisecond in a second.
+const STEP_MS: i64 = 500;
 /// Time between two looks for what is too old to keep.
 const EXPIRE: Duration = Duration::from_secs(60);
 /// Nodes that are asked at once for one query: the answers of all of them may be in memory together.
@@ -198,6 +204,15 @@ impl Observer {
         Ok(Self { questions: Some(questions) })
     }
 
+    /// What time it is in the fabric, and by this machine's clock: where that is wrong, what is measured is dated
+    /// by the fabric's, so that it is found beside what others measure.
+    pub fn correct(&self, fabric: WallTime, own: WallTime) {
+        let by_ms = i128::from(fabric.0) - i128::from(own.0);
+        let wrong = by_ms.unsigned_abs() >= limits::CLOCK_OFF.as_millis();
+        let by_ms = if wrong { i64::try_from(by_ms).unwrap_or(0) } else { 0 };
+        CORRECTION_MS.store(by_ms, Ordering::Relaxed);
+    }
+
     /// The node is called this from now on.
     pub fn rename(&self, name: &str) {
         // Full: it is said again.
@@ -227,7 +242,7 @@ impl Observer {
         let asked = self.answer(|answer| Question::Expose(samples.clone(), format, answer)).await;
         asked.unwrap_or_else(|_| {
             let mut recorder = Recorder::new(SCRATCH_BYTES, "");
-            give(&mut recorder, Source::Loop, &samples);
+            give(&mut recorder, Source::Loop, &samples, now_ms());
             text_of(&recorder, format)
         })
     }
@@ -238,12 +253,13 @@ impl Observer {
     }
 
     /// The answer of this node and of others, by name, each of which has as long as `timeout`. Who does not answer
-    /// is named in its warnings, beside `absent`: those that need not be asked, and why.
+    /// is named in its warnings, beside `absent`: those that need not be asked, and why, and beside other `warnings`.
     pub async fn gather<P: Peer>(
         &self,
         query: Query,
         others: Vec<(String, P)>,
         absent: Vec<(String, String)>,
+        warnings: Vec<String>,
         timeout: Duration,
     ) -> Result<Answer, Unanswered> {
         let begun = self.answer(|answer| Question::Begin(query, answer)).await?;
@@ -252,6 +268,7 @@ impl Observer {
             Err(answer) => return Ok(*answer),
         };
         if gathering.asks_others() {
+            warnings.into_iter().for_each(|warning| gathering.warn(warning));
             for (node, reason) in &absent {
                 gathering.missing(node, reason);
             }
@@ -335,6 +352,8 @@ struct Thread {
     ledger: Rc<RefCell<Ledger>>,
     collectors: Vec<Scheduled>,
     expire: BootTime,
+    /// Both clocks, as they were read last.
+    read: (BootTime, i64),
     /// `None`: nobody is sent samples.
     remote: Option<Remote>,
 }
@@ -379,6 +398,7 @@ impl Thread {
             ledger,
             collectors: all.into_iter().map(scheduled).collect(),
             expire: next + EXPIRE,
+            read: (next, now_ms()),
             remote,
         }
     }
@@ -401,8 +421,23 @@ impl Thread {
         }
     }
 
+    /// What time it is. Where the clock was set, all that is stored moves along: the time between two samples is what
+    /// it was, and the next sample comes after the last.
+    fn read_clock(&mut self) -> i64 {
+        let now = (BootTime::now(), now_ms());
+        if let Some(step) = step_between(self.read, now) {
+            tracing::info!(step_ms = step, "the clock was set: what was measured moves along");
+            self.recorder.shift(step);
+            for scheduled in &mut self.collectors {
+                scheduled.before_ms = scheduled.before_ms.map(|at| at.saturating_add(step));
+            }
+        }
+        self.read = now;
+        now.1
+    }
+
     fn round(&mut self, now: BootTime) {
-        let now_ms = now_ms();
+        let now_ms = self.read_clock();
         for (number, scheduled) in self.collectors.iter_mut().enumerate() {
             if now < scheduled.next {
                 continue;
@@ -434,9 +469,10 @@ impl Thread {
 
     fn answer(&mut self, question: Question) {
         let before = cpu_time();
+        let now_ms = self.read_clock();
         // Whoever went away in the meantime does not want the answer any more.
         match question {
-            Question::Rename(name) => self.recorder.rename(&name, now_ms()),
+            Question::Rename(name) => self.recorder.rename(&name, now_ms),
             Question::Report(answer) => {
                 let probes = self.probing.borrow().reports();
                 let collectors = self.collectors.iter();
@@ -448,9 +484,11 @@ impl Thread {
             Question::Cgroups(alloc, answer) => {
                 let _ = answer.send(self.probing.borrow_mut().cgroups(&alloc));
             }
-            Question::Count(source, samples) => give(&mut self.recorder, source, &samples),
+            Question::Count(source, samples) => {
+                give(&mut self.recorder, source, &samples, now_ms);
+            }
             Question::Expose(samples, format, answer) => {
-                give(&mut self.recorder, Source::Loop, &samples);
+                give(&mut self.recorder, Source::Loop, &samples, now_ms);
                 let _ = answer.send(text_of(&self.recorder, format));
             }
             Question::Alone(query, answer) => {
@@ -474,8 +512,8 @@ impl Thread {
 }
 
 /// What the agent's loop has counted. Twice within a millisecond, it is not worth a second sample.
-fn give(recorder: &mut Recorder, source: Source, samples: &[Sample]) {
-    recorder.collect(source.number(), now_ms(), None, |sink| {
+fn give(recorder: &mut Recorder, source: Source, samples: &[Sample], now_ms: i64) {
+    recorder.collect(source.number(), now_ms, None, |sink| {
         for Sample { metric, labels, value } in samples {
             let labels: Vec<(&str, &str)> =
                 labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -490,9 +528,20 @@ fn text_of(recorder: &Recorder, format: Format) -> String {
     Exposition::of_store(recorder.store(), now_ms(), format).unwrap_or_default()
 }
 
-/// The wall clock, as the store wants it.
+/// What is added to the wall clock of this machine where it is known to be wrong.
+static CORRECTION_MS: AtomicI64 = AtomicI64::new(0);
+
+/// What time it is, as the store wants it: by the wall clock, or by the fabric's where that is wrong.
 pub fn now_ms() -> i64 {
-    i64::try_from(clock::wall().0).unwrap_or(i64::MAX)
+    let wall = i64::try_from(clock::wall().0).unwrap_or(i64::MAX);
+    wall.saturating_add(CORRECTION_MS.load(Ordering::Relaxed)).max(0)
+}
+
+/// By how much the wall clock was moved since both clocks were read last; `None`: not so that it matters.
+fn step_between(before: (BootTime, i64), now: (BootTime, i64)) -> Option<i64> {
+    let passed = i64::try_from(now.0.since(before.0).as_millis()).unwrap_or(i64::MAX);
+    let step = now.1.saturating_sub(before.1).saturating_sub(passed);
+    (step.abs() >= STEP_MS).then_some(step)
 }
 
 /// CPU time of this thread.

@@ -311,6 +311,9 @@ pub enum Command {
         #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
         timeout: Option<Duration>,
     },
+    /// Look after the fabric as a whole
+    #[command(subcommand)]
+    Fabric(FabricCommand),
     /// Look for trouble on this node; exit 3 for warnings, 1 for errors
     #[command(after_help = "Example:\n  weft doctor")]
     Doctor,
@@ -323,6 +326,13 @@ pub enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FabricCommand {
+    /// Date anew what was written with a clock that was ahead, once `status` or `doctor` says so; nothing stops for it
+    #[command(after_help = "Example:\n  weft fabric reclock")]
+    Reclock,
 }
 
 #[derive(Debug, Subcommand)]

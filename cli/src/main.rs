@@ -38,7 +38,7 @@ use fabric::api::RebalanceBody;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, NodeAction, QuotaCommand, Shell, TokenCommand};
+use arguments::{Arguments, Command, FabricCommand, NodeAction, QuotaCommand, Shell, TokenCommand};
 use client::Client;
 use exit::{Exit, Failure};
 use screen::{Format, Screen, Tone};
@@ -93,6 +93,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         }
         Command::Token(TokenCommand::List) => membership::token_list(context).await,
         Command::Token(TokenCommand::Revoke { id }) => membership::token_revoke(context, &id).await,
+        Command::Fabric(FabricCommand::Reclock) => membership::reclock(context).await,
         Command::Quota(QuotaCommand::Set { namespace, cores, memory, devices, allocs, force }) => {
             let cpu_millis = cores.map(|cores| (cores * 1000.0).round() as u64);
             let devices = devices.into_iter().collect();

@@ -102,6 +102,15 @@ pub async fn token_list(context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Has every node date anew what was written with a clock that was ahead.
+pub async fn reclock(context: &Context) -> Result<Exit, Failure> {
+    context.client.post("/v1/fabric/reclock", &()).await?;
+    context
+        .screen
+        .say("every node that is up dates anew what is dated ahead; those that are away follow");
+    Ok(Exit::Ok)
+}
+
 /// Makes a token useless.
 pub async fn token_revoke(context: &Context, id: &str) -> Result<Exit, Failure> {
     context.client.delete(&format!("/v1/tokens/{}", escape(id))).await?;

@@ -71,6 +71,7 @@ impl fmt::Display for WallTime {
 pub struct Now {
     /// Drives every timer.
     pub at: Instant,
-    /// Goes into stamps and into what people see. Never compared with a timeout.
+    /// What this machine's wall clock shows. The core reads the fabric's time from it and from what other members' clocks
+    /// show ([`timekeeper`](crate::timekeeper)), and hands that on in its place. Never compared with a timeout.
     pub wall: WallTime,
 }

@@ -213,12 +213,13 @@ pub fn describe(table: &Table, theirs: &[u64]) -> Option<Message> {
     Some(Message::Rows { buckets: buckets.into_iter().map(u16::from).collect(), rows })
 }
 
-/// What the other lacks of the described buckets, and what we lack.
-/// `settled`: the node whose table this is knows what the others run.
+/// What the other lacks of the described buckets, and what we lack. What is `ahead`, by its stamp, counts for nothing,
+/// here and there: it would be refused. `settled`: the node whose table this is knows what the others run.
 pub fn compare(
     table: &Table,
     buckets: &[u16],
     rows: &[(Key, Order)],
+    ahead: impl Fn(&Order) -> bool,
     settled: bool,
 ) -> (Message, Vec<Key>) {
     let described: BTreeSet<u8> =
@@ -227,14 +228,18 @@ pub fn compare(
     let mut newer_here: Vec<&Key> = described
         .iter()
         .flat_map(|bucket| table.entries_in(*bucket))
-        .filter(|entry| theirs.get(&entry.key).is_none_or(|their| **their < entry.order()))
+        .filter(|entry| !ahead(&entry.order()))
+        .filter(|entry| {
+            theirs.get(&entry.key).is_none_or(|their| **their < entry.order() || ahead(their))
+        })
         .map(|entry| &entry.key)
         .collect();
     newer_here.sort_unstable();
     let (entries, more) = collect(table, newer_here.into_iter());
     let want = rows
         .iter()
-        .filter(|(key, order)| table.order(key).is_none_or(|ours| ours < *order))
+        .filter(|(_, order)| !ahead(order))
+        .filter(|(key, order)| table.order(key).is_none_or(|ours| ours < *order || ahead(&ours)))
         .map(|(key, _)| key.clone())
         .take(limits::REPAIR_ROWS_MAX)
         .collect();

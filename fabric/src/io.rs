@@ -222,6 +222,8 @@ pub enum Request {
         /// Also when no majority of the voters is left; those that are become the voters by decree.
         force: bool,
     },
+    /// Date anew what is dated further ahead than any clock explains, everywhere.
+    Reclock,
 }
 
 /// What the unit manager says of a unit.

@@ -25,5 +25,6 @@ pub mod resources;
 pub mod stamp;
 pub mod supervisor;
 pub mod table;
+pub mod timekeeper;
 pub mod topology;
 pub mod voters;

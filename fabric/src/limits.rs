@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::WallTime;
+
 /// Bytes of one gossip payload before sealing. A sealed datagram must fit an Ethernet frame over IPv6
 /// without fragments.
 pub const DATAGRAM_BYTES_MAX: usize = 1350;
@@ -312,3 +314,31 @@ pub const WISHES_MAX: usize = 256;
 pub const DETOURS_DRAWN: usize = 4;
 /// Bytes of an encoded message that is passed on: with the key of its receiver and its length it is a message, too.
 pub const PASSED_ON_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64;
+
+/// How far a stamp may lie ahead of the time by which it is judged. Clocks of machines that nobody looks after are
+/// off by minutes; hours are a time zone, and years an empty battery.
+pub const STAMP_AHEAD_MAX: Duration = Duration::from_secs(3600);
+/// Clocks that show the same within this agree. Without a time server they drift by a few seconds a week.
+pub const CLOCKS_AGREE: Duration = Duration::from_secs(120);
+const _: () = assert!(CLOCKS_AGREE.as_secs() * 10 < STAMP_AHEAD_MAX.as_secs());
+/// A clock that is off by this much is worth a word: a machine that stands still for a moment, and reads a datagram
+/// late, is not.
+pub const CLOCK_OFF: Duration = Duration::from_secs(30);
+/// 2020-01-01, in milliseconds since 1970: a clock that shows less was never set, and has no vote.
+pub const CLOCK_SET_FROM: WallTime = WallTime(1_577_836_800_000);
+/// A wall clock that moves by this much against the monotonic one was set, and the time is looked at again.
+pub const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// Clocks that a node knows, its own included: in a larger fabric those that it heard last speak for all.
+pub const CLOCKS_MAX: usize = 64;
+/// What a member said of its clock holds for so long: members compare tables every five seconds, with one of all.
+pub const CLOCK_FRESH: Duration = Duration::from_secs(600);
+/// A node that hears nobody believes that its machine was off for so long, and no longer.
+pub const CLOCK_PAUSE_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// A token is deleted so long after it ran out: until then somebody's clock might call it good, and a deletion
+/// cannot be taken back.
+pub const TOKEN_KEEP: Duration = Duration::from_secs(86_400);
+/// After `reclock`, stamps of others do not raise the ceiling for so long: longer than a reading holds.
+pub const RECLOCK_HOLD: Duration = Duration::from_secs(900);
+const _: () = assert!(RECLOCK_HOLD.as_secs() > CLOCK_FRESH.as_secs());
+/// Members other than the one that was asked wait up to this long before they stamp anew what nobody has by then.
+pub const RECLOCK_SPREAD: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use crate::lease::LeaseMessage;
 use crate::limits;
 use crate::resources::Rejection;
 use crate::table::{Entry, Key, Order, SharedEntry};
+use crate::timekeeper::ClockReading;
 use crate::voters;
 
 /// First byte of everything that is sent or stored.
@@ -29,7 +30,12 @@ pub enum Datagram {
     /// Fresh entries, pushed.
     Push(Vec<SharedEntry>),
     /// 'This is my whole table in one number; tell me if yours differs.'
-    Fingerprint(u64),
+    Fingerprint {
+        /// Of the table.
+        table: u64,
+        /// What the sender's clocks show, while it is at it.
+        clock: ClockReading,
+    },
     /// 'Mine is the same.'
     InSync {
         /// The table in one number.
@@ -191,6 +197,8 @@ pub enum Message {
         /// From [`Message::PassOn`].
         bytes: Vec<u8>,
     },
+    /// A member passes on a user's wish: stamp anew what is stamped further ahead than any clock explains.
+    Reclock,
 }
 
 impl Message {
@@ -218,7 +226,8 @@ impl Message {
             | Message::Voters(_)
             | Message::Reach { .. }
             | Message::PassOn { .. }
-            | Message::PassedOn { .. } => false,
+            | Message::PassedOn { .. }
+            | Message::Reclock => false,
         }
     }
 }

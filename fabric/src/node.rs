@@ -23,10 +23,12 @@ use crate::message::{Datagram, Message};
 use crate::placement::Fleet;
 use crate::stamp::HybridClock;
 use crate::supervisor::{Record, Supervisor};
-use crate::table::{Entry, Key, Keyring, Merge, RosterEntry, SharedEntry, Table, Value};
+use crate::table::{Entry, Key, Keyring, Merge, Order, RosterEntry, SharedEntry, Table, Value};
+use crate::timekeeper::Timekeeper;
 use crate::topology::NodeInfo;
 
 mod appointment;
+mod clocks;
 mod coordinate;
 mod copies;
 mod detours;
@@ -99,6 +101,8 @@ pub enum Canary {
     RetiresWithoutAPlace,
     /// What cannot be said straight is not said at all.
     KnowsNoDetours,
+    /// A node stamps with its own clock, whatever it shows, and takes whatever others stamp.
+    BelievesEveryClock,
 }
 
 /// Where a node's table comes from.
@@ -145,6 +149,8 @@ pub struct Counters {
     pub ticks: u64,
     /// Outputs dropped because nobody polled.
     pub outputs_dropped: u64,
+    /// Entries refused because their stamps are too far ahead.
+    pub ahead: u64,
 }
 
 /// One node. See the module's words for the calling order.
@@ -155,6 +161,9 @@ pub struct Node {
     config: Config,
     info: NodeInfo,
     clock: HybridClock,
+    timekeeper: Timekeeper,
+    /// What this machine's wall clock showed last.
+    own_wall: WallTime,
     rng: ChaCha8Rng,
     table: Table,
     membership: Membership,
@@ -207,6 +216,8 @@ struct Timers {
     reconcile: Instant,
     expire: Instant,
     trim_keyring: Option<Instant>,
+    /// When what is dated ahead is dated anew because somebody asked for it.
+    restamp: Option<Instant>,
 }
 
 impl Node {
@@ -224,6 +235,8 @@ impl Node {
         let mut node = Self {
             info: config.info.clone(),
             clock: HybridClock::new(config.id, 0),
+            timekeeper: Timekeeper::new(config.canary == Some(Canary::BelievesEveryClock)),
+            own_wall: now.wall,
             rng: ChaCha8Rng::seed_from_u64(seed(1)),
             table: Table::default(),
             membership: match &origin {
@@ -260,6 +273,7 @@ impl Node {
                 reconcile: now.at + limits::RECONCILE_INTERVAL,
                 expire: now.at + limits::TICK_MAX * 60,
                 trim_keyring: None,
+                restamp: None,
             },
             synced: false,
             repairing: None,
@@ -272,7 +286,8 @@ impl Node {
         node
     }
 
-    fn take_origin(&mut self, now: Now, origin: Origin) {
+    fn take_origin(&mut self, own: Now, origin: Origin) {
+        let mut now = own;
         self.info.incarnation = self.leases.incarnation();
         match origin {
             Origin::Founded { gossip_key } => {
@@ -289,8 +304,10 @@ impl Node {
                 self.informed.settle();
             }
             Origin::Joined { entries } => {
+                // Whoever let us in knows the time, whatever the clock here shows.
+                now = self.wake_up(own, entries.iter().cloned());
                 for entry in entries {
-                    self.take_in(now, entry, true);
+                    self.merge_in(now, entry.into(), true);
                 }
             }
             Origin::Restored { rows } => {
@@ -305,8 +322,8 @@ impl Node {
                 }
             }
         }
-        let read = WallTime(self.clock.last() >> 16).max(now.wall);
-        self.informed.begin(read);
+        now = self.read_clocks(own);
+        self.informed.begin(now.wall);
         let info = Box::new(self.info.clone());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
         self.remember_voter();
@@ -314,6 +331,8 @@ impl Node {
 
     /// Takes in what happened. The consequences come out of [`Node::poll`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        // From here on the wall clock is the fabric's.
+        let now = self.read_clocks(now);
         match input {
             Input::Tick => {}
             Input::Datagram { from, payload } => {
@@ -380,7 +399,7 @@ impl Node {
                 // What is known of the others is from before: as after a start.
                 (self.superseded, self.synced, self.timers.started) = (false, false, now.at);
                 self.informed = Informed::new(now.at);
-                self.informed.begin(self.horizon(now));
+                self.informed.begin(now.wall);
                 self.membership.renew(now.at, generation);
                 self.leases.renew(generation);
                 self.publish_info(now);
@@ -437,6 +456,7 @@ impl Node {
             self.timers.expire = now.at + limits::TICK_MAX * 60;
             self.expire(now);
         }
+        self.mend_stamps(now);
         self.retry_disk(now);
         self.drop_stock(now);
         if self.is_removed() {
@@ -567,10 +587,10 @@ impl Node {
     /// Writes an entry of this node's.
     fn write(&mut self, now: Now, key: Key, value: Value) {
         let stamp = self.clock.tick(now.wall);
-        self.take_in(now, Entry { key, stamp, value }, true);
+        self.merge_in(now, Entry { key, stamp, value }.into(), true);
     }
 
-    /// Merges an entry and, if it is news, keeps all that follows from it in step. `push`: tell others.
+    /// Merges an entry that somebody else sent, unless it is dated ahead. `push`: tell others.
     fn take_in(&mut self, now: Now, entry: impl Into<SharedEntry>, push: bool) -> Merge {
         let entry: SharedEntry = entry.into();
         if self.config.canary == Some(Canary::DeafToRemoval)
@@ -578,20 +598,37 @@ impl Node {
         {
             return Merge::Known;
         }
-        self.clock.observe(entry.stamp);
+        if self.refuses_stamp(now, &entry) {
+            return Merge::Refused;
+        }
+        self.merge_in(now, entry, push)
+    }
+
+    /// Merges an entry and, if it is news, keeps all that follows from it in step.
+    fn merge_in(&mut self, now: Now, entry: SharedEntry, push: bool) -> Merge {
         let known = self.table.entry(&entry.key);
-        if known.is_some_and(|known| known.order() >= entry.order()) {
-            // Most of what gossip brings was brought before.
-            return Merge::Known;
+        let mut gives_way = false;
+        if let Some(known) = known.filter(|known| known.order() >= entry.order()) {
+            // What is dated ahead gives way to what is not, in the same rank.
+            gives_way = self.is_ahead(now.at, known.stamp)
+                && !self.is_ahead(now.at, entry.stamp)
+                && entry.order().rank >= known.order().rank;
+            if !gives_way {
+                // Most of what gossip brings was brought before.
+                return Merge::Known;
+            }
         }
         let key = entry.key.clone();
         let before = match &key {
             Key::Alloc(..) | Key::Job(_) => known.cloned(),
             _ => None,
         };
-        let horizon = self.horizon(now);
-        let merge = self.table.merge(entry.clone(), horizon);
+        if gives_way {
+            self.table.discard(&key);
+        }
+        let merge = self.table.merge(entry.clone(), now.wall);
         if merge == Merge::Taken {
+            self.clock.observe(entry.stamp);
             if push {
                 self.gossip.enqueue(&entry, self.membership.others_alive() + 1);
             }
@@ -600,11 +637,6 @@ impl Node {
             self.follow(now, &key, before);
         }
         merge
-    }
-
-    /// The fabric's idea of what time it is: nobody's clock alone decides what is old.
-    fn horizon(&self, now: Now) -> WallTime {
-        now.wall.max(WallTime(self.clock.last() >> 16))
     }
 
     /// Brings everything that is derived from an entry up to date.
@@ -616,6 +648,7 @@ impl Node {
                 self.coordinator.all_dirty = true;
                 self.reappoint(*node);
                 self.duties.all = true;
+                self.timekeeper.forget(node);
                 let member = self.table.is_member(node);
                 let message = if member { "joined" } else { "removed" }.to_owned();
                 let name = self.name_of(node);
@@ -756,7 +789,8 @@ impl Node {
                     }
                 }
             }
-            Datagram::Fingerprint(theirs) => {
+            Datagram::Fingerprint { table: theirs, clock } => {
+                self.timekeeper.hear(now.at, from, clock);
                 if theirs == self.table.fingerprint() {
                     let settled = self.informed.is_settled();
                     self.transmit(from, Datagram::InSync { fingerprint: theirs, settled });
@@ -798,7 +832,8 @@ impl Node {
             }
             Message::Rows { buckets, rows } => {
                 let settled = self.informed.is_settled();
-                let (entries, want) = gossip::compare(&self.table, &buckets, &rows, settled);
+                let ahead = |order: &Order| self.is_ahead(now.at, order.stamp);
+                let (entries, want) = gossip::compare(&self.table, &buckets, &rows, ahead, settled);
                 self.send(from, entries);
                 if !want.is_empty() {
                     self.send(from, Message::Want(want));
@@ -863,6 +898,10 @@ impl Node {
                 for entry in entries {
                     self.take_in(now, entry, true);
                 }
+            }
+            Message::Reclock => {
+                tracing::info!(?from, "what is dated ahead is to be dated anew");
+                self.handle_reclock(now);
             }
             Message::Restart { alloc } => {
                 if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
@@ -940,9 +979,14 @@ impl Node {
             let name = self.name_of(&node);
             self.event(now, api::EventKind::Node { subject: node, name, state });
             if state == NodeState::Alive {
-                self.transmit(node, Datagram::Fingerprint(self.table.fingerprint()));
+                self.transmit(node, self.summary());
             }
         }
+    }
+
+    /// The whole table in one number, and what the clocks here show.
+    fn summary(&self) -> Datagram {
+        Datagram::Fingerprint { table: self.table.fingerprint(), clock: self.clock_reading() }
     }
 
     fn transmit(&mut self, to: NodeId, datagram: Datagram) {
@@ -966,7 +1010,7 @@ impl Node {
             let jitter = self.rng.random_range(0.5..1.5);
             self.timers.repair = now.at + limits::REPAIR_INTERVAL.mul_f64(jitter);
             for peer in self.some_peers(1) {
-                self.transmit(peer, Datagram::Fingerprint(self.table.fingerprint()));
+                self.transmit(peer, self.summary());
             }
         }
         if self.timers.rejoin <= now.at {
@@ -1026,8 +1070,7 @@ impl Node {
     }
 
     fn expire(&mut self, now: Now) {
-        let horizon = self.horizon(now);
-        for key in self.table.expire(horizon) {
+        for key in self.table.expire(now.wall) {
             if let Key::Alloc(slot, node) = &key
                 && *node == self.config.id
             {
@@ -1035,15 +1078,7 @@ impl Node {
             }
             self.remember(&key);
         }
-        let tokens: Vec<Key> = self
-            .table
-            .entries_from(Key::Keyring)
-            .filter(|entry| matches!(&entry.value, Value::Token(token) if token.expires < now.wall))
-            .map(|entry| entry.key.clone())
-            .collect();
-        for token in tokens {
-            self.write(now, token, Value::Tombstone { rank: 0 });
-        }
+        self.expire_tokens(now);
     }
 
     fn answer(&mut self, id: crate::io::RequestId, answer: Answer) {

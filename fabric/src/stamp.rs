@@ -27,7 +27,11 @@ impl Stamp {
     }
 }
 
-/// A node's hybrid clock. It never goes back, whatever the wall clock does.
+/// The highest reading that any clock gives or takes, in the year 6429: above it there is room for a
+/// write in each microsecond of another four thousand years, so that no two stamps of a node are equal.
+pub const READING_MAX: u64 = u64::MAX >> 1;
+
+/// A node's hybrid clock. It never goes back by itself, whatever time it is given.
 #[derive(Clone, Copy, Debug)]
 pub struct HybridClock {
     node: NodeId,
@@ -37,24 +41,37 @@ pub struct HybridClock {
 impl HybridClock {
     /// A clock that goes on after `last`, the highest reading in the restored table.
     pub fn new(node: NodeId, last: u64) -> Self {
-        Self { node, last }
+        Self { node, last: last.min(READING_MAX) }
     }
 
     /// A stamp above everything this clock has given out or seen.
-    pub fn tick(&mut self, wall: WallTime) -> Stamp {
-        let physical = wall.0.min(u64::MAX >> COUNTER_BITS) << COUNTER_BITS;
-        self.last = physical.max(self.last.saturating_add(1));
+    pub fn tick(&mut self, time: WallTime) -> Stamp {
+        let physical = time.0.min(READING_MAX >> COUNTER_BITS) << COUNTER_BITS;
+        self.last = physical.max(self.last + 1);
         Stamp { reading: self.last, node: self.node }
     }
 
-    /// Takes note of somebody else's stamp.
+    /// Takes note of somebody else's stamp. One that no clock gives is left out.
     pub fn observe(&mut self, stamp: Stamp) {
-        self.last = self.last.max(stamp.reading);
+        if stamp.reading <= READING_MAX {
+            self.last = self.last.max(stamp.reading);
+        }
+    }
+
+    /// Goes on after `last`, also when that is before what it gave out: for whoever has just thrown away, or
+    /// stamped anew, everything above.
+    pub fn go_back_to(&mut self, last: u64) {
+        self.last = self.last.min(last);
     }
 
     /// The highest reading so far.
     pub fn last(&self) -> u64 {
         self.last
+    }
+
+    /// The highest reading so far, as a time.
+    pub fn time(&self) -> WallTime {
+        WallTime(self.last >> COUNTER_BITS)
     }
 }
 

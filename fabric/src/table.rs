@@ -5,7 +5,7 @@
 //! tables.
 //!
 //! An ended allocation's row leaves the table [`limits::ENDED_KEEP`] after it was written, by the
-//! fabric's hybrid clock, on every node at about the same time, and is not taken in again. That needs
+//! fabric's time, on every node at about the same time, and is not taken in again. That needs
 //! no tombstone: if an older row of that allocation comes back from a node that was away, its owner
 //! sees it and ends it again. Tombstones of jobs stay (at most [`limits::JOBS_MAX`] with the jobs): an
 //! expired one could let a node that was away bring the job back.
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::alloc::{AllocRow, Phase};
+use crate::alloc::AllocRow;
 use crate::clock::WallTime;
 use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::JobKind;
@@ -65,8 +65,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Takes in an entry if it is newer than what is there. `horizon` is the wall time of the
-    /// fabric's hybrid clock: ended allocations older than [`limits::ENDED_KEEP`] before it stay out.
+    /// Takes in an entry if it is newer than what is there. `horizon` is the
+    /// fabric's time: ended allocations older than [`limits::ENDED_KEEP`] before it stay out.
     pub fn merge(&mut self, entry: impl Into<SharedEntry>, horizon: WallTime) -> Merge {
         let entry: SharedEntry = entry.into();
         if !entry.is_proper() || has_expired(&entry, horizon) || self.owner_is_removed(&entry.key) {
@@ -101,7 +101,7 @@ impl Table {
         for Row(entry) in &self.rows {
             if has_expired(entry, horizon) {
                 keys.push(entry.key.clone());
-            } else if is_over(entry) {
+            } else if entry.is_over() {
                 let written = entry.stamp.wall();
                 self.may_expire = Some(self.may_expire.map_or(written, |old| old.min(written)));
             }
@@ -112,8 +112,13 @@ impl Table {
         keys
     }
 
+    /// Drops an entry for good, or for another that may not have beaten it.
+    pub fn discard(&mut self, key: &Key) {
+        self.remove(key);
+    }
+
     fn insert(&mut self, entry: SharedEntry) {
-        if is_over(&entry) {
+        if entry.is_over() {
             let written = entry.stamp.wall();
             self.may_expire = Some(self.may_expire.map_or(written, |old| old.min(written)));
         }
@@ -428,16 +433,7 @@ fn alloc_of(Row(entry): &Row) -> Option<(&SlotId, NodeId, &AllocRow, Stamped)> {
 }
 
 fn has_expired(entry: &Entry, horizon: WallTime) -> bool {
-    is_over(entry) && horizon.since(entry.stamp.wall()) > limits::ENDED_KEEP
-}
-
-/// Whether an entry leaves the table some time after it was written.
-fn is_over(entry: &Entry) -> bool {
-    match &entry.value {
-        Value::Alloc(row) => row.phase == Phase::Ended,
-        Value::Tombstone { .. } => matches!(entry.key, Key::Alloc(..)),
-        _ => false,
-    }
+    entry.is_over() && horizon.since(entry.stamp.wall()) > limits::ENDED_KEEP
 }
 
 #[cfg(test)]

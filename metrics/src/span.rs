@@ -98,6 +98,13 @@ impl Span {
         self.resets += later.resets;
     }
 
+    /// The same samples, taken `by_ms` later.
+    pub(crate) fn shifted(mut self, by_ms: i64) -> Self {
+        self.first_ms = self.first_ms.saturating_add(by_ms);
+        self.last_ms = self.last_ms.saturating_add(by_ms);
+        self
+    }
+
     /// The last sample alone.
     pub fn tail(&self) -> Span {
         Span { stale: self.stale, ..Span::of(self.last_ms, self.last) }

@@ -148,6 +148,8 @@ pub struct Store {
     dropped_blocks: u64,
     refused_series: u64,
     forgotten_to_ms: i64,
+    /// What is added to the times within for those outside: see [`Store::shift`].
+    shift_ms: i64,
 }
 
 struct Series {
@@ -194,7 +196,19 @@ impl Store {
             dropped_blocks: 0,
             refused_series: 0,
             forgotten_to_ms: i64::MIN,
+            shift_ms: 0,
         }
+    }
+
+    /// The clock by which samples are dated was set, by `by_ms` ahead: all that is stored moves along. The time between
+    /// two samples stays what it was, and whatever comes next comes after the last.
+    pub fn shift(&mut self, by_ms: i64) {
+        self.shift_ms = self.shift_ms.saturating_add(by_ms);
+    }
+
+    /// A time outside as one within.
+    fn inner(&self, at_ms: i64) -> i64 {
+        at_ms.saturating_sub(self.shift_ms)
     }
 
     /// The series with these labels, new if need be. A new one may cost the oldest samples, or a series
@@ -204,7 +218,7 @@ impl Store {
             let generation = self.series.get(index).expect("in the table").generation;
             return Ok(SeriesId { index, generation });
         }
-        let room = self.room_for(labels, now_ms);
+        let room = self.room_for(labels, self.inner(now_ms));
         if let Err(refused) = room {
             self.refused_series += 1;
             return Err(refused);
@@ -238,6 +252,7 @@ impl Store {
         if !(0..=TIME_MS_MAX).contains(&at_ms) {
             return Err(Unfit::Time);
         }
+        let at_ms = at_ms.saturating_sub(self.shift_ms);
         if at_ms <= series.last_ms {
             return Err(Unfit::OutOfOrder);
         }
@@ -287,6 +302,7 @@ impl Store {
     /// Drops what is older than its tier keeps, ends the steps of silent series, and forgets series that
     /// have nothing left. To be called now and then: a store that nobody appends to does not age.
     pub fn expire(&mut self, now_ms: i64) {
+        let now_ms = self.inner(now_ms);
         for index in 0..self.series.end() {
             let Some(series) = self.series.get(index) else { continue };
             let last_ms = series.last_ms;
@@ -332,7 +348,7 @@ impl Store {
 
     /// When the newest of what was dropped for the budget ended: everything that ended later is there.
     pub fn forgotten_to_ms(&self) -> i64 {
-        self.forgotten_to_ms
+        self.forgotten_to_ms.saturating_add(self.shift_ms)
     }
 
     fn bytes(&self) -> usize {

@@ -53,7 +53,7 @@ fn agent() -> Agent {
             roster: 3,
             nodes: BTreeMap::from([(NodeState::Alive, 3)]),
             local_health: 0,
-            ahead: Duration::ZERO,
+            clocks: Clocks { agree: true, ..Clocks::default() },
             datagrams: (0, 100),
             twins: Vec::new(),
             broken_pairs: Vec::new(),
@@ -113,7 +113,14 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         ("clock", Warning, |_, agent| {
             agent.started.wall.0 += 86_400_000;
         }),
-        ("clock", Warning, |_, agent| membership(agent).ahead = Duration::from_secs(60)),
+        ("clock", Warning, |_, agent| {
+            let (node, name) = (fabric::id::NodeId([2; 32]), "n2".into());
+            let off = fabric::timekeeper::ClockOff { node, name, ahead_ms: 7_200_000 };
+            membership(agent).clocks.off = vec![off];
+        }),
+        ("clock", Warning, |_, agent| {
+            membership(agent).clocks.stamps_ahead = Duration::from_secs(86_400);
+        }),
         ("cgroup", Warning, |_, agent| agent.enforced.memory = false),
         ("cores", Warning, |machine, _| machine.others = None),
         ("cores", Warning, |machine, _| {

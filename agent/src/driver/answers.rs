@@ -46,6 +46,7 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
             Request::Submit { spec, by: by(), expected_version }
         }
         Operation::Rebalance(wish) => Request::Rebalance { wish },
+        Operation::Reclock => Request::Reclock,
         Operation::StopJob(job) => Request::Stop { job },
         Operation::Scale { job, count } => Request::Scale { job, count, by: by() },
         Operation::Restart { job, slot: None } => Request::RestartJob { job, by: by() },

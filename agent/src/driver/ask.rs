@@ -45,8 +45,12 @@ impl Driver {
                 return;
             }
         };
+        // What is off is still found, dated by the fabric's time; its own queries and logs are not.
+        let clocks = self.member.as_ref().map(|member| member.node.clocks(self.clock.now()));
+        let warnings = clocks.map(|clocks| clocks.off.iter().map(ToString::to_string).collect());
+        let warnings: Vec<String> = warnings.unwrap_or_default();
         tokio::spawn(async move {
-            let answered = observer.gather(query, others, absent, timeout).await;
+            let answered = observer.gather(query, others, absent, warnings, timeout).await;
             let _ = answer.send(Ok(reply(answered)));
         });
     }

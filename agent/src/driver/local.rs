@@ -6,7 +6,6 @@ use fabric::id::{AllocId, NodeId};
 use fabric::node::Waits;
 use serde::Serialize;
 use std::fmt::Write;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
@@ -99,6 +98,7 @@ impl Driver {
                     .into(),
             );
         }
+        warnings.extend(member.node.clocks(self.clock.now()).warnings());
         if self.entering.is_some() {
             warnings.push("entering the fabric: waiting for the disk".into());
         }
@@ -174,18 +174,12 @@ impl Driver {
             fabric: self.member.as_ref().map(|member| {
                 let status = member.node.status();
                 let seal = member.seal.counters();
-                let rows = member.node.allocs(None, false);
-                let newest = rows
-                    .iter()
-                    .filter(|view| view.node != self.identity.id())
-                    .map(|view| view.row.since)
-                    .max();
                 doctor::Membership {
                     in_roster: member.node.is_member(&self.identity.id()),
                     roster: member.node.roster().len(),
                     nodes: status.nodes,
                     local_health: status.local_health,
-                    ahead: newest.map_or(Duration::ZERO, |newest| newest.since(now.wall)),
+                    clocks: member.node.clocks(now),
                     datagrams: (
                         seal.malformed
                             + seal.unknown_key

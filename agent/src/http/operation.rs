@@ -78,6 +78,8 @@ pub enum Operation {
     Plan(Box<JobSpec>),
     /// Find moves that make things better, and perhaps make them.
     Rebalance(api::RebalanceBody),
+    /// Date anew what is dated ahead of every clock.
+    Reclock,
     /// Stop a job and forget it.
     StopJob(JobName),
     /// Change the number of slots.
@@ -285,6 +287,7 @@ pub fn read(
         Endpoint::Rebalance => {
             Operation::Rebalance(json(body, Some(api::RebalanceBody::default()))?)
         }
+        Endpoint::Reclock => Operation::Reclock,
         Endpoint::StopJob => Operation::StopJob(job()?),
         Endpoint::Scale => {
             let job = job()?;

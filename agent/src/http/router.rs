@@ -46,6 +46,7 @@ pub enum Endpoint {
     Healthz,
     Readyz,
     OpenApi,
+    Reclock,
 }
 
 /// One row of the table.
@@ -109,6 +110,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/traces", &[], Endpoint::Trace),
     route("POST", "/v1/fabric/init", &[], Endpoint::Init),
     route("POST", "/v1/fabric/join", &[], Endpoint::Join),
+    route("POST", "/v1/fabric/reclock", &[], Endpoint::Reclock),
     route("POST", "/v1/tokens", &[], Endpoint::CreateToken),
     route("GET", "/v1/tokens", &[], Endpoint::Tokens),
     route("DELETE", "/v1/tokens/{id}", &[], Endpoint::RevokeToken),

@@ -89,6 +89,11 @@ impl Gathering {
         Ok(())
     }
 
+    /// Something that whoever reads the answer should know.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
     /// A node's series are not in the answer.
     pub fn missing(&mut self, node: &str, reason: &str) {
         self.warnings.push(format!("{node} is not in this answer: {reason}"));

@@ -289,6 +289,11 @@ impl Recorder {
         self.store.expire(now_ms);
     }
 
+    /// The clock was set, by so much ahead: what is stored moves along.
+    pub fn shift(&mut self, by_ms: i64) {
+        self.store.shift(by_ms);
+    }
+
     /// One call of a collector, whose number no other has: what it gave the time before and does not give
     /// now has ended.
     pub fn collect(

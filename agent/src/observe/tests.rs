@@ -62,3 +62,20 @@ fn what_one_source_has_does_not_end_with_what_another_gives() {
         assert!(!text.contains("state{") && text.contains("jobs{node=\"one\"} 1"), "{text}");
     });
 }
+
+#[test]
+fn a_clock_that_was_set_is_told_from_one_that_is_slewed() {
+    let boot = BootTime::now();
+    let after = |ms: i64| (boot + Duration::from_secs(10), 1_000_000 + 10_000 + ms);
+    let before = (boot, 1_000_000);
+    for (moved, step) in [
+        (0, None),
+        (5, None),
+        (-400, None),
+        (-500, Some(-500)),
+        (-7_200_000, Some(-7_200_000)),
+        (86_400_000, Some(86_400_000)),
+    ] {
+        assert_eq!(step_between(before, after(moved)), step, "{moved} ms");
+    }
+}

@@ -123,6 +123,8 @@ pub struct Book {
     heard: Option<BTreeSet<Hearing>>,
     /// What roll-outs have stopped.
     pub emptied: Emptied,
+    /// Machines whose wall clocks were ever wrong.
+    pub wrong_clocks: BTreeSet<usize>,
 }
 
 impl Book {

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 /// What every wall clock shows when the world begins: 2026-01-01T00:00Z, in milliseconds.
 const EPOCH_MS: i64 = 1_767_225_600_000;
+/// What a right wall clock shows at world time `time`.
+pub fn true_wall(time: Duration) -> WallTime {
+    WallTime(EPOCH_MS as u64 + time.as_millis() as u64)
+}
+
 /// A clock that is right, in parts per million.
 pub const TRUE_RATE_PPM: u32 = 1_000_000;
 

@@ -2,7 +2,7 @@
 //! disk refuses.
 
 use fabric::limits;
-use fabric::table::{Entry, Key, Value};
+use fabric::table::{Entry, Key, Order, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -166,6 +166,7 @@ impl Disk {
         if let Some(before) = self.rows.get(&key).and_then(|row| row.entry.as_ref())
             && before.order() > entry.order()
             && !was_forgotten(before, &entry)
+            && !was_dated_anew(before.order(), entry.order())
         {
             let (old, new) = (before.order(), entry.order());
             self.wrongs.push(format!("{:?} went back from {old:?} to {new:?}", entry.key));
@@ -196,6 +197,12 @@ pub fn entry_of((coded, value): &Change) -> Option<Entry> {
 fn was_forgotten(before: &Entry, after: &Entry) -> bool {
     matches!(before.key, Key::Alloc(..))
         && after.stamp.wall().since(before.stamp.wall()) > limits::ENDED_KEEP
+}
+
+/// What is dated further ahead than any clock explains may be written again with a stamp of now, in the same rank.
+pub fn was_dated_anew(before: Order, after: Order) -> bool {
+    before.rank <= after.rank
+        && before.stamp.wall().since(after.stamp.wall()) > limits::STAMP_AHEAD_MAX
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::units::Temper;
 use crate::world::World;
 
 const DAY_MS: i64 = 86_400_000;
+const YEAR_MS: i64 = 365 * DAY_MS;
 /// Longer than any lease of the workload's jobs lasts with what its voters add.
 const LONG_ENOUGH: (Duration, Duration) = (Duration::from_secs(26), Duration::from_secs(40));
 
@@ -230,7 +231,7 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
         63..68 => Fault::FullDisk(node),
         68..76 => Fault::Stall(node),
         76..80 => {
-            let jumps = [DAY_MS, -DAY_MS, 5_000, -5_000];
+            let jumps = [DAY_MS, -DAY_MS, 5_000, -5_000, 50 * YEAR_MS, -5 * YEAR_MS];
             Fault::ClockJump(node, jumps[random.random_range(0..jumps.len())])
         }
         80..84 => {

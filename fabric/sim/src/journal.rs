@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 9] = [
+pub const CANARIES: [(&str, Canary); 10] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -104,6 +104,7 @@ pub const CANARIES: [(&str, Canary); 9] = [
     ("ignores-receivers", Canary::IgnoresReceivers),
     ("retires-without-a-place", Canary::RetiresWithoutAPlace),
     ("knows-no-detours", Canary::KnowsNoDetours),
+    ("believes-every-clock", Canary::BelievesEveryClock),
 ];
 
 /// A planted bug's name.

@@ -25,6 +25,7 @@ use fabric::quota::Quota;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::clock::true_wall;
 use crate::disk::DiskMode;
 use crate::invariants::rest;
 use crate::machines;
@@ -164,6 +165,7 @@ impl Stage {
                 let node = self.identity(node)?;
                 self.ask(at, Request::Remove { node, new_key: [1; 32], force })?;
             }
+            "reclock" => self.ask(&words, Request::Reclock)?,
             "expect" => self.expect(&words)?,
             "trace" => return Ok(told(self.world()?.trace.take_lines())),
             _ => self.disturb(command, rest, &words)?,
@@ -250,9 +252,12 @@ impl Stage {
                 self.world()?.set_temper(node, temper);
             }
             "clock" => {
-                let [node, jump] = words else { bail!("write `clock NODE +1d` or `-1d`") };
+                let [node, jump] = words else { bail!("write `clock NODE +1d`, `-1d` or `+50y`") };
                 let (sign, amount) = jump.split_at(1);
-                let ms = duration::parse(amount)?.as_millis() as i64;
+                let ms = match amount.strip_suffix('y') {
+                    Some(years) => years.parse::<i64>()? * 365 * 86_400_000,
+                    None => duration::parse(amount)?.as_millis() as i64,
+                };
                 let ms = match sign {
                     "+" => ms,
                     "-" => -ms,
@@ -448,6 +453,8 @@ impl Stage {
 
     /// `expect web healthy=3 on=a,b` | `expect a sees b dead` | `expect answer held=2` |
     /// `expect answer refused` | `expect drained a` | `expect equal` | `expect healthy JOBS` |
+    /// `expect a goes by the true time` | `expect a blames b` | `expect a blames nobody` |
+    /// `expect a remembers 3` (rows of what ended) |
     /// `expect calm` (no output was dropped, nothing is left to push) | `expect a doubts`
     fn expect(&mut self, words: &[&str]) -> anyhow::Result<()> {
         match words {
@@ -491,6 +498,36 @@ impl Stage {
                 }
                 Ok(())
             }
+            [node, "goes", "by", "the", "true", "time"] => {
+                let node = self.node(node)?;
+                let world = self.world()?;
+                let machine = &world.nodes[node];
+                let core = machine.core().context("that node does not run")?;
+                let (own, truth) = (machine.clock.read(world.time), true_wall(world.time));
+                let time = core.fabric_time(own);
+                let off = time.since(truth).max(truth.since(time));
+                ensure!(off < Duration::from_secs(60), "it goes by {time}, and it is {truth}");
+                Ok(())
+            }
+            [node, "blames", "nobody"] => {
+                let node = self.node(node)?;
+                let off = self.clocks_off(node)?;
+                ensure!(off.is_empty(), "it says {off:?}");
+                Ok(())
+            }
+            [node, "blames", other] => {
+                let (node, other) = (self.node(node)?, self.identity(other)?);
+                let off = self.clocks_off(node)?;
+                ensure!(off == [other], "it says {off:?}");
+                Ok(())
+            }
+            [node, "remembers", count] => {
+                let node = self.node(node)?;
+                let core = self.world()?.nodes[node].core().context("that node does not run")?;
+                let over = core.entries().filter(|entry| entry.is_over()).count();
+                ensure!(count.parse() == Ok(over), "{over} rows that ended");
+                Ok(())
+            }
             [node, "doubts"] => {
                 let node = self.node(node)?;
                 let core = self.world()?.nodes[node].core().context("that node does not run")?;
@@ -500,6 +537,15 @@ impl Stage {
             [job, wishes @ ..] if !wishes.is_empty() => self.expect_job(job, wishes),
             _ => bail!("expected what?"),
         }
+    }
+
+    /// Whose clocks are off, as a node says.
+    fn clocks_off(&mut self, node: usize) -> anyhow::Result<Vec<NodeId>> {
+        let world = self.world()?;
+        let machine = &world.nodes[node];
+        let core = machine.core().context("that node does not run")?;
+        let clocks = core.clocks(machine.clock.read(world.time));
+        Ok(clocks.off.iter().map(|off| off.node).collect())
     }
 
     fn expect_answer(&mut self, wanted: &str) -> anyhow::Result<()> {

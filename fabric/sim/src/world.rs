@@ -725,6 +725,7 @@ fn words_of(request: &Request, nodes: &[SimNode]) -> String {
         Request::Enrol { node, .. } => format!("enrol {}", name(node)),
         Request::SetQuota { namespace, .. } => format!("quota of {namespace}"),
         Request::RemoveQuota { namespace } => format!("no quota of {namespace}"),
+        Request::Reclock => "reclock".into(),
         Request::Remove { node, .. } => format!("remove {}", name(node)),
     }
 }

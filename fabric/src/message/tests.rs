@@ -19,6 +19,11 @@ fn roster() -> Entry {
     }
 }
 
+fn fingerprint(table: u64) -> Datagram {
+    let clock = ClockReading { wall: WallTime(5), horizon: WallTime(6) };
+    Datagram::Fingerprint { table, clock }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -31,7 +36,7 @@ fn golden_vectors() {
     let twos = "02".repeat(32);
     let entry = format!("00{ones}f8acd19101{twos}00026e31{twos}07");
     assert_eq!(hex(&roster().encode()), format!("01{entry}"));
-    assert_eq!(hex(&Datagram::Fingerprint(0x1ff).encode()), "0102ff03");
+    assert_eq!(hex(&fingerprint(0x1ff).encode()), "0102ff030506");
     assert_eq!(hex(&Datagram::Push(vec![roster().into()]).encode()), format!("010101{entry}"));
     let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
     let swim = Datagram::Swim { packet: vec![0xaa, 0xbb], confirms };
@@ -56,6 +61,7 @@ fn golden_vectors() {
     assert_eq!(hex(&pass_on.encode()), format!("0113{ones}01aa"));
     let passed_on = Message::PassedOn { from: NodeId([2; 32]), bytes: vec![0xbb] };
     assert_eq!(hex(&passed_on.encode()), format!("0114{twos}01bb"));
+    assert_eq!(hex(&Message::Reclock.encode()), "0115");
 }
 
 /// Serde can describe types that postcard cannot read back: every kind of value goes there and back.
@@ -111,13 +117,13 @@ fn every_value_survives_the_wire() {
 
 #[test]
 fn another_version_is_told_apart_from_rubbish() {
-    let mut bytes = Datagram::Fingerprint(1).encode();
+    let mut bytes = fingerprint(1).encode();
     bytes[0] = 9;
     assert_eq!(Datagram::decode(&bytes), Err(DecodeError::Version(Some(9))));
     assert_eq!(Datagram::decode(&[]), Err(DecodeError::Version(None)));
     let long = vec![WIRE_VERSION; limits::DATAGRAM_BYTES_MAX + 1];
     assert!(matches!(Datagram::decode(&long), Err(DecodeError::TooLong { .. })));
-    let mut trailing = Datagram::Fingerprint(1).encode();
+    let mut trailing = fingerprint(1).encode();
     trailing.push(0);
     assert!(matches!(Datagram::decode(&trailing), Err(DecodeError::Malformed(_))));
 }
@@ -169,7 +175,7 @@ fn the_corpus_is_of_this_wire_version() {
     let datagrams = [
         ("push", Datagram::Push(vec![roster().into()])),
         ("swim", Datagram::Swim { packet: vec![0xaa; 40], confirms }),
-        ("fingerprint", Datagram::Fingerprint(5)),
+        ("fingerprint", fingerprint(5)),
     ];
     let messages = [
         ("buckets", Message::Buckets(vec![1; 256])),

@@ -475,7 +475,7 @@ impl Node {
         let Value::Job(job) = &mut entry.value else { return };
         job.reverted = true;
         tracing::warn!(job = %job.spec.name, version = job.version, "reverted: the new version failed");
-        self.take_in(now, entry, true);
+        self.merge_in(now, entry.into(), true);
     }
 
     pub(super) fn handle_accept(&mut self, now: Now, from: NodeId, alloc: &AllocId) {
@@ -600,14 +600,13 @@ impl Node {
     /// Nodes on which a slot failed for good with the version in force, and how long ago. Failures that are
     /// too long ago to matter are left out.
     fn failures(&self, now: Now, slot: &SlotId) -> Vec<(NodeId, Duration)> {
-        let horizon = self.horizon(now);
         let in_force = self.table.job(&slot.job).map(|job| (job.hash(), job.effective().1));
         let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
             // What another version did there says nothing about this one; nor what the same did before somebody
             // asked for it again.
             let failed = in_force.is_some_and(|(hash, version)| has_failed(row, hash, version));
             let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
-            let ago = horizon.since(written).max(now.at.since(*heard));
+            let ago = now.wall.since(written).max(now.at.since(*heard));
             (failed && *epoch == row.epoch).then_some((node, ago))
         });
         failed.collect()

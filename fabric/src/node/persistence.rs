@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::Now;
+use crate::clock::{Now, WallTime};
 use crate::id::SlotId;
 use crate::io::Output;
 use crate::limits;
@@ -187,7 +187,10 @@ impl Node {
     }
 
     /// Takes back what the disk kept.
-    pub(super) fn restore(&mut self, now: Now, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+    pub(super) fn restore(&mut self, own: Now, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+        // First of all what time it may be: what follows may be dated.
+        let entries = rows.iter().filter(|(key, _)| key.first() == Some(&ENTRY));
+        let now = self.wake_up(own, entries.filter_map(|(_, value)| decode_row(value).ok()));
         let mut records = Vec::new();
         for (key, value) in rows {
             match key.first() {
@@ -198,11 +201,10 @@ impl Node {
                         {
                             self.info.draining = info.draining;
                         }
-                        self.clock.observe(entry.stamp);
-                        let horizon = self.horizon(now);
                         let key = entry.key.clone();
-                        // Rows of our own allocations follow their records, below.
-                        self.table.merge(entry, horizon);
+                        // Rows of our own allocations follow their records, below. What is old goes when it is
+                        // known what time it is.
+                        self.table.merge(entry, WallTime(0));
                         if !matches!(key, Key::Alloc(..)) {
                             self.follow(now, &key, None);
                         }

@@ -109,6 +109,7 @@ impl Node {
                 self.set_quota(now, namespace, quota, force)
             }
             Request::RemoveQuota { namespace } => self.remove_quota(now, namespace),
+            Request::Reclock => self.reclock(now),
         };
         self.dirty = true;
         self.answer(id, outcome.unwrap_or_else(Answer::Refused));
@@ -357,7 +358,7 @@ impl Node {
         let removal = Entry { key: Key::Roster(node), stamp, value: Value::Tombstone { rank: 0 } };
         let removal = SharedEntry::from(removal);
         self.send(node, Message::News { entries: vec![removal.clone()] });
-        self.take_in(now, removal, true);
+        self.merge_in(now, removal, true);
         if let Some(set) = declared {
             tracing::warn!(generation = set.generation, "the voters are declared by force");
             self.write(now, Key::Voters, Value::Voters(set));

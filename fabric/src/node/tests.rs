@@ -17,6 +17,8 @@ pub(super) struct Fleetlet {
     pub cut_off: std::collections::BTreeSet<NodeId>,
     pub answers: Vec<Answer>,
     pub commands: Vec<(Instant, NodeId, String)>,
+    /// How far a node's wall clock is off, in milliseconds.
+    pub clocks_ms: BTreeMap<NodeId, i64>,
 }
 
 fn info(name: &str) -> NodeInfo {
@@ -64,6 +66,7 @@ impl Fleetlet {
             cut_off: Default::default(),
             answers: Vec::new(),
             commands: Vec::new(),
+            clocks_ms: BTreeMap::new(),
         };
         let first = NodeId([1; 32]);
         let origin = Origin::Founded { gossip_key: [7; 32] };
@@ -110,7 +113,9 @@ impl Fleetlet {
         while let Some((to, input)) = queue.pop_front() {
             let Some(node) = self.nodes.get_mut(&to) else { continue };
             let deaf = |node: &NodeId| self.cut.contains(node) || self.cut_off.contains(node);
-            node.handle(self.now, input);
+            let off = self.clocks_ms.get(&to).copied().unwrap_or(0);
+            let wall = WallTime(self.now.wall.0.saturating_add_signed(off));
+            node.handle(Now { wall, ..self.now }, input);
             while let Some(output) = node.poll() {
                 match output {
                     Output::Transmit { to: peer, datagram, .. } => {

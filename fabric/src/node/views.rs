@@ -373,6 +373,7 @@ impl Node {
 
     /// What a submit of `spec` would do. Changes nothing.
     pub fn plan(&self, now: Now, spec: &JobSpec) -> Result<Plan, Problem> {
+        let now = self.timekeeper.fabric(now);
         spec.validate().map_err(|error| {
             Problem::new(ProblemKind::Invalid, "the job is not valid", error.to_string())
         })?;
@@ -506,6 +507,7 @@ impl Node {
 
     /// Why each slot of `job` is where it is.
     pub fn explain(&self, now: Now, job: &JobName) -> Result<Explanation, Problem> {
+        let now = self.timekeeper.fabric(now);
         let Some(entry) = self.table.job(job) else { return Err(no_such_job(job)) };
         let (spec, ..) = entry.effective();
         let mut slots = Vec::new();
@@ -688,6 +690,7 @@ impl Node {
 
     /// Tokens that still work.
     pub fn tokens(&self, now: Now) -> Vec<TokenView> {
+        let now = self.timekeeper.fabric(now);
         self.table
             .entries()
             .filter_map(|entry| match (&entry.key, &entry.value) {

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::alloc::AllocRow;
+use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
 use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::{JobSpec, SpecHash};
 use crate::quota::Quota;
-use crate::stamp::Stamp;
+use crate::stamp::{READING_MAX, Stamp};
 use crate::topology::NodeInfo;
 use crate::voters::VoterSet;
 
@@ -201,7 +201,16 @@ impl Entry {
         Order { rank, stamp: self.stamp, mark }
     }
 
-    /// Whether the value is of the key's kind and the writer may write it.
+    /// Whether it leaves the table some time after it was written.
+    pub fn is_over(&self) -> bool {
+        match &self.value {
+            Value::Alloc(row) => row.phase == Phase::Ended,
+            Value::Tombstone { .. } => matches!(self.key, Key::Alloc(..)),
+            _ => false,
+        }
+    }
+
+    /// Whether the value is of the key's kind, the writer may write it, and a clock can have stamped it.
     pub fn is_proper(&self) -> bool {
         let fits = match (&self.key, &self.value) {
             (Key::Roster(_), Value::Roster(_))
@@ -219,6 +228,7 @@ impl Entry {
             (_, Value::Tombstone { .. }) => true,
             _ => false,
         };
-        fits && self.key.owner().is_none_or(|owner| owner == self.stamp.node)
+        let stamped = self.stamp.reading <= READING_MAX;
+        fits && stamped && self.key.owner().is_none_or(|owner| owner == self.stamp.node)
     }
 }

@@ -50,6 +50,7 @@ impl Source for Store {
     /// raw samples.
     fn read(&self, series: u32, from_ms: i64, until_ms: i64, into: &mut Vec<Span>) {
         let Some(series) = self.series.get(series) else { return };
+        let (from_ms, until_ms) = (self.inner(from_ms), self.inner(until_ms));
         // Where each tier's data begins, the raw samples' last.
         let mut begins = [i64::MAX; TIERS.len() + 1];
         begins[0] = self.begin(series.raw.head);
@@ -66,7 +67,7 @@ impl Source for Store {
                 if wanted {
                     done_ms = span.last_ms;
                     if span.last_ms >= from_ms && span.first_ms <= until_ms {
-                        into.push(span);
+                        into.push(span.shifted(self.shift_ms));
                     }
                 }
                 span.first_ms <= until_ms
@@ -96,11 +97,12 @@ impl Store {
         &self,
         since_ms: i64,
     ) -> impl Iterator<Item = (impl Iterator<Item = (&str, &str)>, i64, f64)> {
+        let since_ms = self.inner(since_ms);
         let fresh = self.series.iter().filter(move |(_, series)| series.last_ms > since_ms);
         fresh.map(move |(_, series)| {
             let text = move |id| &**self.texts.text(id);
             let labels = series.labels.iter().map(move |(name, value)| (text(*name), text(*value)));
-            (labels, series.last_ms, series.samples.last())
+            (labels, series.last_ms + self.shift_ms, series.samples.last())
         })
     }
 

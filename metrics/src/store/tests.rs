@@ -304,3 +304,38 @@ fn matchers_choose() {
     assert_eq!(count(&[("nowhere", Matching::Equal, "")]), 4);
     assert!(Matcher::new("a", Matching::Regex, "(").is_err());
 }
+
+/// Everything that a store has of a series, as samples.
+fn raw(store: &Store) -> Vec<(i64, f64)> {
+    let mut spans = Vec::new();
+    for (id, _) in all(store) {
+        store.read(id, 0, i64::MAX, &mut spans);
+    }
+    spans.iter().map(|span| (span.first_ms, span.first)).collect()
+}
+
+#[test]
+fn a_clock_that_steps_back_loses_no_samples() {
+    for step_ms in [-7_200_000, 7_200_000, -60_000, 50 * 365 * 86_400_000] {
+        let start = 1_700_000_000_000;
+        let mut store = Store::new(STORE_BYTES_MIN);
+        let id = store.series(&labels(1), start).unwrap();
+        for second in 0..100 {
+            store.append(id, start + second * 1000, second as f64).unwrap();
+        }
+        store.shift(step_ms);
+        let set = start + step_ms;
+        for second in 100..200 {
+            store.append(id, set + second * 1000, second as f64).unwrap();
+        }
+        let wanted: Vec<(i64, f64)> = (0..200).map(|s| (set + s * 1000, s as f64)).collect();
+        assert_eq!(raw(&store), wanted, "the time between two samples is what it was");
+        let (_, at_ms, value) = store.newest(set + 150_000).next().unwrap();
+        assert_eq!((at_ms, value), (set + 199_000, 199.0));
+        assert!(store.newest(set + 199_000).next().is_none());
+        store.expire(set + 200_000);
+        assert_eq!(raw(&store).len(), 200, "nothing of it is old");
+        store.expire(set + 200_000 + RAW_MS);
+        assert!(raw(&store).iter().all(|(at_ms, _)| *at_ms >= set), "{:?}", raw(&store));
+    }
+}

@@ -109,6 +109,7 @@ fn requests_become_operations() {
             },
         ),
         ("GET", "/v1/quotas", "", Operation::Quotas),
+        ("POST", "/v1/fabric/reclock", "", Operation::Reclock),
         ("DELETE", "/v1/quotas/team", "", Operation::RemoveQuota(Namespace::new("team").unwrap())),
         ("DELETE", "/v1/tokens/abc", "", Operation::RevokeToken(TokenId("abc".into()))),
     ];

@@ -199,6 +199,7 @@ fn route(
             state.quotas.retain(|quota| quota.namespace.as_str() != *namespace);
             if state.quotas.len() < before { json(200, &()) } else { no_such("quota") }
         }
+        ("POST", ["fabric", "reclock"]) => json(200, &()),
         ("GET", ["tokens"]) => json(200, &state.tokens),
         ("POST", ["tokens"]) => {
             let create: CreateToken = serde_json::from_slice(body).unwrap();

@@ -14,9 +14,9 @@ use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Verdict, all_cpus, leases, sharing};
+use super::{Verdict, all_cpus, leases, sharing, time};
 use crate::book::Violation;
-use crate::disk::DiskMode;
+use crate::disk::{DiskMode, was_dated_anew};
 use crate::node::SimNode;
 use crate::units::{BEHAVES, Behaviour, Temper, Unit, UnitState};
 use crate::world::World;
@@ -28,7 +28,7 @@ const AVOIDED: Duration = Duration::from_secs(limits::FAILED_FOR.as_secs() * 2);
 type AtRest = fn(&World) -> Verdict;
 
 /// All invariants of a world at rest, by name, in the order in which they come true.
-const AT_REST: [(&str, AtRest); 9] = [
+const AT_REST: [(&str, AtRest); 10] = [
     ("invariant_views_converge_after_heal", invariant_views_converge_after_heal),
     (
         "invariant_a_committed_spec_is_never_lost_while_a_holder_lives",
@@ -47,6 +47,10 @@ const AT_REST: [(&str, AtRest); 9] = [
         sharing::invariant_no_gang_is_half_reserved_at_rest,
     ),
     ("invariant_honest_nodes_are_always_understood", invariant_honest_nodes_are_always_understood),
+    (
+        "invariant_ended_rows_leave_although_a_clock_was_ahead",
+        time::invariant_ended_rows_leave_although_a_clock_was_ahead,
+    ),
 ];
 
 /// The first invariant of a world at rest that does not hold now.
@@ -105,7 +109,8 @@ pub fn invariant_a_committed_spec_is_never_lost_while_a_holder_lives(world: &Wor
             let machine = &world.nodes[node];
             let key = Key::Job(job.clone());
             let order = machine.disk.entry(&key).map(|entry| entry.order());
-            if order.is_none_or(|order| order < commit.order) {
+            let older = |order| order < commit.order && !was_dated_anew(commit.order, order);
+            if order.is_none_or(older) {
                 return Err(format!(
                     "{job}, promised at {:.3} s, is not on the disk of {}: {order:?} of {:?}",
                     commit.at.as_secs_f64(),

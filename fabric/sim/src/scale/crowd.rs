@@ -387,7 +387,7 @@ impl Crowd {
                 Datagram::Push(entries)
             }
             // Tables differ on purpose.
-            (Datagram::Fingerprint(_), true) => return,
+            (Datagram::Fingerprint { .. }, true) => return,
             (datagram, _) => datagram,
         };
         let bytes = match &datagram {

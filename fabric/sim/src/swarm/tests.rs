@@ -83,3 +83,19 @@ fn the_canary_is_caught_within_twenty_seeds() {
     let clean = Plan { seed: failure.seed, canary: None, ..plan };
     assert!(run_one(&clean).is_ok());
 }
+
+/// The planted bug goes by every node's own clock; the same seeds without it are clean.
+#[test]
+fn believing_every_clock_is_caught_within_twenty_seeds() {
+    let deceived = |failure: &Failure| {
+        failure.why.name() == "invariant_one_wrong_clock_changes_no_other_nodes_decisions"
+    };
+    let plan = plan(1, Some(Canary::BelievesEveryClock));
+    let caught = swarm(&plan, 20, THREADS, |_, result| !result.is_err_and(deceived));
+    let Some(failure) = caught.failures.iter().find(|failure| deceived(failure)) else {
+        panic!("20 seeds, and nobody noticed: {:?}", caught.failures);
+    };
+    let clean = Plan { seed: failure.seed, canary: None, ..plan };
+    let outcome = run_one(&clean);
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
