@@ -195,8 +195,6 @@ pub const AWAY_GRACE: Duration = Duration::from_secs(30);
 const _: () = assert!(AWAY_GRACE.as_millis() + BOOT_HOLD.as_millis() <= UNHEARD_HOLD.as_millis());
 /// Members that a stopping agent tells so, each by a datagram of its own.
 pub const LEAVING_TOLD_MAX: usize = 1024;
-/// A datagram that overtakes the word that its sender stops comes within this.
-pub const AWAY_OVERTAKEN: Duration = Duration::from_millis(500);
 /// A machine whose link is back hears somebody within this: the others look for it every five seconds.
 pub const RECONNECT_HOLD: Duration = Duration::from_secs(10);
 /// A node that others reach hears one of them at least this often: more than one probe period.

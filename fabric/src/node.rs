@@ -963,6 +963,7 @@ impl Node {
             match change {
                 Change::Up(_) => {
                     self.doubt.find(&node);
+                    self.informed.find(&node);
                     self.flaps.find(now.at, &node);
                 }
                 Change::Down(_) => {

@@ -409,7 +409,8 @@ fn be_quiet(world: &mut World) -> Result<(), Violation> {
     let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
     let sound = jobs.unwrap_or_default().into_iter();
     let sound = sound
-        .filter(|view| Behaviour::of(&view.spec.task).is_sound() && rest::is_complete(world, view));
+        .filter(|view| Behaviour::of(&view.spec.task).is_sound() && rest::is_complete(world, view))
+        .filter(|view| rest::is_of_one_version(world, view));
     let sound: BTreeSet<JobName> = sound.map(|view| view.name).collect();
     world.book.watch_quiet(true);
     world.run_for(QUIET)?;

@@ -102,10 +102,6 @@ impl Informed {
             self.heard.insert(from);
         }
         self.heard_last = Some(at);
-        // Its last word may be overtaken by one from before it.
-        if self.away.get(&from).is_some_and(|said| at.since(*said) > limits::AWAY_OVERTAKEN) {
-            self.away.remove(&from);
-        }
     }
 
     /// Whether a member was heard a moment ago: a loss is then not this node's own trouble.
@@ -166,6 +162,11 @@ impl Informed {
     /// A member says that its agent stops for a while and its units run on.
     pub fn leave(&mut self, at: Instant, node: NodeId) {
         self.away.insert(node, at);
+    }
+
+    /// A member is up.
+    pub fn find(&mut self, node: &NodeId) {
+        self.away.remove(node);
     }
 
     /// Whether a member said so a short time ago.

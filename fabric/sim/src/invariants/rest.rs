@@ -387,7 +387,27 @@ fn may_stay(world: &World, node: usize, alloc: &AllocId, spec: &JobSpec) -> bool
         && Left::of(machine, Some(alloc)).covers(spec);
     let elsewhere = |other: usize| room_for(world, other, &alloc.slot, spec);
     let there = spec.kind == JobKind::Service && world.running().into_iter().any(elsewhere);
-    !here && !there || !sharing::may_have(world, spec)
+    !here && !there || !sharing::may_have(world, spec) || waits_for_others(world, spec)
+}
+
+/// Whether a job misses as many slots already as its update may take away at a time: it takes no more then.
+fn waits_for_others(world: &World, spec: &JobSpec) -> bool {
+    let units = units_by_slot(world);
+    let missing =
+        |index: &u32| !units.contains_key(&SlotId { job: spec.name.clone(), index: *index });
+    let missing = (0..spec.count).filter(missing).count();
+    spec.kind == JobKind::Service && missing >= spec.update.max_parallel as usize
+}
+
+/// Whether all units of a job run the version in force: a roll-out that waits for room goes on whenever there is some.
+pub fn is_of_one_version(world: &World, view: &JobView) -> bool {
+    let units = world.nodes.iter().flat_map(|machine| machine.units.there());
+    let of_job = units.filter(|(alloc, _)| alloc.slot.job == view.name);
+    let env = |name: &str| view.spec.task.env.get(name);
+    let is_current = |unit: &Unit| {
+        [BEHAVES, "VERSION"].iter().all(|name| unit.launch.task.env.get(*name) == env(name))
+    };
+    of_job.into_iter().all(|(_, unit)| is_current(unit))
 }
 
 /// Claims of jobs that cannot work, while they have no unit: they wait for their next try, and hold their room.
