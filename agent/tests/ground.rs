@@ -489,12 +489,15 @@ fn an_agent_that_is_away_for_a_while_loses_nothing() {
     let _turn = turn();
     let Some(lab) = Lab::new("away") else { return };
     let mut ground = Ground::begin(&lab, 3);
-    let rounds = rounds(1);
+    let rounds = rounds(2);
     let (mut ended, mut started) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let machine = round % ground.machines.len();
         let note = ground.note();
-        ground.machines[machine].end_agent();
+        match round % 2 {
+            0 => ground.machines[machine].end_agent(),
+            _ => ground.machines[machine].crash_agent(),
+        }
         sleep(AWAY);
         ground.machines[machine].start_agent();
         sleep(if round + 1 == rounds { LONG_REST } else { REST });

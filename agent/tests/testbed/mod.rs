@@ -317,6 +317,16 @@ impl Machine {
         let _ = agent.wait();
     }
 
+    /// Ends the agent with SIGKILL, and does what its service manager does then.
+    pub fn crash_agent(&mut self) {
+        self.kill_agent();
+        let config = self.folder.join("weftd.toml");
+        let mut farewell = self.command(&self.program);
+        farewell.arg("farewell").arg("--config").arg(config).env("SERVICE_RESULT", "signal");
+        let told = netns::run(&mut farewell);
+        assert!(told.is_empty(), "what it has to say goes to the journal: {told}");
+    }
+
     /// Ends the agent as a service manager does, by SIGTERM, and waits until it is gone; its work runs on.
     pub fn end_agent(&mut self) {
         let Some(mut agent) = self.agent.take() else { return };
