@@ -65,7 +65,7 @@ test-swarm: setup
 	    "ignores-receivers|--nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \
 	    IFS='|' read -r bug how promise <<<"$$planted"; \
 	    echo "make test-swarm: the planted bug $$bug must be caught: $$promise"; \
-	    caught=$$($(TARGET)/debug/weft-sim swarm --seeds 20 $$how --canary $$bug \
+	    caught=$$($(TARGET)/debug/weft-sim swarm --seeds 30 $$how --canary $$bug \
 	        --journals $(TARGET)/swarm/$$bug) \
 	        && { echo "make test-swarm: $$bug was not caught"; exit 1; } || true; \
 	    grep -m 1 "$$promise" <<<"$$caught" \

@@ -861,10 +861,16 @@ impl Node {
                 }
             }
             Message::Hold { ticket, entries } => {
+                let mut holds = true;
                 for entry in entries {
+                    let (key, order) = (entry.key.clone(), entry.order());
                     self.take_in(now, entry, true);
+                    holds &= self.table.order(&key).is_some_and(|ours| ours >= order);
                 }
-                self.owe_held(from, ticket);
+                // What was refused is held by nobody.
+                if holds {
+                    self.owe_held(from, ticket);
+                }
             }
             Message::Held { ticket } => self.handle_held(from, ticket),
             Message::Propose { alloc, job, succession } => {

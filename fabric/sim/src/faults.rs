@@ -250,7 +250,7 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
         }
         90..93 => Fault::Renumbering(node),
         93..96 => Fault::LostCommands(node, random.random_range(10..300)),
-        99.. => Fault::Stranger,
+        97.. => Fault::Stranger,
         _ => Fault::UnitKill(node),
     }
 }
