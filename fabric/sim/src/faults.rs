@@ -249,9 +249,9 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
             Fault::Units(node, tempers[random.random_range(0..tempers.len())])
         }
         90..93 => Fault::Renumbering(node),
-        93..96 => Fault::LostCommands(node, random.random_range(10..300)),
+        93..95 => Fault::LostCommands(node, random.random_range(10..300)),
+        95..97 => Fault::UnitKill(node),
         97.. => Fault::Stranger,
-        _ => Fault::UnitKill(node),
     }
 }
 
