@@ -224,10 +224,8 @@ fn kinds(links: &[Told]) -> Vec<LinkKind> {
         _ if link.loopback => LinkKind::Loopback,
         "veth" | "netkit" => LinkKind::Veth,
         "dummy" | "ifb" => LinkKind::Inner,
-        "tun" | "wireguard" | "ppp" | "vxlan" | "geneve" | "gre" | "gretap" | "ip6gre"
-        | "ip6gretap" | "erspan" | "ipip" | "ip6tnl" | "sit" | "vti" | "vti6" | "xfrm" => {
-            LinkKind::Tunnel
-        }
+        "tun" | "wireguard" | "vxlan" | "geneve" | "gre" | "gretap" | "ip6gre" | "ip6gretap"
+        | "erspan" | "ipip" | "ip6tnl" | "sit" | "vti" | "vti6" | "xfrm" => LinkKind::Tunnel,
         // A kind that is not known may lead anywhere.
         _ => LinkKind::Wire,
     };

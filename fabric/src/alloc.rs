@@ -123,7 +123,7 @@ impl fmt::Display for Ending {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Succession {
     /// Copies up to this epoch end once this one is healthy: it was meant to take over from them, or has outlived
-    /// its time as a stand-in. 0: none.
+    /// its time as a stand-in. The one that it stands in for is none of them. 0: none.
     pub replaces: u64,
     /// A copy that was healthy when its node stopped answering.
     pub stands_in: Option<StandIn>,
@@ -184,7 +184,10 @@ pub struct AllocRow {
 impl AllocRow {
     /// Whether copies of this epoch end for this one.
     pub fn replaces(&self, epoch: u64) -> bool {
-        self.succession.as_ref().is_some_and(|succession| succession.replaces >= epoch)
+        self.succession.as_ref().is_some_and(|succession| {
+            let stands_in = succession.stands_in.is_some_and(|known| known.epoch == epoch);
+            succession.replaces >= epoch && !stands_in
+        })
     }
 
     /// The copy that it stands in for.

@@ -197,8 +197,13 @@ const _: () = assert!(AWAY_GRACE.as_millis() + BOOT_HOLD.as_millis() <= UNHEARD_
 pub const LEAVING_TOLD_MAX: usize = 1024;
 /// A machine whose link is back hears somebody within this: the others look for it every five seconds.
 pub const RECONNECT_HOLD: Duration = Duration::from_secs(10);
-/// A node that others reach hears one of them at least this often: more than one probe period.
-pub const HEARS_WITHIN: Duration = Duration::from_millis(3 * PROBE_PERIOD.as_millis() as u64 / 2);
+/// A node that others reach hears one of them at least this often, also when one of three is dead and every second
+/// probe goes to that one. Less than it takes until a member that fell silent with all others is called dead.
+pub const HEARS_WITHIN: Duration = Duration::from_millis(2 * PROBE_PERIOD.as_millis() as u64 + 100);
+const _: () = assert!(
+    HEARS_WITHIN.as_millis()
+        < PROBE_PERIOD.as_millis() / 2 + SUSPICION_MIN.as_millis() + PROBE_RTT.as_millis()
+);
 /// A copy that stands in for one that cannot be reached, and has been healthy for this long, stays when that one is
 /// back: by then others depend on it.
 pub const STAND_IN_MAX: Duration = Duration::from_secs(300);

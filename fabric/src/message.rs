@@ -199,6 +199,8 @@ pub enum Message {
     },
     /// A member passes on a user's wish: stamp anew what is stamped further ahead than any clock explains.
     Reclock,
+    /// What the sender's clocks show: for those who get no datagrams, because they do not have the newest key.
+    Clock(ClockReading),
 }
 
 impl Message {
@@ -227,7 +229,8 @@ impl Message {
             | Message::Reach { .. }
             | Message::PassOn { .. }
             | Message::PassedOn { .. }
-            | Message::Reclock => false,
+            | Message::Reclock
+            | Message::Clock(_) => false,
         }
     }
 }

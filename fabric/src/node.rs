@@ -323,7 +323,6 @@ impl Node {
             }
         }
         now = self.read_clocks(own);
-        self.informed.begin(now.wall);
         let info = Box::new(self.info.clone());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
         self.remember_voter();
@@ -385,7 +384,7 @@ impl Node {
                 self.handle_persist_failed(now, sequence, reason);
             }
             Input::Changed { topology, addresses, connected } => {
-                self.informed.link(now, connected);
+                self.informed.link(now.at, connected);
                 self.supervisor.topology_changed(&topology);
                 self.info.topology = *topology;
                 self.info.addresses = addresses;
@@ -399,7 +398,6 @@ impl Node {
                 // What is known of the others is from before: as after a start.
                 (self.superseded, self.synced, self.timers.started) = (false, false, now.at);
                 self.informed = Informed::new(now.at);
-                self.informed.begin(now.wall);
                 self.membership.renew(now.at, generation);
                 self.leases.renew(generation);
                 self.publish_info(now);
@@ -429,6 +427,13 @@ impl Node {
         let tick = if self.dirty { limits::TICK_MIN } else { limits::TICK_MAX };
         let after_tick = self.timers.last_tick + limits::TICK_MIN;
         let tick = if self.doubt.is_awake() { tick.min(limits::DOUBT_TICK) } else { tick };
+        if self.is_removed() {
+            // It waits for its own units only, and for those who still wait for an answer.
+            let units = self.supervisor.next_deadline().map(|at| at.max(after_tick));
+            let asked = self.requests.next_deadline().map(|at| at.max(after_tick));
+            let next = [Some(self.timers.last_tick + tick), units, asked];
+            return next.into_iter().flatten().min();
+        }
         [
             Some(self.timers.last_tick + tick),
             self.supervisor.next_deadline().map(|at| at.max(after_tick)),
@@ -463,7 +468,8 @@ impl Node {
             // Nothing is left to do but to end what runs.
             self.do_duties(now, false);
             self.supervisor.tick(now, false);
-            return self.flush_supervisor(now);
+            self.flush_supervisor(now);
+            return self.expire_requests(now);
         }
         let settled = self.is_settled(now);
         self.weather_storms(now);
@@ -515,10 +521,12 @@ impl Node {
         }
         let alone = self.table.roster().take(2).count() < 2;
         let waited = now.at.since(self.timers.started) >= limits::BOOT_HOLD;
-        if alone || !self.informed.is_settled() && self.others_agreed() {
+        if alone {
             self.be_informed();
         }
-        if self.informed.review(now.at, alone) {
+        let agreed = alone || !self.informed.is_settled() && self.others_agreed();
+        if self.informed.review(now.at, agreed) {
+            self.synced = true;
             self.coordinator.all_dirty = true;
         }
         if !self.synced && (alone || waited) {
@@ -598,7 +606,10 @@ impl Node {
         {
             return Merge::Known;
         }
-        if self.refuses_stamp(now, &entry) {
+        // That it was removed a node believes whatever the date: it hears no clocks any more.
+        let ends_us = entry.key == Key::Roster(self.config.id)
+            && matches!(entry.value, Value::Tombstone { .. });
+        if !ends_us && self.refuses_stamp(now, &entry) {
             return Merge::Refused;
         }
         self.merge_in(now, entry, push)
@@ -791,10 +802,15 @@ impl Node {
             }
             Datagram::Fingerprint { table: theirs, clock } => {
                 self.timekeeper.hear(now.at, from, clock);
+                if self.is_up(&from) {
+                    // Only an agent that is back compares tables.
+                    self.informed.find(&from);
+                }
                 if theirs == self.table.fingerprint() {
                     let settled = self.informed.is_settled();
                     self.transmit(from, Datagram::InSync { fingerprint: theirs, settled });
                 } else {
+                    self.send(from, Message::Clock(self.clock_reading()));
                     self.send(from, Message::Buckets(self.table.buckets()));
                 }
             }
@@ -807,7 +823,8 @@ impl Node {
                 tracing::info!(node = %self.name_of(&from), ends, "its agent stops");
                 if ends {
                     self.membership.believe_gone(now.at, from);
-                } else {
+                } else if self.is_up(&from) {
+                    // Said by one that is down already, it is an agent that dies again and again.
                     self.informed.leave(now.at, from);
                 }
             }
@@ -827,6 +844,7 @@ impl Node {
                         _ => 0,
                     };
                     self.repairing = Some(Repairing { from, in_part: described < differ });
+                    self.send(from, Message::Clock(self.clock_reading()));
                     self.send(from, rows);
                 }
             }
@@ -905,6 +923,7 @@ impl Node {
                     self.take_in(now, entry, true);
                 }
             }
+            Message::Clock(reading) => self.timekeeper.hear(now.at, from, reading),
             Message::Reclock => {
                 tracing::info!(?from, "what is dated ahead is to be dated anew");
                 self.handle_reclock(now);
@@ -928,8 +947,11 @@ impl Node {
         }
         self.membership.announce(now.at, Identity { node, generation: 0, address });
         // Our gossip key may be an old one; a stream needs none.
-        let message = Message::Buckets(self.table.buckets());
-        self.outputs.push_back(Output::Send { to: node, address: Some(address), message });
+        for message in
+            [Message::Clock(self.clock_reading()), Message::Buckets(self.table.buckets())]
+        {
+            self.outputs.push_back(Output::Send { to: node, address: Some(address), message });
+        }
     }
 
     /// Tells every member that this node's agent stops.
@@ -1056,6 +1078,7 @@ impl Node {
             self.membership.announce(now.at, Identity { node, generation: 0, address });
             if index == 0 {
                 // Our gossip key may be an old one; a stream needs none.
+                self.send(node, Message::Clock(self.clock_reading()));
                 self.send(node, Message::Buckets(self.table.buckets()));
             }
         }

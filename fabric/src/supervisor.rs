@@ -339,7 +339,9 @@ impl Supervisor {
     /// Tells copies of the slot up to this epoch to end.
     pub fn replace(&mut self, slot: &SlotId, epoch: u64) {
         if let Some(local) = self.locals.get_mut(slot) {
-            local.row.succession.get_or_insert_default().replaces = epoch;
+            let succession = local.row.succession.get_or_insert_default();
+            succession.replaces = succession.replaces.max(epoch);
+            succession.stands_in.take_if(|known| known.epoch <= epoch);
             self.changed.insert(slot.clone());
         }
     }

@@ -9,6 +9,7 @@ use fabric::io::Input;
 use fabric::message::Datagram;
 use fabric::node::{Config as Core, Node, Origin};
 use fabric::topology::NodeInfo;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::addresses::{Local, routes};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{self, Fabric, Identity};
+use crate::machine::{self, Machine};
 use crate::quic::{Sockets, for_socket};
 use crate::seal::{Seal, Start};
 use crate::store;
@@ -63,6 +65,8 @@ pub fn main(config: &Config) -> ExitCode {
 
 fn tell(config: &Config) -> anyhow::Result<usize> {
     let Some(fabric) = Fabric::load(&config.state)? else { return Ok(0) };
+    // A copy of another machine's state says nothing in that one's name.
+    machine::check(&config.state, &Machine::this(Path::new("/")))?;
     let identity = Identity::load_or_create(&config.state)?;
     let now = Clock::start().now();
     let start = Start::new(identity::next_generation(&config.state, now.wall.0))?;

@@ -222,8 +222,9 @@ impl Member {
         let others: Vec<NodeId> = others.filter(|member| *member != self.node.id()).collect();
         if let Some(member) = others.get(self.asked % others.len().max(1)) {
             self.asked += 1;
-            if let Some(address) = self.targets(member, None, local).first() {
-                self.transport.challenge(*member, *address);
+            // The first may lead nowhere.
+            for address in self.targets(member, None, local).into_iter().take(UNHEARD_TARGETS_MAX) {
+                self.transport.challenge(*member, address);
             }
         }
     }

@@ -329,7 +329,13 @@ impl Systemd {
         let environment = self.bus.environment(unit).await?;
         let store = self.store.clone();
         let id = alloc.clone();
-        let record = blocking(move || store.read(&id)).await.ok();
+        let record = match blocking(move || store.read(&id)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // Not read is not gone: it is asked for again.
+                return Err(zbus::Error::InputOutput(Arc::new(error)));
+            }
+            read => read.ok(),
+        };
         let by_record = || {
             // Its file was taken away, and systemd has read all files again: it runs, and says nothing of itself.
             let record = record.as_ref()?;

@@ -62,6 +62,8 @@ fn golden_vectors() {
     let passed_on = Message::PassedOn { from: NodeId([2; 32]), bytes: vec![0xbb] };
     assert_eq!(hex(&passed_on.encode()), format!("0114{twos}01bb"));
     assert_eq!(hex(&Message::Reclock.encode()), "0115");
+    let clock = ClockReading { wall: WallTime(1), horizon: WallTime(0x1ff) };
+    assert_eq!(hex(&Message::Clock(clock).encode()), "011601ff03");
 }
 
 /// Serde can describe types that postcard cannot read back: every kind of value goes there and back.

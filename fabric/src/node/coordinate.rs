@@ -295,14 +295,16 @@ impl Node {
 
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.
     pub(super) fn may_be_run_unheard(&self, slot: &SlotId) -> bool {
-        if self.table.members() < 2 {
+        let Some(since) = self.informed.uninformed_since().filter(|_| self.table.members() > 1)
+        else {
             return false;
-        }
+        };
+        // By the fabric's time: what this machine's clock showed then may have been wrong.
+        let since = self.timekeeper.fabric(Now { at: since, wall: self.own_wall }).wall;
         let job = self.table.entry(&Key::Job(slot.job.clone())).map(|entry| entry.stamp.wall());
         let newest = self.table.allocs_in(slot).max_by_key(|(_, _, row, _)| row.epoch);
         let own = newest.filter(|(_, node, ..)| *node == self.config.id);
-        let written = job.max(own.map(|(.., written)| written));
-        written.is_some_and(|written| self.informed.may_be_run(written))
+        job.max(own.map(|(.., written)| written)).is_some_and(|written| written <= since)
     }
 
     /// Slots without a live allocation get one.

@@ -44,13 +44,18 @@ impl Node {
                 continue;
             }
             let ran_well = row.phase == Phase::Running && row.healthy;
-            if self.is_up(&node) || node == self.config.id || !ran_well {
+            let stands_in = if self.is_up(&node) || node == self.config.id || !ran_well {
                 succession.replaces = succession.replaces.max(row.epoch);
-            } else if succession.stands_in.is_none_or(|known| known.epoch < row.epoch) {
+                // Whoever takes over from a stand-in stands in for the same one.
+                row.stands_in().filter(|known| !self.is_up(&known.node))
+            } else {
                 let by_most = 2 * (self.membership.others_alive() + 1) > self.table.members();
                 let (epoch, healthy_since) = (row.epoch, row.healthy_since);
-                succession.stands_in = Some(StandIn { node, epoch, healthy_since, by_most });
-            }
+                Some(StandIn { node, epoch, healthy_since, by_most })
+            };
+            let epoch = |known: &StandIn| known.epoch;
+            succession.stands_in =
+                succession.stands_in.into_iter().chain(stands_in).max_by_key(epoch);
         }
         (succession != Succession::default()).then(|| Box::new(succession))
     }
@@ -107,13 +112,14 @@ impl Node {
         if self.table.node(&node).is_some_and(|info| info.draining) {
             return false;
         }
+        let is_old =
+            local.healthy_for(now.at).is_some_and(|healthy| healthy >= limits::STAND_IN_MAX);
         match row.stands_in() {
             Some(known) if known.node == node && known.epoch == earlier.epoch => {
-                let is_old = local
-                    .healthy_for(now.at)
-                    .is_some_and(|healthy_for| healthy_for >= limits::STAND_IN_MAX);
                 known.healthy_since == earlier.healthy_since && !(known.by_most && is_old)
             }
+            // It stands in for another stand-in, which is gone.
+            Some(known) if known.epoch > earlier.epoch => !(known.by_most && is_old),
             _ if row.epoch == earlier.epoch => earlier.healthy_since <= row.healthy_since,
             _ => true,
         }

@@ -15,15 +15,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::{Instant, Now, WallTime};
+use crate::clock::Instant;
 use crate::id::NodeId;
 use crate::limits;
 
 /// See the module's words.
 #[derive(Debug)]
 pub(super) struct Informed {
-    /// Not informed since the start: what was written by then may be run by others.
-    start: Option<WallTime>,
+    /// Not informed since the start, and what was written by then may be run by others.
+    starting: bool,
     started: Instant,
     /// Who was heard since the start, while that matters.
     heard: BTreeSet<NodeId>,
@@ -42,7 +42,7 @@ pub(super) struct Informed {
 #[derive(Debug)]
 struct Cut {
     /// What was written by then may be run by others.
-    since: WallTime,
+    since: Instant,
     /// When a link came back.
     back: Option<Instant>,
 }
@@ -62,7 +62,7 @@ impl Informed {
     /// A node that has just started, uninformed.
     pub fn new(now: Instant) -> Self {
         Self {
-            start: Some(WallTime(u64::MAX)),
+            starting: true,
             started: now,
             heard: BTreeSet::new(),
             heard_first: None,
@@ -73,32 +73,25 @@ impl Informed {
         }
     }
 
-    /// The table is what it was when this node stopped: as old as its latest entry.
-    pub fn begin(&mut self, latest: WallTime) {
-        if self.start.is_some() {
-            self.start = Some(latest);
-        }
-    }
-
     /// It knows all there is. True: that is news.
     pub fn settle(&mut self) -> bool {
         if self.cut.as_ref().is_some_and(|cut| cut.back.is_some()) {
             self.cut = None;
-            self.start = None;
+            self.starting = false;
             return true;
         }
-        self.start.take().is_some()
+        std::mem::take(&mut self.starting)
     }
 
     /// Whether what this node says of the fabric is worth another one's trust.
     pub fn is_settled(&self) -> bool {
-        self.start.is_none() && self.cut.is_none()
+        !self.starting && self.cut.is_none()
     }
 
     /// A member was heard.
     pub fn hear(&mut self, at: Instant, from: NodeId) {
         self.heard_first.get_or_insert(at);
-        if self.start.is_some() || at.since(self.started) < limits::UNHEARD_HOLD {
+        if self.starting || at.since(self.started) < limits::UNHEARD_HOLD {
             self.heard.insert(from);
         }
         self.heard_last = Some(at);
@@ -111,7 +104,7 @@ impl Informed {
 
     /// A member compared tables with this node.
     pub fn agree(&mut self, with: NodeId) {
-        if self.start.is_some() {
+        if self.starting {
             self.agreed.insert(with);
         }
     }
@@ -121,13 +114,14 @@ impl Informed {
         self.agreed.contains(with)
     }
 
-    /// Whether nothing more is to be waited for. `others`: there are other members, and all of them agreed or are gone.
+    /// Whether something need not be waited for any more. `others_agreed`: all other members compared tables with this
+    /// node since its start, or were seen to die.
     pub fn review(&mut self, at: Instant, others_agreed: bool) -> bool {
         let long_enough =
             self.heard_first.is_some_and(|heard| at.since(heard) >= limits::UNHEARD_HOLD);
         let mut news = false;
-        if self.start.is_some() && (others_agreed || long_enough) {
-            self.start = None;
+        if self.starting && (others_agreed || long_enough) {
+            self.starting = false;
             news = true;
         }
         let back = self.cut.as_ref().and_then(|cut| cut.back);
@@ -142,7 +136,7 @@ impl Informed {
 
     /// When [`Informed::review`] has something to say at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let first = self.heard_first.filter(|_| self.start.is_some());
+        let first = self.heard_first.filter(|_| self.starting);
         let back = self.cut.as_ref().and_then(|cut| cut.back);
         let away = self.away.values().map(|said| *said + limits::AWAY_GRACE).min();
         let unheard = first.map(|heard| heard + limits::UNHEARD_HOLD);
@@ -151,10 +145,10 @@ impl Informed {
     }
 
     /// This machine has a link, or none.
-    pub fn link(&mut self, now: Now, connected: bool) {
+    pub fn link(&mut self, at: Instant, connected: bool) {
         match (&mut self.cut, connected) {
-            (None, false) => self.cut = Some(Cut { since: now.wall, back: None }),
-            (Some(cut), _) => cut.back = connected.then_some(now.at),
+            (None, false) => self.cut = Some(Cut { since: at, back: None }),
+            (Some(cut), _) => cut.back = connected.then_some(at),
             (None, true) => {}
         }
     }
@@ -179,14 +173,14 @@ impl Informed {
     pub fn holds(&self, at: Instant, node: &NodeId, unknown: bool) -> bool {
         let unheard = unknown || !self.heard.contains(node);
         let may_be_away = unheard && at.since(self.started) < limits::UNHEARD_HOLD;
-        self.cut.is_some() || self.is_away(node) || unheard && self.start.is_some() || may_be_away
+        self.cut.is_some() || self.is_away(node) || unheard && self.starting || may_be_away
     }
 
-    /// Whether a slot of which nothing live is known may be run by somebody who was not heard. `written`: when its job
-    /// was, or the last row of it that is this node's own.
-    pub fn may_be_run(&self, written: WallTime) -> bool {
-        self.start.is_some_and(|start| written <= start)
-            || self.cut.as_ref().is_some_and(|cut| written <= cut.since)
+    /// Since when a slot may be run by somebody who was not heard, though nothing live of it is known: unless its job, or
+    /// the last row of it that is this node's own, was written later.
+    pub fn uninformed_since(&self) -> Option<Instant> {
+        let start = self.starting.then_some(self.started);
+        start.into_iter().chain(self.cut.as_ref().map(|cut| cut.since)).max()
     }
 
     /// What it waits for.
@@ -194,7 +188,7 @@ impl Informed {
         if self.cut.as_ref().is_some_and(|cut| cut.back.is_none()) {
             return Some(Waits::NoLink);
         }
-        self.start.map(|_| match self.heard_first {
+        self.starting.then_some(match self.heard_first {
             None => Waits::HeardNobody,
             Some(_) => Waits::NotAllHeard,
         })
