@@ -218,7 +218,7 @@ impl fmt::Display for SlotId {
 pub struct AllocId {
     /// Which slot it fills.
     pub slot: SlotId,
-    /// Grows with every placement of the slot; the higher epoch wins.
+    /// Grows with every placement of the slot. Which of two copies goes on is decided in `node/copies.rs`.
     pub epoch: u64,
 }
 

@@ -155,8 +155,9 @@ pub struct Counters {
 
 /// One node. See the module's words for the calling order.
 ///
-/// Architecture invariant: `table` is changed only by `write` and `take_in`, which keep everything
-/// that is derived from it (`fleet`, `gossip`, `disk`, dirty jobs, events) in step.
+/// Architecture invariant: `table` is changed by `merge_in`, to which `write` and `take_in` lead, and which keeps
+/// everything that is derived from it (`fleet`, `gossip`, `disk`, dirty jobs, events) in step. Exceptions are the
+/// disk's rows at the start, and what is dropped for its date.
 pub struct Node {
     config: Config,
     info: NodeInfo,

@@ -10,7 +10,9 @@
 //! Everything that goes wrong is counted, so that every run ends. The promise about the end is checked
 //! in those states in which nothing can happen any more.
 //!
-//! Left out: the coordinator, which would start another allocation when none is left.
+//! Left out: the coordinator, which would start another allocation when none is left; and what was there of the slot
+//! when an allocation was placed. Of two copies the later one stays here, as if it was meant to take over. Stand-ins, and
+//! copies that nobody knew of, are the simulator's to judge.
 
 use stateright::{Model, Property};
 

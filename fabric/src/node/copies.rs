@@ -13,7 +13,8 @@
 //!
 //! The earlier copy never ends by itself while it is healthy. It says that it is there ([`AllocRow::contests`]), so that
 //! an old row of a node that has just come back is not taken for a running unit, and waits for the other one's
-//! decision. One side decides, so both cannot give way, and what it decides is in its row.
+//! decision. One side decides, so two healthy copies never give way to each other, and what it decides is in
+//! its row.
 
 use crate::alloc::{AllocRow, Ending, Phase, StandIn, Succession};
 use crate::clock::Now;
