@@ -589,8 +589,8 @@ impl Node {
     }
 
     /// Why this node places nothing that others may run.
-    pub fn waits(&self) -> Option<Waits> {
-        self.informed.waits()
+    pub fn waits(&self, at: Instant) -> Option<Waits> {
+        self.informed.waits(at)
     }
 
     /// Writes an entry of this node's.

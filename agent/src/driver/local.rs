@@ -77,7 +77,7 @@ impl Driver {
         if !member.node.is_member(&self.identity.id()) {
             warnings.push(REMOVED.into());
         }
-        match member.node.waits().filter(|_| !member.node.is_removed()) {
+        match member.node.waits(self.clock.now().at).filter(|_| !member.node.is_removed()) {
             Some(Waits::HeardNobody) => warnings.push(
                 "no other member was heard since this agent started: it runs its own work and what it is asked for, and \
                  nothing that the others may run; if they are gone for good, remove them: weft node NAME remove"

@@ -183,12 +183,13 @@ impl Informed {
         start.into_iter().chain(self.cut.as_ref().map(|cut| cut.since)).max()
     }
 
-    /// What it waits for.
-    pub fn waits(&self) -> Option<Waits> {
+    /// What it waits for, once it has waited for longer than a start takes.
+    pub fn waits(&self, at: Instant) -> Option<Waits> {
         if self.cut.as_ref().is_some_and(|cut| cut.back.is_none()) {
             return Some(Waits::NoLink);
         }
-        self.starting.then_some(match self.heard_first {
+        let long = self.starting && at.since(self.started) >= limits::BOOT_HOLD;
+        long.then_some(match self.heard_first {
             None => Waits::HeardNobody,
             Some(_) => Waits::NotAllHeard,
         })
