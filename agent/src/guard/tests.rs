@@ -159,13 +159,18 @@ impl Unit {
     /// Waits until nothing of it runs; when that was, and what the guard wrote down.
     fn gone(&self) -> (BootTime, Option<Fired>) {
         wait("it is gone", || !self.runs());
-        let (gone, fired) =
+        let (gone, told) =
             (BootTime::now(), || self.folder.fired(&self.lease.unit, self.lease.run));
         // Whoever was killed is gone a moment before the guard has written that down.
         let is_told =
-            || gone < self.lease.kill_at() || fired().is_some_and(|it| it.killed.is_some());
-        wait("the guard says what it did", is_told);
-        (gone, fired())
+            || gone < self.lease.kill_at() || told().is_some_and(|it| it.killed.is_some());
+        for _ in 0..100 {
+            if is_told() {
+                break;
+            }
+            pause(Duration::from_millis(20));
+        }
+        (gone, told())
     }
 }
 
