@@ -169,7 +169,13 @@ pub fn invariant_restarts_of_agents_start_nothing_again(
         let old = begun.is_some_and(|begun| world.time - *begun >= KNOWN);
         let disturbed = world.book.troubles.contains_key(&(alloc.slot.clone(), at));
         let system = other.core().is_none_or(|core| core.is_system_job(&alloc.slot.job));
-        if old && !disturbed && !system && !notes.was_moved(world.time, &other.identity) {
+        // What a removed node still runs, because it cannot know, is no reason to leave a slot empty.
+        let removal = |machine: &SimNode| {
+            machine.core().is_some_and(|core| core.removal_of(&other.identity).is_some())
+        };
+        let removed = world.nodes.iter().any(removal);
+        let excused = disturbed || system || removed;
+        if old && !excused && !notes.was_moved(world.time, &other.identity) {
             let name = &world.nodes[node].name;
             return Err(format!("{name} starts {}, {} runs {alloc}", launch.alloc, other.name));
         }
