@@ -164,6 +164,7 @@ impl Book {
     /// From now on no node should want anything any more.
     pub fn watch_quiet(&mut self, watch: bool) {
         self.moves = watch.then(Vec::new);
+        self.emptied.displaced.clear();
     }
 
     /// A node gave a command about an allocation. Returns how often within the last minute, without

@@ -18,6 +18,10 @@ const YEAR_MS: i64 = 365 * DAY_MS;
 /// Longer than any lease of the workload's jobs lasts with what its voters add.
 const LONG_ENOUGH: (Duration, Duration) = (Duration::from_secs(26), Duration::from_secs(40));
 
+/// A restarted agent is back within this, however slow its package manager is.
+const AGENT_IS_BACK: Duration = Duration::from_millis(300 + SLOW_MS);
+const SLOW_MS: u64 = 5_000;
+
 /// Something that goes wrong for a while. Nodes are indices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -297,6 +301,17 @@ impl Fault {
         }
     }
 
+    /// When all that it does has happened, from its beginning.
+    pub fn over_after(&self, lasting: Duration) -> Duration {
+        match self {
+            Fault::AllAgentsRestart(nodes, spacing) => {
+                let last = Duration::from_millis(spacing * nodes.saturating_sub(1) as u64);
+                lasting.max(last + AGENT_IS_BACK)
+            }
+            _ => lasting,
+        }
+    }
+
     /// It begins.
     pub fn begin(&self, world: &mut World, lasting: Duration) {
         match self {
@@ -321,7 +336,7 @@ impl Fault {
                 for node in 0..*nodes {
                     let after = Duration::from_millis(spacing * node as u64);
                     // A package manager is slow on some, and all are back within their grace.
-                    let slow = (lasting.as_millis() as u64 + 977 * node as u64) % 5_000;
+                    let slow = (lasting.as_millis() as u64 + 977 * node as u64) % SLOW_MS;
                     world.restart_at(node, after, Duration::from_millis(300 + slow));
                 }
             }

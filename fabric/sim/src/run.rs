@@ -188,7 +188,7 @@ impl Run {
                 Turn::Begin(fault, lasting) => {
                     self.world.book.copies.disturbed(self.world.time, &fault);
                     let until = &mut self.world.book.emptied.disturbed_until;
-                    *until = (*until).max(start + at + lasting);
+                    *until = (*until).max(start + at + fault.over_after(lasting));
                     fault.begin(&mut self.world, lasting);
                 }
                 Turn::End(fault) => {
@@ -436,7 +436,7 @@ fn made_room(
 ) -> BTreeSet<SlotId> {
     let rows =
         world.nodes.iter().find_map(|machine| machine.core()).map(|it| it.allocs(None, true));
-    let mut displaced: Vec<(SlotId, SlotId)> = Vec::new();
+    let mut displaced = world.book.emptied.displaced.clone();
     for view in rows.unwrap_or_default() {
         if let Some(Ending::Preempted { by, .. }) = view.row.ending
             && moves.iter().any(|(_, alloc, _)| *alloc == view.id)

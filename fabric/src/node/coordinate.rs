@@ -20,7 +20,7 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 use super::rebalance::Relocation;
-use super::rollout::{REPLACED, Stuck, has_failed, was_replaced};
+use super::rollout::{REPLACED, Stuck, gave_way, has_failed, was_replaced};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -230,9 +230,14 @@ impl Node {
             .allocs_of(name)
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
+        // What a roll-out took away is told by the row of the last allocation that did its slot's work: a stand-in has
+        // a higher epoch than the one that it gave way to, and ended before it.
+        let mut last = vec![0; slots.len()];
         for (id, node, row) in rows {
-            let Some(slot) = slots.get_mut(id.index as usize) else { continue };
-            if row.epoch >= slot.epoch {
+            let at = id.index as usize;
+            let (Some(slot), Some(last)) = (slots.get_mut(at), last.get_mut(at)) else { continue };
+            if row.epoch >= *last && !gave_way(&row) {
+                *last = row.epoch;
                 slot.replaced = was_replaced(&row, hash);
                 slot.begun = slot.replaced || row.spec == hash;
             }
@@ -392,7 +397,8 @@ impl Node {
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
             .table
             .allocs_of(name)
-            .filter(|(_, node, ..)| self.is_up(node))
+            // One that is soon back has what it had: it is not asked for more, and waited for.
+            .filter(|(_, node, ..)| self.is_up(node) || self.holds_back(now, node, spec.priority))
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
         let mut busy = 0;
@@ -415,6 +421,7 @@ impl Node {
             }
         }
         busy += outdated.iter().filter(|o| self.coordinator.retired.contains_key(&o.2)).count();
+        outdated.retain(|(_, node, _)| self.is_up(node));
         outdated.sort();
         if !outdated.is_empty() {
             // Time alone makes room: look again in the next tick.
@@ -430,6 +437,8 @@ impl Node {
         busy += emptied.len();
         let room = (spec.update.max_parallel as usize).saturating_sub(busy);
         let mut is_stuck = false;
+        // Whether one that is away has room is for later.
+        emptied.retain(|(_, node, _)| self.is_up(node));
         if !emptied.is_empty() && !outdated.is_empty() {
             let stopped = emptied.len();
             is_stuck = self.copies_with_a_place(now, spec, emptied).len() < stopped;

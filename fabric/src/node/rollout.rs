@@ -396,6 +396,11 @@ pub(super) fn was_replaced(row: &AllocRow, in_force: SpecHash) -> bool {
         && matches!(&row.ending, Some(Ending::Retired { reason }) if reason == REPLACED)
 }
 
+/// The row of an allocation that ended for an earlier one, which went on.
+pub(super) fn gave_way(row: &AllocRow) -> bool {
+    matches!(row.ending, Some(Ending::Yielded { .. }))
+}
+
 fn unfit(spec: &JobSpec) -> &'static str {
     match spec.kind {
         JobKind::Service => "fits nowhere",

@@ -2,8 +2,9 @@
 //! wrong: who has just lost his coordinator, or hears late, may see two of them.
 
 use fabric::alloc::Ending;
-use fabric::id::{AllocId, JobName};
+use fabric::id::{AllocId, JobName, SlotId};
 use fabric::job::{JobKind, JobSpec};
+use fabric::table::{Entry, Key, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub struct Emptied {
     by_job: BTreeMap<JobName, BTreeSet<(u32, Option<usize>)>>,
     /// The last fault is over by then.
     pub disturbed_until: Duration,
+    /// Whose unit was stopped for which more important slot, while nothing should be commanded: a later allocation on
+    /// the same node has its row.
+    pub displaced: Vec<(SlotId, SlotId)>,
 }
 
 impl Emptied {
@@ -42,6 +46,10 @@ impl Emptied {
 /// Before a unit is stopped.
 pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     let ending = world.agent_ending(node, alloc);
+    if let (Some(Ending::Preempted { by, .. }), Some(_)) = (&ending, &world.book.moves) {
+        let pair = (alloc.slot.clone(), by.slot.clone());
+        world.book.emptied.displaced.push(pair);
+    }
     let is_replaced = matches!(ending, Some(Ending::Retired { reason }) if reason == REPLACED);
     let is_calm = world.time >= world.book.emptied.disturbed_until + CALM;
     let view = world.nodes[node].core().and_then(|core| core.job(&alloc.slot.job).ok());
@@ -66,7 +74,12 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
                 && unit.state == UnitState::Running
         })
     };
-    let emptied = slots.iter().filter(|(index, at)| !runs(*index, *at)).count();
+    // A drain takes a system job's copy away for good, whoever stopped it first: nothing comes after it that a roll-out
+    // could wait for.
+    let is_for =
+        |at: usize| rest::is_of_the_kind(world, at, &view.spec) && !is_told_to_drain(world, at);
+    let waited_for = |at: Option<usize>| at.is_none_or(|at| at == node || is_for(at));
+    let emptied = slots.iter().filter(|(index, at)| waited_for(*at) && !runs(*index, *at)).count();
     let time = world.time;
     let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc, &view.spec);
     if let Err(detail) = verdict {
@@ -78,6 +91,13 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
         let name = "invariant_a_roll_out_leaves_as_many_as_its_update_allows";
         world.book.violate(time, name, format!("{alloc}: {detail}"));
     }
+}
+
+/// Whether anybody has heard that a node is to be drained; whoever paces a roll-out may be the first.
+fn is_told_to_drain(world: &World, node: usize) -> bool {
+    let key = Key::Node(world.nodes[node].identity);
+    let drains = |entry: Entry| matches!(&entry.value, Value::Node(info) if info.draining);
+    world.nodes.iter().any(|machine| machine.disk.entry_under_way(&key).is_some_and(drains))
 }
 
 /// Some node is of the kind that the new version asks for. Whether it has room is for those who know
