@@ -223,7 +223,9 @@ impl Node {
         }
         self.take_stock(now);
         let fits = |(_, node, alloc): &(bool, NodeId, AllocId)| {
-            let claim = self.table.alloc(&alloc.slot, node).map(|row| row.claim.clone());
+            // One that has ended holds nothing, and gets nothing back.
+            let row = self.table.alloc(&alloc.slot, node).filter(|row| row.phase.holds_claim());
+            let claim = row.map(|row| row.claim.clone());
             self.fleet.release(node, alloc);
             let found = self.fleet.get(node).and_then(|it| it.check(spec).ok());
             if let Some(claim) = claim {

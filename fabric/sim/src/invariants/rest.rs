@@ -399,15 +399,21 @@ fn waits_for_others(world: &World, spec: &JobSpec) -> bool {
     spec.kind == JobKind::Service && missing >= spec.update.max_parallel as usize
 }
 
-/// Whether all units of a job run the version in force: a roll-out that waits for room goes on whenever there is some.
+/// Whether all units of a job run the version in force, in every respect: a roll-out that waits for room goes on whenever
+/// there is some.
 pub fn is_of_one_version(world: &World, view: &JobView) -> bool {
-    let units = world.nodes.iter().flat_map(|machine| machine.units.there());
-    let of_job = units.filter(|(alloc, _)| alloc.slot.job == view.name);
-    let env = |name: &str| view.spec.task.env.get(name);
-    let is_current = |unit: &Unit| {
-        [BEHAVES, "VERSION"].iter().all(|name| unit.launch.task.env.get(*name) == env(name))
+    let is_current = |machine: &SimNode, alloc: &AllocId| {
+        let row = machine.disk.entry(&Key::Alloc(alloc.slot.clone(), machine.identity));
+        let job = machine.disk.entry(&Key::Job(view.name.clone()));
+        match (row.map(|entry| &entry.value), job.map(|entry| &entry.value)) {
+            (Some(Value::Alloc(row)), Some(Value::Job(job))) => row.spec == job.hash(),
+            _ => false,
+        }
     };
-    of_job.into_iter().all(|(_, unit)| is_current(unit))
+    world.nodes.iter().all(|machine| {
+        let mut of_job = machine.units.there().filter(|(alloc, _)| alloc.slot.job == view.name);
+        of_job.all(|(alloc, _)| is_current(machine, alloc))
+    })
 }
 
 /// Claims of jobs that cannot work, while they have no unit: they wait for their next try, and hold their room.
