@@ -3,7 +3,7 @@
 //! A unit is `weft-<job>-<slot>-<epoch>.service` in `weft.slice`. systemd is the memory: the units and
 //! their environment say which allocation and which run they are, so that the next agent adopts them
 //! without files of its own (those hold the output, and the launch for health checks). What systemd executes
-//! is `weftd exec`, which becomes the task ([`exec`](super::exec)): its words are the one thing that systemd has from us.
+//! is `weftd exec`, which becomes the task ([`super::exec`]): its words are the one thing that systemd has from us.
 //!
 //! Who is in systemd's list is never said to have ended because systemd did not answer: it is asked again, and an
 //! agent that gets no answer at its start ends, to be started again.
