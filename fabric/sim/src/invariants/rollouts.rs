@@ -79,7 +79,12 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     let is_for =
         |at: usize| rest::is_of_the_kind(world, at, &view.spec) && !is_told_to_drain(world, at);
     let waited_for = |at: Option<usize>| at.is_none_or(|at| at == node || is_for(at));
-    let emptied = slots.iter().filter(|(index, at)| waited_for(*at) && !runs(*index, *at)).count();
+    // What was there of a larger count is not missed.
+    let wanted = |index: u32| view.kind == JobKind::System || index < view.spec.count;
+    let is_emptied = |(index, at): &&(u32, Option<usize>)| {
+        wanted(*index) && waited_for(*at) && !runs(*index, *at)
+    };
+    let emptied = slots.iter().filter(is_emptied).count();
     let time = world.time;
     let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc, &view.spec);
     if let Err(detail) = verdict {
