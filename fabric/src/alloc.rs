@@ -179,6 +179,9 @@ pub struct AllocRow {
     /// It runs and is healthy although a copy of this epoch is there, which it knows of. 0: it knows of none.
     #[serde(default)]
     pub contests: u64,
+    /// What was there of the slot was stopped for a new version, and no unit has run since, not even this one's.
+    #[serde(default)]
+    pub vacant: bool,
 }
 
 impl AllocRow {

@@ -322,9 +322,10 @@ impl Supervisor {
     }
 
     /// Notes what was there of the slot of an allocation that has just been written down.
-    pub fn succeed(&mut self, slot: &SlotId, succession: Option<Box<Succession>>) {
+    pub fn succeed(&mut self, slot: &SlotId, succession: Option<Box<Succession>>, vacant: bool) {
         if let Some(local) = self.locals.get_mut(slot) {
             local.row.succession = succession;
+            local.row.vacant = vacant;
         }
     }
 
@@ -468,6 +469,7 @@ impl Supervisor {
                 local.row.effective_mems = mems;
                 if local.row.phase < Phase::Running {
                     local.enter(now, Phase::Running);
+                    local.row.vacant = false;
                 }
                 if local.row.phase == Phase::Stopping {
                     // It was asked to stop before it was known to run.

@@ -20,7 +20,7 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 use super::rebalance::Relocation;
-use super::rollout::{REPLACED, Stuck, gave_way, has_failed, was_replaced};
+use super::rollout::{REPLACED, Stuck, gave_way, has_failed, is_vacated};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -91,9 +91,9 @@ pub(super) struct Slot {
     pub proposed: bool,
     /// Current, healthy for as long as the update policy asks.
     pub settled: bool,
-    /// Its last allocation made room for the version in force.
+    /// Its last unit made room for a new version, and none has run since.
     pub replaced: bool,
-    /// The same, or had that version: if nothing is there now, the roll-out waits for it.
+    /// The same, or its last allocation had the version in force: if nothing is there now, the roll-out waits for it.
     pub begun: bool,
 }
 
@@ -238,7 +238,7 @@ impl Node {
             let (Some(slot), Some(last)) = (slots.get_mut(at), last.get_mut(at)) else { continue };
             if row.epoch >= *last && !gave_way(&row) {
                 *last = row.epoch;
-                slot.replaced = was_replaced(&row, hash);
+                slot.replaced = is_vacated(&row);
                 slot.begun = slot.replaced || row.spec == hash;
             }
             slot.epoch = slot.epoch.max(row.epoch);
@@ -407,7 +407,7 @@ impl Node {
             if row.phase == Phase::Stopping {
                 busy += 1;
             } else if row.phase == Phase::Ended {
-                if was_replaced(&row, hash) || has_failed(&row, hash, job.effective().1) {
+                if is_vacated(&row) || has_failed(&row, hash, job.effective().1) {
                     emptied.push((false, node, AllocId { slot, epoch: row.epoch }));
                 }
             } else if row.phase.is_live() && row.spec != hash {

@@ -220,6 +220,7 @@ impl Node {
             return Err(Rejection::Full);
         }
         let claim = placement::check(spec, &self.info, self.supervisor.ledger())?;
+        let vacant = self.is_vacant(slot, spec.kind);
         self.check_quota(spec, slot, self.config.id, &claim, false)?;
         self.leave_room(alloc, spec, &claim)?;
         self.counters.accepted += 1;
@@ -236,7 +237,7 @@ impl Node {
             sequence,
             forget,
         );
-        self.supervisor.succeed(slot, succession);
+        self.supervisor.succeed(slot, succession, vacant);
         self.account_for_claim(slot);
         self.dirty = true;
         Ok(())

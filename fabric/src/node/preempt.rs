@@ -231,6 +231,7 @@ impl Node {
             since: now.wall,
             healthy_since: now.wall,
             trouble: Some(format!("waits until {} make room", found.allocs.len())),
+            vacant: self.is_vacant(&alloc.slot, spec.kind),
             ..AllocRow::default()
         };
         for victim in &found.allocs {

@@ -238,6 +238,15 @@ impl Node {
         copies.into_iter().filter(fits).collect()
     }
 
+    /// Whether a roll-out has emptied a slot, or this node's copy of a system job, and no unit has run there since.
+    pub(super) fn is_vacant(&self, slot: &SlotId, kind: JobKind) -> bool {
+        let rows = self.table.allocs_in(slot);
+        let rows = rows
+            .filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
+            .filter(|(.., row, _)| !gave_way(row));
+        rows.max_by_key(|(.., row, _)| row.epoch).is_some_and(|(.., row, _)| is_vacated(row))
+    }
+
     /// Takes note of whether a roll-out has a place to go on; says so when it has none any more.
     pub(super) fn note_stuck(&mut self, now: Now, job: &JobEntry, is_stuck: bool) {
         let (spec, version, _) = job.effective();
@@ -376,7 +385,7 @@ impl Node {
         let failed = |(slot, node, row): &(&SlotId, NodeId, &AllocRow)| {
             has_failed(row, hash, job.version) || too_late(slot, *node, row)
         };
-        let emptied = rows.iter().any(|(.., row)| was_replaced(row, hash));
+        let emptied = rows.iter().any(|(.., row)| is_vacated(row));
         let fails = under_way
             && (!is_stuck && rows.iter().any(failed)
                 || (emptied || !runs) && self.has_no_place_in_time(now, job));
@@ -392,10 +401,15 @@ pub(super) fn has_failed(row: &AllocRow, of: SpecHash, version: u64) -> bool {
     row.spec == of && row.version >= version && matches!(row.ending, Some(Ending::Failed { .. }))
 }
 
-/// The row of an allocation that ended for its successor.
-pub(super) fn was_replaced(row: &AllocRow, in_force: SpecHash) -> bool {
-    row.spec != in_force
-        && matches!(&row.ending, Some(Ending::Retired { reason }) if reason == REPLACED)
+/// The row, if it is its slot's last, says that a roll-out stopped what was there, and that nothing has run since:
+/// whether what should have come after it was refused, failed, or had no place, in this version or in one between.
+pub(super) fn is_vacated(row: &AllocRow) -> bool {
+    let replaced = matches!(&row.ending, Some(Ending::Retired { reason }) if reason == REPLACED);
+    match row.phase {
+        Phase::Ended => replaced || row.vacant,
+        Phase::Pending => row.vacant,
+        _ => false,
+    }
 }
 
 /// The row of an allocation that ended for an earlier one, which went on.

@@ -79,10 +79,13 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     let is_for =
         |at: usize| rest::is_of_the_kind(world, at, &view.spec) && !is_told_to_drain(world, at);
     let waited_for = |at: Option<usize>| at.is_none_or(|at| at == node || is_for(at));
-    // What was there of a larger count is not missed.
-    let wanted = |index: u32| view.kind == JobKind::System || index < view.spec.count;
+    // What was there of a larger count is not missed, nor what was there when the job was of another kind.
+    let wanted = |index: u32, at: Option<usize>| match view.kind {
+        JobKind::System => at.is_some(),
+        JobKind::Service => at.is_none() && index < view.spec.count,
+    };
     let is_emptied = |(index, at): &&(u32, Option<usize>)| {
-        wanted(*index) && waited_for(*at) && !runs(*index, *at)
+        wanted(*index, *at) && waited_for(*at) && !runs(*index, *at)
     };
     let emptied = slots.iter().filter(is_emptied).count();
     let time = world.time;
