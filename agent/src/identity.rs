@@ -21,6 +21,8 @@ const FABRIC_NAME: &str = "fabric.name";
 const GENERATION: &str = "generation";
 /// None of our files is larger; more is not read.
 const FILE_BYTES_MAX: u64 = 4096;
+/// Numbers that one start may use.
+const LIFE: u64 = 1000;
 /// Bytes of a fabric's name.
 pub const FABRIC_NAME_BYTES_MAX: usize = 63;
 
@@ -192,7 +194,8 @@ impl fmt::Debug for Fabric {
 /// The number of this start of the agent: greater than that of every earlier start, for
 /// [`Config::generation`](fabric::node::Config::generation) and [`Seal`](crate::seal::Seal).
 ///
-/// It is the wall clock in milliseconds, or one more than the last number if the clock went back.
+/// It is the wall clock in milliseconds, or [`LIFE`] more than the last number if the clock went back: a life may take
+/// later numbers, when its address changes.
 /// The last number is kept on disk; where that fails the clock alone must do, with a warning.
 pub fn next_generation(state: &Path, wall_millis: u64) -> u64 {
     let path = state.join(GENERATION);
@@ -201,7 +204,7 @@ pub fn next_generation(state: &Path, wall_millis: u64) -> u64 {
         .flatten()
         .and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<u64>().ok())
         .unwrap_or(0);
-    let next = wall_millis.max(last.saturating_add(1));
+    let next = wall_millis.max(last.saturating_add(LIFE));
     if let Err(error) = write_whole(&path, format!("{next}\n").as_bytes()) {
         tracing::warn!(
             ?path,

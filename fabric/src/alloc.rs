@@ -179,7 +179,10 @@ pub struct AllocRow {
     /// It runs and is healthy although a copy of this epoch is there, which it knows of. 0: it knows of none.
     #[serde(default)]
     pub contests: u64,
-    /// What was there of the slot was stopped for a new version, and no unit has run since, not even this one's.
+    /// Its unit has run.
+    #[serde(default)]
+    pub ran: bool,
+    /// What was there of the slot had been stopped for a new version, and no unit had run since, when this was placed.
     #[serde(default)]
     pub vacant: bool,
 }

@@ -469,7 +469,7 @@ impl Supervisor {
                 local.row.effective_mems = mems;
                 if local.row.phase < Phase::Running {
                     local.enter(now, Phase::Running);
-                    local.row.vacant = false;
+                    local.row.ran = true;
                 }
                 if local.row.phase == Phase::Stopping {
                     // It was asked to stop before it was known to run.

@@ -82,7 +82,8 @@ fn generations_grow_whatever_the_clock_does() {
     let mut last = 0;
     for wall in [1000, 2000, 500, 500, 0, 3000, u64::MAX - 1] {
         let next = next_generation(state.path(), wall);
-        assert!(next > last, "{next} after {last}");
+        assert!(next == wall || next >= last + LIFE, "{next} after {last}");
+        assert!(next > last);
         last = next;
     }
     fs::write(state.path().join(GENERATION), "rubbish").expect("written");

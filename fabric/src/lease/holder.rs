@@ -101,15 +101,21 @@ struct Release {
     waiting: BTreeSet<NodeId>,
 }
 
+/// The first round of a life: after all of every earlier one. Lives are numbered by milliseconds, and no node asks four
+/// million times in one; the highest number is that of the year 2109.
+fn first_round(life: u64) -> u64 {
+    life << 22
+}
+
 impl Holder {
     /// A holder without leases, in this life of its node.
     pub fn new(life: u64, holds_too_long: bool) -> Self {
-        Self { rounds: life << 32, holds_too_long, ..Self::default() }
+        Self { rounds: first_round(life), holds_too_long, ..Self::default() }
     }
 
     /// Goes on in a later life of its node: rounds only grow.
     pub fn renew(&mut self, life: u64) {
-        self.rounds = self.rounds.max(life << 32);
+        self.rounds = self.rounds.max(first_round(life));
     }
 
     /// Asks for the lease of a slot, for the allocation `epoch`. Asking again changes nothing.

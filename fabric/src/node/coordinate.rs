@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::alloc::{AllocRow, Phase};
 use crate::api::NodeState;
-use crate::clock::{Instant, Now};
+use crate::clock::{Instant, Now, WallTime};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
@@ -20,7 +20,7 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use super::Node;
 use super::rebalance::Relocation;
-use super::rollout::{REPLACED, Stuck, gave_way, has_failed, is_vacated};
+use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ impl Node {
             }
             return;
         }
-        let mut slots = self.view_slots(now, name, spec, hash);
+        let mut slots = self.view_slots(now, name, job, hash);
         if self.should_revert(now, job, hash, &slots) {
             self.revert(now, &entry);
             return;
@@ -208,9 +208,10 @@ impl Node {
         &mut self,
         now: Now,
         name: &JobName,
-        spec: &JobSpec,
+        job: &JobEntry,
         hash: SpecHash,
     ) -> Vec<Slot> {
+        let (spec, version, _) = job.effective();
         let mut slots: Vec<Slot> = (0..spec.count)
             .map(|index| Slot {
                 id: SlotId { job: name.clone(), index },
@@ -231,13 +232,17 @@ impl Node {
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
         // What a roll-out took away is told by the row of the last allocation that did its slot's work: a stand-in has
-        // a higher epoch than the one that it gave way to, and ended before it.
-        let mut last = vec![0; slots.len()];
+        // a higher epoch than the one that it gave way to, and ended before it; so has one that was to take over while a
+        // node is drained, and never ran.
+        let mut last = vec![(0, WallTime(0)); slots.len()];
+        let mut failed = vec![false; slots.len()];
         for (id, node, row) in rows {
             let at = id.index as usize;
             let (Some(slot), Some(last)) = (slots.get_mut(at), last.get_mut(at)) else { continue };
-            if row.epoch >= *last && !gave_way(&row) {
-                *last = row.epoch;
+            failed[at] |= has_failed(&row, hash, version);
+            // Two coordinators may have given one epoch to two nodes.
+            if (row.epoch, row.since) >= *last && !says_nothing(&row) {
+                *last = (row.epoch, row.since);
                 slot.replaced = is_vacated(&row);
                 slot.begun = slot.replaced || row.spec == hash;
             }
@@ -278,7 +283,8 @@ impl Node {
                 None => {}
             }
         }
-        for slot in &mut slots {
+        for (slot, failed) in slots.iter_mut().zip(failed) {
+            slot.begun |= failed;
             let is_empty = slot.current.is_empty() && slot.outdated.is_empty();
             slot.doubtful |= is_empty && self.may_be_run_unheard(&slot.id);
         }

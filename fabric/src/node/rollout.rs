@@ -243,8 +243,8 @@ impl Node {
         let rows = self.table.allocs_in(slot);
         let rows = rows
             .filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
-            .filter(|(.., row, _)| !gave_way(row));
-        rows.max_by_key(|(.., row, _)| row.epoch).is_some_and(|(.., row, _)| is_vacated(row))
+            .filter(|(.., row, _)| !says_nothing(row));
+        rows.max_by_key(|(.., row, _)| (row.epoch, row.since)).is_some_and(|(.., row, _)| is_vacated(row))
     }
 
     /// Takes note of whether a roll-out has a place to go on; says so when it has none any more.
@@ -406,15 +406,17 @@ pub(super) fn has_failed(row: &AllocRow, of: SpecHash, version: u64) -> bool {
 pub(super) fn is_vacated(row: &AllocRow) -> bool {
     let replaced = matches!(&row.ending, Some(Ending::Retired { reason }) if reason == REPLACED);
     match row.phase {
-        Phase::Ended => replaced || row.vacant,
+        Phase::Ended => replaced || row.vacant && !row.ran,
         Phase::Pending => row.vacant,
         _ => false,
     }
 }
 
-/// The row of an allocation that ended for an earlier one, which went on.
-pub(super) fn gave_way(row: &AllocRow) -> bool {
-    matches!(row.ending, Some(Ending::Yielded { .. }))
+/// The row says nothing of what became of its slot: the allocation ended for an earlier one, which went on, or before
+/// its unit ran, beside one that may have gone on.
+pub(super) fn says_nothing(row: &AllocRow) -> bool {
+    let never_ran = row.phase == Phase::Ended && !row.ran && !is_vacated(row);
+    matches!(row.ending, Some(Ending::Yielded { .. })) || never_ran
 }
 
 fn unfit(spec: &JobSpec) -> &'static str {

@@ -36,7 +36,8 @@ impl World {
         let seed = self.random.random();
         let now = self.nodes[node].clock.read(self.time);
         let starting = &mut self.nodes[node];
-        starting.generation += 1;
+        // As the agent does: by its clock, or else far enough from the last life, which may have had several numbers.
+        starting.generation = now.wall.0.max(starting.generation + 1000);
         starting.paused_until = Duration::ZERO;
         let config = Config {
             id: starting.identity,
