@@ -125,7 +125,7 @@ pub struct Succession {
     /// Copies up to this epoch end once this one is healthy: it was meant to take over from them, or has outlived
     /// its time as a stand-in. The one that it stands in for is none of them. 0: none.
     pub replaces: u64,
-    /// A copy that was healthy when its node stopped answering.
+    /// A copy whose node stopped answering.
     pub stands_in: Option<StandIn>,
 }
 
@@ -136,10 +136,16 @@ pub struct StandIn {
     pub node: NodeId,
     /// Its epoch.
     pub epoch: u64,
-    /// Since when it said that it was healthy. If it still says the same, it ran all along.
+    /// Since when it said that it was healthy. If it still says the same, it ran all along. [`StandIn::UNWELL`]: it had
+    /// not said so.
     pub healthy_since: WallTime,
     /// Whoever proposed the stand-in saw more than half of the fabric.
     pub by_most: bool,
+}
+
+impl StandIn {
+    /// Of a copy that was not healthy when its node stopped answering.
+    pub const UNWELL: WallTime = WallTime(0);
 }
 
 /// What a node says of an allocation it has.

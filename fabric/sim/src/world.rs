@@ -287,6 +287,10 @@ impl World {
     pub fn power_off(&mut self, node: usize) {
         self.tell(|world| format!("{} loses its power", world.nodes[node].name));
         self.lose_agent(node);
+        // What was about to run here ends by this, and not by a roll-out.
+        for (alloc, _) in self.nodes[node].units.there() {
+            self.book.emptied.filled(node, alloc);
+        }
         self.nodes[node].units.power_off();
         self.nodes[node].powered = false;
         self.book.active.retain(|(at, _), _| *at != node);

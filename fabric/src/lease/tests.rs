@@ -272,7 +272,7 @@ fn round_of(state: &str) -> u64 {
         "proposing" | "owned" => 2,
         _ => 3,
     };
-    (1 << 32) + steps
+    super::first_round(1) + steps
 }
 
 /// Every state of a holder against the same verdict from two of three voters.
@@ -445,7 +445,7 @@ fn an_adopted_lease_is_renewed_at_once_and_one_that_has_run_out_is_not() {
     let mut holder = Holder::new(2, false);
     holder.adopt(at(50.0), &slot(), 5, STOP, at(51.0));
     let asks = holder.tick(at(50.0), &voters);
-    assert!(asks.iter().all(|(_, ask)| ask.wish == RENEW && ask.round >> 32 == 2));
+    assert!(asks.iter().all(|(_, ask)| ask.wish == RENEW && ask.round >> 22 == 2));
     assert_eq!(asks.len(), 3);
     let mut holder = Holder::new(2, false);
     holder.adopt(at(50.0), &slot(), 5, STOP, at(50.0));

@@ -413,7 +413,9 @@ impl Node {
             if row.phase == Phase::Stopping {
                 busy += 1;
             } else if row.phase == Phase::Ended {
-                if is_vacated(&row) || has_failed(&row, hash, job.effective().1) {
+                // Other slots are of the time when the job had a count.
+                let is_empty = is_vacated(&row) || has_failed(&row, hash, job.effective().1);
+                if is_empty && slot.index == 0 {
                     emptied.push((false, node, AllocId { slot, epoch: row.epoch }));
                 }
             } else if row.phase.is_live() && row.spec != hash {

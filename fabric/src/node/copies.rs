@@ -4,11 +4,12 @@
 //! is gone or only cut off. If it was cut off, two copies are there once they hear of each other. Each proposal
 //! therefore says what was there of the slot ([`Succession`]), and the later copy decides, by its row alone:
 //!
-//! - **It was meant to take over** (a drain, a move, or what was there was not healthy): the earlier one ends once
-//!   the later one is healthy.
+//! - **It was meant to take over** (a drain, a move): the earlier one ends once the later one is healthy.
 //! - **It stands in** for a copy that was healthy when its node stopped answering: if that copy says the same
 //!   again, healthy since the same moment, it ran all along, and the stand-in ends. Only a stand-in that has been healthy
 //!   for [`limits::STAND_IN_MAX`], and was placed by somebody who saw more than half of the fabric, stays.
+//! - **It stands in for one that was not healthy then**, and may have become so since: whichever has been healthy for
+//!   longer goes on.
 //! - **Nobody knew of the other one**: the lower epoch goes on; of two equal ones the one that was healthy first.
 //!
 //! The earlier copy never ends by itself while it is healthy. It says that it is there ([`AllocRow::contests`]), so that
@@ -45,13 +46,14 @@ impl Node {
                 continue;
             }
             let ran_well = row.phase == Phase::Running && row.healthy;
-            let stands_in = if self.is_up(&node) || node == self.config.id || !ran_well {
+            let stands_in = if self.is_up(&node) || node == self.config.id {
                 succession.replaces = succession.replaces.max(row.epoch);
                 // Whoever takes over from a stand-in stands in for the same one.
                 row.stands_in().filter(|known| !self.is_up(&known.node))
             } else {
                 let by_most = 2 * (self.membership.others_alive() + 1) > self.table.members();
-                let (epoch, healthy_since) = (row.epoch, row.healthy_since);
+                let epoch = row.epoch;
+                let healthy_since = if ran_well { row.healthy_since } else { StandIn::UNWELL };
                 Some(StandIn { node, epoch, healthy_since, by_most })
             };
             let epoch = |known: &StandIn| known.epoch;
@@ -116,6 +118,13 @@ impl Node {
         let is_old =
             local.healthy_for(now.at).is_some_and(|healthy| healthy >= limits::STAND_IN_MAX);
         match row.stands_in() {
+            Some(known)
+                if known.node == node
+                    && known.epoch == earlier.epoch
+                    && known.healthy_since == StandIn::UNWELL =>
+            {
+                earlier.healthy_since <= row.healthy_since
+            }
             Some(known) if known.node == node && known.epoch == earlier.epoch => {
                 known.healthy_since == earlier.healthy_since && !(known.by_most && is_old)
             }

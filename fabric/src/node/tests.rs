@@ -322,3 +322,44 @@ fn who_is_superseded_takes_nothing_over_until_it_is_renewed() {
     }
     assert_eq!(fleet.nodes[&c].fingerprint(), fleet.nodes[&a].fingerprint());
 }
+
+#[test]
+fn goodbyes_of_one_that_is_down_already_hold_nothing_up() {
+    let mut fleet = Fleetlet::new(3);
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    fleet.submit(b, WEB);
+    fleet.run(Duration::from_secs(3));
+    assert!(fleet.healthy(a, "web").iter().any(|(_, node)| *node == c));
+    // Its agent dies again and again before it has said anything else.
+    fleet.cut.insert(c);
+    for _ in 0..25 {
+        let payload = Datagram::Leaving { ends: false }.encode();
+        for node in [a, b] {
+            fleet.feed(node, Input::Datagram { from: c, payload: payload.clone() });
+        }
+        fleet.run(Duration::from_secs(2));
+    }
+    let placed = fleet.healthy(a, "web");
+    assert_eq!(placed.len(), 3, "{placed:?}");
+    assert!(placed.iter().all(|(_, node)| *node != c), "{placed:?}");
+}
+
+#[test]
+fn who_was_removed_has_nothing_to_do() {
+    let mut fleet = Fleetlet::new(3);
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    fleet.submit(b, WEB);
+    fleet.run(Duration::from_secs(3));
+    fleet.ask(a, Request::Remove { node: c, new_key: [8; 32], force: false });
+    fleet.run(Duration::from_secs(10));
+    assert!(fleet.nodes[&c].is_removed());
+    assert!(fleet.commands.iter().any(|(_, node, words)| *node == c && words.starts_with("stop")));
+    // It looks after itself a few times a second at most.
+    let (mut ticks, end) = (0, fleet.now.at + Duration::from_secs(10));
+    while let Some(at) = fleet.nodes[&c].next_deadline().filter(|at| *at < end) {
+        fleet.now.at = at.max(fleet.now.at + Duration::from_micros(10));
+        fleet.feed(c, Input::Tick);
+        ticks += 1;
+    }
+    assert!(ticks < 100, "{ticks} ticks in ten seconds");
+}

@@ -49,6 +49,18 @@ pub fn longest_hold(world: &World) -> Duration {
 /// Whether enough voters are there for any lease: with the disks of a majority, leases are lost until somebody
 /// decrees new voters.
 pub fn voters_can_grant(world: &World) -> bool {
+    a_majority_of_voters(world, |_| true)
+}
+
+/// Whether a node may have a lease: a vote is not passed on by others, so it has to reach a majority itself.
+pub fn may_hold_one(world: &World, holder: usize) -> bool {
+    a_majority_of_voters(world, |voter| {
+        voter == holder
+            || world.network.reaches(holder, voter) && world.network.reaches(voter, holder)
+    })
+}
+
+fn a_majority_of_voters(world: &World, counts: impl Fn(usize) -> bool) -> bool {
     let mut sets = world.running().into_iter().filter_map(|node| {
         match world.nodes[node].disk.entry(&Key::Voters).map(|entry| &entry.value) {
             Some(Value::Voters(set)) => Some(set),
@@ -63,8 +75,8 @@ pub fn voters_can_grant(world: &World) -> bool {
         },
     );
     let is_there = |member: &&fabric::voters::Member| {
-        let machine = world.index_of(&member.node).map(|index| &world.nodes[index]);
-        machine.is_some_and(|machine| machine.agent.is_some())
+        let index = world.index_of(&member.node);
+        index.is_some_and(|index| world.nodes[index].agent.is_some() && counts(index))
     };
     newest.members.iter().filter(is_there).count() >= newest.majority()
 }

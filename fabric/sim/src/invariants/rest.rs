@@ -283,10 +283,19 @@ fn slot_is_filled(
 ) -> Verdict {
     match there {
         [] if spec.guarantee == Guarantee::AtMostOne && !leases::voters_can_grant(world) => Ok(()),
-        [] => match world.running().into_iter().find(|n| room_for(world, *n, slot, spec)) {
-            Some(node) => Err(format!("{slot} runs nowhere, {} has room", world.nodes[node].name)),
-            None => Ok(()),
-        },
+        [] => {
+            let may_run = |node: &usize| {
+                room_for(world, *node, slot, spec)
+                    && (spec.guarantee != Guarantee::AtMostOne
+                        || leases::may_hold_one(world, *node))
+            };
+            match world.running().iter().find(|node| may_run(node)) {
+                Some(node) => {
+                    Err(format!("{slot} runs nowhere, {} has room", world.nodes[*node].name))
+                }
+                None => Ok(()),
+            }
+        }
         [(node, unit)] => is_current(world, *node, unit, spec)
             .map_err(|detail| format!("{slot} on {}: {detail}", world.nodes[*node].name)),
         _ => Err(format!("{slot} runs {} times", there.len())),
@@ -395,8 +404,11 @@ fn waits_for_others(world: &World, spec: &JobSpec) -> bool {
     let units = units_by_slot(world);
     let missing =
         |index: &u32| !units.contains_key(&SlotId { job: spec.name.clone(), index: *index });
-    let missing = (0..spec.count).filter(missing).count();
-    spec.kind == JobKind::Service && missing >= spec.update.max_parallel as usize
+    let missing = match spec.kind {
+        JobKind::Service => (0..spec.count).filter(missing).count(),
+        JobKind::System => world.book.emptied.copies(&spec.name).count(),
+    };
+    missing >= spec.update.max_parallel as usize
 }
 
 /// Whether all units of a job run the version in force, in every respect: a roll-out that waits for room goes on whenever

@@ -37,6 +37,11 @@ impl Emptied {
         }
     }
 
+    /// Where copies of a system job were stopped, and none has run since.
+    pub fn copies(&self, job: &JobName) -> impl Iterator<Item = usize> + '_ {
+        self.by_job.get(job).into_iter().flatten().filter_map(|(_, at)| *at)
+    }
+
     /// Somebody wants something else of a job.
     pub fn forget(&mut self, job: &JobName) {
         self.by_job.remove(job);
