@@ -103,7 +103,7 @@ struct Release {
 
 /// The first round of a life: after all of every earlier one. Lives are numbered by milliseconds, and no node asks four
 /// million times in one; the highest number is that of the year 2109.
-fn first_round(life: u64) -> u64 {
+pub(super) fn first_round(life: u64) -> u64 {
     life << 22
 }
 

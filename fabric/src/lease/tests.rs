@@ -272,7 +272,7 @@ fn round_of(state: &str) -> u64 {
         "proposing" | "owned" => 2,
         _ => 3,
     };
-    super::first_round(1) + steps
+    holder::first_round(1) + steps
 }
 
 /// Every state of a holder against the same verdict from two of three voters.
@@ -360,7 +360,7 @@ fn answers_of_another_round_epoch_voter_or_life_do_not_count() {
     let good = Ask { round: round_of("proposing"), ..ask(5, Wish::Prepare) };
     let stale = [
         (node(1), Ask { round: good.round - 1, ..good.clone() }),
-        (node(1), Ask { round: good.round & 0xffff_ffff, ..good.clone() }),
+        (node(1), Ask { round: good.round - holder::first_round(1), ..good.clone() }),
         (node(1), Ask { epoch: 4, ..good.clone() }),
         (node(7), good.clone()),
     ];

@@ -700,6 +700,12 @@ impl Coordinator {
         self.unleased.insert(slot.clone(), now + limits::LEASE_RETRY);
     }
 
+    /// Others grant leases now: slots that could have none need not wait any longer.
+    pub fn hear_of_voters(&mut self) {
+        self.unleased.clear();
+        self.all_dirty = true;
+    }
+
     fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {
         let fresh = Seen { epoch: row.epoch, first: now, healthy: None };
         let seen = self.seen.entry((slot.clone(), node)).or_insert(fresh);

@@ -262,7 +262,10 @@ impl Node {
             leases.proposer = None;
             leases.bound_since = None;
             leases.even_since = None;
+            self.coordinator.hear_of_voters();
+            self.dirty = true;
         }
+        let leases = &mut self.leases;
         leases.acceptor.learn(&set);
         leases.set = set;
         if leases.is_voter() {
