@@ -7,6 +7,7 @@ use fabric::table::{Entry, TokenId};
 use fabric::topology::NodeInfo;
 use rand::RngExt;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Purpose, World};
@@ -35,6 +36,7 @@ impl World {
     pub(super) fn start_agent(&mut self, node: usize, origin: Origin) {
         let seed = self.random.random();
         let now = self.nodes[node].clock.read(self.time);
+        let signer = Arc::new(self.signer(self.nodes[node].identity));
         let starting = &mut self.nodes[node];
         starting.generation += 1;
         starting.paused_until = Duration::ZERO;
@@ -55,6 +57,7 @@ impl World {
             },
             fabric: self.fabric,
             fabric_name: "sim".into(),
+            signer,
             generation: starting.generation,
             seed,
             canary: self.settings.canary,
