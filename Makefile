@@ -62,6 +62,7 @@ test-swarm: setup
 	    "higher-epoch-wins|--nodes 3 --minutes 10|original is not ended for a copy" \
 	    "places-unheard|--nodes 3 --minutes 10|restarts of agents start nothing" \
 	    "deaf-to-removal|--nodes 3 --minutes 10|removed node runs nothing" \
+	    "takes-unsigned|--nodes $(NODES) --minutes $(MINUTES)|name that did not write it" \
 	    "ignores-receivers|--nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \
 	    IFS='|' read -r bug how promise <<<"$$planted"; \
 	    echo "make test-swarm: the planted bug $$bug must be caught: $$promise"; \

@@ -97,6 +97,8 @@ pub struct Membership {
     pub clocks: Clocks,
     /// Datagrams that nobody with our keys sealed, or that came late or from a copy; and datagrams that were fine.
     pub datagrams: (u64, u64),
+    /// Rows that were refused because the nodes they name did not sign them.
+    pub forged: u64,
     /// Keys that two machines use, in words.
     pub twins: Vec<String>,
     /// This node with each member that is alive and cannot be reached from here, in words.
@@ -168,6 +170,12 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
             let twins = membership.twins.iter();
             findings
                 .extend(twins.map(|what| finding("identity", FindingLevel::Error, what, advice)));
+            let advice = "the log names the rows and who they pretend to be from; once it is known where the key leaked, \
+                          remove that node: that makes a new gossip key";
+            let forged = forged(membership.forged);
+            findings.extend(
+                forged.map(|what| finding("signatures", FindingLevel::Warning, what, advice)),
+            );
             findings.extend(membership.broken_pairs.iter().map(|pair| reach(pair)));
         }
     }
@@ -551,6 +559,14 @@ fn reach(pair: &str) -> Finding {
         format!("{pair}: others pass on what they say"),
         "look at cable, switch, routes and firewalls between the two: UDP ports 7400 and 7401 (or listen.port), both ways",
     )
+}
+
+/// What is to be said of so many rows in the names of nodes that did not write them.
+pub fn forged(rows: u64) -> Option<String> {
+    let some = rows > 0;
+    some.then(|| {
+        format!("{rows} rows were refused that the nodes they name did not sign: somebody has a gossip key of this fabric")
+    })
 }
 
 fn gossip(membership: &Membership) -> Finding {

@@ -7,8 +7,9 @@
 
 use anyhow::{Context, bail};
 use fabric::id::{FabricKey, NodeId};
+use fabric::signature::{SIGNATURE_BYTES, Signer};
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -80,6 +81,16 @@ impl Identity {
     pub(crate) fn clone_for_tests(&self) -> Self {
         let keys = Keys::from_pkcs8(self.keys.pkcs8.clone());
         Self { keys: keys.expect("it was a key before") }
+    }
+}
+
+impl Signer for Identity {
+    fn sign(&self, bytes: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.keys.sign(bytes)
+    }
+
+    fn verify(&self, by: &NodeId, bytes: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+        UnparsedPublicKey::new(&ED25519, by.0).verify(bytes, signature).is_ok()
     }
 }
 
@@ -177,11 +188,8 @@ impl Fabric {
         &self.keys.pkcs8
     }
 
-    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let signature = self.keys.pair.sign(message);
-        let mut bytes = [0; 64];
-        bytes.copy_from_slice(signature.as_ref());
-        bytes
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.keys.sign(message)
     }
 }
 
@@ -226,6 +234,13 @@ impl Keys {
         let pair = Ed25519KeyPair::from_pkcs8(&pkcs8)
             .map_err(|error| anyhow::anyhow!("not an Ed25519 key in PKCS#8: {error}"))?;
         Ok(Self { pair, pkcs8 })
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        let signature = self.pair.sign(message);
+        let mut bytes = [0; SIGNATURE_BYTES];
+        bytes.copy_from_slice(signature.as_ref());
+        bytes
     }
 
     fn public(&self) -> NodeId {

@@ -25,7 +25,8 @@
 //!
 //! **What a seal proves:** that some holder of the gossip key made it for this receiver, not which one, and
 //! not who brought it: its source address proves nothing. Members trust each
-//! other that far; whatever must come from a certain node goes over [QUIC](crate::quic). Datagrams are
+//! other that far; whatever must come from a certain node goes over [QUIC](crate::quic), or is signed by it
+//! ([rows that any member may write](fabric::signature)). Datagrams are
 //! taken from members only, so a key that leaked is worth nothing to strangers who do not also name a
 //! member, and nothing to anybody after the rotation that comes with every removal.
 

@@ -22,6 +22,7 @@ pub mod placement;
 pub mod preempt;
 pub mod quota;
 pub mod resources;
+pub mod signature;
 pub mod stamp;
 pub mod supervisor;
 pub mod table;

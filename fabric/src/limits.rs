@@ -331,6 +331,8 @@ pub const CLOCK_OFF: Duration = Duration::from_secs(30);
 pub const CLOCK_SET_FROM: WallTime = WallTime(1_577_836_800_000);
 /// A wall clock that moves by this much against the monotonic one was set, and the time is looked at again.
 pub const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// Rows that the nodes they name did not sign are spoken of in the log at most so often.
+pub const FORGED_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// Clocks that a node knows, its own included: in a larger fabric those that it heard last speak for all.
 pub const CLOCKS_MAX: usize = 64;
 /// What a member said of its clock holds for so long: members compare tables every five seconds, with one of all.

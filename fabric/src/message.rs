@@ -15,7 +15,7 @@ use crate::timekeeper::ClockReading;
 use crate::voters;
 
 /// First byte of everything that is sent or stored.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// One gossip payload, before sealing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

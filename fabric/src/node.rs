@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::membership::{Change, Formed, Identity, Membership};
 use crate::message::{Datagram, Message};
 use crate::placement::Fleet;
+use crate::signature::Signer;
 use crate::stamp::HybridClock;
 use crate::supervisor::{Record, Supervisor};
 use crate::table::{Entry, Key, Keyring, Merge, Order, RosterEntry, SharedEntry, Table, Value};
@@ -46,6 +48,7 @@ mod requests;
 mod rollout;
 mod stock;
 mod views;
+mod writers;
 
 use appointment::Appointments;
 use coordinate::Coordinator;
@@ -60,6 +63,7 @@ use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
 use stock::Stock;
+use writers::{Brought, Writers};
 
 /// What a node is told about itself when it starts.
 #[derive(Clone, Debug)]
@@ -72,6 +76,8 @@ pub struct Config {
     pub fabric: FabricKey,
     /// The fabric's name, for people.
     pub fabric_name: String,
+    /// Signs in this node's name.
+    pub signer: Arc<dyn Signer>,
     /// Grows with every start of this node's agent: tells a restarted member from its former self.
     pub generation: u64,
     /// Seeds every random choice.
@@ -103,6 +109,8 @@ pub enum Canary {
     KnowsNoDetours,
     /// A node stamps with its own clock, whatever it shows, and takes whatever others stamp.
     BelievesEveryClock,
+    /// A node takes every row for the writing of the node that it names.
+    TakesUnsigned,
 }
 
 /// Where a node's table comes from.
@@ -151,6 +159,10 @@ pub struct Counters {
     pub outputs_dropped: u64,
     /// Entries refused because their stamps are too far ahead.
     pub ahead: u64,
+    /// Entries refused because the nodes that they name did not sign them.
+    pub forged: u64,
+    /// Entries left out because they came in a datagram and name no member as their writer.
+    pub strange: u64,
 }
 
 /// One node. See the module's words for the calling order.
@@ -185,6 +197,7 @@ pub struct Node {
     requests: Requests,
     leases: Leases,
     detours: Detours,
+    writers: Writers,
     disk: Disk,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -205,6 +218,17 @@ struct Repairing {
     from: NodeId,
     /// The tables differ in more than was described.
     in_part: bool,
+}
+
+/// What an entry that comes is beside the one that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// Nothing new.
+    Known,
+    /// Greater.
+    Newer,
+    /// Not greater, but what is here is dated ahead and gives way to it.
+    InPlace,
 }
 
 /// What happens at times rather than on occasions.
@@ -263,6 +287,7 @@ impl Node {
             requests: Requests::default(),
             leases: Leases::new(now.at, &config, seed(3)),
             detours: Detours::default(),
+            writers: Writers::default(),
             disk: Disk::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -307,8 +332,11 @@ impl Node {
             Origin::Joined { entries } => {
                 // Whoever let us in knows the time, whatever the clock here shows.
                 now = self.wake_up(own, entries.iter().cloned());
-                for entry in entries {
-                    self.merge_in(now, entry.into(), true);
+                for entry in entries.into_iter().map(SharedEntry::from) {
+                    let welcome = Brought::WithWelcome;
+                    if !entry.key.is_signed() || !self.refuses_writer(now, welcome, &entry) {
+                        self.merge_in(now, entry, true);
+                    }
                 }
             }
             Origin::Restored { rows } => {
@@ -596,11 +624,18 @@ impl Node {
     /// Writes an entry of this node's.
     fn write(&mut self, now: Now, key: Key, value: Value) {
         let stamp = self.clock.tick(now.wall);
-        self.merge_in(now, Entry { key, stamp, value }.into(), true);
+        let entry = self.written(stamp, key, value);
+        self.merge_in(now, entry.into(), true);
     }
 
-    /// Merges an entry that somebody else sent, unless it is dated ahead. `push`: tell others.
-    fn take_in(&mut self, now: Now, entry: impl Into<SharedEntry>, push: bool) -> Merge {
+    /// Merges an entry that somebody else sent, unless it is dated ahead or forged. `push`: tell others.
+    fn take_in(
+        &mut self,
+        now: Now,
+        brought: Brought,
+        entry: impl Into<SharedEntry>,
+        push: bool,
+    ) -> Merge {
         let entry: SharedEntry = entry.into();
         if self.config.canary == Some(Canary::DeafToRemoval)
             && entry.key == Key::Roster(self.config.id)
@@ -613,29 +648,42 @@ impl Node {
         if !ends_us && self.refuses_stamp(now, &entry) {
             return Merge::Refused;
         }
+        // A signature costs more than all else here: it is checked once, where it matters.
+        if entry.key.is_signed()
+            && self.weigh(now, &entry) != Weight::Known
+            && self.refuses_writer(now, brought, &entry)
+        {
+            return Merge::Refused;
+        }
         self.merge_in(now, entry, push)
+    }
+
+    /// What an entry is beside the one that is here.
+    fn weigh(&self, now: Now, entry: &SharedEntry) -> Weight {
+        let known = self.table.entry(&entry.key);
+        let Some(known) = known.filter(|known| known.order() >= entry.order()) else {
+            return Weight::Newer;
+        };
+        // What is dated ahead gives way to what is not, in the same rank.
+        let gives_way = self.is_ahead(now.at, known.stamp)
+            && !self.is_ahead(now.at, entry.stamp)
+            && entry.order().rank >= known.order().rank;
+        if gives_way { Weight::InPlace } else { Weight::Known }
     }
 
     /// Merges an entry and, if it is news, keeps all that follows from it in step.
     fn merge_in(&mut self, now: Now, entry: SharedEntry, push: bool) -> Merge {
-        let known = self.table.entry(&entry.key);
-        let mut gives_way = false;
-        if let Some(known) = known.filter(|known| known.order() >= entry.order()) {
-            // What is dated ahead gives way to what is not, in the same rank.
-            gives_way = self.is_ahead(now.at, known.stamp)
-                && !self.is_ahead(now.at, entry.stamp)
-                && entry.order().rank >= known.order().rank;
-            if !gives_way {
-                // Most of what gossip brings was brought before.
-                return Merge::Known;
-            }
+        let weight = self.weigh(now, &entry);
+        if weight == Weight::Known {
+            // Most of what gossip brings was brought before.
+            return Merge::Known;
         }
         let key = entry.key.clone();
         let before = match &key {
-            Key::Alloc(..) | Key::Job(_) => known.cloned(),
+            Key::Alloc(..) | Key::Job(_) => self.table.entry(&key).cloned(),
             _ => None,
         };
-        if gives_way {
+        if weight == Weight::InPlace {
             self.table.discard(&key);
         }
         let merge = self.table.merge(entry.clone(), now.wall);
@@ -795,7 +843,7 @@ impl Node {
             Datagram::Push(entries) => {
                 for entry in entries {
                     if entry.key.may_gossip() {
-                        self.take_in(now, entry, true);
+                        self.take_in(now, Brought::ByDatagram(from), entry, true);
                     } else {
                         self.counters.malformed += 1;
                     }
@@ -834,6 +882,7 @@ impl Node {
     }
 
     fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
+        let brought = Brought::ByStream(from);
         match message {
             Message::Buckets(theirs) => {
                 let ours = self.table.buckets();
@@ -867,7 +916,7 @@ impl Node {
                 // What repair brings is old news to most: pushing it on would flood a newcomer's peers.
                 let repairing = self.repairing.filter(|repairing| repairing.from == from);
                 for entry in entries {
-                    self.take_in(now, entry, repairing.is_none());
+                    self.take_in(now, brought, entry, repairing.is_none());
                 }
                 if let Some(Repairing { in_part, .. }) = repairing {
                     self.repairing = None;
@@ -883,7 +932,7 @@ impl Node {
                 let mut holds = true;
                 for entry in entries {
                     let (key, order) = (entry.key.clone(), entry.order());
-                    self.take_in(now, entry, true);
+                    self.take_in(now, brought, entry, true);
                     holds &= self.table.order(&key).is_some_and(|ours| ours >= order);
                 }
                 // What was refused is held by nobody.
@@ -921,7 +970,7 @@ impl Node {
             }
             Message::News { entries } => {
                 for entry in entries {
-                    self.take_in(now, entry, true);
+                    self.take_in(now, brought, entry, true);
                 }
             }
             Message::Clock(reading) => self.timekeeper.hear(now.at, from, reading),

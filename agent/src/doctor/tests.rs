@@ -55,6 +55,7 @@ fn agent() -> Agent {
             local_health: 0,
             clocks: Clocks { agree: true, ..Clocks::default() },
             datagrams: (0, 100),
+            forged: 0,
             twins: Vec::new(),
             broken_pairs: Vec::new(),
         }),
@@ -145,6 +146,7 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         }),
         ("peers", Warning, |_, agent| membership(agent).local_health = 3),
         ("gossip", Warning, |_, agent| membership(agent).datagrams = (1000, 5)),
+        ("signatures", Warning, |_, agent| membership(agent).forged = 1),
         ("fabric", Warning, |_, agent| agent.fabric = None),
         ("probes", Warning, |_, agent| {
             let status = Status::Unsupported("this kernel has no BTF".into());

@@ -121,6 +121,11 @@ impl Driver {
             core.malformed,
         );
         all.family(
+            Metric::counter("weft_rows_refused_total", "Rows of the table refused, by reason."),
+            "reason",
+            [("ahead", core.ahead), ("forged", core.forged), ("not-member", core.strange)],
+        );
+        all.family(
             Metric::counter("weft_proposals_total", "Placements proposed or judged."),
             "what",
             [("proposed", core.proposed), ("accepted", core.accepted), ("rejected", core.rejected)],

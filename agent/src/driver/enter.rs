@@ -268,6 +268,7 @@ impl Driver {
             info: self.info(),
             fabric: fabric.key(),
             fabric_name: fabric.name().to_owned(),
+            signer: self.identity.clone(),
             generation: self.start.generation,
             seed: u64::from_le_bytes(self.random()?),
             canary: None,

@@ -11,6 +11,7 @@ use fabric::node::{Config as Core, Node, Origin};
 use fabric::topology::NodeInfo;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Driver;
@@ -67,7 +68,7 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
     let Some(fabric) = Fabric::load(&config.state)? else { return Ok(0) };
     // A copy of another machine's state says nothing in that one's name.
     machine::check(&config.state, &Machine::this(Path::new("/")))?;
-    let identity = Identity::load_or_create(&config.state)?;
+    let identity = Arc::new(Identity::load_or_create(&config.state)?);
     let now = Clock::start().now();
     let start = Start::new(identity::next_generation(&config.state, now.wall.0))?;
     let opened = store::open(&config.state)?;
@@ -76,6 +77,7 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
         info: NodeInfo::default(),
         fabric: fabric.key(),
         fabric_name: fabric.name().into(),
+        signer: identity.clone(),
         generation: start.generation,
         seed: 0,
         canary: None,

@@ -99,6 +99,7 @@ impl Driver {
             );
         }
         warnings.extend(member.node.clocks(self.clock.now()).warnings());
+        warnings.extend(doctor::forged(member.node.counters().forged));
         if self.entering.is_some() {
             warnings.push("entering the fabric: waiting for the disk".into());
         }
@@ -180,6 +181,7 @@ impl Driver {
                     nodes: status.nodes,
                     local_health: status.local_health,
                     clocks: member.node.clocks(now),
+                    forged: member.node.counters().forged,
                     datagrams: (
                         seal.malformed
                             + seal.unknown_key

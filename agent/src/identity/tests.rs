@@ -96,3 +96,27 @@ fn a_fingerprint_is_the_beginning_of_the_key() {
     assert_eq!(fingerprint(&node), "0123-4567-89ab-cdef-0123");
     assert!(fingerprint(&node).starts_with(&node.short()[..4]));
 }
+
+/// A row as a node with a real key writes it, and as all others check it.
+#[test]
+fn a_row_is_signed_with_the_nodes_key() {
+    use fabric::clock::WallTime;
+    use fabric::stamp::Stamp;
+    use fabric::table::{Entry, Key, RosterEntry, Value};
+    let one = Identity::ephemeral().expect("a key");
+    let other = Identity::ephemeral().expect("a key");
+    let fabric = Fabric::found("home").expect("a fabric").key();
+    let value = RosterEntry { name: "n".into(), vouched_by: one.id(), joined: WallTime(7) };
+    let (key, stamp) = (Key::Roster(other.id()), Stamp { reading: 5, node: one.id() });
+    let row = Entry::written(&fabric, &one, key.clone(), stamp, Value::Roster(value.clone()));
+    let row = Entry::decode(&row.encode()).expect("it survives the wire");
+    assert!(row.is_authentic(&fabric, &other), "whoever checks it");
+    assert!(!row.is_authentic(&one.id(), &other), "in another fabric");
+    let later = Stamp { reading: 6, ..stamp };
+    assert!(!Entry { stamp: later, ..row.clone() }.is_authentic(&fabric, &other));
+    let borrowed = Entry::written(&fabric, &other, key, stamp, Value::Roster(value));
+    assert!(!borrowed.is_authentic(&fabric, &one), "signed by another one");
+    // What is no key at all signs nothing.
+    let nobody = Stamp { node: NodeId([0xff; 32]), ..stamp };
+    assert!(!Entry { stamp: nobody, ..row }.is_authentic(&fabric, &other));
+}

@@ -46,13 +46,15 @@ impl Core {
 fn roster_entry(node: NodeId, name: &str, by: NodeId) -> Entry {
     let value = RosterEntry { name: name.to_owned(), vouched_by: by, joined: WallTime(1000) };
     let stamp = Stamp { reading: 1, node: by };
-    Entry { key: Key::Roster(node), stamp, value: Value::Roster(value) }
+    let (key, value) = (Key::Roster(node), Value::Roster(value));
+    Entry { key, stamp, value, signature: None }
 }
 
 fn keyring_entry(by: NodeId) -> Entry {
     let keyring = Keyring { keys: BTreeMap::from([(1, [7; 32])]) };
     let stamp = Stamp { reading: 1, node: by };
-    Entry { key: Key::Keyring, stamp, value: Value::Keyring(keyring) }
+    let (key, value) = (Key::Keyring, Value::Keyring(keyring));
+    Entry { key, stamp, value, signature: None }
 }
 
 fn member() -> (Node, Arc<Fabric>) {

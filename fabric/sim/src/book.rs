@@ -5,6 +5,7 @@ use fabric::id::{AllocId, JobName, NodeId, SlotId};
 use fabric::io::{Answer, Request, UnitEvent};
 use fabric::job::{Guarantee, JobSpec};
 use fabric::message::Message;
+use fabric::stamp::Stamp;
 use fabric::table::{Key, Order};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -123,6 +124,8 @@ pub struct Book {
     heard: Option<BTreeSet<Hearing>>,
     /// What roll-outs have stopped.
     pub emptied: Emptied,
+    /// Rows that were written in a name by somebody else: their stamps, and of what key.
+    pub forged: BTreeMap<Stamp, Key>,
     /// Machines whose wall clocks were ever wrong.
     pub wrong_clocks: BTreeSet<usize>,
 }

@@ -71,6 +71,8 @@ pub enum Fault {
     RemovalWhileCutOff(usize),
     /// Somebody without a key copies every datagram, and sends it to everybody, at once or seconds later.
     Stranger,
+    /// Somebody with the gossip keys writes rows in others' names.
+    Forger,
 }
 
 /// A fault and its time.
@@ -205,7 +207,8 @@ fn draw(random: &mut ChaCha8Rng, nodes: usize, losses: &mut usize) -> Fault {
             let spacing = if random.random() { 0 } else { random.random_range(500..4_000) };
             Fault::AllAgentsRestart(nodes, spacing)
         }
-        14..26 => Fault::PowerCut(node),
+        14..24 => Fault::PowerCut(node),
+        24..26 => Fault::Forger,
         26..28 | 31..32 => Fault::Freeze(node),
         28..31 if *losses > 0 => {
             *losses -= 1;
@@ -297,7 +300,7 @@ impl Fault {
             Fault::Split(one, other) | Fault::OneWaySplit(one, other) => {
                 one.iter().chain(other).copied().collect()
             }
-            Fault::BadNetwork(_) | Fault::Stranger => Vec::new(),
+            Fault::BadNetwork(_) | Fault::Stranger | Fault::Forger => Vec::new(),
         }
     }
 
@@ -365,6 +368,7 @@ impl Fault {
             }
             Fault::Renumbering(node) => world.renumber(*node),
             Fault::Stranger => world.set_stranger(true),
+            Fault::Forger => world.set_forger(true),
             Fault::UnitKill(node) => {
                 let units: Vec<_> =
                     world.nodes[*node].units.there().map(|(alloc, _)| alloc.clone()).collect();
@@ -400,6 +404,7 @@ impl Fault {
             Fault::Units(node, _) => world.set_temper(*node, Temper::Well),
             Fault::LostCommands(node, _) => world.nodes[*node].lost_commands_permille = 0,
             Fault::Stranger => world.set_stranger(false),
+            Fault::Forger => world.set_forger(false),
             Fault::AllAgentsRestart(..)
             | Fault::Stall(_)
             | Fault::Freeze(_)
@@ -425,6 +430,7 @@ fn lock_out(world: &mut World, node: usize) {
 pub fn heal(world: &mut World) {
     world.heal_network();
     world.set_stranger(false);
+    world.set_forger(false);
     for node in 0..world.nodes.len() {
         if !world.nodes[node].connected {
             world.nodes[node].connected = true;

@@ -44,6 +44,7 @@ use copies::{
     invariant_restarts_of_agents_start_nothing_again,
 };
 pub mod time;
+pub mod writers;
 use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 
 /// Commands about one allocation within a minute that change nothing.
@@ -64,6 +65,7 @@ pub(crate) fn observe(world: &mut World) {
     copies::observe(world);
     check!(world, invariant_a_removed_node_runs_nothing_once_it_can_know(world));
     time::observe(world);
+    writers::observe(world);
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));
     if let Err(detail) = sharing::observe(world) {

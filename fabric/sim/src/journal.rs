@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 10] = [
+pub const CANARIES: [(&str, Canary); 11] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -105,6 +105,7 @@ pub const CANARIES: [(&str, Canary); 10] = [
     ("retires-without-a-place", Canary::RetiresWithoutAPlace),
     ("knows-no-detours", Canary::KnowsNoDetours),
     ("believes-every-clock", Canary::BelievesEveryClock),
+    ("takes-unsigned", Canary::TakesUnsigned),
 ];
 
 /// A planted bug's name.

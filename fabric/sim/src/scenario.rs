@@ -226,6 +226,11 @@ impl Stage {
                 "leaves" => self.world()?.set_stranger(false),
                 other => bail!("a stranger copies or leaves, not {other:?}"),
             },
+            "forger" => match one(words)? {
+                "writes" => self.world()?.set_forger(true),
+                "leaves" => self.world()?.set_forger(false),
+                other => bail!("a forger writes or leaves, not {other:?}"),
+            },
             "disk" => {
                 let [node, mode] = words else { bail!("write `disk NODE well|slow|full`") };
                 let mode = match *mode {
@@ -455,7 +460,8 @@ impl Stage {
     /// `expect answer refused` | `expect drained a` | `expect equal` | `expect healthy JOBS` |
     /// `expect a goes by the true time` | `expect a blames b` | `expect a blames nobody` |
     /// `expect a remembers 3` (rows of what ended) |
-    /// `expect calm` (no output was dropped, nothing is left to push) | `expect a doubts`
+    /// `expect calm` (no output was dropped, nothing is left to push) | `expect a doubts` |
+    /// `expect a refused forgeries` (rows in the name of somebody who did not write them)
     fn expect(&mut self, words: &[&str]) -> anyhow::Result<()> {
         match words {
             ["gangs", names, whole] => self.expect_gangs(names, whole),
@@ -526,6 +532,12 @@ impl Stage {
                 let core = self.world()?.nodes[node].core().context("that node does not run")?;
                 let over = core.entries().filter(|entry| entry.is_over()).count();
                 ensure!(count.parse() == Ok(over), "{over} rows that ended");
+                Ok(())
+            }
+            [node, "refused", "forgeries"] => {
+                let node = self.node(node)?;
+                let core = self.world()?.nodes[node].core().context("that node does not run")?;
+                ensure!(core.counters().forged > 0, "nobody brought it any");
                 Ok(())
             }
             [node, "doubts"] => {

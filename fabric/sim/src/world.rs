@@ -25,8 +25,10 @@ use crate::network::{Network, Quality};
 use crate::node::{SimNode, fresh_identity};
 use crate::trace::{Detail, Trace};
 use crate::units::NextStep;
+use forger::Forger;
 
 mod agents;
+mod forger;
 mod moves;
 mod outputs;
 
@@ -82,6 +84,8 @@ enum Event {
     Join { node: usize },
     /// The answer to that has arrived.
     Welcome { node: usize, identity: NodeId, entries: Vec<Entry> },
+    /// Somebody with the gossip keys writes a row.
+    Forge,
     /// Discovery looks around.
     Rediscover,
     /// The checkers look at the world as a whole.
@@ -151,6 +155,7 @@ pub struct World {
     requests: u64,
     tokens: u64,
     renumbered: usize,
+    forger: Forger,
     /// Wake-ups in a row without time passing.
     wakes_at_once: u32,
 }
@@ -187,6 +192,7 @@ impl World {
             requests: 0,
             tokens: 0,
             renumbered: 0,
+            forger: Forger::new(settings.seed),
             wakes_at_once: 0,
             settings,
         };
@@ -539,6 +545,7 @@ impl World {
             Event::PowerOn { node } => self.restart(node),
             Event::Join { node } => self.join(node),
             Event::Welcome { node, identity, entries } => self.welcome(node, identity, entries),
+            Event::Forge => self.forge(),
             Event::Rediscover => self.rediscover(),
             Event::Observe => {
                 invariants::observe(self);

@@ -4,6 +4,7 @@ use super::*;
 use crate::alloc::{AllocRow, Ending};
 use crate::clock::WallTime;
 use crate::id::{JobName, SlotId};
+use crate::signature::{SIGNATURE_BYTES, Signature};
 use crate::stamp::Stamp;
 use crate::table::{JobEntry, Keyring, Previous, RosterEntry, TokenEntry, Value};
 
@@ -16,6 +17,7 @@ fn roster() -> Entry {
             vouched_by: NodeId([2; 32]),
             joined: WallTime(7),
         }),
+        signature: Some(Signature::new([0x5a; SIGNATURE_BYTES])),
     }
 }
 
@@ -34,36 +36,37 @@ fn hex(bytes: &[u8]) -> String {
 fn golden_vectors() {
     let ones = "01".repeat(32);
     let twos = "02".repeat(32);
-    let entry = format!("00{ones}f8acd19101{twos}00026e31{twos}07");
-    assert_eq!(hex(&roster().encode()), format!("01{entry}"));
-    assert_eq!(hex(&fingerprint(0x1ff).encode()), "0102ff030506");
-    assert_eq!(hex(&Datagram::Push(vec![roster().into()]).encode()), format!("010101{entry}"));
+    let signature = format!("01{}", "5a".repeat(SIGNATURE_BYTES));
+    let entry = format!("00{ones}f8acd19101{twos}00026e31{twos}07{signature}");
+    assert_eq!(hex(&roster().encode()), format!("02{entry}"));
+    assert_eq!(hex(&fingerprint(0x1ff).encode()), "0202ff030506");
+    assert_eq!(hex(&Datagram::Push(vec![roster().into()]).encode()), format!("020101{entry}"));
     let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
     let swim = Datagram::Swim { packet: vec![0xaa, 0xbb], confirms };
-    assert_eq!(hex(&swim.encode()), format!("010002aabb01{ones}03{twos}"));
+    assert_eq!(hex(&swim.encode()), format!("020002aabb01{ones}03{twos}"));
     let alloc =
         AllocId { slot: SlotId { job: JobName::new("web").unwrap(), index: 2 }, epoch: 300 };
     assert_eq!(
         hex(&Message::Accept { alloc: alloc.clone() }.encode()),
-        "0107037765 6202ac02".replace(' ', "")
+        "0207037765 6202ac02".replace(' ', "")
     );
     let message =
         Message::Move { alloc: alloc.clone(), from: NodeId([1; 32]), to: NodeId([2; 32]) };
-    assert_eq!(hex(&message.encode()), format!("010e0377656202ac02{ones}{twos}"));
+    assert_eq!(hex(&message.encode()), format!("020e0377656202ac02{ones}{twos}"));
     let message = Message::Retire { alloc, reason: "x".into() };
-    assert_eq!(hex(&message.encode()), "01090377656202ac020178");
+    assert_eq!(hex(&message.encode()), "02090377656202ac020178");
     let want = Message::Want(vec![Key::Keyring, Key::Job(JobName::new("a").unwrap())]);
-    assert_eq!(hex(&want.encode()), "01020204020161");
+    assert_eq!(hex(&want.encode()), "02020204020161");
     let news = Message::News { entries: vec![roster().into()] };
-    assert_eq!(hex(&news.encode()), format!("011101{entry}"));
-    assert_eq!(hex(&Message::Reach { answer: true }.encode()), "011201");
+    assert_eq!(hex(&news.encode()), format!("021101{entry}"));
+    assert_eq!(hex(&Message::Reach { answer: true }.encode()), "021201");
     let pass_on = Message::PassOn { to: NodeId([1; 32]), bytes: vec![0xaa] };
-    assert_eq!(hex(&pass_on.encode()), format!("0113{ones}01aa"));
+    assert_eq!(hex(&pass_on.encode()), format!("0213{ones}01aa"));
     let passed_on = Message::PassedOn { from: NodeId([2; 32]), bytes: vec![0xbb] };
-    assert_eq!(hex(&passed_on.encode()), format!("0114{twos}01bb"));
-    assert_eq!(hex(&Message::Reclock.encode()), "0115");
+    assert_eq!(hex(&passed_on.encode()), format!("0214{twos}01bb"));
+    assert_eq!(hex(&Message::Reclock.encode()), "0215");
     let clock = ClockReading { wall: WallTime(1), horizon: WallTime(0x1ff) };
-    assert_eq!(hex(&Message::Clock(clock).encode()), "011601ff03");
+    assert_eq!(hex(&Message::Clock(clock).encode()), "021601ff03");
 }
 
 /// Serde can describe types that postcard cannot read back: every kind of value goes there and back.

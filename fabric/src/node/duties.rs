@@ -16,7 +16,7 @@ use crate::supervisor::Local;
 use crate::table::{Key, SharedEntry, Value};
 
 use super::copies::Conduct;
-use super::{Canary, Node};
+use super::{Brought, Canary, Node};
 
 /// What ends on a node that was removed says so.
 const REMOVED: &str = "this node was removed from the fabric";
@@ -154,7 +154,7 @@ impl Node {
             self.counters.malformed += 1;
             return;
         }
-        self.take_in(now, job, true);
+        self.take_in(now, Brought::ByStream(from), job, true);
         if let Some(local) = self.supervisor.local(&alloc.slot)
             && *local.id() == alloc
         {

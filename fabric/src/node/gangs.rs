@@ -27,9 +27,9 @@ use crate::placement::Placer;
 use crate::resources::Rejection;
 use crate::table::{Key, SharedEntry, Value};
 
-use super::Node;
 use super::coordinate::Slot;
 use super::rollout::how_many_fit;
+use super::{Brought, Node};
 
 /// What a coordinator keeps of gangs.
 #[derive(Debug, Default)]
@@ -286,7 +286,7 @@ impl Node {
             self.counters.malformed += 1;
             return;
         }
-        self.take_in(now, job, true);
+        self.take_in(now, Brought::ByStream(from), job, true);
         if let Some(local) = self.supervisor.local(&alloc.slot)
             && *local.id() == alloc
         {

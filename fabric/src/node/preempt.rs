@@ -20,7 +20,7 @@ use crate::preempt::{self, Candidate, Victims};
 use crate::resources::Rejection;
 use crate::table::{Key, SharedEntry, Value};
 
-use super::Node;
+use super::{Brought, Node};
 
 /// What a node keeps of displacements.
 #[derive(Debug, Default)]
@@ -183,7 +183,7 @@ impl Node {
         if there {
             return self.handle_propose(now, from, alloc, job, succession);
         }
-        self.take_in(now, job, true);
+        self.take_in(now, Brought::ByStream(from), job, true);
         let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };

@@ -9,6 +9,7 @@ use crate::io::{Answer, Request, RequestId};
 use crate::job::JobSpec;
 use crate::limits;
 use crate::message::Message;
+use crate::signature::{SIGNATURE_BYTES, Signature};
 use crate::table::{
     Entry, JobEntry, Key, Keyring, Previous, RosterEntry, SharedEntry, TokenEntry, TokenId, Value,
 };
@@ -162,6 +163,7 @@ impl Node {
             key: key.clone(),
             stamp: crate::stamp::Stamp { reading: u64::MAX, node: self.config.id },
             value: Value::Job(Box::new(entry.clone())),
+            signature: Some(Signature::new([0; SIGNATURE_BYTES])),
         };
         if room.encode().len() > limits::ENTRY_BYTES_MAX {
             return Err(refused(
@@ -355,7 +357,7 @@ impl Node {
         let declared = self.voters_without(&node, force)?;
         // Told while it is still spoken to: it ends what it runs. Whoever is away now is told when it comes back.
         let stamp = self.clock.tick(now.wall);
-        let removal = Entry { key: Key::Roster(node), stamp, value: Value::Tombstone { rank: 0 } };
+        let removal = self.written(stamp, Key::Roster(node), Value::Tombstone { rank: 0 });
         let removal = SharedEntry::from(removal);
         self.send(node, Message::News { entries: vec![removal.clone()] });
         self.merge_in(now, removal, true);

@@ -4,6 +4,7 @@ use crate::cpuset::CpuSet;
 use crate::id::JobName;
 use crate::io::Request;
 use crate::job;
+use crate::signature::HashSigner;
 use crate::topology::{Core, Enforced, NumaNode, Topology};
 use std::time::Duration;
 
@@ -39,12 +40,21 @@ fn info(name: &str) -> NodeInfo {
     }
 }
 
+/// The fabric of all tests here.
+pub(super) const FABRIC: FabricKey = NodeId([9; 32]);
+
+/// What node `id` signs with.
+pub(super) fn signer(id: NodeId) -> HashSigner {
+    HashSigner::new(7, id)
+}
+
 fn config(id: NodeId, name: &str) -> Config {
     Config {
         id,
         info: info(name),
-        fabric: NodeId([9; 32]),
+        fabric: FABRIC,
         fabric_name: "test".into(),
+        signer: Arc::new(signer(id)),
         generation: 1,
         seed: u64::from(id.0[0]),
         canary: None,

@@ -8,6 +8,7 @@ use crate::clock::WallTime;
 use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::{JobSpec, SpecHash};
 use crate::quota::Quota;
+use crate::signature::Signature;
 use crate::stamp::{READING_MAX, Stamp};
 use crate::topology::NodeInfo;
 use crate::voters::VoterSet;
@@ -45,6 +46,11 @@ impl Key {
             | Key::Voters
             | Key::Quota(_) => None,
         }
+    }
+
+    /// Whether the writer signs it: any member may write it, so that the key does not say who did.
+    pub fn is_signed(&self) -> bool {
+        self.owner().is_none()
     }
 
     /// Whether the entry may travel in gossip datagrams. Secrets travel over authenticated streams
@@ -173,6 +179,8 @@ pub struct Entry {
     pub stamp: Stamp,
     /// What it says.
     pub value: Value,
+    /// The writer's, if the key [is signed](Key::is_signed).
+    pub signature: Option<Signature>,
 }
 
 /// Decides which of two entries of one key stays: the greater. Compared field by field from the top.
@@ -210,7 +218,8 @@ impl Entry {
         }
     }
 
-    /// Whether the value is of the key's kind, the writer may write it, and a clock can have stamped it.
+    /// Whether the value is of the key's kind, the writer may write it, a clock can have stamped it, and it is signed if
+    /// and only if its key is. Whether the signature holds is another question.
     pub fn is_proper(&self) -> bool {
         let fits = match (&self.key, &self.value) {
             (Key::Roster(_), Value::Roster(_))
@@ -229,6 +238,7 @@ impl Entry {
             _ => false,
         };
         let stamped = self.stamp.reading <= READING_MAX;
-        fits && stamped && self.key.owner().is_none_or(|owner| owner == self.stamp.node)
+        let signed = self.signature.is_some() == self.key.is_signed();
+        fits && stamped && signed && self.key.owner().is_none_or(|owner| owner == self.stamp.node)
     }
 }

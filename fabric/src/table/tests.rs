@@ -6,6 +6,7 @@ use super::*;
 use crate::alloc::Phase;
 use crate::gossip;
 use crate::message::Message;
+use crate::signature::{HashSigner, SIGNATURE_BYTES, Signature};
 use crate::stamp::Stamp;
 
 const NOW: WallTime = WallTime(1 << 20);
@@ -32,7 +33,7 @@ fn entry(kind: u8, which: u8, reading: u64, writer: u8) -> Entry {
             let removed = matches!(value, Value::Tombstone { .. });
             let reading = if removed { reading + 1000 } else { reading };
             let stamp = Stamp { reading: (1 << 35) + reading, node: node(writer) };
-            Entry { key: Key::Roster(node(which % 4)), stamp, value }
+            signed(Key::Roster(node(which % 4)), stamp, value)
         }
         1 => {
             let info = NodeInfo { name: format!("{reading}"), ..NodeInfo::default() };
@@ -41,13 +42,10 @@ fn entry(kind: u8, which: u8, reading: u64, writer: u8) -> Entry {
                 key: Key::Node(node(owner)),
                 stamp: stamp(owner),
                 value: Value::Node(Box::new(info)),
+                signature: None,
             }
         }
-        2 => Entry {
-            key: Key::Job(job),
-            stamp: stamp(writer),
-            value: Value::Tombstone { rank: reading },
-        },
+        2 => signed(Key::Job(job), stamp(writer), Value::Tombstone { rank: reading }),
         _ => {
             let owner = which % 4;
             let phases = [Phase::Reserved, Phase::Starting, Phase::Running, Phase::Ended];
@@ -61,9 +59,15 @@ fn entry(kind: u8, which: u8, reading: u64, writer: u8) -> Entry {
                 key: Key::Alloc(SlotId { job, index: u32::from(writer % 2) }, node(owner)),
                 stamp: stamp(owner),
                 value: Value::Alloc(Box::new(row)),
+                signature: None,
             }
         }
     }
+}
+
+/// As the node that the stamp names writes it.
+fn signed(key: Key, stamp: Stamp, value: Value) -> Entry {
+    Entry::written(&NodeId([9; 32]), &HashSigner::new(7, stamp.node), key, stamp, value)
 }
 
 prop_compose! {
@@ -185,14 +189,25 @@ fn only_the_owner_writes_its_rows() {
 }
 
 #[test]
+fn what_anybody_may_write_is_signed_and_nothing_else() {
+    for kind in 0..4 {
+        let good = entry(kind, 1, 1, 1);
+        assert_eq!(Table::default().merge(good.clone(), NOW), Merge::Taken);
+        let mut other = good;
+        other.signature = match other.signature {
+            Some(_) => None,
+            None => Some(Signature::new([0; SIGNATURE_BYTES])),
+        };
+        assert_eq!(Table::default().merge(other, NOW), Merge::Refused, "{kind}");
+    }
+}
+
+#[test]
 fn a_removed_node_leaves_nothing_behind_and_cannot_write() {
     let mut table = table(&[entry(1, 1, 1, 1), entry(3, 1, 1, 1)]);
     assert_eq!(table.len(), 2);
-    let removal = Entry {
-        key: Key::Roster(node(1)),
-        stamp: Stamp { reading: 1 << 40, node: node(2) },
-        value: Value::Tombstone { rank: 0 },
-    };
+    let stamp = Stamp { reading: 1 << 40, node: node(2) };
+    let removal = signed(Key::Roster(node(1)), stamp, Value::Tombstone { rank: 0 });
     table.merge(removal, NOW);
     assert_eq!(table.len(), 1);
     assert_eq!(table.merge(entry(1, 1, 9, 1), NOW), Merge::Refused);
@@ -215,17 +230,17 @@ fn ended_rows_leave_on_every_node_and_stay_out() {
 #[test]
 fn a_revert_beats_its_own_version_and_no_later_submit() {
     let spec = crate::job::parse("name='a'\n[task]\ncommand=['/bin/true']").unwrap();
-    let job = |version, reverted, reading| Entry {
-        key: Key::Job(spec.name.clone()),
-        stamp: Stamp { reading, node: node(1) },
-        value: Value::Job(Box::new(JobEntry {
+    let job = |version, reverted, reading| {
+        let job = JobEntry {
             spec: spec.clone(),
             version,
             generation: 0,
             previous: None,
             reverted,
             by: String::new(),
-        })),
+        };
+        let stamp = Stamp { reading, node: node(1) };
+        signed(Key::Job(spec.name.clone()), stamp, Value::Job(Box::new(job)))
     };
     let reading = 1 << 40;
     let mut table = table(&[job(2, false, reading)]);

@@ -37,10 +37,10 @@ fn greetings_do_not_change_unnoticed() {
 
 #[test]
 fn another_version_is_told_apart_from_rubbish() {
-    assert!(matches!(decode::<Greeting>(&[2, 0]), Err(WireError::Version(Some(2)))));
+    assert!(matches!(decode::<Greeting>(&[9, 0]), Err(WireError::Version(Some(9)))));
     assert!(matches!(decode::<Greeting>(&[]), Err(WireError::Version(None))));
-    assert!(matches!(decode::<Greeting>(&[1, 9]), Err(WireError::Malformed(_))));
-    assert!(matches!(decode::<Greeting>(&[1, 1, 0]), Err(WireError::Malformed(_))));
+    assert!(matches!(decode::<Greeting>(&[WIRE_VERSION, 9]), Err(WireError::Malformed(_))));
+    assert!(matches!(decode::<Greeting>(&[WIRE_VERSION, 1, 0]), Err(WireError::Malformed(_))));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use fabric::table::Keyring;
 
 fn entry(reading: u64) -> Entry {
     let stamp = Stamp { reading, node: NodeId([1; 32]) };
-    Entry { key: Key::Keyring, stamp, value: Value::Keyring(Keyring::default()) }
+    let (key, value) = (Key::Keyring, Value::Keyring(Keyring::default()));
+    Entry { key, stamp, value, signature: None }
 }
 
 fn write(sequence: u64, reading: u64) -> Write {

@@ -56,6 +56,7 @@ pub(super) fn words(fault: &Fault) -> String {
         Fault::RemovalWhileOff(node) => format!("removal-while-off n{node:02}"),
         Fault::RemovalWhileCutOff(node) => format!("removal-while-cut-off n{node:02}"),
         Fault::Stranger => "stranger copies".to_owned(),
+        Fault::Forger => "forger writes".to_owned(),
     }
 }
 
@@ -105,6 +106,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<Fault> {
         "removal-while-off" => Fault::RemovalWhileOff(node()?),
         "removal-while-cut-off" => Fault::RemovalWhileCutOff(node()?),
         "stranger" => Fault::Stranger,
+        "forger" => Fault::Forger,
         other => bail!("there is no fault {other:?}"),
     })
 }

@@ -10,6 +10,7 @@ use fabric::limits;
 use fabric::membership::{Formed, Identity};
 use fabric::message::{Datagram, Message};
 use fabric::node::{Config, Node, Origin};
+use fabric::signature::HashSigner;
 use fabric::stamp::Stamp;
 use fabric::supervisor::Record;
 use fabric::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Table, Value};
@@ -18,6 +19,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::machines::Shape;
@@ -172,6 +174,7 @@ impl Crowd {
                 info,
                 fabric: ids[0],
                 fabric_name: "crowd".into(),
+                signer: Arc::new(signer(*id)),
                 generation: 1,
                 seed: crowd.random.random(),
                 canary: None,
@@ -432,6 +435,11 @@ fn now(time: Duration) -> Now {
     Now { at: Instant::at(time), wall }
 }
 
+/// Nobody here forges anything: there is no secret to keep.
+fn signer(node: NodeId) -> HashSigner {
+    HashSigner::new(0, node)
+}
+
 fn info(index: usize) -> NodeInfo {
     NodeInfo {
         name: format!("n{index}"),
@@ -456,7 +464,8 @@ fn table(
     let mut reading = (EPOCH_MILLIS - 1_000_000) << 16;
     let mut add = |node: NodeId, key: Key, value: Value| {
         reading += 1;
-        table.merge(Entry { key, stamp: Stamp { reading, node }, value }, horizon);
+        let stamp = Stamp { reading, node };
+        table.merge(Entry::written(&ids[0], &signer(node), key, stamp, value), horizon);
     };
     let keyring = Keyring { keys: BTreeMap::from([(1, [7; 32])]) };
     add(ids[0], Key::Keyring, Value::Keyring(keyring));

@@ -204,6 +204,7 @@ fn row(number: u32) -> SharedEntry {
         key: Key::Alloc(SlotId { job, index: number % 1000 }, node),
         stamp: Stamp { reading: u64::from(number) + 1, node },
         value: Value::Alloc(Box::new(row)),
+        signature: None,
     }
     .into()
 }

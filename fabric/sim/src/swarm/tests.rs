@@ -99,3 +99,19 @@ fn believing_every_clock_is_caught_within_twenty_seeds() {
     let outcome = run_one(&clean);
     assert!(outcome.is_ok(), "{outcome:?}");
 }
+
+/// The planted bug takes rows for the writing of whoever they name; the same seed without it is clean.
+#[test]
+fn what_a_forger_writes_is_noticed_where_signatures_are_not_checked() {
+    let believed = |failure: &Failure| {
+        failure.why.name() == "invariant_no_row_is_taken_in_a_name_that_did_not_write_it"
+    };
+    let plan = plan(1, Some(Canary::TakesUnsigned));
+    let caught = swarm(&plan, 20, THREADS, |_, result| !result.is_err_and(believed));
+    let Some(failure) = caught.failures.iter().find(|failure| believed(failure)) else {
+        panic!("20 seeds, and nobody noticed: {:?}", caught.failures);
+    };
+    let clean = Plan { seed: failure.seed, canary: None, ..plan };
+    let outcome = run_one(&clean);
+    assert!(outcome.is_ok(), "{outcome:?}");
+}

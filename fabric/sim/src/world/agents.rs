@@ -7,6 +7,7 @@ use fabric::table::{Entry, TokenId};
 use fabric::topology::NodeInfo;
 use rand::RngExt;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Purpose, World};
@@ -35,6 +36,7 @@ impl World {
     pub(super) fn start_agent(&mut self, node: usize, origin: Origin) {
         let seed = self.random.random();
         let now = self.nodes[node].clock.read(self.time);
+        let signer = Arc::new(self.signer(self.nodes[node].identity));
         let starting = &mut self.nodes[node];
         // As the agent does: by its clock, or else far enough from the last life, which may have had several numbers.
         starting.generation = now.wall.0.max(starting.generation + 1000);
@@ -56,6 +58,7 @@ impl World {
             },
             fabric: self.fabric,
             fabric_name: "sim".into(),
+            signer,
             generation: starting.generation,
             seed,
             canary: self.settings.canary,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::id::JobName;
 use crate::job::{Port, TaskFile};
+use crate::signature::{SIGNATURE_BYTES, Signature};
 
 fn spec() -> JobSpec {
     let mut spec = JobSpec::service(
@@ -119,6 +120,7 @@ fn the_largest_spec_fits_an_entry_twice() {
         key: Key::Job(spec.name.clone()),
         stamp: HybridClock::new(NodeId([1; 32]), 0).tick(WallTime(1)),
         value: Value::Job(Box::new(job)),
+        signature: Some(Signature::new([0xff; SIGNATURE_BYTES])),
     };
     assert_eq!(Entry::decode(&entry.encode()), Ok(entry));
 

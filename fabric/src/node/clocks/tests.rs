@@ -2,11 +2,13 @@ use super::super::tests::*;
 use super::*;
 use crate::id::{JobName, NodeId};
 use crate::io::Request;
+use crate::node::Brought;
 use crate::stamp::READING_MAX;
 use crate::table::{Merge, RosterEntry, TokenId};
 use std::time::Duration;
 
 const YEAR_MS: i64 = 365 * 86_400_000;
+const FROM: Brought = Brought::ByStream(NodeId([3; 32]));
 
 fn node(number: u8) -> NodeId {
     NodeId([number; 32])
@@ -15,7 +17,8 @@ fn node(number: u8) -> NodeId {
 fn roster(of: NodeId, by: NodeId, wall: u64, counter: u64) -> Entry {
     let entry = RosterEntry { name: "x".into(), vouched_by: by, joined: WallTime(0) };
     let reading = (wall << 16).saturating_add(counter);
-    Entry { key: Key::Roster(of), stamp: Stamp { reading, node: by }, value: Value::Roster(entry) }
+    let (stamp, value) = (Stamp { reading, node: by }, Value::Roster(entry));
+    Entry::written(&FABRIC, &signer(by), Key::Roster(of), stamp, value)
 }
 
 #[test]
@@ -27,7 +30,7 @@ fn a_stamp_far_ahead_is_refused_and_moves_no_clock() {
     let hours = |hours: u64| now.wall.0 + hours * 3_600_000;
     for wall in [hours(2), hours(24 * 365 * 50), READING_MAX >> 16, u64::MAX >> 16] {
         let entry = roster(node(9), node(3), wall, 0xffff);
-        assert_eq!(one.take_in(now, entry, true), Merge::Refused, "{wall}");
+        assert_eq!(one.take_in(now, FROM, entry, true), Merge::Refused, "{wall}");
     }
     assert_eq!((one.clock.last(), one.table.fingerprint()), before);
     assert_eq!(one.clocks(now).refused, 4);
@@ -39,7 +42,7 @@ fn a_stamp_far_ahead_is_refused_and_moves_no_clock() {
         one.timekeeper.hear(now.at, node(number), reading);
     }
     let later = one.read_clocks(later);
-    assert_eq!(one.take_in(later, entry, true), Merge::Taken);
+    assert_eq!(one.take_in(later, FROM, entry, true), Merge::Taken);
 }
 
 #[test]
@@ -48,7 +51,7 @@ fn an_hour_is_not_far_ahead() {
     let now = fleet.now;
     let one = fleet.nodes.get_mut(&node(1)).unwrap();
     let entry = roster(node(9), node(3), now.wall.0 + 3_500_000, 0);
-    assert_eq!(one.take_in(now, entry, true), Merge::Taken);
+    assert_eq!(one.take_in(now, FROM, entry, true), Merge::Taken);
 }
 
 #[test]
@@ -61,7 +64,7 @@ fn the_largest_stamp_makes_nobody_unremovable() {
     };
     for number in [1, 2] {
         let one = fleet.nodes.get_mut(&node(number)).unwrap();
-        assert_eq!(one.take_in(now, entry.clone(), true), Merge::Refused);
+        assert_eq!(one.take_in(now, FROM, entry.clone(), true), Merge::Refused);
     }
     fleet.ask(node(1), Request::Remove { node: node(3), new_key: [4; 32], force: true });
     fleet.run(Duration::from_secs(5));
