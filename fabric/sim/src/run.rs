@@ -348,6 +348,8 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
         let name = unrest.as_ref().map(|violation| violation.invariant);
         wrong = if name == last { wrong + 1 } else { 1 };
         last = name;
+        // A roll-out that found room again takes its time, and so does taking it back.
+        let within = if rolls_out(world) { within.max(SETTLED_WITHIN) } else { within };
         if let Some(violation) = unrest.filter(|_| world.time - start > within && wrong >= patience)
         {
             tell_what_is_wrong(world);
@@ -365,6 +367,12 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
             return Err(Violation { invariant, at: world.time, detail });
         }
     }
+}
+
+fn rolls_out(world: &World) -> bool {
+    let core = world.nodes.iter().find_map(|machine| machine.core());
+    let jobs = core.map(|core| core.jobs()).unwrap_or_default();
+    jobs.iter().any(|view| !rest::is_of_one_version(world, view))
 }
 
 fn all_are_sound(world: &World) -> bool {
