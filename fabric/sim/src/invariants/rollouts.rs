@@ -2,7 +2,6 @@
 //! wrong: who has just lost his coordinator, or hears late, may see two of them.
 
 use fabric::alloc::Ending;
-use fabric::api::JobView;
 use fabric::id::{AllocId, JobName, SlotId};
 use fabric::job::{JobKind, JobSpec};
 use fabric::table::{Entry, Key, Value};
@@ -95,7 +94,10 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     };
     let emptied = slots.iter().filter(is_emptied).count();
     let time = world.time;
-    let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc);
+    // Whoever paces the roll-out may know of a version that this node has not heard of yet.
+    let known = world.nodes.iter().filter_map(|machine| machine.core()?.job(&alloc.slot.job).ok());
+    let known: Vec<JobSpec> = known.map(|view| view.spec).collect();
+    let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc, &known);
     if let Err(detail) = verdict {
         let name = "invariant_a_roll_out_stops_only_what_can_be_replaced";
         world.book.violate(time, name, detail);
@@ -114,18 +116,17 @@ fn is_told_to_drain(world: &World, node: usize) -> bool {
     world.nodes.iter().any(|machine| machine.disk.entry_under_way(&key).is_some_and(drains))
 }
 
-/// Some node is of the kind that the new version asks for. Whether it has room is for those who know
+/// Some node is of the kind that the version asks for, in one of the forms in which it is known. Whether it has room is for those who know
 /// what else is about to go.
 pub fn invariant_a_roll_out_stops_only_what_can_be_replaced(
     world: &World,
     alloc: &AllocId,
+    known: &[JobSpec],
 ) -> Verdict {
-    // Whoever paces the roll-out may know of a version that this node has not heard of yet.
-    let known = world.nodes.iter().filter_map(|machine| machine.core()?.job(&alloc.slot.job).ok());
-    let is_for = |view: JobView| {
-        world.running().into_iter().any(|node| rest::is_of_the_kind(world, node, &view.spec))
+    let is_for = |spec: &JobSpec| {
+        world.running().into_iter().any(|node| rest::is_of_the_kind(world, node, spec))
     };
-    match known.map(is_for).any(|has_one| has_one) {
+    match known.iter().any(is_for) {
         true => Ok(()),
         false => Err(format!("{alloc} is stopped, and no node is of the kind of its successor")),
     }

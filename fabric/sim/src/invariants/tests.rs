@@ -149,7 +149,8 @@ fn a_roll_out_that_stops_too_much_is_found() {
     world.run_for(Duration::from_secs(1)).unwrap();
     let alloc = AllocId::new(spec.name.clone(), 0, 1);
     let stops = |spec: &fabric::job::JobSpec| {
-        rollouts::invariant_a_roll_out_stops_only_what_can_be_replaced(&world, &alloc, spec)
+        let known = std::slice::from_ref(spec);
+        rollouts::invariant_a_roll_out_stops_only_what_can_be_replaced(&world, &alloc, known)
     };
     assert_eq!(stops(&spec), Ok(()));
     spec.placement.constraints.push("labels.rack == \"nowhere\"".parse().unwrap());
