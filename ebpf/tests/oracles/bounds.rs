@@ -1,6 +1,7 @@
 //! What is bounded, what is gone, and what is not allowed.
 
 use crate::unit::{Unit, only, probes, skipped};
+use ebpf::tcp::Connecting;
 use ebpf::{CgroupId, Config, Probe, Probes, Status};
 use std::process::Command;
 
@@ -27,6 +28,33 @@ fn a_cgroup_that_is_gone_is_counted_once_more_and_then_as_other() {
         let grown = after[&CgroupId::OTHER].programs - before[&CgroupId::OTHER].programs;
         assert!(grown >= 50, "what it did is not: other has grown by {grown}");
         assert_eq!(known(&probes), None);
+    }
+}
+
+/// A histogram goes with its numbers, and numbers without one go too.
+#[test]
+fn histograms_of_a_cgroup_that_is_gone_are_counted_as_other() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Tcp)) else { return };
+    let Some(unit) = Unit::new(&probes, "gone") else { return };
+    let Some(refused) = Unit::new(&probes, "refused") else { return };
+    unit.process("connect").run();
+    refused.process("be refused").run();
+    let ids = [unit.id(), refused.id()];
+    let mut look = || probes.read().connecting.expect("running").rows;
+    let timed = |row: &Connecting| row.latency.as_ref().expect("known").total();
+    let before = look();
+    assert_eq!(before[&ids[0]].connected, Some(20));
+    assert_eq!((before[&ids[1]].failed, timed(&before[&ids[1]])), (Some(5), 0));
+    drop((unit, refused));
+    let last = look();
+    assert!(ids.iter().all(|id| last[id] == before[id]), "once more");
+    for _ in 0..2 {
+        let after = look();
+        assert!(ids.iter().all(|id| !after.contains_key(id)), "their rows are gone");
+        let (before_other, other) = (&before[&CgroupId::OTHER], &after[&CgroupId::OTHER]);
+        assert!(other.connected >= before_other.connected.map(|connected| connected + 20));
+        assert!(other.failed >= before_other.failed.map(|failed| failed + 10));
+        assert!(timed(other) >= timed(before_other) + timed(&before[&ids[0]]));
     }
 }
 
