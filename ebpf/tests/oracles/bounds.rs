@@ -3,6 +3,7 @@
 use crate::unit::{Unit, only, probes, skipped};
 use ebpf::tcp::Connecting;
 use ebpf::{CgroupId, Config, Probe, Probes, Status};
+use std::fs::File;
 use std::process::Command;
 
 #[test]
@@ -76,6 +77,20 @@ fn cgroups_beyond_the_bound_are_counted_as_other() {
     assert_eq!(rows.len(), 3, "with the row for the others");
     let counted: u64 = rows.values().map(|row| row.programs).sum();
     assert!(counted >= 25 * 5, "nothing is lost: {counted}");
+}
+
+/// A descriptor that is closed twice is somebody else's the second time.
+#[test]
+fn what_is_opened_beside_probes_stays_open_after_them() {
+    let config = Config { older_hooks: true, ..only(Probe::Faults) };
+    let Some((probes, _alone)) = probes(&config) else { return };
+    let open = |_| File::open("/proc/self/status").expect("proc is mounted");
+    let files: Vec<File> = (0..64).map(open).collect();
+    drop(probes);
+    let closed = files.iter().filter(|file| file.metadata().is_err()).count();
+    // To drop one that is closed ends the process.
+    std::mem::forget(files);
+    assert_eq!(closed, 0);
 }
 
 /// Everything but the measuring of the probes' own cost works with the three capabilities of the agent's
