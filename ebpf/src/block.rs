@@ -10,9 +10,10 @@ pub use metrics::{Block, Traffic};
 
 use crate::cgroup::{CgroupId, Cgroups};
 use crate::hooks::{Hooks, object};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, possible_cpus};
+use crate::limits::{REQUESTS, REQUESTS_PER_CPU};
 use crate::status::Status;
-use crate::table::Table;
+use crate::table::{HISTOGRAMS, Table};
 use std::collections::BTreeMap;
 
 const NEW: [&str; 2] = ["block_io_start", "block_rq_complete"];
@@ -28,9 +29,12 @@ impl BlockDevices {
     pub(crate) fn load(kernel: &Kernel, cgroups_max: u32, old: bool) -> Result<Self, Status> {
         let programs: &[&str] = if kernel.has(NEW[0]) && !old { &NEW } else { &OLD };
         kernel.require(programs)?;
-        let mut hooks = Hooks::load(object!("block"), programs, &[("cgroups", cgroups_max)])?;
+        let requests = (possible_cpus() as u32).saturating_mul(REQUESTS_PER_CPU);
+        let requests = requests.clamp(REQUESTS.0, REQUESTS.1);
+        let sizes = [("cgroups", cgroups_max), (HISTOGRAMS, cgroups_max), ("requests", requests)];
+        let mut hooks = Hooks::load(object!("block"), programs, &sizes)?;
         let others = [0, 1, 2].map(|operation| [CgroupId::OTHER.0, operation]);
-        let cgroups = Table::new(&hooks, "cgroups", &others)?;
+        let cgroups = Table::with_histograms(&hooks, "cgroups", &others)?;
         hooks.attach(programs)?;
         Ok(Self { hooks, cgroups })
     }

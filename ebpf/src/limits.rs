@@ -3,8 +3,17 @@
 use std::time::Duration;
 
 /// Cgroups that have rows of their own in each table; further ones are counted as `other`. A node of 200
-/// allocations has some 300 cgroups. A row costs 4 KiB a CPU where there is a histogram, and only once used.
+/// allocations has some 300 cgroups. A row costs some 90 bytes and 8 to 40 a CPU from the beginning; a histogram beside it
+/// 4 KiB a CPU, and only once used.
 pub const CGROUPS_MAX: u32 = 1024;
+
+/// Requests that block devices may have at once for all of them to be counted, for each CPU: a device has up to a queue for
+/// each, of some thousand. Each costs 96 bytes, from the beginning.
+pub const REQUESTS_PER_CPU: u32 = 1024;
+
+/// The least and the most of them: many small disks may be full on a machine with few CPUs, and hardly all queues of one
+/// with many.
+pub const REQUESTS: (u32, u32) = (4096, 16_384);
 
 /// Pairs of a cgroup and a peer that retransmissions are counted for; further ones are counted as `other`.
 pub const PEERS_MAX: u32 = 1024;

@@ -4,7 +4,7 @@ use crate::hooks::Hooks;
 use crate::status::Status;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 /// How often an event is sampled.
@@ -95,7 +95,10 @@ pub(crate) fn kernel_now() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Has the program run at each sample. The program's link keeps the event.
+/// Has the program run at each sample.
 pub(crate) fn attach(hooks: &mut Hooks, program: &str, event: OwnedFd) -> Result<(), Status> {
-    hooks.attach_as(program, |program| program.attach_perf_event(event.as_raw_fd()))
+    hooks.attach_as(program, |program| program.attach_perf_event(event.as_raw_fd()))?;
+    // The link closes it. Closed here too, its number would be somebody else's by then.
+    let _number = event.into_raw_fd();
+    Ok(())
 }

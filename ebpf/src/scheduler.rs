@@ -12,7 +12,7 @@ use crate::cgroup::{CgroupId, Cgroups};
 use crate::hooks::{Hooks, object};
 use crate::kernel::Kernel;
 use crate::status::Status;
-use crate::table::{self, Table};
+use crate::table::{self, HISTOGRAMS, Table};
 use libbpf_rs::{Iter, MapHandle};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -34,8 +34,9 @@ impl Scheduler {
             return Err(Status::Unsupported(reason.into()));
         }
         let programs = [&SWITCHING[..], &["adopt", "settle"]].concat();
-        let mut hooks = Hooks::load(object!("scheduler"), &programs, &[("cgroups", cgroups_max)])?;
-        let cgroups = Table::new(&hooks, "cgroups", &[[CgroupId::OTHER.0]])?;
+        let sizes = [("cgroups", cgroups_max), (HISTOGRAMS, cgroups_max)];
+        let mut hooks = Hooks::load(object!("scheduler"), &programs, &sizes)?;
+        let cgroups = Table::with_histograms(&hooks, "cgroups", &[[CgroupId::OTHER.0]])?;
         // Forks first: a thread is then either seen to be made, or there to be adopted.
         hooks.attach(&SWITCHING[..1])?;
         adopt(&hooks)?;

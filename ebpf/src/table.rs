@@ -7,16 +7,23 @@ use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// What programs call the histograms beside a table.
+pub(crate) const HISTOGRAMS: &str = "histograms";
+
 /// How often a row is added that the kernel has no memory for, and the pause in between.
 const INSERT_TRIES: u32 = 20;
 const INSERT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A table with keys of `KEY` words, the first of which is the cgroup.
+/// A table with keys of `KEY` words, the first of which is the cgroup. Where there are histograms beside it, the counts
+/// of one follow the numbers of its row.
+///
+/// Invariant: no histogram has counted more than its row, but that of `other`, which has what others' could not take.
 ///
 /// Invariant: the sum over all rows never falls. The row of a cgroup that is gone is taken out of the kernel; if its
 /// folder is known it is there in one reading more, and then what it has used is part of the row `other`.
 pub(crate) struct Table<const KEY: usize> {
     map: MapHandle,
+    histograms: Option<MapHandle>,
     folded: BTreeMap<[u64; KEY], Vec<u64>>,
     /// Rows that the last reading had for the last time.
     leaving: BTreeMap<[u64; KEY], Vec<u64>>,
@@ -25,27 +32,33 @@ pub(crate) struct Table<const KEY: usize> {
 impl<const KEY: usize> Table<KEY> {
     /// The table of this name, with a row `other` for each of these keys.
     pub(crate) fn new(hooks: &Hooks, name: &str, others: &[[u64; KEY]]) -> Result<Self, Status> {
-        let map = hooks.map(name)?;
-        debug_assert_eq!(map.key_size() as usize, KEY * 8, "{name}");
-        debug_assert_eq!(map.value_size() % 8, 0, "{name}");
-        let zero = vec![vec![0; map.value_size() as usize]; crate::kernel::possible_cpus()];
-        for other in others {
-            insert(&map, &bytes(other), &zero)
-                .map_err(|error| Status::refused(name, &error, ""))?;
-        }
-        Ok(Self { map, folded: BTreeMap::new(), leaving: BTreeMap::new() })
+        Ok(Self {
+            map: with_others(hooks, name, others)?,
+            histograms: None,
+            folded: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+        })
     }
 
-    /// All rows, summed over CPUs.
+    /// The same, with the histograms beside it.
+    pub(crate) fn with_histograms(
+        hooks: &Hooks,
+        name: &str,
+        others: &[[u64; KEY]],
+    ) -> Result<Self, Status> {
+        let histograms = Some(with_others(hooks, HISTOGRAMS, others)?);
+        Ok(Self { histograms, ..Self::new(hooks, name, others)? })
+    }
+
+    /// All rows, summed over CPUs. A row without a histogram ends with its numbers.
     pub(crate) fn rows(&self) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
-        let mut rows = BTreeMap::new();
-        for key in self.map.keys().collect::<Vec<_>>() {
-            let Some(copies) = self.map.lookup_percpu(&key, MapFlags::ANY)? else { continue };
-            let mut row = Vec::new();
-            for copy in &copies {
-                add(&mut row, words(copy));
-            }
-            rows.insert(array(&key), row);
+        // Histograms first: programs count in the row first.
+        let histograms = self.histograms.as_ref().map(summed).transpose()?;
+        let mut rows = summed(&self.map)?;
+        let numbers = self.map.value_size() as usize / 8;
+        for (key, histogram) in histograms.into_iter().flatten() {
+            // One that was counted while its row was taken out is alone.
+            rows.entry(key).or_insert_with(|| vec![0; numbers]).extend(histogram);
         }
         Ok(rows)
     }
@@ -63,7 +76,10 @@ impl<const KEY: usize> Table<KEY> {
         let gone: Vec<[u64; KEY]> = rows.keys().copied().filter(gone).collect();
         let left = std::mem::take(&mut self.leaving);
         for key in gone {
-            self.map.delete(&bytes(&key))?;
+            delete(&self.map, &key)?;
+            if let Some(histograms) = &self.histograms {
+                delete(histograms, &key)?;
+            }
             // Once: a process that was killed may take its time, and count on.
             if cgroups.folder(CgroupId(key[0])).is_some() && !left.contains_key(&key) {
                 self.leaving.insert(key, rows[&key].clone());
@@ -90,6 +106,46 @@ impl<const KEY: usize> Table<KEY> {
     fn bounded(&self, key: [u64; KEY]) -> [u64; KEY] {
         let full = self.folded.len() >= self.map.max_entries() as usize;
         if full && !self.folded.contains_key(&key) { [0; KEY] } else { key }
+    }
+}
+
+/// The table of this name, with a row for each of these keys.
+fn with_others<const KEY: usize>(
+    hooks: &Hooks,
+    name: &str,
+    others: &[[u64; KEY]],
+) -> Result<MapHandle, Status> {
+    let map = hooks.map(name)?;
+    debug_assert_eq!(map.key_size() as usize, KEY * 8, "{name}");
+    debug_assert_eq!(map.value_size() % 8, 0, "{name}");
+    let zero = vec![vec![0; map.value_size() as usize]; crate::kernel::possible_cpus()];
+    for other in others {
+        insert(&map, &bytes(other), &zero).map_err(|error| Status::refused(name, &error, ""))?;
+    }
+    Ok(map)
+}
+
+/// All rows of one table, summed over CPUs.
+fn summed<const KEY: usize>(
+    map: &MapHandle,
+) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+    let mut rows = BTreeMap::new();
+    for key in map.keys().collect::<Vec<_>>() {
+        let Some(copies) = map.lookup_percpu(&key, MapFlags::ANY)? else { continue };
+        let mut row = Vec::new();
+        for copy in &copies {
+            add(&mut row, words(copy));
+        }
+        rows.insert(array(&key), row);
+    }
+    Ok(rows)
+}
+
+/// Takes a row out, if it is there: a row may have no histogram.
+fn delete<const KEY: usize>(map: &MapHandle, key: &[u64; KEY]) -> Result<(), libbpf_rs::Error> {
+    match map.delete(&bytes(key)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::hooks::{Hooks, object};
 use crate::kernel::Kernel;
 use crate::limits::CONNECTIONS_MAX;
 use crate::status::Status;
-use crate::table::{Table, words};
+use crate::table::{HISTOGRAMS, Table, words};
 use libbpf_rs::{Iter, IterOpts, Link};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -41,9 +41,9 @@ impl Tcp {
             kernel.arguments("tcp_retransmit_skb").is_some_and(|list| list.len() > 2);
         let again = if tells_errors { "tcp_retransmit_skb_error" } else { "tcp_retransmit_skb" };
         let programs = ["inet_sock_set_state", again, "tcp_retransmit_synack", "connections"];
-        let sizes = [("cgroups", cgroups_max), ("peers", peers_max)];
+        let sizes = [("cgroups", cgroups_max), (HISTOGRAMS, cgroups_max), ("peers", peers_max)];
         let mut hooks = Hooks::load(object!("tcp"), &programs, &sizes)?;
-        let cgroups = Table::new(&hooks, "cgroups", &[[CgroupId::OTHER.0]])?;
+        let cgroups = Table::with_histograms(&hooks, "cgroups", &[[CgroupId::OTHER.0]])?;
         let peers = Table::new(&hooks, "peers", &[[CgroupId::OTHER.0, 0, 0, 0]])?;
         let connections = hooks
             .attach_with("connections", |program| program.attach_iter_with_opts(IterOpts::None))?;

@@ -43,8 +43,9 @@ static __always_inline u32 bucket_of(u64 v)
 #define BUCKETS_MASK 511
 #define BUCKETS_ROOM 512
 
-/* Per-CPU rows are only written by the CPU they belong to, and a program is not interrupted by itself. */
-#define count(histogram, value) ((histogram)[bucket_of(value) & BUCKETS_MASK]++)
+struct histogram {
+	u64 counts[BUCKETS_ROOM];
+};
 
 static __always_inline u64 cgroup_of(struct task_struct *task)
 {
@@ -52,22 +53,53 @@ static __always_inline u64 cgroup_of(struct task_struct *task)
 }
 
 /*
- * Large rows are allocated when they are first used (BPF_F_NO_PREALLOC). That can fail for a moment, and what is
- * counted meanwhile goes to `other`: small rows are therefore there from the beginning.
+ * Numbers are in small rows, whose room is there from the beginning: what a cgroup does is its own from its first event
+ * on. Histograms are large, and in tables of their own with the same keys, called `histograms`, whose rows are allocated
+ * when they are first used (BPF_F_NO_PREALLOC). The kernel has few of them at hand, and needs a moment to have more: a
+ * histogram may lack the first events of its cgroup, which are then in the histogram of `other`.
+ *
+ * Per-CPU rows are only written by the CPU they belong to, and a program is not interrupted by itself.
  */
 
-/* The row of a key, made of `zero` if there is none (not `const` where it is large: constants take room in the file); the row `other` when the table is full. */
-static __always_inline void *row(void *table, const void *key, const void *other, const void *zero)
+/* The row of a key, made of `zero` if there is none (not `const` where it is large: constants take room in the file);
+ * NULL when there is no room for it. */
+static __always_inline void *own_row(void *table, const void *key, const void *zero)
 {
 	void *found = bpf_map_lookup_elem(table, key);
 
 	if (found)
 		return found;
 	bpf_map_update_elem(table, key, zero, BPF_NOEXIST);
-	found = bpf_map_lookup_elem(table, key);
+	return bpf_map_lookup_elem(table, key);
+}
+
+/* As own_row, but the row `other` when there is no room. */
+static __always_inline void *row(void *table, const void *key, const void *other, const void *zero)
+{
+	void *found = own_row(table, key, zero);
+
+	return found ?: bpf_map_lookup_elem(table, other);
+}
+
+/* As row, and the key becomes that of the row, so that the histogram beside it is the same one's. */
+#define row_and_key(table, key, other, zero)                    \
+	({                                                      \
+		void *_found = own_row(table, key, zero);       \
+                                                                \
+		if (!_found) {                                  \
+			*(key) = *(other);                      \
+			_found = bpf_map_lookup_elem(table, key); \
+		}                                               \
+		_found;                                         \
+	})
+
+/* Counts a value in a histogram, once it was counted in the row: a reader finds no histogram that has more than its row. */
+static __always_inline void count(void *histograms, const void *key, const void *other, const void *zero, u64 value)
+{
+	struct histogram *found = row(histograms, key, other, zero);
+
 	if (found)
-		return found;
-	return bpf_map_lookup_elem(table, other);
+		found->counts[bucket_of(value) & BUCKETS_MASK]++;
 }
 
 /* Helpers that are only for GPL programs are used. */

@@ -1,4 +1,4 @@
-use crate::histogram::{BUCKETS, Histogram};
+use crate::histogram::Histogram;
 
 /// What a cgroup did with block devices. Devices that have no requests of their own (zram, device mapper) are
 /// not counted, but what they make of it on other devices is.
@@ -20,7 +20,7 @@ pub struct Traffic {
     pub bytes: Option<u64>,
     /// Requests that were answered. Several that the kernel has joined are one.
     pub requests: Option<u64>,
-    /// From the making of a request until its answer, in nanoseconds.
+    /// From the making of a request until its answer, in nanoseconds. It may lack the first few.
     pub latency: Option<Histogram>,
 }
 
@@ -62,7 +62,7 @@ impl Traffic {
         Self {
             bytes: row.first().copied(),
             requests: row.get(1).copied(),
-            latency: row.get(2..2 + BUCKETS).map(Histogram::from_counts),
+            latency: row.get(2..).map(Histogram::from_counts),
         }
     }
 }

@@ -22,7 +22,6 @@ struct key {
 struct traffic {
 	u64 bytes;
 	u64 requests;
-	u64 latency[BUCKETS_ROOM];
 };
 
 struct started {
@@ -30,10 +29,10 @@ struct started {
 	struct key key;
 };
 
-/* By the request's address. A request that ends unseen is replaced when its place is used again. */
+/* By the request's address. A request that ends unseen is replaced when its place is used again. Not allocated as they
+ * come: a request that there is no memory for would not be counted at all. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 16384);
 	__type(key, u64);
 	__type(value, struct started);
@@ -41,13 +40,22 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1024);
 	__type(key, struct key);
 	__type(value, struct traffic);
 } cgroups SEC(".maps");
 
-static struct traffic zero;
+/* From the making of a request until its answer. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct key);
+	__type(value, struct histogram);
+} histograms SEC(".maps");
+
+static const struct traffic zero;
+static struct histogram empty;
 
 /*
  * Who asked. What a thread of the kernel writes back for others is charged to the cgroup that the pages belong
@@ -104,7 +112,7 @@ int BPF_PROG(block_rq_complete, struct request *rq, blk_status_t error, unsigned
 	u64 address = (u64)rq;
 	struct started *started = bpf_map_lookup_elem(&requests, &address);
 	struct key key, other = {};
-	struct traffic *row_found;
+	struct traffic *traffic;
 	u64 at;
 
 	if (!started)
@@ -112,15 +120,15 @@ int BPF_PROG(block_rq_complete, struct request *rq, blk_status_t error, unsigned
 	key = started->key;
 	at = started->at;
 	other.operation = key.operation;
-	row_found = row(&cgroups, &key, &other, &zero);
-	if (row_found)
-		row_found->bytes += bytes;
+	traffic = row_and_key(&cgroups, &key, &other, &zero);
+	if (traffic)
+		traffic->bytes += bytes;
 	/* A request may be answered in parts. */
 	if (bytes < rq->__data_len)
 		return 0;
-	if (row_found) {
-		row_found->requests++;
-		count(row_found->latency, bpf_ktime_get_ns() - at);
+	if (traffic) {
+		traffic->requests++;
+		count(&histograms, &key, &other, &empty, bpf_ktime_get_ns() - at);
 	}
 	bpf_map_delete_elem(&requests, &address);
 	return 0;

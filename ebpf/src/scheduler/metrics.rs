@@ -1,4 +1,4 @@
-use crate::histogram::{BUCKETS, Histogram};
+use crate::histogram::Histogram;
 
 /// What a cgroup's threads did. Every moment of a thread's life is counted as one of three: it waits for a CPU,
 /// has one, or is off (asleep). `None` is what the source cannot tell.
@@ -6,7 +6,7 @@ use crate::histogram::{BUCKETS, Histogram};
 pub struct Scheduling {
     /// Time spent ready to run without a CPU, in nanoseconds, counted when the wait ends.
     pub wait_ns: Option<u64>,
-    /// How long the single waits were, in nanoseconds.
+    /// How long the single waits were, in nanoseconds. It may lack the first few.
     pub wait: Option<Histogram>,
     /// Time on a CPU, in nanoseconds, until the last tick of whoever is on one.
     pub on_cpu_ns: Option<u64>,
@@ -28,7 +28,7 @@ impl Scheduling {
             off_cpu_ns: word(2),
             voluntary_switches: word(3),
             involuntary_switches: word(4),
-            wait: row.get(5..5 + BUCKETS).map(Histogram::from_counts),
+            wait: row.get(5..).map(Histogram::from_counts),
         }
     }
 }

@@ -3,8 +3,8 @@
  * The kernel keeps books about every thread: how long it had a CPU, how long it waited for one, how often it left
  * one. When a thread leaves its CPU, what the books have grown by is added to its cgroup's row, and what passed beside
  * is the time it was off. So an event that is missed (a program is not run while it runs already, and some kernels do
- * not trace all threads) loses nothing: the next one counts it. One row and one thread are looked up at a switch, and
- * nothing at a wake-up.
+ * not trace all threads) loses nothing: the next one counts it. One row and one thread are looked up at a switch, one
+ * histogram where the thread had waited, and nothing at a wake-up.
  *
  * No thread's room is allocated under the run-queue lock: it gets it when it is forked, or from `adopt`.
  */
@@ -27,7 +27,6 @@ struct scheduling {
 	u64 off_ns;
 	u64 voluntary;
 	u64 involuntary;
-	u64 wait[BUCKETS_ROOM];
 };
 
 struct {
@@ -39,11 +38,19 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1024);
 	__type(key, u64);
 	__type(value, struct scheduling);
 } cgroups SEC(".maps");
+
+/* Single waits for a CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, struct histogram);
+} histograms SEC(".maps");
 
 /* Threads that were seen without room of their own. Read, and answered with `adopt`, by user space. */
 struct {
@@ -53,28 +60,11 @@ struct {
 	__type(value, u64);
 } strangers SEC(".maps");
 
-/* Of every kernel: the state of a thread that leaves its CPU for the last time, and the error of a full table. */
-#define DEAD 0x80
-#define E2BIG 7
-
-static struct scheduling zero;
+static const struct scheduling zero;
+static struct histogram empty;
 static const u64 other = OTHER;
 /* When `adopt` first ran: threads that are older have a past that is not ours to count. */
 static u64 begun;
-
-/* NULL if there is no room for a new row just now. */
-static __always_inline struct scheduling *row_of(struct task_struct *task)
-{
-	u64 cgroup = cgroup_of(task);
-	struct scheduling *found = bpf_map_lookup_elem(&cgroups, &cgroup);
-	long failed;
-
-	if (found)
-		return found;
-	failed = bpf_map_update_elem(&cgroups, &cgroup, &zero, BPF_NOEXIST);
-	found = bpf_map_lookup_elem(&cgroups, &cgroup);
-	return found || failed != -E2BIG ? found : bpf_map_lookup_elem(&cgroups, &other);
-}
 
 static __always_inline struct counted *counted_of(struct task_struct *task)
 {
@@ -90,12 +80,16 @@ static __always_inline struct counted *counted_of(struct task_struct *task)
 	return counted;
 }
 
-/* What the books of a thread that has a CPU have grown by. */
-static __always_inline void settle_up(struct task_struct *task, struct counted *counted, struct scheduling *row)
+/* Adds what the books of a thread that has a CPU have grown by to its cgroup's row, which is given back. */
+static __always_inline struct scheduling *settle_up(struct task_struct *task, struct counted *counted)
 {
+	u64 cgroup = cgroup_of(task);
+	struct scheduling *row = row_and_key(&cgroups, &cgroup, &other, &zero);
 	u64 on_ns = task->se.sum_exec_runtime, wait_ns = task->sched_info.run_delay;
 	u64 voluntary = task->nvcsw, involuntary = task->nivcsw;
 
+	if (!row)
+		return row;
 	row->on_ns += on_ns - counted->on_ns;
 	row->voluntary += voluntary - counted->voluntary;
 	row->involuntary += involuntary - counted->involuntary;
@@ -104,12 +98,13 @@ static __always_inline void settle_up(struct task_struct *task, struct counted *
 		u64 waited = wait_ns - counted->wait_ns;
 
 		row->wait_ns += waited;
-		count(row->wait, waited);
+		count(&histograms, &cgroup, &other, &empty, waited);
 	}
 	counted->on_ns = on_ns;
 	counted->wait_ns = wait_ns;
 	counted->voluntary = voluntary;
 	counted->involuntary = involuntary;
+	return row;
 }
 
 SEC("tp_btf/sched_switch")
@@ -125,13 +120,9 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	counted = counted_of(prev);
 	if (!counted)
 		return 0;
-	row = row_of(prev);
-	/* Without a row the books wait for the next switch; for one that ends there is none. */
-	if (!row && prev_state & DEAD)
-		row = bpf_map_lookup_elem(&cgroups, &other);
+	row = settle_up(prev, counted);
 	if (!row)
 		return 0;
-	settle_up(prev, counted, row);
 	now = bpf_ktime_get_ns();
 	busy_ns = counted->on_ns + counted->wait_ns;
 	if (counted->asleep_since) {
@@ -183,13 +174,11 @@ int settle(void *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct counted *counted;
-	struct scheduling *row;
 
 	if (!task->pid)
 		return 0;
 	counted = counted_of(task);
-	row = row_of(task);
-	if (counted && row)
-		settle_up(task, counted, row);
+	if (counted)
+		settle_up(task, counted);
 	return 0;
 }

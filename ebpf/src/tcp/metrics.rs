@@ -9,7 +9,7 @@ pub struct Connecting {
     pub connected: Option<u64>,
     /// Those that were refused, or given up.
     pub failed: Option<u64>,
-    /// From the first SYN until the connection was there, in nanoseconds.
+    /// From the first SYN until the connection was there, in nanoseconds. It may lack the first few.
     pub latency: Option<Histogram>,
 }
 
@@ -19,7 +19,7 @@ impl Connecting {
         Self {
             connected: row.first().copied(),
             failed: row.get(1).copied(),
-            latency: row.get(2..2 + BUCKETS).map(Histogram::from_counts),
+            latency: row.get(2..).map(Histogram::from_counts),
         }
     }
 }

@@ -16,7 +16,6 @@
 struct connecting {
 	u64 connected;
 	u64 failed;
-	u64 latency[BUCKETS_ROOM];
 };
 
 /* IPv4 in the first four bytes, the rest zero. */
@@ -40,11 +39,19 @@ struct connection {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1024);
 	__type(key, u64);
 	__type(value, struct connecting);
 } cgroups SEC(".maps");
+
+/* From the first SYN until the connection was there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, struct histogram);
+} histograms SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -61,7 +68,8 @@ struct {
 	__type(value, u64);
 } pending SEC(".maps");
 
-static struct connecting connecting_zero;
+static const struct connecting connecting_zero;
+static struct histogram empty;
 static const struct repeats repeats_zero;
 static const u64 other = OTHER;
 static const struct peer other_peer;
@@ -102,10 +110,10 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int after)
 	if (!at)
 		return 0;
 	cgroup = cgroup_of_socket(sk);
-	found = row(&cgroups, &cgroup, &other, &connecting_zero);
+	found = row_and_key(&cgroups, &cgroup, &other, &connecting_zero);
 	if (found && after == TCP_ESTABLISHED) {
 		found->connected++;
-		count(found->latency, bpf_ktime_get_ns() - *at);
+		count(&histograms, &cgroup, &other, &empty, bpf_ktime_get_ns() - *at);
 	} else if (found) {
 		found->failed++;
 	}

@@ -1,6 +1,6 @@
 //! System calls, by call.
 
-use crate::histogram::{BUCKETS, Histogram};
+use crate::histogram::Histogram;
 use crate::hooks::Hooks;
 use crate::status::Status;
 use crate::table::Table;
@@ -18,7 +18,7 @@ pub struct Call {
     pub errors: u64,
     /// How long all together took, in nanoseconds.
     pub total_ns: u64,
-    /// How long each took, in nanoseconds.
+    /// How long each took, in nanoseconds. It may lack the first few.
     pub latency: Histogram,
 }
 
@@ -28,13 +28,13 @@ pub(super) trait Read: Sized {
 
 impl Read for Calls {
     fn read(hooks: &Hooks) -> Result<Self, Status> {
-        let table = Table::<1>::new(hooks, "calls", &[])?;
+        let table = Table::<1>::with_histograms(hooks, "calls", &[])?;
         let rows = table.rows().map_err(|error| Status::refused("calls", &error, ""))?;
         let call = |row: &[u64]| Call {
             calls: row[0],
             errors: row[1],
             total_ns: row[2],
-            latency: Histogram::from_counts(&row[3..3 + BUCKETS]),
+            latency: Histogram::from_counts(&row[3..]),
         };
         Ok(rows.into_iter().map(|([number], row)| (number, call(&row))).collect())
     }

@@ -1,7 +1,9 @@
 //! What is bounded, what is gone, and what is not allowed.
 
 use crate::unit::{Unit, only, probes, skipped};
+use ebpf::tcp::Connecting;
 use ebpf::{CgroupId, Config, Probe, Probes, Status};
+use std::fs::File;
 use std::process::Command;
 
 #[test]
@@ -30,6 +32,33 @@ fn a_cgroup_that_is_gone_is_counted_once_more_and_then_as_other() {
     }
 }
 
+/// A histogram goes with its numbers, and numbers without one go too.
+#[test]
+fn histograms_of_a_cgroup_that_is_gone_are_counted_as_other() {
+    let Some((mut probes, _alone)) = probes(&only(Probe::Tcp)) else { return };
+    let Some(unit) = Unit::new(&probes, "gone") else { return };
+    let Some(refused) = Unit::new(&probes, "refused") else { return };
+    unit.process("connect").run();
+    refused.process("be refused").run();
+    let ids = [unit.id(), refused.id()];
+    let mut look = || probes.read().connecting.expect("running").rows;
+    let timed = |row: &Connecting| row.latency.as_ref().expect("known").total();
+    let before = look();
+    assert_eq!(before[&ids[0]].connected, Some(20));
+    assert_eq!((before[&ids[1]].failed, timed(&before[&ids[1]])), (Some(5), 0));
+    drop((unit, refused));
+    let last = look();
+    assert!(ids.iter().all(|id| last[id] == before[id]), "once more");
+    for _ in 0..2 {
+        let after = look();
+        assert!(ids.iter().all(|id| !after.contains_key(id)), "their rows are gone");
+        let (before_other, other) = (&before[&CgroupId::OTHER], &after[&CgroupId::OTHER]);
+        assert!(other.connected >= before_other.connected.map(|connected| connected + 20));
+        assert!(other.failed >= before_other.failed.map(|failed| failed + 10));
+        assert!(timed(other) >= timed(before_other) + timed(&before[&ids[0]]));
+    }
+}
+
 #[test]
 fn cgroups_beyond_the_bound_are_counted_as_other() {
     let config = Config { cgroups_max: 3, ..only(Probe::Processes) };
@@ -48,6 +77,20 @@ fn cgroups_beyond_the_bound_are_counted_as_other() {
     assert_eq!(rows.len(), 3, "with the row for the others");
     let counted: u64 = rows.values().map(|row| row.programs).sum();
     assert!(counted >= 25 * 5, "nothing is lost: {counted}");
+}
+
+/// A descriptor that is closed twice is somebody else's the second time.
+#[test]
+fn what_is_opened_beside_probes_stays_open_after_them() {
+    let config = Config { older_hooks: true, ..only(Probe::Faults) };
+    let Some((probes, _alone)) = probes(&config) else { return };
+    let open = |_| File::open("/proc/self/status").expect("proc is mounted");
+    let files: Vec<File> = (0..64).map(open).collect();
+    drop(probes);
+    let closed = files.iter().filter(|file| file.metadata().is_err()).count();
+    // To drop one that is closed ends the process.
+    std::mem::forget(files);
+    assert_eq!(closed, 0);
 }
 
 /// Everything but the measuring of the probes' own cost works with the three capabilities of the agent's

@@ -13,7 +13,9 @@ mod traces;
 mod unit;
 mod work;
 
-use ebpf::{CgroupId, Config, Probe, Readings};
+use ebpf::block::Block;
+use ebpf::{CgroupId, Config, Histogram, Probe, Readings};
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 use unit::{Unit, only, probes, skipped};
@@ -168,31 +170,110 @@ fn page_faults_are_those_of_getrusage() {
     }
 }
 
+/// How often a disk is asked, until all its answers were told. There are kernels that run no program where an interrupt came
+/// while some thread was running, and what a disk answers then is counted for nobody.
+const TRIES: usize = 5;
+
 #[test]
 fn bytes_of_block_devices_are_those_that_were_written_and_read() {
     for older_hooks in [false, true] {
         let config = Config { older_hooks, ..only(Probe::Block) };
-        let Some((mut probes, _alone)) = probes(&config) else { return };
-        let Some(unit) = Unit::new(&probes, "block") else { return };
-        let path = format!("{}/weft-ebpf-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
-        fs::write(&path, vec![1; 2 << 20]).expect("the target folder is ours");
-        let file = fs::File::open(&path).expect("just made");
-        file.sync_all().expect("there is room on the disk");
-        if let Err(reason) = counts_requests(&file) {
-            skipped(&reason);
-            return;
+        let mut tries = 0..TRIES;
+        loop {
+            assert!(tries.next().is_some(), "not exact in {TRIES} tries");
+            let Some((mut probes, _alone)) = probes(&config) else { return };
+            let Some(unit) = Unit::new(&probes, "block") else { return };
+            let Some(path) = file_on_a_disk() else { return };
+            let mut process = unit.process(&format!("disk {path}"));
+            let did = process.run();
+            let rows = probes.read().block.expect("running").rows;
+            fs::remove_file(&path).expect("ours");
+            if !all_was_told(&rows, &[unit.id()], &did) {
+                continue;
+            }
+            let (ours, others) = (&rows[&unit.id()], &rows[&CgroupId::OTHER]);
+            for (ours, others) in [(&ours.read, &others.read), (&ours.write, &others.write)] {
+                timed(&ours.latency, ours.requests, &others.latency);
+                let fastest = ours.latency.as_ref().and_then(|latency| latency.quantile(0.0));
+                assert!(fastest.is_none_or(|ns| ns > 1000), "no disk answers within 1 us");
+            }
+            break;
         }
-        let mut process = unit.process(&format!("disk {path}"));
+    }
+}
+
+/// Many cgroups do their first things at once: more than the kernel has large rows at hand for.
+#[test]
+fn many_that_have_just_come_are_each_counted_exactly() {
+    const UNITS: usize = 300;
+    let config =
+        Config { probes: [Probe::Block, Probe::Tcp, Probe::Scheduler].into(), ..Config::default() };
+    let mut tries = 0..TRIES;
+    loop {
+        assert!(tries.next().is_some(), "disks were not exact in {TRIES} tries");
+        let Some((mut probes, _alone)) = probes(&config) else { return };
+        let Some(path) = file_on_a_disk() else { return };
+        let units = (0..UNITS).map(|number| Unit::new(&probes, &format!("new-{number}")));
+        let Some(units) = units.collect::<Option<Vec<_>>>() else { return };
+        // Where it begins, programs and libraries are read from the disk too.
+        let Some(home) = Unit::new(&probes, "home") else { return };
+        let folders = units.iter().map(|unit| format!(" {}", unit.folder().display()));
+        let mut process = home.process(&format!("wander {path}{}", folders.collect::<String>()));
         let did = process.run();
-        let rows = probes.read().block.expect("running").rows;
+        let readings = probes.read();
         fs::remove_file(&path).expect("ours");
-        let ours = &rows[&unit.id()];
-        assert_eq!(ours.read.bytes, Some(did["read"]));
-        assert_eq!(ours.write.bytes, Some(did["written"]));
-        for traffic in [&ours.read, &ours.write] {
-            let latency = traffic.latency.as_ref().expect("known");
-            assert_eq!(Some(latency.total()), traffic.requests, "each request has a latency");
-            assert!(latency.quantile(0.0) > Some(1000), "no disk answers within a microsecond");
+        let connecting = readings.connecting.expect("running").rows;
+        let scheduler = readings.scheduler.expect("running").rows;
+        let ids: Vec<CgroupId> = units.iter().map(Unit::id).collect();
+        let not_exact = ids.iter().filter(|id| {
+            let row = connecting.get(id).map(|row| (row.connected, row.failed));
+            row != Some((Some(did["connected"]), Some(did["failed"])))
+        });
+        assert_eq!(not_exact.count(), 0, "connections of as many are not exact");
+        let not_exact = ids.iter().filter(|id| {
+            let slept = scheduler.get(id).and_then(|row| row.voluntary_switches);
+            slept < Some(did["slept"])
+        });
+        assert_eq!(not_exact.count(), 0, "switches of as many are missing");
+        if all_was_told(&readings.block.expect("running").rows, &ids, &did) {
+            break;
+        }
+    }
+}
+
+/// Whether the disk told all that each of these has read and written. What it told is counted for who asked.
+fn all_was_told(
+    rows: &BTreeMap<CgroupId, Block>,
+    ids: &[CgroupId],
+    did: &BTreeMap<String, u64>,
+) -> bool {
+    let bytes = |id| rows.get(id).map(|row: &Block| (row.read.bytes, row.write.bytes));
+    assert_eq!(bytes(&CgroupId::OTHER), Some((Some(0), Some(0))), "those of others");
+    let all = Some((Some(did["read"]), Some(did["written"])));
+    let not_all: Vec<_> = ids.iter().map(bytes).filter(|bytes| *bytes != all).collect();
+    println!("not told: {not_all:?} of {all:?} each");
+    not_all.is_empty()
+}
+
+/// A histogram has no more than was counted, and what it lacks is in that of `other`.
+fn timed(ours: &Option<Histogram>, counted: Option<u64>, others: &Option<Histogram>) {
+    let total = |latency: &Option<Histogram>| latency.as_ref().expect("known").total();
+    let (ours, counted, others) = (total(ours), counted.expect("known"), total(others));
+    println!("a histogram has {ours} of {counted}, and that of others {others}");
+    assert!(ours <= counted && counted <= ours + others);
+}
+
+/// The path of a file of 2 MiB that is on its disk. `None` after having said why not.
+fn file_on_a_disk() -> Option<String> {
+    let path = format!("{}/weft-ebpf-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    fs::write(&path, vec![1; 2 << 20]).expect("the target folder is ours");
+    let file = fs::File::open(&path).expect("just made");
+    file.sync_all().expect("there is room on the disk");
+    match counts_requests(&file) {
+        Ok(()) => Some(path),
+        Err(reason) => {
+            skipped(&reason);
+            None
         }
     }
 }
@@ -222,9 +303,9 @@ fn connections_are_counted_exactly() {
     let rows = probes.read().connecting.expect("running").rows;
     let ours = &rows[&unit.id()];
     assert_eq!((ours.connected, ours.failed), (Some(did["connected"]), Some(did["failed"])));
-    let latency = ours.latency.as_ref().expect("known");
-    assert_eq!(latency.total(), did["connected"]);
-    assert!((1000..1_000_000_000).contains(&latency.quantile(0.5).expect("some")));
+    timed(&ours.latency, ours.connected, &rows[&CgroupId::OTHER].latency);
+    let middle = ours.latency.as_ref().and_then(|latency| latency.quantile(0.5));
+    assert!(middle.is_none_or(|ns| (1000..1_000_000_000).contains(&ns)));
 }
 
 #[test]

@@ -3,10 +3,14 @@
 
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, connect as connect_to, socket,
+};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,14 +25,16 @@ pub fn work(what: &str) -> Did {
         "start processes" => start_processes(),
         "touch pages" => touch_pages(),
         "connect" => connect(),
+        "be refused" => be_refused(),
         "datagrams" => datagrams(),
         "open files" => open_files(),
         "spin in a function" => a_function_that_spins(Duration::from_secs(1)),
         "sleep" => sleep(),
         "eat memory" => eat_memory(),
-        _ => match what.strip_prefix("disk ") {
-            Some(path) => disk(path),
-            None => panic!("no work is called '{what}'"),
+        _ => match what.split_once(' ') {
+            Some(("disk", path)) => disk(path),
+            Some(("wander", path_and_cgroups)) => wander(path_and_cgroups),
+            _ => panic!("no work is called '{what}'"),
         },
     }
 }
@@ -114,12 +120,7 @@ struct Aligned([u8; 65536]);
 /// Reads and overwrites a file beside the page cache. It is made, and on the disk, before the start.
 fn disk(path: &str) -> Did {
     const TIMES: u64 = 32;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(nix::libc::O_DIRECT)
-        .open(path)
-        .expect("the file can be opened beside the page cache");
+    let file = open_direct(path);
     let mut buffer = Box::new(Aligned([7; 65536]));
     for block in 0..TIMES {
         file.write_all_at(&buffer.0, block * 65536).expect("room was made before");
@@ -128,6 +129,52 @@ fn disk(path: &str) -> Did {
         file.read_exact_at(&mut buffer.0, block % TIMES * 65536).expect("what was written");
     }
     vec![("written", TIMES * 65536), ("read", TIMES * 2 * 65536)]
+}
+
+fn open_direct(path: &str) -> fs::File {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_DIRECT)
+        .open(path)
+        .expect("the file can be opened beside the page cache")
+}
+
+/// Goes from cgroup to cgroup, and does a little in each, which takes it no time: nobody has much of it to make room for
+/// what is counted. A connection belongs to the cgroup that its socket was made in.
+fn wander(path_and_cgroups: &str) -> Did {
+    let (path, cgroups) = path_and_cgroups.split_once(' ').expect("a path");
+    own_network();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let there = SockaddrIn::from(ipv4(listener.local_addr().expect("bound")));
+    let nobody = SockaddrIn::from(ipv4(nobody()));
+    let file = open_direct(path);
+    let mut buffer = Box::new(Aligned([7; 65536]));
+    file.read_exact_at(&mut buffer.0, 0).expect("it is not empty");
+    let mut sockets = Vec::new();
+    for cgroup in cgroups.split(' ') {
+        fs::write(format!("{cgroup}/cgroup.procs"), "0").expect("processes can be moved");
+        file.write_all_at(&buffer.0, 0).expect("room was made before");
+        file.read_exact_at(&mut buffer.0, 0).expect("what was written");
+        std::thread::sleep(Duration::from_micros(1));
+        sockets.push([(); 2].map(|()| {
+            socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)
+                .expect("two for each cgroup")
+        }));
+    }
+    for [one, other] in &sockets {
+        connect_to(one.as_raw_fd(), &there).expect("it listens");
+        drop(listener.accept().expect("one has come"));
+        connect_to(other.as_raw_fd(), &nobody).expect_err("nobody listens");
+    }
+    vec![("written", 65536), ("read", 65536), ("slept", 1), ("connected", 1), ("failed", 1)]
+}
+
+fn ipv4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(_) => panic!("this was bound to an address of IPv4"),
+    }
 }
 
 /// A network of its own, where nothing is but loopback.
@@ -151,10 +198,26 @@ fn connect() -> Did {
         drop(listener.accept().expect("one has come"));
     }
     drop(listener);
+    let refused = refused(address);
+    vec![("connected", 20), ("failed", refused)]
+}
+
+fn be_refused() -> Did {
+    own_network();
+    vec![("failed", refused(nobody()))]
+}
+
+fn refused(address: SocketAddr) -> u64 {
     for _ in 0..5 {
-        TcpStream::connect(address).expect_err("it listens no more");
+        TcpStream::connect(address).expect_err("nobody listens");
     }
-    vec![("connected", 20), ("failed", 5)]
+    5
+}
+
+/// Where nobody listens.
+fn nobody() -> SocketAddr {
+    let gone = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    gone.local_addr().expect("bound")
 }
 
 fn datagrams() -> Did {

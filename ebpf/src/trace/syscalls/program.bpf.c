@@ -11,7 +11,6 @@ struct calls {
 	u64 calls;
 	u64 errors;
 	u64 total_ns;
-	u64 latency[BUCKETS_ROOM];
 };
 
 struct {
@@ -23,13 +22,22 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 512);
 	__type(key, u64);
 	__type(value, struct calls);
 } calls SEC(".maps");
 
-static struct calls zero;
+/* How long each took. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 512);
+	__type(key, u64);
+	__type(value, struct histogram);
+} histograms SEC(".maps");
+
+static const struct calls zero;
+static struct histogram empty;
 /* Not the number of any call. */
 static const u64 other = ~0ULL;
 
@@ -61,12 +69,12 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	took = bpf_ktime_get_ns() - entered->at;
 	call = entered->call;
 	entered->at = 0;
-	found = row(&calls, &call, &other, &zero);
+	found = row_and_key(&calls, &call, &other, &zero);
 	if (!found)
 		return 0;
 	found->calls++;
 	found->errors += result < 0 && result >= -4095;
 	found->total_ns += took;
-	count(found->latency, took);
+	count(&histograms, &call, &other, &empty, took);
 	return 0;
 }
