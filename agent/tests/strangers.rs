@@ -120,11 +120,11 @@ fn half_open_connections_of_strangers_keep_no_member_waiting() {
         });
         println!("{name}: {begun:?}: {flooded:?}");
         assert!(begun.retries > 0, "they were asked to come again, and did: {begun:?}");
-        for attempt in &flooded {
-            assert_eq!(attempt.dial_failures, quiet.dial_failures, "members are let through");
-        }
         let twice = 2 * quiet.taken + NOISE;
-        let as_ever = |it: &Submitted| it.held_by == quiet.held_by && it.taken <= twice;
+        let as_ever = |it: &Submitted| {
+            let let_through = it.dial_failures == quiet.dial_failures;
+            let_through && it.held_by == quiet.held_by && it.taken <= twice
+        };
         assert!(flooded.iter().any(as_ever), "{flooded:?}, and without strangers {quiet:?}");
     }
 }
