@@ -508,7 +508,7 @@ fn the_environment_names_the_allocation_and_its_ports() {
         "WEFT_NODE=here",
         "WEFT_DEVICES=/dev/null /dev/zero",
         "WEFT_PORT_HTTP_ALT=8080",
-        "WEFT_UNIT=weft-env-0-1.service",
+        "WEFT_UNIT=weft-env-0-1-00000000.service",
     ] {
         assert!(log.lines().any(|has| has == line), "{line} in {log}");
     }
