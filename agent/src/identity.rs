@@ -210,9 +210,8 @@ pub fn next_generation(state: &Path, wall_millis: u64) -> u64 {
     let last = read_bounded(&path)
         .ok()
         .flatten()
-        .and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<u64>().ok())
-        .unwrap_or(0);
-    let next = wall_millis.max(last.saturating_add(LIFE));
+        .and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<u64>().ok());
+    let next = wall_millis.max(last.map_or(0, |last| last.saturating_add(LIFE)));
     if let Err(error) = write_whole(&path, format!("{next}\n").as_bytes()) {
         tracing::warn!(
             ?path,

@@ -22,12 +22,13 @@ pub const UNTIL_STOPPED: &str =
 fn a_unit_runs_as_long_as_its_lease_is_renewed_and_its_end_says_so() {
     let state = tempfile::tempdir().unwrap();
     let mut agent = Agent::direct(state.path());
-    let length = Duration::from_secs(5);
+    // A busy machine may take seconds to start it.
+    let length = Duration::from_secs(10);
     let one = leased(shell("leased", UNTIL_STOPPED), length, Duration::from_secs(10));
     agent.start(&one);
     agent.running(&one);
     agent.wait_for_log(&one, "up");
-    let longer = fabric::clock::Instant::at(2 * length);
+    let longer = fabric::clock::Instant::at(length + Duration::from_secs(2));
     agent.executor.extend(&one.alloc, one.run, longer);
     // Of an earlier run, and earlier than what it has: neither shortens anything.
     agent.executor.extend(&one.alloc, one.run + 1, fabric::clock::Instant::default());
