@@ -301,7 +301,9 @@ impl Accounts {
             account.used.add(&amount);
         }
         let live = row.phase.is_live();
-        account.rows.insert(key, Row { epoch: row.epoch, birth: row.birth, amount, live, counted: is_up });
+        account
+            .rows
+            .insert(key, Row { epoch: row.epoch, birth: row.birth, amount, live, counted: is_up });
     }
 
     /// The row of `slot` on `node` is gone.

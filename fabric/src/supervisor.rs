@@ -267,7 +267,10 @@ impl Supervisor {
 
     /// Takes back an allocation from the disk. Its unit is unknown until [`Supervisor::units_found`].
     pub fn restore(&mut self, now: Instant, record: Record, row: AllocRow) {
-        if !row.phase.holds_claim() || row.birth != record.alloc.birth || row.epoch != record.alloc.epoch {
+        if !row.phase.holds_claim()
+            || row.birth != record.alloc.birth
+            || row.epoch != record.alloc.epoch
+        {
             return;
         }
         if self.ledger.adopt(&record.alloc, row.claim.clone()).is_err() {

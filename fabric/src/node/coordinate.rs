@@ -20,9 +20,9 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Canary, Node};
 use super::rebalance::Relocation;
 use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
+use super::{Canary, Node};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]

@@ -244,7 +244,8 @@ impl Node {
         let rows = rows
             .filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
             .filter(|(.., row, _)| !says_nothing(row));
-        rows.max_by_key(|(.., row, _)| (row.epoch, row.since)).is_some_and(|(.., row, _)| is_vacated(row))
+        rows.max_by_key(|(.., row, _)| (row.epoch, row.since))
+            .is_some_and(|(.., row, _)| is_vacated(row))
     }
 
     /// Takes note of whether a roll-out has a place to go on; says so when it has none any more.
@@ -332,9 +333,7 @@ impl Node {
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node));
         let outdated: Vec<(AllocId, NodeId, u64)> = live
             .filter(|(.., row, _)| row.spec != hash)
-            .map(|(slot, node, row, _)| {
-                (row.of(slot.clone()), node, row.version)
-            })
+            .map(|(slot, node, row, _)| (row.of(slot.clone()), node, row.version))
             .collect();
         let (_, _, before) = outdated.first()?;
         let elsewhere = spec.kind == JobKind::Service
