@@ -754,6 +754,7 @@ fn an_allocation_that_looks_like_an_earlier_one_is_not_told_that_ones_end() {
     let mut agent = Agent::direct(state.path());
     let first = shell("alike", "echo first; exit 3");
     agent.start(&first);
+    agent.running(&first);
     assert_eq!(agent.exited(&first).0, "exit status 3");
     // The rows of its slot have left the table, and its epochs began anew.
     let mut second = shell("alike", "echo second; exec sleep 1000");
