@@ -59,6 +59,7 @@ test-swarm: setup
 	    "voter-forgets|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "retires-without-a-place|--nodes 8 --minutes 10|a roll out " \
 	    "knows-no-detours|--nodes 8 --minutes 2|though two nodes cannot speak" \
+	    "knows-no-births|--nodes 3 --minutes 10|no two allocations share an identity" \
 	    "higher-epoch-wins|--nodes 3 --minutes 10|original is not ended for a copy" \
 	    "places-unheard|--nodes 3 --minutes 10|restarts of agents start nothing" \
 	    "deaf-to-removal|--nodes 3 --minutes 10|removed node runs nothing" \

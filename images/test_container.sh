@@ -66,7 +66,7 @@ on weft init --name box >/dev/null 2>&1 || fail "FAILED: weft init"
 is "nodes" "$(on weft --json nodes | grep -c '"state": "alive"')" 1
 is "the label that was given" "$(on weft --json nodes | sed -n 's/.*"lives": "\(.*\)".*/\1/p')" in-a-box
 on weft run --name sleeper -- /bin/sleep 600 >/dev/null 2>&1 || fail "FAILED: weft run"
-is "the job" "$(on systemctl is-active weft-sleeper-0-1.service)" active
+is "the job" "$(on systemctl is-active "weft-sleeper-0-1-*.service")" active
 on weft stop sleeper --yes >/dev/null 2>&1
 "$nspawn" stop "$machine"
 

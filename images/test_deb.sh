@@ -57,7 +57,7 @@ is "the agent at the next start of the machine" "$(on systemctl is-enabled weftd
 is "the group of the socket" "$(on stat -c %G /run/weft/weft.sock)" weft
 on weft init --name grove >/dev/null || fail "weft init"
 on weft run --name sleeper -- /bin/sleep 600 >/dev/null || fail "weft run"
-process() { on systemctl show -P MainPID "weft-sleeper-0-1.service"; }
+process() { on systemctl show -P MainPID "weft-sleeper-0-1-*.service"; }
 before=$(process)
 [ "$before" -gt 0 ] || fail "the job does not run"
 identity() { on weft status --json | sed -n 's/^  "node": "\([0-9a-f]*\)".*/\1/p'; }

@@ -249,7 +249,7 @@ pub fn environment(launch: &Launch) -> BTreeMap<String, String> {
     const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut all = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
     all.extend(launch.task.env.clone());
-    let AllocId { slot, epoch } = &launch.alloc;
+    let AllocId { slot, epoch, .. } = &launch.alloc;
     let ours = [
         ("WEFT_JOB", slot.job.to_string()),
         ("WEFT_SLOT", slot.index.to_string()),

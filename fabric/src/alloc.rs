@@ -1,36 +1,46 @@
 //! One run of a slot on one node: the value of `alloc/<job>/<slot>/<node>`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::claim::Claim;
 use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
-use crate::id::{AllocId, NodeId};
+use crate::id::{AllocId, Birth, NodeId, SlotId};
 use crate::job::SpecHash;
 
-/// How far an allocation has come. A lattice: within one epoch it only ever moves down this list.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
+/// How far an allocation has come. A lattice: within one epoch it only ever moves down this list. The numbers are those on
+/// disk and on the wire, with room between them for phases to come; people read the names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
 pub enum Phase {
     /// Wanted, and proposed to a node.
     #[default]
-    Pending,
+    Pending = 0x10,
     /// The node has written the claim to its disk.
-    Reserved,
+    Reserved = 0x20,
     /// The unit manager was asked to start it.
-    Starting,
+    Starting = 0x40,
     /// The unit is active; restarts in place do not leave this phase.
-    Running,
+    Running = 0x60,
     /// The unit was asked to end.
-    Stopping,
+    Stopping = 0x80,
     /// It is over; the claim is free.
-    Ended,
+    Ended = 0xa0,
 }
 
 impl Phase {
+    /// All of them, in their order.
+    pub const ALL: [Phase; 6] = [
+        Phase::Pending,
+        Phase::Reserved,
+        Phase::Starting,
+        Phase::Running,
+        Phase::Stopping,
+        Phase::Ended,
+    ];
+
     /// Whether the slot counts as filled and the claim as held by its slot.
     pub fn is_live(self) -> bool {
         matches!(self, Phase::Reserved | Phase::Starting | Phase::Running)
@@ -52,6 +62,30 @@ impl fmt::Display for Phase {
             Phase::Stopping => "stopping",
             Phase::Ended => "ended",
         })
+    }
+}
+
+impl Serialize for Phase {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => serializer.serialize_u8(*self as u8),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Phase {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let find = |is: &dyn Fn(&Phase) -> bool| Phase::ALL.into_iter().find(is);
+        if deserializer.is_human_readable() {
+            let name = Cow::<str>::deserialize(deserializer)?;
+            let known = find(&|phase| phase.to_string() == *name);
+            return known.ok_or_else(|| D::Error::custom(format!("there is no phase {name:?}")));
+        }
+        let number = u8::deserialize(deserializer)?;
+        let known = find(&|phase| *phase as u8 == number);
+        known.ok_or_else(|| D::Error::custom(format!("there is no phase {number}")))
     }
 }
 
@@ -153,6 +187,8 @@ impl StandIn {
 pub struct AllocRow {
     /// Grows with every placement of the slot.
     pub epoch: u64,
+    /// See [`AllocId::birth`].
+    pub birth: Birth,
     /// How far it has come.
     pub phase: Phase,
     /// Which spec it runs.
@@ -194,6 +230,11 @@ pub struct AllocRow {
 }
 
 impl AllocRow {
+    /// Whose row it is, if it is one of this slot.
+    pub fn of(&self, slot: SlotId) -> AllocId {
+        AllocId { slot, epoch: self.epoch, birth: self.birth }
+    }
+
     /// Whether copies of this epoch end for this one.
     pub fn replaces(&self, epoch: u64) -> bool {
         self.succession.as_ref().is_some_and(|succession| {

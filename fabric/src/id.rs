@@ -220,26 +220,72 @@ pub struct AllocId {
     pub slot: SlotId,
     /// Grows with every placement of the slot. Which of two copies goes on is decided in `node/copies.rs`.
     pub epoch: u64,
+    /// Random, by whoever proposed it: no two allocations are one, though epochs begin anew when the rows of a slot have
+    /// left, and two coordinators may give the same.
+    pub birth: Birth,
+}
+
+/// Tells allocations of one slot and epoch apart. People and programs read it as in a unit's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Birth(pub u32);
+
+impl std::str::FromStr for Birth {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = Some(text).filter(|text| {
+            text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        });
+        let number = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        number.map(Birth).ok_or("a birth is eight hexadecimal digits")
+    }
+}
+
+impl Serialize for Birth {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => serializer.serialize_u32(self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Birth {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.is_human_readable() {
+            true => String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom),
+            false => u32::deserialize(deserializer).map(Birth),
+        }
+    }
+}
+
+impl fmt::Display for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
 }
 
 impl AllocId {
-    /// The id of `job`'s slot `index` in `epoch`.
+    /// The id of `job`'s slot `index` in `epoch`, the first in order of those that there may be.
     pub fn new(job: JobName, index: u32, epoch: u64) -> Self {
-        Self { slot: SlotId { job, index }, epoch }
+        Self { slot: SlotId { job, index }, epoch, birth: Birth(0) }
     }
 
     /// The systemd unit that runs this allocation.
     pub fn unit(&self) -> String {
-        format!("weft-{}-{}-{}.service", self.slot.job, self.slot.index, self.epoch)
+        let (slot, epoch, birth) = (&self.slot, self.epoch, self.birth);
+        format!("weft-{}-{}-{epoch}-{birth}.service", slot.job, slot.index)
     }
 
     /// Reads a unit's name back; `None` for units that are not ours.
     pub fn from_unit(unit: &str) -> Option<Self> {
         let rest = unit.strip_prefix("weft-")?.strip_suffix(".service")?;
-        let mut parts = rest.rsplitn(3, '-');
+        let mut parts = rest.rsplitn(4, '-');
+        let birth: Birth = parts.next()?.parse().ok()?;
         let epoch = parts.next()?.parse().ok()?;
         let index = parts.next()?.parse().ok()?;
-        Some(Self::new(JobName::new(parts.next()?).ok()?, index, epoch))
+        let alloc = Self::new(JobName::new(parts.next()?).ok()?, index, epoch);
+        Some(Self { birth, ..alloc })
     }
 }
 

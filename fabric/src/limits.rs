@@ -119,7 +119,7 @@ pub const LEASE_ENTRIES_MAX: usize = 8;
 /// A voter raises the number on its disk so much further than it needs: a write for every so many epochs.
 pub const EPOCH_BLOCK: u64 = 64;
 /// The highest epoch: an allocation's row orders by epoch and phase in one number.
-pub const EPOCH_MAX: u64 = 1 << 56;
+pub const EPOCH_MAX: u64 = 1 << 55;
 /// A voter set that is declared by force starts so far above every epoch that is known.
 pub const EPOCH_FORCED_JUMP: u64 = 1 << 20;
 /// Voters: five survive the loss of two; more would make every renewal dearer.

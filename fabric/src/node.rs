@@ -89,6 +89,8 @@ pub struct Config {
 /// Bugs on request. Never set outside the simulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canary {
+    /// Allocations have no birth: slot and epoch are all that tells them apart.
+    KnowsNoBirths,
     /// Admission forgets the claim it gave last.
     ForgetsAClaim,
     /// A holder keeps a lease one drift bound too long.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alloc::AllocRow;
 use crate::claim::Claim;
-use crate::id::{AllocId, JobName, Namespace, NodeId, SlotId};
+use crate::id::{AllocId, Birth, JobName, Namespace, NodeId, SlotId};
 use crate::job::{CpuRequest, JobKind, JobSpec};
 use crate::limits;
 use crate::resources;
@@ -222,6 +222,7 @@ struct Account {
 #[derive(Clone, Debug)]
 struct Row {
     epoch: u64,
+    birth: Birth,
     amount: Amount,
     /// Not on its way out.
     live: bool,
@@ -300,7 +301,9 @@ impl Accounts {
             account.used.add(&amount);
         }
         let live = row.phase.is_live();
-        account.rows.insert(key, Row { epoch: row.epoch, amount, live, counted: is_up });
+        account
+            .rows
+            .insert(key, Row { epoch: row.epoch, birth: row.birth, amount, live, counted: is_up });
     }
 
     /// The row of `slot` on `node` is gone.
@@ -373,7 +376,7 @@ impl Accounts {
         let mut sum = account.used.clone();
         if promised {
             sum.add(&account.promised);
-            let alloc = |epoch| AllocId { slot: slot.clone(), epoch };
+            let alloc = |epoch| AllocId::new(slot.job.clone(), slot.index, epoch);
             for (_, other) in account.proposals.range(alloc(0)..=alloc(u64::MAX)) {
                 sum.subtract(other);
             }
@@ -443,18 +446,19 @@ impl Accounts {
             let (kind, priority) = job(&slot.job).unwrap_or((JobKind::Service, 0));
             let is_newest = newest.get(slot) == Some(&row.epoch) && seen.insert(slot);
             if kind == JobKind::System || is_newest {
-                claims.push((std::cmp::Reverse(priority), row.epoch, slot, *node, &row.amount));
+                claims.push((std::cmp::Reverse(priority), row.epoch, slot, *node, row));
             }
         }
         claims.sort_by_key(|claim| (claim.0, claim.1, claim.2, claim.3));
         let mut kept = Amount::default();
         let mut surplus = Vec::new();
-        for (_, epoch, slot, node, amount) in claims {
-            let more = with(&kept, amount);
+        for (_, epoch, slot, node, row) in claims {
+            let more = with(&kept, &row.amount);
             if quota.check(&more).is_ok() {
                 kept = more;
             } else {
-                surplus.push(Surplus { alloc: AllocId { slot: slot.clone(), epoch }, node });
+                let alloc = AllocId { slot: slot.clone(), epoch, birth: row.birth };
+                surplus.push(Surplus { alloc, node });
             }
         }
         surplus
@@ -477,7 +481,7 @@ impl Account {
 
     /// Of `first` and the slots after it up to the index `last`.
     fn forget_proposals(&mut self, first: &SlotId, last: u32, forget: impl Fn(&AllocId) -> bool) {
-        let alloc = |index, epoch| AllocId { slot: SlotId { index, ..first.clone() }, epoch };
+        let alloc = |index, epoch| AllocId::new(first.job.clone(), index, epoch);
         let gone: Vec<AllocId> = self
             .proposals
             .range(alloc(first.index, 0)..=alloc(last, u64::MAX))

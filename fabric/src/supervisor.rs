@@ -267,7 +267,10 @@ impl Supervisor {
 
     /// Takes back an allocation from the disk. Its unit is unknown until [`Supervisor::units_found`].
     pub fn restore(&mut self, now: Instant, record: Record, row: AllocRow) {
-        if !row.phase.holds_claim() || row.epoch != record.alloc.epoch {
+        if !row.phase.holds_claim()
+            || row.birth != record.alloc.birth
+            || row.epoch != record.alloc.epoch
+        {
             return;
         }
         if self.ledger.adopt(&record.alloc, row.claim.clone()).is_err() {
@@ -303,6 +306,7 @@ impl Supervisor {
         }
         let row = AllocRow {
             epoch: alloc.epoch,
+            birth: alloc.birth,
             phase: Phase::Reserved,
             spec: hash,
             version,
@@ -665,21 +669,21 @@ impl Supervisor {
         }
     }
 
-    /// No lease is to be had: the claim is given back. Returns who proposed the allocation.
+    /// No lease is to be had: the claim is given back. Returns the allocation, and who proposed it.
     pub fn unleased(
         &mut self,
         now: Now,
         slot: &SlotId,
         epoch: u64,
         ending: Ending,
-    ) -> Option<NodeId> {
+    ) -> Option<(AllocId, NodeId)> {
         let local = self.locals.get(slot)?;
         if local.record.alloc.epoch != epoch || local.tenure != Tenure::Waiting {
             return None;
         }
-        let proposer = local.proposer;
+        let (alloc, proposer) = (local.record.alloc.clone(), local.proposer);
         self.retire(now, slot, ending);
-        proposer
+        Some((alloc, proposer?))
     }
 
     /// At-most-one allocations whose claim is on disk and that wait for a lease.

@@ -1,6 +1,6 @@
 //! Runs units as transient services of systemd.
 //!
-//! A unit is `weft-<job>-<slot>-<epoch>.service` in `weft.slice`. systemd is the memory: the units and
+//! A unit is `weft-<job>-<slot>-<epoch>-<birth>.service` in `weft.slice`. systemd is the memory: the units and
 //! their environment say which allocation and which run they are, so that the next agent adopts them
 //! without files of its own (those hold the output, and the launch for health checks). What systemd executes
 //! is `weftd exec`, which becomes the task ([`super::exec`]): its words are the one thing that systemd has from us.

@@ -508,7 +508,7 @@ fn the_environment_names_the_allocation_and_its_ports() {
         "WEFT_NODE=here",
         "WEFT_DEVICES=/dev/null /dev/zero",
         "WEFT_PORT_HTTP_ALT=8080",
-        "WEFT_UNIT=weft-env-0-1.service",
+        "WEFT_UNIT=weft-env-0-1-00000000.service",
     ] {
         assert!(log.lines().any(|has| has == line), "{line} in {log}");
     }
@@ -746,4 +746,23 @@ fn no_unit_of_a_test_outlives_it_in_the_cgroup_tree() {
     if let Some(cgroup) = direct.cgroup_of(&one.alloc) {
         wait_until("the cgroup goes with the unit", || !cgroup.exists());
     }
+}
+
+#[test]
+fn an_allocation_that_looks_like_an_earlier_one_is_not_told_that_ones_end() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let first = shell("alike", "echo first; exit 3");
+    agent.start(&first);
+    agent.running(&first);
+    assert_eq!(agent.exited(&first).0, "exit status 3");
+    // The rows of its slot have left the table, and its epochs began anew.
+    let mut second = shell("alike", "echo second; exec sleep 1000");
+    second.alloc.birth = fabric::id::Birth(7);
+    agent.start(&second);
+    agent.running(&second);
+    agent.wait_for_log(&second, "second");
+    assert_eq!(agent.log(&first, LogQuery::default()), "first\n");
+    agent.stop(&second);
+    assert!(agent.exited(&second).2);
 }

@@ -335,11 +335,12 @@ fn what_cannot_be_believed_is_refused_and_changes_nothing() {
     }
     // Names that are none, a folder, and a pipe that would make a careless reader wait for ever.
     std::fs::write(guarded.folder.path().join("nonsense.lease"), b"x").unwrap();
-    std::fs::create_dir(guarded.folder.path().join("weft-folder-0-1.service.lease")).unwrap();
-    let pipe = guarded.folder.path().join("weft-pipe-0-1.service.lease");
+    std::fs::create_dir(guarded.folder.path().join("weft-folder-0-1-00000000.service.lease"))
+        .unwrap();
+    let pipe = guarded.folder.path().join("weft-pipe-0-1-00000000.service.lease");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let answered = |unit: &str| guarded.folder.answer(unit).is_some_and(|said| said.armed.is_err());
-    for unit in ["weft-folder-0-1.service", "weft-pipe-0-1.service"] {
+    for unit in ["weft-folder-0-1-00000000.service", "weft-pipe-0-1-00000000.service"] {
         std::fs::rename(
             guarded.folder.path().join(format!("{unit}.lease")),
             path.with_extension("x"),
@@ -364,10 +365,17 @@ fn a_lease_may_not_reach_beyond_its_unit() {
     let until = BootTime::now() + MOMENT;
     let with = |reach| LeaseFile::new(&boot, name.clone(), 1, until, reach).check(&name, &boot);
     let mount = cgroup::mount().unwrap_or("/sys/fs/cgroup".into());
-    for path in ["/", "/etc", "/tmp/weft-reach-0-1.service", "weft-reach-0-1.service"] {
+    for path in
+        ["/", "/etc", "/tmp/weft-reach-0-1-00000000.service", "weft-reach-0-1-00000000.service"]
+    {
         with(Reach::Cgroup(path.into())).unwrap_err();
     }
-    for path in ["", "weft.slice", "a/../weft-reach-0-1.service", "weft-reach-0-2.service"] {
+    for path in [
+        "",
+        "weft.slice",
+        "a/../weft-reach-0-1-00000000.service",
+        "weft-reach-0-2-00000000.service",
+    ] {
         with(Reach::Cgroup(mount.join(path))).unwrap_err();
     }
     let marked = |leader, variables: &[&str]| {

@@ -9,9 +9,13 @@ fn has(fake: &Fake, name: &'static str, labels: &[(&'static str, &'static str)],
 }
 
 const WEB: [(&str, &str); 4] =
-    [("node", "node1"), ("unit", "weft-web-0-1.service"), ("job", "web"), ("slot", "0")];
-const BATCH: [(&str, &str); 4] =
-    [("node", "node1"), ("unit", "weft-batch-0-1.service"), ("job", "batch"), ("slot", "0")];
+    [("node", "node1"), ("unit", "weft-web-0-1-00000000.service"), ("job", "web"), ("slot", "0")];
+const BATCH: [(&str, &str); 4] = [
+    ("node", "node1"),
+    ("unit", "weft-batch-0-1-00000000.service"),
+    ("job", "batch"),
+    ("slot", "0"),
+];
 
 #[test]
 fn a_query_is_a_table_and_as_json_what_came() {

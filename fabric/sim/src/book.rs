@@ -2,7 +2,7 @@
 
 use fabric::api::NodeState;
 use fabric::id::{AllocId, JobName, NodeId, SlotId};
-use fabric::io::{Answer, Request, UnitEvent};
+use fabric::io::{Answer, Launch, Request, UnitEvent};
 use fabric::job::{Guarantee, JobSpec};
 use fabric::message::Message;
 use fabric::stamp::Stamp;
@@ -84,6 +84,8 @@ const TROUBLES_MAX: usize = 100_000;
 pub struct Book {
     /// The first broken invariant.
     pub violation: Option<Violation>,
+    /// Where each allocation that ever was was started first, and its highest run.
+    begun: BTreeMap<AllocId, (usize, u32)>,
     /// Commands about one allocation since anything changed for it, and when the first of them was given.
     repeats: BTreeMap<(usize, Command, AllocId, u32), VecDeque<Duration>>,
     /// Commands of all nodes since [`Book::watch_quiet`]: when, about what, and in words.
@@ -300,6 +302,14 @@ impl Book {
         self.repeats.retain(|(by, ..), _| *by != node);
         self.views.retain(|(by, _), _| *by != node);
         self.holds.retain(|(by, ..), _| *by != node);
+    }
+
+    /// A unit is about to be started. Where its allocation was started before, and the highest run of it.
+    pub fn first_start(&mut self, node: usize, launch: &Launch) -> Option<(usize, u32)> {
+        let earlier = self.begun.get(&launch.alloc).copied();
+        let begun = self.begun.entry(launch.alloc.clone()).or_insert((node, launch.run));
+        begun.1 = begun.1.max(launch.run);
+        earlier
     }
 
     /// A node says how another one is doing.

@@ -150,6 +150,8 @@ pub(crate) fn before_persist(world: &mut World, node: usize, sequence: u64, chan
 /// Before a unit is started.
 pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
     check!(world, invariant_nothing_starts_before_its_claim_is_on_disk(&world.nodes[node], launch));
+    let earlier = world.book.first_start(node, launch);
+    check!(world, invariant_no_two_allocations_share_an_identity(launch, earlier, node));
     let job = &launch.alloc.slot.job;
     if let Some((count, reserved)) = sharing::gang_at_start(world, node, job) {
         check!(
@@ -163,6 +165,24 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
     if !world.nodes[node].units.units.get(&launch.alloc).is_some_and(Unit::is_there) {
         check!(world, invariant_restarts_of_agents_start_nothing_again(world, node, launch));
         command(world, node, Command::Start, &launch.alloc, launch.run);
+    }
+}
+
+/// Not on two nodes, and not on one after the other: `earlier` is where it was started first, and the highest run that
+/// has begun. What is started anew in its place has a higher run; the same run is told again to whoever adopts it.
+pub fn invariant_no_two_allocations_share_an_identity(
+    launch: &Launch,
+    earlier: Option<(usize, u32)>,
+    node: usize,
+) -> Verdict {
+    match earlier {
+        Some((at, run)) if at != node || run > launch.run => Err(format!(
+            "{} ({}), run {}, begins on node {node}, and run {run} of it was on node {at}",
+            launch.alloc,
+            launch.alloc.unit(),
+            launch.run
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 11] = [
+pub const CANARIES: [(&str, Canary); 12] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -106,6 +106,7 @@ pub const CANARIES: [(&str, Canary); 11] = [
     ("knows-no-detours", Canary::KnowsNoDetours),
     ("believes-every-clock", Canary::BelievesEveryClock),
     ("takes-unsigned", Canary::TakesUnsigned),
+    ("knows-no-births", Canary::KnowsNoBirths),
 ];
 
 /// A planted bug's name.

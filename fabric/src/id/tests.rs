@@ -57,10 +57,14 @@ fn units_that_are_not_ours_are_not_read_as_ours() {
         "weft-.service",
         "weft-web.service",
         "weft-web-0.service",
-        "weft-web-0-x.service",
-        "weft-Web-0-1.service",
-        "weft-web-0-1.scope",
-        "weft-0-1.service",
+        "weft-web-0-1.service",
+        "weft-web-0-x-0123abcd.service",
+        "weft-web-0-1-0123abc.service",
+        "weft-web-0-1-0123abcD.service",
+        "weft-web-0-1-+123abcd.service",
+        "weft-Web-0-1-0123abcd.service",
+        "weft-web-0-1-0123abcd.scope",
+        "weft-0-1-0123abcd.service",
     ] {
         assert_eq!(AllocId::from_unit(unit), None, "{unit}");
     }
@@ -68,8 +72,13 @@ fn units_that_are_not_ours_are_not_read_as_ours() {
 
 proptest! {
     #[test]
-    fn a_unit_name_reads_back(name in "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", index: u32, epoch: u64) {
+    fn a_unit_name_reads_back(name in "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", index: u32, epoch: u64, birth: u32) {
         let id = AllocId::new(JobName::new(&name).unwrap(), index, epoch);
+        let id = AllocId { birth: Birth(birth), ..id };
+        let json = serde_json::to_string(&id).unwrap();
+        prop_assert_eq!(serde_json::from_str::<AllocId>(&json).unwrap(), id.clone());
+        let binary = postcard::to_stdvec(&id).unwrap();
+        prop_assert_eq!(postcard::from_bytes::<AllocId>(&binary).unwrap(), id.clone());
         prop_assert_eq!(AllocId::from_unit(&id.unit()), Some(id));
     }
 

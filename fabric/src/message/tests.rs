@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::alloc::{AllocRow, Ending};
 use crate::clock::WallTime;
-use crate::id::{JobName, SlotId};
+use crate::id::{Birth, JobName};
 use crate::signature::{SIGNATURE_BYTES, Signature};
 use crate::stamp::Stamp;
 use crate::table::{JobEntry, Keyring, Previous, RosterEntry, TokenEntry, Value};
@@ -44,17 +44,17 @@ fn golden_vectors() {
     let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
     let swim = Datagram::Swim { packet: vec![0xaa, 0xbb], confirms };
     assert_eq!(hex(&swim.encode()), format!("020002aabb01{ones}03{twos}"));
-    let alloc =
-        AllocId { slot: SlotId { job: JobName::new("web").unwrap(), index: 2 }, epoch: 300 };
+    let alloc = AllocId::new(JobName::new("web").unwrap(), 2, 300);
+    let alloc = AllocId { birth: Birth(5), ..alloc };
     assert_eq!(
         hex(&Message::Accept { alloc: alloc.clone() }.encode()),
-        "0207037765 6202ac02".replace(' ', "")
+        "0207037765 6202ac0205".replace(' ', "")
     );
     let message =
         Message::Move { alloc: alloc.clone(), from: NodeId([1; 32]), to: NodeId([2; 32]) };
-    assert_eq!(hex(&message.encode()), format!("020e0377656202ac02{ones}{twos}"));
+    assert_eq!(hex(&message.encode()), format!("020e0377656202ac0205{ones}{twos}"));
     let message = Message::Retire { alloc, reason: "x".into() };
-    assert_eq!(hex(&message.encode()), "02090377656202ac020178");
+    assert_eq!(hex(&message.encode()), "02090377656202ac02050178");
     let want = Message::Want(vec![Key::Keyring, Key::Job(JobName::new("a").unwrap())]);
     assert_eq!(hex(&want.encode()), "02020204020161");
     let news = Message::News { entries: vec![roster().into()] };
@@ -161,7 +161,7 @@ proptest! {
 #[test]
 fn the_corpus_is_of_this_wire_version() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let alloc = AllocId { slot: SlotId { job: JobName::new("web").unwrap(), index: 2 }, epoch: 3 };
+    let alloc = AllocId::new(JobName::new("web").unwrap(), 2, 3);
     let spec = crate::job::parse(include_str!("../../../docs/examples/web.toml")).unwrap();
     let job = JobEntry {
         spec,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::alloc::{AllocRow, Phase};
 use crate::api::NodeState;
 use crate::clock::{Instant, Now, WallTime};
-use crate::id::{AllocId, JobName, NodeId, SlotId};
+use crate::id::{AllocId, Birth, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::message::Message;
@@ -18,9 +18,11 @@ use crate::placement::{self, Avoid, Choice, Placer};
 use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
-use super::Node;
+use xxhash_rust::xxh3::Xxh3;
+
 use super::rebalance::Relocation;
 use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
+use super::{Canary, Node};
 
 /// What a coordinator keeps in memory.
 #[derive(Debug, Default)]
@@ -35,9 +37,9 @@ pub(super) struct Coordinator {
     proposals: BTreeMap<SlotId, Proposal>,
     /// Nodes that said no a moment ago.
     rejected: BTreeMap<(SlotId, NodeId), Instant>,
-    /// Allocations that failed for good, by epoch, and when we heard of it. The hybrid clock alone cannot
+    /// Allocations that failed for good, and when we heard of it. The hybrid clock alone cannot
     /// say how long ago that was: it stands still while it is ahead of every wall clock.
-    failed: BTreeMap<(SlotId, NodeId), (u64, Instant)>,
+    failed: BTreeMap<(SlotId, NodeId), (Birth, Instant)>,
     /// Since when an allocation is seen healthy, or is seen at all.
     pub seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
@@ -56,6 +58,8 @@ pub(super) struct Coordinator {
     put_off: BTreeSet<JobName>,
     /// Jobs with slots that wait for a doubt to end, or for more important ones after it.
     pub doubtful: BTreeSet<JobName>,
+    /// How many allocations were proposed in this life.
+    born: u64,
     /// Moves that somebody asked for.
     pub moves: BTreeMap<SlotId, Relocation>,
 }
@@ -69,7 +73,7 @@ struct Proposal {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    epoch: u64,
+    birth: Birth,
     pub first: Instant,
     pub healthy: Option<Instant>,
 }
@@ -122,7 +126,7 @@ impl Node {
         let table = &self.table;
         self.coordinator.retired.retain(|alloc, (node, again)| {
             let waits = *again + limits::RETIRE_RETRY > now.at;
-            let same = |row: &AllocRow| row.epoch == alloc.epoch && row.phase.is_live();
+            let same = |row: &AllocRow| row.birth == alloc.birth && row.phase.is_live();
             if !waits && table.alloc(&alloc.slot, node).is_some_and(same) {
                 silent.push(*node);
             }
@@ -138,7 +142,7 @@ impl Node {
             self.coordinator.dirty.extend(jobs);
             let table = &self.table;
             self.coordinator.seen.retain(|(slot, node), seen| {
-                table.alloc(slot, node).is_some_and(|row| row.epoch == seen.epoch)
+                table.alloc(slot, node).is_some_and(|row| row.birth == seen.birth)
             });
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
             self.coordinator.stuck.retain(|job, _| table.job(job).is_some());
@@ -275,7 +279,7 @@ impl Node {
                 Some(proposal) => {
                     // A row has overtaken it: its own, or another coordinator's.
                     let row = self.table.alloc(&slot.id, &proposal.node);
-                    if row.is_none_or(|row| row.epoch != proposal.alloc.epoch) {
+                    if row.is_none_or(|row| row.birth != proposal.alloc.birth) {
                         self.fleet.release(&proposal.node, &proposal.alloc);
                     }
                     self.coordinator.proposals.remove(&slot.id);
@@ -380,7 +384,7 @@ impl Node {
             return;
         }
         for (node, row) in slot.current.iter().chain(&slot.outdated) {
-            let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+            let alloc = row.of(slot.id.clone());
             self.ask_to_retire(now, *node, alloc, "the node is draining");
         }
     }
@@ -416,10 +420,10 @@ impl Node {
                 // Other slots are of the time when the job had a count.
                 let is_empty = is_vacated(&row) || has_failed(&row, hash, job.effective().1);
                 if is_empty && slot.index == 0 {
-                    emptied.push((false, node, AllocId { slot, epoch: row.epoch }));
+                    emptied.push((false, node, row.of(slot)));
                 }
             } else if row.phase.is_live() && row.spec != hash {
-                outdated.push((row.healthy, node, AllocId { slot, epoch: row.epoch }));
+                outdated.push((row.healthy, node, row.of(slot)));
             } else if row.phase.is_live() {
                 let seen = self.coordinator.observe(now.at, &slot, node, &row);
                 let healthy_for = seen.healthy.map(|since| now.at.since(since));
@@ -595,10 +599,24 @@ impl Node {
     }
 
     /// The allocation that a slot gets next.
-    fn next_alloc(&self, slot: &Slot) -> AllocId {
+    fn next_alloc(&mut self, slot: &Slot) -> AllocId {
         let floor = self.coordinator.floors.get(&slot.id).copied().unwrap_or(0);
         let epoch = floor.max(slot.epoch.saturating_add(1));
-        AllocId { slot: slot.id.clone(), epoch }
+        self.newborn(slot.id.clone(), epoch)
+    }
+
+    /// An allocation that has never been before, and never will be again.
+    pub(super) fn newborn(&mut self, slot: SlotId, epoch: u64) -> AllocId {
+        if self.config.canary == Some(Canary::KnowsNoBirths) {
+            return AllocId { slot, epoch, birth: Birth(0) };
+        }
+        self.coordinator.born += 1;
+        let (config, mut hash) = (&self.config, Xxh3::new());
+        hash.update(&config.id.0);
+        for number in [config.seed, config.generation, self.coordinator.born] {
+            hash.update(&number.to_le_bytes());
+        }
+        AllocId { slot, epoch, birth: Birth(hash.digest() as u32) }
     }
 
     /// Takes note that a node was asked to run a slot.
@@ -624,9 +642,9 @@ impl Node {
             // What another version did there says nothing about this one; nor what the same did before somebody
             // asked for it again.
             let failed = in_force.is_some_and(|(hash, version)| has_failed(row, hash, version));
-            let (epoch, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
+            let (birth, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = now.wall.since(written).max(now.at.since(*heard));
-            (failed && *epoch == row.epoch).then_some((node, ago))
+            (failed && *birth == row.birth).then_some((node, ago))
         });
         failed.collect()
     }
@@ -689,9 +707,9 @@ impl Coordinator {
 
     /// An allocation's row says that it failed for good.
     pub fn hear_of_failure(&mut self, now: Instant, alloc: &AllocId, node: NodeId) {
-        let known = self.failed.entry((alloc.slot.clone(), node)).or_insert((alloc.epoch, now));
-        if known.0 != alloc.epoch {
-            *known = (alloc.epoch, now);
+        let known = self.failed.entry((alloc.slot.clone(), node)).or_insert((alloc.birth, now));
+        if known.0 != alloc.birth {
+            *known = (alloc.birth, now);
         }
     }
 
@@ -707,9 +725,9 @@ impl Coordinator {
     }
 
     fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {
-        let fresh = Seen { epoch: row.epoch, first: now, healthy: None };
+        let fresh = Seen { birth: row.birth, first: now, healthy: None };
         let seen = self.seen.entry((slot.clone(), node)).or_insert(fresh);
-        if seen.epoch != row.epoch {
+        if seen.birth != row.birth {
             *seen = fresh;
         }
         seen.healthy = match (row.healthy, seen.healthy) {

@@ -135,7 +135,7 @@ impl Node {
                 continue;
             }
             let last = self.table.alloc(&slot, &self.config.id).map_or(0, |row| row.epoch);
-            let alloc = AllocId { slot, epoch: last + 1 };
+            let alloc = self.newborn(slot, last + 1);
             if let Err(reason) = self.admit(now, &alloc, &entry, None, None) {
                 tracing::trace!(%alloc, %reason, "not here");
             }
@@ -209,7 +209,7 @@ impl Node {
             .filter(|(_, node, ..)| spec.kind == JobKind::Service || *node == me)
             // Its own row, while it waited for others to make room.
             .filter(|(_, node, row, _)| {
-                row.phase != Phase::Pending || *node != me || row.epoch != alloc.epoch
+                row.phase != Phase::Pending || *node != me || row.birth != alloc.birth
             })
             .map(|(_, _, row, _)| row.epoch)
             .max();
@@ -298,10 +298,10 @@ impl Node {
             _ => None,
         };
         if let Some(before) = before {
-            let alloc = AllocId { slot: slot.clone(), epoch: before.epoch };
+            let alloc = before.of(slot.clone());
             let after = self.table.alloc(slot, &node);
             let same =
-                after.is_some_and(|row| row.epoch == before.epoch && row.phase.holds_claim());
+                after.is_some_and(|row| row.birth == before.birth && row.phase.holds_claim());
             if before.phase.holds_claim() && !same {
                 if self.has_stock() {
                     self.fleet.release(&node, &alloc);
@@ -313,7 +313,7 @@ impl Node {
             }
         }
         let Some(row) = self.table.alloc(slot, &node).cloned() else { return };
-        let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+        let alloc = row.of(slot.clone());
         if !self.has_stock() {
             // Built from the table when it is needed.
         } else if row.phase.holds_claim() {

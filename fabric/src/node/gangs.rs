@@ -103,7 +103,7 @@ impl Node {
         self.gangs.committed.retain(|_, at| now.at.since(*at) < limits::GANG_AGAIN);
         for slot in slots {
             for (node, row) in slot.current.iter().filter(|(_, row)| row.phase == Phase::Reserved) {
-                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+                let alloc = row.of(slot.id.clone());
                 if !self.gangs.committed.contains_key(&alloc) {
                     self.gangs.committed.insert(alloc.clone(), now.at);
                     self.send(*node, Message::Commit { alloc });
@@ -143,7 +143,7 @@ impl Node {
                 self.check_quota(spec, &slot.id, choice.node, &choice.claim, true).is_ok()
             });
             let Some(choice) = choice else { break };
-            let alloc = AllocId { slot: slot.id.clone(), epoch: slot.epoch.saturating_add(1) };
+            let alloc = self.newborn(slot.id.clone(), slot.epoch.saturating_add(1));
             self.promise_quota(&alloc, choice.node, &choice.claim);
             self.fleet.propose(&choice.node, &alloc, choice.claim);
             members.push(Member { alloc, node: choice.node, reserved: false });

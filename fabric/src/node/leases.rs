@@ -340,8 +340,7 @@ impl Node {
                 Outcome::Below { slot, epoch, at_least } => {
                     let reason = format!("the voters grant this slot no epoch below {at_least}");
                     let ending = Ending::Retired { reason };
-                    if let Some(to) = self.supervisor.unleased(now, &slot, epoch, ending) {
-                        let alloc = crate::id::AllocId { slot, epoch };
+                    if let Some((alloc, to)) = self.supervisor.unleased(now, &slot, epoch, ending) {
                         let reason = Rejection::Epoch { at_least };
                         self.send(to, Message::Reject { alloc, reason });
                     }

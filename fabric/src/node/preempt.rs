@@ -96,7 +96,7 @@ impl Node {
         let candidates = allocs.filter(|alloc| !spared(alloc)).filter_map(|alloc| {
             let priority = self.priority_of(alloc)?;
             let row = self.table.alloc(&alloc.slot, &node)?;
-            let goes = priority < spec.priority && row.epoch == alloc.epoch && row.phase.is_live();
+            let goes = priority < spec.priority && row.birth == alloc.birth && row.phase.is_live();
             goes.then(|| Candidate { alloc: alloc.clone(), priority, since: row.since })
         });
         candidates.collect()
@@ -225,6 +225,7 @@ impl Node {
         self.check_quota(spec, &alloc.slot, self.config.id, &found.claim, false)?;
         let row = AllocRow {
             epoch: alloc.epoch,
+            birth: alloc.birth,
             phase: Phase::Pending,
             spec: job.hash(),
             version,
@@ -348,7 +349,7 @@ impl Node {
 
     fn turn_away(&mut self, now: Now, alloc: &AllocId, reason: String) {
         let known = self.table.alloc(&alloc.slot, &self.config.id);
-        let Some(row) = known.filter(|row| row.epoch == alloc.epoch && row.phase == Phase::Pending)
+        let Some(row) = known.filter(|row| row.birth == alloc.birth && row.phase == Phase::Pending)
         else {
             return;
         };
@@ -365,7 +366,7 @@ impl Node {
             .allocs()
             .filter(|(_, node, row, _)| *node == self.config.id && row.phase == Phase::Pending);
         let mine: Vec<AllocId> = mine
-            .map(|(slot, _, row, _)| AllocId { slot: slot.clone(), epoch: row.epoch })
+            .map(|(slot, _, row, _)| row.of(slot.clone()))
             .filter(|alloc| !self.waits_here(alloc))
             .collect();
         for alloc in mine {

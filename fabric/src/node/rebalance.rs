@@ -91,7 +91,7 @@ impl Node {
                 let is_well = row.phase == Phase::Running && row.healthy && row.spec == hash;
                 let stays = self.table.node(node).is_some_and(|info| !info.draining);
                 if alone && is_well && stays && slot.index < spec.count {
-                    let alloc = AllocId { slot: (*slot).clone(), epoch: row.epoch };
+                    let alloc = row.of((*slot).clone());
                     movable.push(Movable { alloc, node: *node, spec });
                 }
             }
@@ -102,7 +102,7 @@ impl Node {
     /// A member passes on a user's wish: a slot is to move.
     pub(super) fn handle_move(&mut self, now: Now, alloc: AllocId, from: NodeId, to: NodeId) {
         let is_known =
-            self.table.alloc(&alloc.slot, &from).is_some_and(|row| row.epoch == alloc.epoch);
+            self.table.alloc(&alloc.slot, &from).is_some_and(|row| row.birth == alloc.birth);
         if !is_known || self.coordinator.moves.len() >= limits::MOVES_KEPT_MAX {
             return;
         }
@@ -128,7 +128,7 @@ impl Node {
             let Some(wish) = self.coordinator.moves.get(&slot.id).cloned() else { continue };
             let is_there = slot.current.iter().any(|(node, _)| *node == wish.to);
             let to_go = |(node, row): &(NodeId, crate::alloc::AllocRow)| {
-                *node == wish.from && row.epoch == wish.alloc.epoch
+                *node == wish.from && row.birth == wish.alloc.birth
             };
             let can_go = slot.outdated.is_empty() && slot.current.iter().any(to_go);
             let is_between = spec.guarantee == Guarantee::AtMostOne && !can_go;

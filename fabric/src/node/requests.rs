@@ -239,8 +239,8 @@ impl Node {
             .allocs_in(&slot)
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node))
             .max_by_key(|(_, _, row, _)| row.epoch)
-            .map(|(_, node, row, _)| (node, row.epoch));
-        let Some((node, epoch)) = live else {
+            .map(|(_, node, row, _)| (node, row.of(slot.clone())));
+        let Some((node, alloc)) = live else {
             return Err(Problem::new(
                 ProblemKind::NotFound,
                 format!("{slot} is not running"),
@@ -250,7 +250,6 @@ impl Node {
         if node == self.config.id {
             self.supervisor.restart(now, &slot);
         } else {
-            let alloc = crate::id::AllocId { slot, epoch };
             self.send_wish(now, node, Message::Restart { alloc });
         }
         Ok(Answer::Done)

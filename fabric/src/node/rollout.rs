@@ -43,7 +43,7 @@ struct Trial {
 
 impl Trial {
     fn remove(&mut self, fleet: &mut Fleet, slot: &SlotId, node: NodeId, row: &AllocRow) {
-        let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+        let alloc = row.of(slot.clone());
         fleet.release(&node, &alloc);
         self.gone.push((node, alloc, row.claim.clone()));
     }
@@ -77,7 +77,7 @@ impl Node {
         let busy = slots.iter().filter(in_progress).count();
         let asked = slots.iter().filter(|slot| {
             let asked = |(_, row): &(NodeId, AllocRow)| {
-                let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+                let alloc = row.of(slot.id.clone());
                 self.coordinator.retired.contains_key(&alloc)
             };
             slot.outdated.iter().any(asked)
@@ -108,7 +108,7 @@ impl Node {
             }
             for slot in wanted {
                 for (node, row) in slot.outdated.clone() {
-                    let alloc = AllocId { slot: slot.id.clone(), epoch: row.epoch };
+                    let alloc = row.of(slot.id.clone());
                     self.ask_to_retire(now, node, alloc, REPLACED);
                 }
             }
@@ -204,7 +204,7 @@ impl Node {
             trial.put_back(&mut self.fleet, before);
             return false;
         };
-        let alloc = AllocId { slot: slot.id.clone(), epoch: u64::MAX };
+        let alloc = AllocId::new(slot.id.job.clone(), slot.id.index, u64::MAX);
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         trial.placed.push((choice.node, alloc));
         *elsewhere = true;
@@ -244,7 +244,8 @@ impl Node {
         let rows = rows
             .filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
             .filter(|(.., row, _)| !says_nothing(row));
-        rows.max_by_key(|(.., row, _)| (row.epoch, row.since)).is_some_and(|(.., row, _)| is_vacated(row))
+        rows.max_by_key(|(.., row, _)| (row.epoch, row.since))
+            .is_some_and(|(.., row, _)| is_vacated(row))
     }
 
     /// Takes note of whether a roll-out has a place to go on; says so when it has none any more.
@@ -280,7 +281,7 @@ impl Node {
         let mut outdated = BTreeSet::new();
         for (slot, node, row, _) in self.table.allocs_of(&spec.name) {
             if row.spec != hash && row.phase.holds_claim() {
-                let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+                let alloc = row.of(slot.clone());
                 fleet.release(&node, &alloc);
                 outdated.insert(node);
             }
@@ -332,9 +333,7 @@ impl Node {
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node));
         let outdated: Vec<(AllocId, NodeId, u64)> = live
             .filter(|(.., row, _)| row.spec != hash)
-            .map(|(slot, node, row, _)| {
-                (AllocId { slot: slot.clone(), epoch: row.epoch }, node, row.version)
-            })
+            .map(|(slot, node, row, _)| (row.of(slot.clone()), node, row.version))
             .collect();
         let (_, _, before) = outdated.first()?;
         let elsewhere = spec.kind == JobKind::Service

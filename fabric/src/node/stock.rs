@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::{Instant, Now};
-use crate::id::{AllocId, NodeId};
+use crate::id::NodeId;
 use crate::limits;
 use crate::placement::Fleet;
 
@@ -76,7 +76,7 @@ impl Node {
         }
         for (slot, node, row, _) in self.table.allocs() {
             if row.phase.holds_claim() && wanted(&node) {
-                let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+                let alloc = row.of(slot.clone());
                 fleet.hold(node, &alloc, &row.claim);
             }
         }

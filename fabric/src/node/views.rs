@@ -15,7 +15,7 @@ use crate::api::{
 };
 use crate::clock::Now;
 use crate::cpuset::CpuSet;
-use crate::id::{AllocId, JobName, NodeId, SlotId};
+use crate::id::{AllocId, Birth, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::lease::Verdict;
 use crate::placement::{Fleet, Placer};
@@ -358,7 +358,7 @@ impl Node {
     }
 
     fn alloc_view(&self, slot: &SlotId, node: NodeId, row: &AllocRow) -> AllocView {
-        let id = AllocId { slot: slot.clone(), epoch: row.epoch };
+        let id = row.of(slot.clone());
         AllocView {
             unit: id.unit(),
             id,
@@ -401,7 +401,7 @@ impl Node {
         for ((index, node), row) in &live {
             if row.spec != hash {
                 let slot = SlotId { job: spec.name.clone(), index: *index };
-                fleet.release(node, &AllocId { slot, epoch: row.epoch });
+                fleet.release(node, &row.of(slot));
             }
         }
         if spec.kind == JobKind::System {
@@ -457,7 +457,7 @@ impl Node {
                 Err(refusal) => (None, Some(refusal)),
             };
             let node = choice.map(|(node, claim)| {
-                let alloc = AllocId { slot, epoch: u64::MAX };
+                let alloc = AllocId { slot, epoch: u64::MAX, birth: Birth(0) };
                 fleet.propose(&node, &alloc, claim);
                 self.name_of(&node)
             });

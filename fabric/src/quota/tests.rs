@@ -86,7 +86,7 @@ fn a_claim_is_refused_as_soon_as_it_would_not_fit_beside_rows_and_promises() {
         accounts.check(&name, &slot("b", 0), &[], &millis(1000), promised)
     };
     assert_eq!(check(&accounts, true), Ok(()));
-    let promise = AllocId { slot: slot("b", 1), epoch: 4 };
+    let promise = AllocId::new(slot("b", 1).job, 1, 4);
     accounts.promise(&promise, millis(1000));
     assert!(check(&accounts, true).is_err(), "what was promised counts for the coordinator");
     assert_eq!(check(&accounts, false), Ok(()), "and not for the target");
@@ -157,7 +157,7 @@ fn the_least_important_and_then_the_youngest_go_and_copies_do_not_count() {
     let quota = accounts.get(&name).unwrap().0.clone();
     assert_eq!(accounts.surplus(&name, &quota, priority), [], "two copies of one slot are one");
     put(&mut accounts, "b", 0, 2, 7);
-    let alloc = AllocId { slot: slot("a", 1), epoch: 3 };
+    let alloc = AllocId::new(slot("a", 1).job, 1, 3);
     let surplus = accounts.surplus(&name, &quota, priority);
     assert_eq!(surplus, [Surplus { alloc, node: node(1) }]);
 }

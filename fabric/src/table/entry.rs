@@ -7,6 +7,7 @@ use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
 use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::{JobSpec, SpecHash};
+use crate::limits;
 use crate::quota::Quota;
 use crate::signature::Signature;
 use crate::stamp::{READING_MAX, Stamp};
@@ -200,8 +201,8 @@ impl Entry {
     /// This entry's place among all entries of its key.
     pub fn order(&self) -> Order {
         let (rank, mark) = match (&self.key, &self.value) {
-            (Key::Alloc(..), Value::Alloc(row)) => (row.epoch << 4 | row.phase as u64, 0),
-            (Key::Alloc(..), Value::Tombstone { rank: epoch }) => (epoch << 4 | 0xf, 0),
+            (Key::Alloc(..), Value::Alloc(row)) => (row.epoch << 8 | row.phase as u64, 0),
+            (Key::Alloc(..), Value::Tombstone { rank: epoch }) => (epoch << 8 | 0xff, 0),
             (_, Value::Job(job)) => (0, u8::from(job.reverted)),
             (_, Value::Voters(set)) => (set.generation, 0),
             _ => (0, 0),
@@ -224,9 +225,10 @@ impl Entry {
         let fits = match (&self.key, &self.value) {
             (Key::Roster(_), Value::Roster(_))
             | (Key::Node(_), Value::Node(_))
-            | (Key::Alloc(..), Value::Alloc(_))
             | (Key::Keyring, Value::Keyring(_))
             | (Key::Token(_), Value::Token(_)) => true,
+            (Key::Alloc(..), Value::Alloc(row)) => row.epoch <= limits::EPOCH_MAX,
+            (Key::Alloc(..), Value::Tombstone { rank: epoch }) => *epoch <= limits::EPOCH_MAX,
             (Key::Quota(_), Value::Quota(quota)) => quota.validate().is_ok(),
             (Key::Job(name), Value::Job(job)) => {
                 job.spec.name == *name

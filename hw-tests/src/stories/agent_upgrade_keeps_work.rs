@@ -76,8 +76,9 @@ pub fn tell(bench: &Bench) -> Result<()> {
     unchanged(&mut node, &others)?;
 
     // What it adopted it also controls.
+    let unit = node.alloc("pinned")?.unit;
     node.machine.run("weft stop pinned --yes")?;
-    let state = node.show("weft-pinned-0-1.service", "ActiveState")?;
+    let state = node.show(&unit, "ActiveState")?;
     ensure!(state == "inactive", "a stopped job's unit is {state}");
     Ok(())
 }

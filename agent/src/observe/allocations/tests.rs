@@ -6,8 +6,8 @@ use std::fs;
 #[test]
 fn each_allocation_has_what_its_controllers_say_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = folder.path().join("weft-web-0-3.service");
-    let bare = folder.path().join("weft-web-1-1.service");
+    let whole = folder.path().join("weft-web-0-3-00000000.service");
+    let bare = folder.path().join("weft-web-1-1-00000000.service");
     for cgroup in [&whole, &bare, &folder.path().join("guard")] {
         fs::create_dir(cgroup).unwrap();
         fs::write(cgroup.join("cpu.stat"), "usage_usec 900\nuser_usec 5\nsystem_usec 7\n").unwrap();
@@ -22,7 +22,7 @@ fn each_allocation_has_what_its_controllers_say_and_nothing_else() {
     recorder.collect(0, 1000, None, |sink| allocations.collect(sink));
     let text = Exposition::of_store(recorder.store(), 1000, Format::Prometheus).unwrap();
     let values: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let labels = "{job=\"web\",node=\"one\",slot=\"0\",unit=\"weft-web-0-3.service\"}";
+    let labels = "{job=\"web\",node=\"one\",slot=\"0\",unit=\"weft-web-0-3-00000000.service\"}";
     assert_eq!(
         values,
         [

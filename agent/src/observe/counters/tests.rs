@@ -58,7 +58,7 @@ fn allocations_have_series_and_other_cgroups_have_none() {
         );
         return;
     };
-    let (unit, other) = (folder.0.join("weft-web-0-1.service"), folder.0.join("guard"));
+    let (unit, other) = (folder.0.join("weft-web-0-1-00000000.service"), folder.0.join("guard"));
     fs::create_dir(&unit).unwrap();
     fs::create_dir(&other).unwrap();
     let mut counting =
@@ -73,7 +73,7 @@ fn allocations_have_series_and_other_cgroups_have_none() {
     recorder.collect(0, 6000, Some(1000), |sink| counting.collect(sink));
 
     let text = text(&recorder, 6000);
-    let labels = "{job=\"web\",node=\"one\",slot=\"0\",unit=\"weft-web-0-1.service\"}";
+    let labels = "{job=\"web\",node=\"one\",slot=\"0\",unit=\"weft-web-0-1-00000000.service\"}";
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{labels} ")));
         line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {text}"))
@@ -96,7 +96,7 @@ fn allocations_have_series_and_other_cgroups_have_none() {
 #[test]
 fn what_is_not_counted_has_no_series_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("weft-web-0-1.service")).unwrap();
+    fs::create_dir(folder.path().join("weft-web-0-1-00000000.service")).unwrap();
     let mut recorder = Recorder::new(1 << 20, "one");
     let mut off = Counting::load(folder.path().to_owned(), false);
     recorder.collect(0, 1000, None, |sink| off.collect(sink));

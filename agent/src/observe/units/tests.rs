@@ -30,14 +30,14 @@ fn allocations_are_known_by_their_folder_and_name() {
         unit.labels().map(|(label, value)| format!("{label}={value}")).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(
-        labels("weft/0123/weft-web-shop-2-7.service"),
-        "unit=weft-web-shop-2-7.service job=web-shop slot=2"
+        labels("weft/0123/weft-web-shop-2-7-00000000.service"),
+        "unit=weft-web-shop-2-7-00000000.service job=web-shop slot=2"
     );
     assert_eq!(
-        labels("weft/0123/weft-web-0-1.service/below"),
-        "unit=weft-web-0-1.service job=web slot=0"
+        labels("weft/0123/weft-web-0-1-00000000.service/below"),
+        "unit=weft-web-0-1-00000000.service job=web slot=0"
     );
     // Of another agent on the same machine, and none at all.
-    assert_eq!(labels("weft/4567/weft-web-0-1.service"), "unit=weft");
+    assert_eq!(labels("weft/4567/weft-web-0-1-00000000.service"), "unit=weft");
     assert_eq!(labels("weft/0123/guard"), "unit=weft");
 }

@@ -122,12 +122,12 @@ pub fn invariant_a_healthy_original_is_not_ended_for_a_copy(
     if excused {
         return Ok(());
     }
-    let later = AllocId { slot: alloc.slot.clone(), epoch };
     let winner = world.nodes.iter().enumerate().find_map(|(at, other)| {
-        let unit = other.units.units.get(&later).filter(|unit| unit.is_there())?;
-        Some((at, unit, *world.book.active.get(&(at, later.clone()))?))
+        let is_later = |it: &AllocId| it.slot == alloc.slot && it.epoch == epoch;
+        let (later, unit) = other.units.there().find(|(it, _)| is_later(it))?;
+        Some((at, later.clone(), unit, *world.book.active.get(&(at, later.clone()))?))
     });
-    let (Some((at, copy, begun)), Some(first)) =
+    let (Some((at, later, copy, begun)), Some(first)) =
         (winner, world.book.active.get(&(node, alloc.clone())))
     else {
         return Ok(());

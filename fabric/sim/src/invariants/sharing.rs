@@ -64,7 +64,7 @@ pub(super) fn new_claims(world: &mut World, node: usize, changes: &[Change]) -> 
         let (Key::Alloc(slot, owner), Value::Alloc(row)) = (&entry.key, &entry.value) else {
             continue;
         };
-        let alloc = AllocId { slot: slot.clone(), epoch: row.epoch };
+        let alloc = row.of(slot.clone());
         if *owner != me || !row.phase.holds_claim() || !agent.claimed.insert(alloc.clone()) {
             continue;
         }
