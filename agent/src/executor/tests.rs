@@ -764,5 +764,5 @@ fn an_allocation_that_looks_like_an_earlier_one_is_not_told_that_ones_end() {
     agent.wait_for_log(&second, "second");
     assert_eq!(agent.log(&first, LogQuery::default()), "first\n");
     agent.stop(&second);
-    assert!(agent.exited(&second).2);
+    assert_eq!(agent.exited(&second).0, "killed by SIGTERM");
 }
