@@ -624,10 +624,10 @@ impl Node {
     }
 
     /// Writes an entry of this node's.
-    fn write(&mut self, now: Now, key: Key, value: Value) {
+    fn write(&mut self, now: Now, key: Key, value: Value) -> Merge {
         let stamp = self.clock.tick(now.wall);
         let entry = self.written(stamp, key, value);
-        self.merge_in(now, entry.into(), true);
+        self.merge_in(now, entry.into(), true)
     }
 
     /// Merges an entry that somebody else sent, unless it is dated ahead or forged. `push`: tell others.

@@ -323,8 +323,7 @@ impl Node {
                 ),
             ));
         }
-        self.write(now, Key::Quota(namespace), Value::Quota(quota));
-        Ok(Answer::Done)
+        self.write_wish(now, Key::Quota(namespace), Value::Quota(quota)).map(|()| Answer::Done)
     }
 
     /// What would have to go under `quota`.

@@ -11,7 +11,8 @@ use crate::limits;
 use crate::message::Message;
 use crate::signature::{SIGNATURE_BYTES, Signature};
 use crate::table::{
-    Entry, JobEntry, Key, Keyring, Previous, RosterEntry, SharedEntry, TokenEntry, TokenId, Value,
+    Entry, JobEntry, Key, Keyring, Merge, Previous, RosterEntry, SharedEntry, TokenEntry, TokenId,
+    Value,
 };
 
 use super::Node;
@@ -76,10 +77,10 @@ impl Node {
                 Err(problem) => Err(problem),
             },
             Request::RestartJob { job, by } => match self.restarted(&job, by) {
-                Ok(entry) => {
-                    let submitted = self.write_job(now, entry);
-                    return self.hold_elsewhere(now, id, submitted);
-                }
+                Ok(entry) => match self.write_job(now, entry) {
+                    Ok(submitted) => return self.hold_elsewhere(now, id, submitted),
+                    Err(problem) => Err(problem),
+                },
                 Err(problem) => Err(problem),
             },
             Request::RestartSlot { job, index } => self.restart_slot(now, job, index),
@@ -98,8 +99,7 @@ impl Node {
                 let expires =
                     crate::clock::WallTime(now.wall.0.saturating_add(lifetime.as_millis() as u64));
                 let token = TokenEntry { secret_hash, expires, labels };
-                self.write(now, Key::Token(id), Value::Token(token));
-                Ok(Answer::Done)
+                self.write_wish(now, Key::Token(id), Value::Token(token)).map(|()| Answer::Done)
             }
             Request::RevokeToken { id } => self.revoke(now, id),
             Request::Enrol { node, name, token, secret_hash } => {
@@ -175,13 +175,43 @@ impl Node {
                 ),
             ));
         }
-        Ok(self.write_job(now, entry))
+        self.write_job(now, entry).map_err(Conclusion::Refused)
     }
 
-    fn write_job(&mut self, now: Now, entry: JobEntry) -> Submitted {
+    fn write_job(&mut self, now: Now, entry: JobEntry) -> Result<Submitted, Problem> {
         let (name, version) = (entry.spec.name.clone(), entry.version);
-        self.write(now, Key::Job(name.clone()), Value::Job(Box::new(entry)));
-        self.submitted(&name, version, true)
+        self.write_wish(now, Key::Job(name.clone()), Value::Job(Box::new(entry)))?;
+        Ok(self.submitted(&name, version, true))
+    }
+
+    /// Writes what a user asked for, who is told if the table does not take it.
+    pub(super) fn write_wish(&mut self, now: Now, key: Key, value: Value) -> Result<(), Problem> {
+        let full = match &key {
+            Key::Job(_) => format!(
+                "{} names of jobs are in use, those of deleted jobs included, and there is room for no more: a name \
+                 that was used before can be used again",
+                limits::JOBS_MAX
+            ),
+            Key::Quota(_) => format!(
+                "{} namespaces have a quota or had one, and there is room for no more",
+                limits::QUOTAS_MAX
+            ),
+            _ => format!("it has {} entries, and room for no more", limits::ENTRIES_MAX),
+        };
+        match self.write(now, key, value) {
+            Merge::Taken => Ok(()),
+            Merge::Known => Err(Problem::new(
+                ProblemKind::Conflict,
+                "the table of the fabric has something newer",
+                "it is dated ahead of this node's time: `weft doctor` says by whose clock, and `weft fabric \
+                 reclock` dates it anew",
+            )),
+            Merge::Refused => Err(Problem::new(
+                ProblemKind::Conflict,
+                "the table of the fabric is full",
+                format!("{full}; nothing was changed, and what runs runs on"),
+            )),
+        }
     }
 
     fn submitted(&self, job: &JobName, version: u64, changed: bool) -> Submitted {

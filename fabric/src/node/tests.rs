@@ -373,3 +373,26 @@ fn who_was_removed_has_nothing_to_do() {
     }
     assert!(ticks < 100, "{ticks} ticks in ten seconds");
 }
+
+#[test]
+fn who_submits_to_a_full_table_is_told() {
+    let mut fleet = Fleetlet::new(1);
+    let one = NodeId([1; 32]);
+    let Answer::Submitted(_) = fleet.submit(one, WEB) else { panic!("{:?}", fleet.answers) };
+    let (now, node) = (fleet.now, fleet.nodes.get_mut(&one).unwrap());
+    for number in 1..limits::JOBS_MAX {
+        let key = Key::Job(JobName::new(&format!("used-{number}")).unwrap());
+        assert_eq!(node.write(now, key, Value::Tombstone { rank: 1 }), Merge::Taken);
+    }
+    let before = node.fingerprint();
+    let answer = fleet.submit(one, &WEB.replace("web", "one-more"));
+    let Answer::Refused(problem) = answer else { panic!("{answer:?}") };
+    assert!(problem.detail.contains("65536 names of jobs are in use"), "{problem:?}");
+    assert_eq!(fleet.nodes[&one].fingerprint(), before, "nothing has changed");
+    // What is there can be changed, and a name that was used before can be used again.
+    for name in ["web", "used-7"] {
+        let answer =
+            fleet.submit(one, &WEB.replace("\"web\"", &format!("{name:?}")).replace("= 3", "= 1"));
+        assert!(matches!(answer, Answer::Submitted(_)), "{answer:?}");
+    }
+}
