@@ -1,6 +1,6 @@
 //! `weft nodes`, `weft node`, `weft drain` and `weft undrain`.
 
-use fabric::api::{DrainBody, NodeState, NodeView};
+use fabric::api::{DrainBody, NodeState, NodeView, Status};
 use fabric::job::nearest;
 use fabric::resources::bytes;
 use std::time::Duration;
@@ -160,6 +160,13 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
     } else {
         ""
     };
+    let status: Status = context.client.get("/v1/status").await?;
+    if status.node == node.id {
+        return Err(Failure::failed(format!(
+            "{} is the node that was asked, and no node removes itself: ask another one to remove it",
+            node.name
+        )));
+    }
     let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
     let hands_over = answers && !now && !node.allocs.is_empty();
     let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
@@ -194,6 +201,11 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
     let query = if force { "?force=true" } else { "" };
     context.client.delete(&format!("/v1/nodes/{}{query}", node.id)).await?;
     context.screen.say(&format!("{} is no longer a member", node.name));
+    if !answers {
+        context.screen.say(
+            "it did not answer: what still runs there goes on until its agent starts, which ends it, or the machine is off",
+        );
+    }
     Ok(Exit::Ok)
 }
 

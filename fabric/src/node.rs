@@ -688,6 +688,9 @@ impl Node {
         if weight == Weight::InPlace {
             self.table.discard(&key);
         }
+        if let (Key::Roster(node), Value::Tombstone { .. }) = (&key, &entry.value) {
+            self.keep_epochs_of(*node);
+        }
         let merge = self.table.merge(entry.clone(), now.wall);
         if merge == Merge::Taken {
             self.clock.observe(entry.stamp);

@@ -38,6 +38,8 @@ const FINDS_MAX: u32 = 10;
 const FIND_PERIOD: Duration = Duration::from_secs(1);
 /// Killed processes are gone within this, unless the kernel itself hangs.
 const KILL_GRACE: Duration = Duration::from_secs(5);
+/// What no record tells of is asked to end, and killed after this.
+const STRAYS_STOP: Duration = Duration::from_secs(10);
 
 /// The executor for machines without systemd. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -162,7 +164,7 @@ impl Direct {
     /// machine came up are told with how they ended.
     pub async fn adopt(&self) -> io::Result<Vec<UnitFound>> {
         let store = self.store.clone();
-        let mut found = Vec::new();
+        let (mut found, mut known) = (Vec::new(), BTreeSet::new());
         self.leases.adopt();
         self.leases.end_other_version();
         if self.leases.any()
@@ -179,6 +181,7 @@ impl Direct {
                 }
                 continue;
             }
+            known.insert((alloc.unit(), run));
             let main = match record.ended {
                 Some(_) => None,
                 None => self.find(&mut record).await?,
@@ -195,7 +198,34 @@ impl Direct {
             found.push(UnitFound { alloc, run, event, lease_until });
         }
         self.leases.forget_others(&self.desk.kept());
+        self.end_strays(known).await;
         Ok(found)
+    }
+
+    /// Ends processes of units that no record tells of: the state folder is older than they are. Nobody knows of them, and
+    /// what they did is done by others since.
+    async fn end_strays(&self, known: BTreeSet<(String, u32)>) {
+        let agent = self.agent.clone();
+        let look = move || process::strays(&agent, &known);
+        let strays = match blocking(look.clone()).await {
+            Ok(strays) if strays.is_empty() => return,
+            Ok(strays) => strays,
+            Err(error) => return tracing::warn!(%error, "cannot look for units without a record"),
+        };
+        for (pid, unit) in &strays {
+            tracing::warn!(
+                pid,
+                unit,
+                "no record tells of this unit, so the state directory is older than it is: ending it"
+            );
+            process::send(*pid, Signal::SIGTERM);
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(STRAYS_STOP).await;
+            for (pid, _) in blocking(look).await.unwrap_or_default() {
+                process::send(pid, Signal::SIGKILL);
+            }
+        });
     }
 
     /// The main process of a unit that was started by an agent before; `None`: it is gone. What cannot be found out is asked for

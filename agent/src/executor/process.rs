@@ -6,6 +6,7 @@ use fabric::cpuset::CpuSet;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -462,6 +463,43 @@ pub fn find_by_environment(unit: &str, run: u32) -> io::Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// Sends a signal to one process. That it is gone is no error.
+pub fn send(pid: u32, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    if let Err(error) = nix::sys::signal::kill(pid, signal)
+        && error != Errno::ESRCH
+    {
+        tracing::warn!(%pid, %error, "a process takes no {signal}");
+    }
+}
+
+/// Processes of units that this agent's state started, by its mark, and that are none of the `known` units and runs: their
+/// numbers and units. Those in another PID namespace are another agent's.
+pub fn strays(agent: &str, known: &BTreeSet<(String, u32)>) -> io::Result<Vec<(u32, String)>> {
+    let own = std::fs::read_link("/proc/self/ns/pid")?;
+    let mut strays = Vec::new();
+    for pid in with_environment(&[format!("WEFT_AGENT={agent}")])? {
+        let Some(environment) = if_there(std::fs::read(format!("/proc/{pid}/environ")))? else {
+            continue;
+        };
+        let variable = |name: &str| {
+            let mut all = environment.split(|&byte| byte == 0);
+            let value = all.find_map(|it| it.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+            String::from_utf8(value.to_vec()).ok()
+        };
+        let (Some(unit), Some(run)) = (variable("WEFT_UNIT"), variable("WEFT_RUN")) else {
+            continue;
+        };
+        let is_known = run.parse().is_ok_and(|run| known.contains(&(unit.clone(), run)));
+        let is_here =
+            if_there(std::fs::read_link(format!("/proc/{pid}/ns/pid")))? == Some(own.clone());
+        if is_here && !is_known && pid != std::process::id() {
+            strays.push((pid, unit));
+        }
+    }
+    Ok(strays)
 }
 
 /// Processes that were started with all of these variables (`NAME=value`), zombies left out.

@@ -664,15 +664,8 @@ fn a_unit_from_before_the_machine_restarted_is_not_found() {
     let agent = Agent::direct(state.path());
     let found = agent.runtime.block_on(agent.executor.adopt()).unwrap();
     assert_eq!(found, []);
-    assert!(alive(pid), "a process of this boot is not touched on the word of an old record");
-    edit_record(state.path(), &one, |record| {
-        record["boot"] = process::boot_id().into();
-        record["ended"] = serde_json::Value::Null;
-    });
-    let mut agent = Agent::direct(state.path());
-    assert_eq!(agent.runtime.block_on(agent.executor.adopt()).unwrap().len(), 1);
-    agent.stop(&one);
-    agent.exited(&one);
+    // A process of this boot that has its marks is of a unit that only a newer record could tell of.
+    wait_until("it ends", || !alive(pid));
 }
 
 #[test]
@@ -765,4 +758,26 @@ fn an_allocation_that_looks_like_an_earlier_one_is_not_told_that_ones_end() {
     assert_eq!(agent.log(&first, LogQuery::default()), "first\n");
     agent.stop(&second);
     assert_eq!(agent.exited(&second).0, "killed by SIGTERM");
+}
+
+#[test]
+fn a_unit_that_an_older_state_folder_knows_nothing_of_is_ended() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let (kept, later) = (shell("kept", "exec sleep 1000"), shell("later", "exec sleep 1000"));
+    agent.start(&kept);
+    let stays = agent.running(&kept);
+    agent.start(&later);
+    let stray = agent.running(&later);
+    drop(agent);
+    // A backup from before it was started is put back.
+    let folder = crate::executor::record::Store::open(state.path()).unwrap().folder(&later.alloc);
+    std::fs::remove_dir_all(folder).unwrap();
+    let mut next = Agent::direct(state.path());
+    let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    wait_until("it ends", || !alive(stray));
+    assert!(alive(stays));
+    next.stop(&kept);
+    assert_eq!(next.exited(&kept).0, "killed by SIGTERM");
 }

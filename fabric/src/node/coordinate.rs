@@ -605,6 +605,16 @@ impl Node {
         self.newborn(slot.id.clone(), epoch)
     }
 
+    /// A node is removed, and its rows leave with it: what comes after them counts on from there.
+    pub(super) fn keep_epochs_of(&mut self, node: NodeId) {
+        for (slot, of, row, _) in self.table.allocs() {
+            if of == node {
+                let floor = self.coordinator.floors.entry(slot.clone()).or_default();
+                *floor = row.epoch.saturating_add(1).min(limits::EPOCH_MAX).max(*floor);
+            }
+        }
+    }
+
     /// An allocation that has never been before, and never will be again.
     pub(super) fn newborn(&mut self, slot: SlotId, epoch: u64) -> AllocId {
         if self.config.canary == Some(Canary::KnowsNoBirths) {

@@ -60,6 +60,15 @@ type Outcome = Result<Answer, Problem>;
 
 impl Node {
     pub(super) fn handle_request(&mut self, now: Now, id: RequestId, request: Request) {
+        if self.is_removed() {
+            let problem = Problem::new(
+                ProblemKind::Conflict,
+                "this node was removed from the fabric",
+                "ask a member; to use this one again, stop its agent, empty its state directory, start it, and join \
+                 with a new token",
+            );
+            return self.answer(id, Answer::Refused(problem));
+        }
         let outcome = match request {
             Request::Submit { spec, by, expected_version } => {
                 match self.submit(now, *spec, by, expected_version) {

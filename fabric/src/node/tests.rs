@@ -364,6 +364,17 @@ fn who_was_removed_has_nothing_to_do() {
     fleet.run(Duration::from_secs(10));
     assert!(fleet.nodes[&c].is_removed());
     assert!(fleet.commands.iter().any(|(_, node, words)| *node == c && words.starts_with("stop")));
+    // It says so to whoever wants something of it.
+    let Answer::Refused(problem) = fleet.submit(c, &WEB.replace("web", "more")) else {
+        panic!("{:?}", fleet.answers)
+    };
+    assert!(problem.title.contains("was removed"), "{problem:?}");
+    // What comes after its allocations counts on from them.
+    let epochs = |node| {
+        let allocs = fleet.nodes[node].allocs(None, true).into_iter();
+        allocs.map(|alloc| alloc.id.epoch).collect::<Vec<_>>()
+    };
+    assert!(epochs(&a).contains(&2), "{:?}", epochs(&a));
     // It looks after itself a few times a second at most.
     let (mut ticks, end) = (0, fleet.now.at + Duration::from_secs(10));
     while let Some(at) = fleet.nodes[&c].next_deadline().filter(|at| *at < end) {
