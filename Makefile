@@ -53,21 +53,21 @@ test-swarm: setup
 	$(TARGET)/debug/weft-sim swarm --seeds $(SEEDS) --nodes $(NODES) --minutes $(MINUTES)
 	$(TARGET)/debug/weft-sim swarm --seeds $(AIMED) --nodes 8 --minutes 5 --aim-at-leases
 	@for planted in \
-	    "forgets-a-claim|--nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
-	    "believes-every-clock|--nodes $(NODES) --minutes $(MINUTES)|one wrong clock changes no other" \
-	    "holds-a-lease-too-long|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
-	    "voter-forgets|--nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
-	    "retires-without-a-place|--nodes 8 --minutes 10|a roll out " \
-	    "knows-no-detours|--nodes 8 --minutes 2|though two nodes cannot speak" \
-	    "knows-no-births|--nodes 3 --minutes 10|no two allocations share an identity" \
-	    "higher-epoch-wins|--nodes 3 --minutes 10|original is not ended for a copy" \
-	    "places-unheard|--nodes 3 --minutes 10|restarts of agents start nothing" \
-	    "deaf-to-removal|--nodes 3 --minutes 10|removed node runs nothing" \
-	    "takes-unsigned|--nodes $(NODES) --minutes $(MINUTES)|name that did not write it" \
-	    "ignores-receivers|--nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \
+	    "forgets-a-claim|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
+	    "believes-every-clock|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|one wrong clock changes no other" \
+	    "holds-a-lease-too-long|--seeds 30 --nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
+	    "voter-forgets|--seeds 30 --nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
+	    "retires-without-a-place|--seeds 30 --nodes 8 --minutes 10|a roll out " \
+	    "knows-no-detours|--seeds 30 --nodes 8 --minutes 2|though two nodes cannot speak" \
+	    "knows-no-births|--seeds 30 --nodes 3 --minutes 10|no two allocations share an identity" \
+	    "higher-epoch-wins|--seeds 30 --nodes 3 --minutes 10|original is not ended for a copy" \
+	    "places-unheard|--seeds 60 --nodes 3 --minutes 10|restarts of agents start nothing" \
+	    "deaf-to-removal|--seeds 30 --nodes 3 --minutes 10|removed node runs nothing" \
+	    "takes-unsigned|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|name that did not write it" \
+	    "ignores-receivers|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \
 	    IFS='|' read -r bug how promise <<<"$$planted"; \
 	    echo "make test-swarm: the planted bug $$bug must be caught: $$promise"; \
-	    caught=$$($(TARGET)/debug/weft-sim swarm --seeds 30 $$how --canary $$bug \
+	    caught=$$($(TARGET)/debug/weft-sim swarm $$how --canary $$bug \
 	        --journals $(TARGET)/swarm/$$bug) \
 	        && { echo "make test-swarm: $$bug was not caught"; exit 1; } || true; \
 	    grep -m 1 "$$promise" <<<"$$caught" \

@@ -428,7 +428,9 @@ impl Node {
             Input::Renewed { generation } => {
                 // What is known of the others is from before: as after a start.
                 (self.superseded, self.synced, self.timers.started) = (false, false, now.at);
-                self.informed = Informed::new(now.at);
+                let members = self.table.roster().map(|(node, _)| node);
+                let gone = members.filter(|it| self.membership.state(it) == NodeState::Dead);
+                self.informed = Informed::anew(now.at, gone.collect());
                 self.membership.renew(now.at, generation);
                 self.leases.renew(generation);
                 self.publish_info(now);
@@ -573,6 +575,7 @@ impl Node {
             node == self.config.id
                 || self.informed.has_agreed(&node)
                 || self.membership.state(&node) == NodeState::Dead
+                    && !self.informed.was_gone_before(&node)
         })
     }
 

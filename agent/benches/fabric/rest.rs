@@ -30,7 +30,7 @@ pub fn measure(results: &mut Results, effort: &Effort) {
         "agent at rest, 3 nodes: memory (PSS)",
         median(pss),
         "MiB",
-        Some(8.0),
+        Some(10.0),
         Better::Lower,
     );
     let name = "agent at rest, 3 nodes: share of a core";

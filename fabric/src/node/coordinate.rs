@@ -304,14 +304,18 @@ impl Node {
 
     /// Whether what a member that is not up runs is not to be placed elsewhere yet.
     fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
-        let unknown = self.membership.state(node) == NodeState::Unknown;
-        self.doubt.holds(now.at, node, priority) || self.informed.holds(now.at, node, unknown)
+        let unknown = self.membership.state(node) == NodeState::Unknown
+            || self.informed.was_gone_before(node);
+        let unheard = self.config.canary != Some(Canary::PlacesUnheard)
+            && self.informed.holds(now.at, node, unknown);
+        self.doubt.holds(now.at, node, priority) || unheard
     }
 
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.
     pub(super) fn may_be_run_unheard(&self, slot: &SlotId) -> bool {
-        let Some(since) = self.informed.uninformed_since().filter(|_| self.table.members() > 1)
-        else {
+        let careless = self.config.canary == Some(Canary::PlacesUnheard);
+        let others = self.table.members() > 1 && !careless;
+        let Some(since) = self.informed.uninformed_since().filter(|_| others) else {
             return false;
         };
         // By the fabric's time: what this machine's clock showed then may have been wrong.

@@ -36,6 +36,8 @@ pub(super) struct Informed {
     cut: Option<Cut>,
     /// Members that said that they would be back, and when.
     away: BTreeMap<NodeId, Instant>,
+    /// Members that were taken for dead while nobody listened to this node.
+    gone_before: BTreeSet<NodeId>,
 }
 
 /// This machine has, or had, no link.
@@ -70,7 +72,19 @@ impl Informed {
             agreed: BTreeSet::new(),
             cut: None,
             away: BTreeMap::new(),
+            gone_before: BTreeSet::new(),
         }
+    }
+
+    /// A node that nobody listened to for a while, and that begins anew: what it took for deaths meanwhile is worth
+    /// nothing.
+    pub fn anew(now: Instant, gone: BTreeSet<NodeId>) -> Self {
+        Self { gone_before: gone, ..Self::new(now) }
+    }
+
+    /// Whether a member was taken for dead before this node began anew, and was not heard since.
+    pub fn was_gone_before(&self, node: &NodeId) -> bool {
+        self.starting && self.gone_before.contains(node)
     }
 
     /// It knows all there is. True: that is news.
@@ -91,6 +105,7 @@ impl Informed {
     /// A member was heard.
     pub fn hear(&mut self, at: Instant, from: NodeId) {
         self.heard_first.get_or_insert(at);
+        self.gone_before.remove(&from);
         if self.starting || at.since(self.started) < limits::UNHEARD_HOLD {
             self.heard.insert(from);
         }

@@ -323,9 +323,15 @@ fn who_is_superseded_takes_nothing_over_until_it_is_renewed() {
     assert_eq!(started, 0);
     assert!(fleet.commands.iter().all(|(_, node, _)| *node != c), "{:?}", fleet.commands);
 
-    fleet.cut_off.clear();
+    // It speaks again, and has not heard anybody yet: that it took the others for dead counts for nothing.
     fleet.feed(c, Input::Renewed { generation: 9 });
+    fleet.run(Duration::from_secs(8));
+    assert!(fleet.commands.iter().all(|(_, node, _)| *node != c), "{:?}", fleet.commands);
+    fleet.cut_off.clear();
     fleet.run(Duration::from_secs(60));
+    let starts_on_c =
+        fleet.commands.iter().filter(|(_, node, it)| *node == c && it.starts_with("start"));
+    assert_eq!(starts_on_c.count(), 0, "{:?}", fleet.commands);
     for node in [a, b, c] {
         assert_eq!(fleet.nodes[&node].peers().count(), 2, "{node:?}");
         assert_eq!(fleet.healthy(node, "web").len(), 3, "{:?}", fleet.commands);
