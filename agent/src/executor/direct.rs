@@ -39,7 +39,7 @@ const FIND_PERIOD: Duration = Duration::from_secs(1);
 /// Killed processes are gone within this, unless the kernel itself hangs.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 /// What no record tells of is asked to end, and killed after this.
-const STRAYS_STOP: Duration = Duration::from_secs(10);
+pub(super) const STRAYS_STOP: Duration = Duration::from_secs(5);
 
 /// The executor for machines without systemd. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -206,24 +206,29 @@ impl Direct {
     /// what they did is done by others since.
     async fn end_strays(&self, known: BTreeSet<(String, u32)>) {
         let agent = self.agent.clone();
-        let look = move || process::strays(&agent, &known);
-        let strays = match blocking(look.clone()).await {
+        let strays = match blocking(move || process::strays(&agent, &known)).await {
             Ok(strays) if strays.is_empty() => return,
             Ok(strays) => strays,
             Err(error) => return tracing::warn!(%error, "cannot look for units without a record"),
         };
-        for (pid, unit) in &strays {
+        let mut asked = Vec::new();
+        for (pid, unit) in strays {
+            let started = process::start_time(pid);
             tracing::warn!(
                 pid,
                 unit,
                 "no record tells of this unit, so the state directory is older than it is: ending it"
             );
-            process::send(*pid, Signal::SIGTERM);
+            process::send(pid, Signal::SIGTERM);
+            asked.push((pid, started));
         }
         tokio::spawn(async move {
             tokio::time::sleep(STRAYS_STOP).await;
-            for (pid, _) in blocking(look).await.unwrap_or_default() {
-                process::send(pid, Signal::SIGKILL);
+            // These and no others: the records of then tell nothing of what was started since.
+            for (pid, started) in asked {
+                if started.is_some() && process::start_time(pid) == started {
+                    process::send(pid, Signal::SIGKILL);
+                }
             }
         });
     }

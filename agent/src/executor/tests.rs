@@ -764,11 +764,13 @@ fn an_allocation_that_looks_like_an_earlier_one_is_not_told_that_ones_end() {
 fn a_unit_that_an_older_state_folder_knows_nothing_of_is_ended() {
     let state = tempfile::tempdir().unwrap();
     let mut agent = Agent::direct(state.path());
-    let (kept, later) = (shell("kept", "exec sleep 1000"), shell("later", "exec sleep 1000"));
+    let deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done";
+    let (kept, later) = (shell("kept", "exec sleep 1000"), shell("later", deaf));
     agent.start(&kept);
     let stays = agent.running(&kept);
     agent.start(&later);
     let stray = agent.running(&later);
+    agent.wait_for_log(&later, "up");
     drop(agent);
     // A backup from before it was started is put back.
     let folder = crate::executor::record::Store::open(state.path()).unwrap().folder(&later.alloc);
@@ -776,7 +778,16 @@ fn a_unit_that_an_older_state_folder_knows_nothing_of_is_ended() {
     let mut next = Agent::direct(state.path());
     let found = next.runtime.block_on(next.executor.adopt()).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
-    wait_until("it ends", || !alive(stray));
+    // What is started meanwhile has the same marks, and the records of then tell nothing of it either.
+    let fresh = shell("fresh", "exec sleep 1000");
+    next.start(&fresh);
+    let new = next.running(&fresh);
+    let waited = async { tokio::time::sleep(2 * crate::executor::direct::STRAYS_STOP).await };
+    next.runtime.block_on(waited);
+    assert!(!alive(stray), "it does not listen, and is killed");
+    assert!(alive(new));
+    next.stop(&fresh);
+    assert_eq!(next.exited(&fresh).0, "killed by SIGTERM");
     assert!(alive(stays));
     next.stop(&kept);
     assert_eq!(next.exited(&kept).0, "killed by SIGTERM");
