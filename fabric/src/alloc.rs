@@ -235,6 +235,11 @@ impl AllocRow {
         AllocId { slot, epoch: self.epoch, birth: self.birth }
     }
 
+    /// Whether it is the row of `alloc`, if it is one of its slot.
+    pub fn is_of(&self, alloc: &AllocId) -> bool {
+        (self.epoch, self.birth) == (alloc.epoch, alloc.birth)
+    }
+
     /// Whether copies of this epoch end for this one.
     pub fn replaces(&self, epoch: u64) -> bool {
         self.succession.as_ref().is_some_and(|succession| {

@@ -220,7 +220,7 @@ pub struct AllocId {
     pub slot: SlotId,
     /// Grows with every placement of the slot. Which of two copies goes on is decided in `node/copies.rs`.
     pub epoch: u64,
-    /// Random, by whoever proposed it: no two allocations are one, though epochs begin anew when the rows of a slot have
+    /// As good as random, by whoever proposed it: no two allocations are one, though epochs begin anew when the rows of a slot have
     /// left, and two coordinators may give the same.
     pub birth: Birth,
 }
@@ -266,9 +266,14 @@ impl fmt::Display for Birth {
 }
 
 impl AllocId {
-    /// The id of `job`'s slot `index` in `epoch`, the first in order of those that there may be.
+    /// The first, in order, that a slot may have in an epoch: for ranges, and for what is only tried.
+    pub fn first(slot: SlotId, epoch: u64) -> Self {
+        Self { slot, epoch, birth: Birth(0) }
+    }
+
+    /// The same, of `job`'s slot `index`.
     pub fn new(job: JobName, index: u32, epoch: u64) -> Self {
-        Self { slot: SlotId { job, index }, epoch, birth: Birth(0) }
+        Self::first(SlotId { job, index }, epoch)
     }
 
     /// The systemd unit that runs this allocation.

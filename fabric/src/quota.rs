@@ -376,7 +376,7 @@ impl Accounts {
         let mut sum = account.used.clone();
         if promised {
             sum.add(&account.promised);
-            let alloc = |epoch| AllocId::new(slot.job.clone(), slot.index, epoch);
+            let alloc = |epoch| AllocId::first(slot.clone(), epoch);
             for (_, other) in account.proposals.range(alloc(0)..=alloc(u64::MAX)) {
                 sum.subtract(other);
             }

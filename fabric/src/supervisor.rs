@@ -267,10 +267,7 @@ impl Supervisor {
 
     /// Takes back an allocation from the disk. Its unit is unknown until [`Supervisor::units_found`].
     pub fn restore(&mut self, now: Instant, record: Record, row: AllocRow) {
-        if !row.phase.holds_claim()
-            || row.birth != record.alloc.birth
-            || row.epoch != record.alloc.epoch
-        {
+        if !row.phase.holds_claim() || !row.is_of(&record.alloc) {
             return;
         }
         if self.ledger.adopt(&record.alloc, row.claim.clone()).is_err() {

@@ -349,16 +349,17 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
         wrong = if name == last { wrong + 1 } else { 1 };
         last = name;
         // A roll-out that found room again takes its time, and so does taking it back.
-        let within = if rolls_out(world) { within.max(SETTLED_WITHIN) } else { within };
-        if let Some(violation) = unrest.filter(|_| world.time - start > within && wrong >= patience)
-        {
+        let (waited, longer) = (world.time - start, within.max(SETTLED_WITHIN));
+        let is_over =
+            |more: Duration| waited > longer + more || waited > within + more && !rolls_out(world);
+        if let Some(violation) = unrest.filter(|_| wrong >= patience && is_over(Duration::ZERO)) {
             tell_what_is_wrong(world);
             return Err(violation);
         }
         if resting >= RESTING {
             return Ok(());
         }
-        if world.time - start > within + Duration::from_secs(10) {
+        if is_over(Duration::from_secs(10)) {
             if complete && patience > 1 {
                 return Ok(());
             }

@@ -39,7 +39,7 @@ pub(super) struct Coordinator {
     rejected: BTreeMap<(SlotId, NodeId), Instant>,
     /// Allocations that failed for good, and when we heard of it. The hybrid clock alone cannot
     /// say how long ago that was: it stands still while it is ahead of every wall clock.
-    failed: BTreeMap<(SlotId, NodeId), (Birth, Instant)>,
+    failed: BTreeMap<(SlotId, NodeId), ((u64, Birth), Instant)>,
     /// Since when an allocation is seen healthy, or is seen at all.
     pub seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
@@ -73,7 +73,8 @@ struct Proposal {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    birth: Birth,
+    /// Epoch and birth.
+    which: (u64, Birth),
     pub first: Instant,
     pub healthy: Option<Instant>,
 }
@@ -126,7 +127,7 @@ impl Node {
         let table = &self.table;
         self.coordinator.retired.retain(|alloc, (node, again)| {
             let waits = *again + limits::RETIRE_RETRY > now.at;
-            let same = |row: &AllocRow| row.birth == alloc.birth && row.phase.is_live();
+            let same = |row: &AllocRow| row.is_of(alloc) && row.phase.is_live();
             if !waits && table.alloc(&alloc.slot, node).is_some_and(same) {
                 silent.push(*node);
             }
@@ -142,7 +143,7 @@ impl Node {
             self.coordinator.dirty.extend(jobs);
             let table = &self.table;
             self.coordinator.seen.retain(|(slot, node), seen| {
-                table.alloc(slot, node).is_some_and(|row| row.birth == seen.birth)
+                table.alloc(slot, node).is_some_and(|row| (row.epoch, row.birth) == seen.which)
             });
             self.coordinator.unplaceable.retain(|slot| table.job(&slot.job).is_some());
             self.coordinator.stuck.retain(|job, _| table.job(job).is_some());
@@ -279,7 +280,7 @@ impl Node {
                 Some(proposal) => {
                     // A row has overtaken it: its own, or another coordinator's.
                     let row = self.table.alloc(&slot.id, &proposal.node);
-                    if row.is_none_or(|row| row.birth != proposal.alloc.birth) {
+                    if row.is_none_or(|row| !row.is_of(&proposal.alloc)) {
                         self.fleet.release(&proposal.node, &proposal.alloc);
                     }
                     self.coordinator.proposals.remove(&slot.id);
@@ -622,7 +623,7 @@ impl Node {
     /// An allocation that has never been before, and never will be again.
     pub(super) fn newborn(&mut self, slot: SlotId, epoch: u64) -> AllocId {
         if self.config.canary == Some(Canary::KnowsNoBirths) {
-            return AllocId { slot, epoch, birth: Birth(0) };
+            return AllocId::first(slot, epoch);
         }
         self.coordinator.born += 1;
         let (config, mut hash) = (&self.config, Xxh3::new());
@@ -656,9 +657,9 @@ impl Node {
             // What another version did there says nothing about this one; nor what the same did before somebody
             // asked for it again.
             let failed = in_force.is_some_and(|(hash, version)| has_failed(row, hash, version));
-            let (birth, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
+            let (which, heard) = self.coordinator.failed.get(&(slot.clone(), node))?;
             let ago = now.wall.since(written).max(now.at.since(*heard));
-            (failed && *birth == row.birth).then_some((node, ago))
+            (failed && *which == (row.epoch, row.birth)).then_some((node, ago))
         });
         failed.collect()
     }
@@ -721,9 +722,10 @@ impl Coordinator {
 
     /// An allocation's row says that it failed for good.
     pub fn hear_of_failure(&mut self, now: Instant, alloc: &AllocId, node: NodeId) {
-        let known = self.failed.entry((alloc.slot.clone(), node)).or_insert((alloc.birth, now));
-        if known.0 != alloc.birth {
-            *known = (alloc.birth, now);
+        let which = (alloc.epoch, alloc.birth);
+        let known = self.failed.entry((alloc.slot.clone(), node)).or_insert((which, now));
+        if known.0 != which {
+            *known = (which, now);
         }
     }
 
@@ -739,9 +741,9 @@ impl Coordinator {
     }
 
     fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {
-        let fresh = Seen { birth: row.birth, first: now, healthy: None };
+        let fresh = Seen { which: (row.epoch, row.birth), first: now, healthy: None };
         let seen = self.seen.entry((slot.clone(), node)).or_insert(fresh);
-        if seen.birth != row.birth {
+        if seen.which != fresh.which {
             *seen = fresh;
         }
         seen.healthy = match (row.healthy, seen.healthy) {

@@ -118,15 +118,11 @@ impl Node {
         let is_old =
             local.healthy_for(now.at).is_some_and(|healthy| healthy >= limits::STAND_IN_MAX);
         match row.stands_in() {
-            Some(known)
-                if known.node == node
-                    && known.epoch == earlier.epoch
-                    && known.healthy_since == StandIn::UNWELL =>
-            {
-                earlier.healthy_since <= row.healthy_since
-            }
             Some(known) if known.node == node && known.epoch == earlier.epoch => {
-                known.healthy_since == earlier.healthy_since && !(known.by_most && is_old)
+                match known.healthy_since {
+                    StandIn::UNWELL => earlier.healthy_since <= row.healthy_since,
+                    since => since == earlier.healthy_since && !(known.by_most && is_old),
+                }
             }
             // It stands in for another stand-in, which is gone.
             Some(known) if known.epoch > earlier.epoch => !(known.by_most && is_old),

@@ -209,7 +209,7 @@ impl Node {
             .filter(|(_, node, ..)| spec.kind == JobKind::Service || *node == me)
             // Its own row, while it waited for others to make room.
             .filter(|(_, node, row, _)| {
-                row.phase != Phase::Pending || *node != me || row.birth != alloc.birth
+                row.phase != Phase::Pending || *node != me || !row.is_of(alloc)
             })
             .map(|(_, _, row, _)| row.epoch)
             .max();
@@ -300,8 +300,7 @@ impl Node {
         if let Some(before) = before {
             let alloc = before.of(slot.clone());
             let after = self.table.alloc(slot, &node);
-            let same =
-                after.is_some_and(|row| row.birth == before.birth && row.phase.holds_claim());
+            let same = after.is_some_and(|row| row.is_of(&alloc) && row.phase.holds_claim());
             if before.phase.holds_claim() && !same {
                 if self.has_stock() {
                     self.fleet.release(&node, &alloc);

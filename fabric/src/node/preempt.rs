@@ -96,7 +96,7 @@ impl Node {
         let candidates = allocs.filter(|alloc| !spared(alloc)).filter_map(|alloc| {
             let priority = self.priority_of(alloc)?;
             let row = self.table.alloc(&alloc.slot, &node)?;
-            let goes = priority < spec.priority && row.birth == alloc.birth && row.phase.is_live();
+            let goes = priority < spec.priority && row.is_of(alloc) && row.phase.is_live();
             goes.then(|| Candidate { alloc: alloc.clone(), priority, since: row.since })
         });
         candidates.collect()
@@ -349,8 +349,7 @@ impl Node {
 
     fn turn_away(&mut self, now: Now, alloc: &AllocId, reason: String) {
         let known = self.table.alloc(&alloc.slot, &self.config.id);
-        let Some(row) = known.filter(|row| row.birth == alloc.birth && row.phase == Phase::Pending)
-        else {
+        let Some(row) = known.filter(|row| row.is_of(alloc) && row.phase == Phase::Pending) else {
             return;
         };
         let ending = Some(Ending::Retired { reason });

@@ -7,7 +7,7 @@ use crate::alloc::{AllocRow, Ending};
 use crate::api::{Problem, ProblemKind, QuotaView};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
-use crate::id::{AllocId, Birth, JobName, Namespace, NodeId, SlotId};
+use crate::id::{AllocId, JobName, Namespace, NodeId, SlotId};
 use crate::io::Answer;
 use crate::job::{JobKind, JobSpec};
 use crate::limits;
@@ -44,7 +44,7 @@ impl Prospect<'_> {
         let namespace = &self.spec.namespace;
         let checked = self.accounts.check(namespace, slot, &others, &amount, true);
         checked.map_err(|excess| Rejection::Quota { namespace: namespace.clone(), excess })?;
-        let alloc = AllocId { slot: slot.clone(), epoch: u64::MAX, birth: Birth(0) };
+        let alloc = AllocId::first(slot.clone(), u64::MAX);
         self.accounts.promise(&alloc, amount);
         Ok(())
     }
@@ -362,8 +362,8 @@ impl Node {
                 "`weft quota list` shows those that have one",
             ));
         }
-        self.write(now, Key::Quota(namespace), Value::Tombstone { rank: 0 });
-        Ok(Answer::Done)
+        let gone = Value::Tombstone { rank: 0 };
+        self.write_wish(now, Key::Quota(namespace), gone).map(|()| Answer::Done)
     }
 
     /// Every quota and what is used of it, by namespace.

@@ -101,8 +101,7 @@ impl Node {
 
     /// A member passes on a user's wish: a slot is to move.
     pub(super) fn handle_move(&mut self, now: Now, alloc: AllocId, from: NodeId, to: NodeId) {
-        let is_known =
-            self.table.alloc(&alloc.slot, &from).is_some_and(|row| row.birth == alloc.birth);
+        let is_known = self.table.alloc(&alloc.slot, &from).is_some_and(|row| row.is_of(&alloc));
         if !is_known || self.coordinator.moves.len() >= limits::MOVES_KEPT_MAX {
             return;
         }
@@ -128,7 +127,7 @@ impl Node {
             let Some(wish) = self.coordinator.moves.get(&slot.id).cloned() else { continue };
             let is_there = slot.current.iter().any(|(node, _)| *node == wish.to);
             let to_go = |(node, row): &(NodeId, crate::alloc::AllocRow)| {
-                *node == wish.from && row.birth == wish.alloc.birth
+                *node == wish.from && row.is_of(&wish.alloc)
             };
             let can_go = slot.outdated.is_empty() && slot.current.iter().any(to_go);
             let is_between = spec.guarantee == Guarantee::AtMostOne && !can_go;

@@ -95,10 +95,14 @@ impl Node {
             Request::RestartSlot { job, index } => self.restart_slot(now, job, index),
             Request::Stop { job } => match self.job_or_problem(&job) {
                 Ok(entry) => {
-                    let version = entry.version;
-                    self.write(now, Key::Job(job.clone()), Value::Tombstone { rank: version });
-                    let submitted = self.submitted(&job, version, true);
-                    return self.hold_elsewhere(now, id, submitted);
+                    let (version, gone) = (entry.version, Value::Tombstone { rank: entry.version });
+                    match self.write_wish(now, Key::Job(job.clone()), gone) {
+                        Ok(()) => {
+                            let submitted = self.submitted(&job, version, true);
+                            return self.hold_elsewhere(now, id, submitted);
+                        }
+                        Err(problem) => Err(problem),
+                    }
                 }
                 Err(problem) => Err(problem),
             },

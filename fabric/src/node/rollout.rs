@@ -204,7 +204,7 @@ impl Node {
             trial.put_back(&mut self.fleet, before);
             return false;
         };
-        let alloc = AllocId::new(slot.id.job.clone(), slot.id.index, u64::MAX);
+        let alloc = AllocId::first(slot.id.clone(), u64::MAX);
         self.fleet.propose(&choice.node, &alloc, choice.claim);
         trial.placed.push((choice.node, alloc));
         *elsewhere = true;
@@ -384,7 +384,8 @@ impl Node {
         let failed = |(slot, node, row): &(&SlotId, NodeId, &AllocRow)| {
             has_failed(row, hash, job.version) || too_late(slot, *node, row)
         };
-        let emptied = rows.iter().any(|(.., row)| is_vacated(row));
+        // Other slots are of the time when the job had a count.
+        let emptied = rows.iter().any(|(slot, _, row)| slot.index == 0 && is_vacated(row));
         let fails = under_way
             && (!is_stuck && rows.iter().any(failed)
                 || (emptied || !runs) && self.has_no_place_in_time(now, job));

@@ -15,7 +15,7 @@ use crate::api::{
 };
 use crate::clock::Now;
 use crate::cpuset::CpuSet;
-use crate::id::{AllocId, Birth, JobName, NodeId, SlotId};
+use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::lease::Verdict;
 use crate::placement::{Fleet, Placer};
@@ -457,7 +457,7 @@ impl Node {
                 Err(refusal) => (None, Some(refusal)),
             };
             let node = choice.map(|(node, claim)| {
-                let alloc = AllocId { slot, epoch: u64::MAX, birth: Birth(0) };
+                let alloc = AllocId::first(slot, u64::MAX);
                 fleet.propose(&node, &alloc, claim);
                 self.name_of(&node)
             });
