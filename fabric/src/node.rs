@@ -557,7 +557,7 @@ impl Node {
         if alone {
             self.be_informed();
         }
-        let agreed = alone || !self.informed.is_settled() && self.others_agreed();
+        let agreed = alone || !self.informed.is_settled() && self.others_agreed(now);
         if self.informed.review(now.at, agreed) {
             self.synced = true;
             self.coordinator.all_dirty = true;
@@ -570,12 +570,12 @@ impl Node {
     }
 
     /// Whether all other members compared tables with this node since its start, or were seen to die.
-    fn others_agreed(&self) -> bool {
+    fn others_agreed(&self, now: Now) -> bool {
         self.table.roster().map(|(node, _)| node).all(|node| {
             node == self.config.id
                 || self.informed.has_agreed(&node)
                 || self.membership.state(&node) == NodeState::Dead
-                    && !self.informed.was_gone_before(&node)
+                    && !self.informed.was_gone_before(now.at, &node)
         })
     }
 

@@ -306,7 +306,7 @@ impl Node {
     /// Whether what a member that is not up runs is not to be placed elsewhere yet.
     fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
         let unknown = self.membership.state(node) == NodeState::Unknown
-            || self.informed.was_gone_before(node);
+            || self.informed.was_gone_before(now.at, node);
         let unheard = self.config.canary != Some(Canary::PlacesUnheard)
             && self.informed.holds(now.at, node, unknown);
         self.doubt.holds(now.at, node, priority) || unheard

@@ -82,9 +82,11 @@ impl Informed {
         Self { gone_before: gone, ..Self::new(now) }
     }
 
-    /// Whether a member was taken for dead before this node began anew, and was not heard since.
-    pub fn was_gone_before(&self, node: &NodeId) -> bool {
-        self.starting && self.gone_before.contains(node)
+    /// Whether a member was taken for dead before this node began anew, and was not found alive since: that a word of it
+    /// has come is not enough, for membership still calls it dead then.
+    pub fn was_gone_before(&self, at: Instant, node: &NodeId) -> bool {
+        let lately = self.starting || at.since(self.started) < limits::UNHEARD_HOLD;
+        lately && self.gone_before.contains(node)
     }
 
     /// It knows all there is. True: that is news.
@@ -105,7 +107,6 @@ impl Informed {
     /// A member was heard.
     pub fn hear(&mut self, at: Instant, from: NodeId) {
         self.heard_first.get_or_insert(at);
-        self.gone_before.remove(&from);
         if self.starting || at.since(self.started) < limits::UNHEARD_HOLD {
             self.heard.insert(from);
         }
@@ -175,6 +176,7 @@ impl Informed {
 
     /// A member is up.
     pub fn find(&mut self, node: &NodeId) {
+        self.gone_before.remove(node);
         self.away.remove(node);
     }
 

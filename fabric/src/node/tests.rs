@@ -323,9 +323,15 @@ fn who_is_superseded_takes_nothing_over_until_it_is_renewed() {
     assert_eq!(started, 0);
     assert!(fleet.commands.iter().all(|(_, node, _)| *node != c), "{:?}", fleet.commands);
 
-    // It speaks again, and has not heard anybody yet: that it took the others for dead counts for nothing.
+    // It speaks again: that it took the others for dead counts for nothing, also while a word of theirs has come and
+    // membership knows nothing of them yet.
     fleet.feed(c, Input::Renewed { generation: 9 });
     fleet.run(Duration::from_secs(8));
+    for from in [a, b] {
+        let payload = Datagram::Push(Vec::new()).encode();
+        fleet.feed(c, Input::Datagram { from, payload });
+    }
+    fleet.run(Duration::from_secs(2));
     assert!(fleet.commands.iter().all(|(_, node, _)| *node != c), "{:?}", fleet.commands);
     fleet.cut_off.clear();
     fleet.run(Duration::from_secs(60));
