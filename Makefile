@@ -63,6 +63,7 @@ test-swarm: setup
 	    "higher-epoch-wins|--seeds 30 --nodes 3 --minutes 10|original is not ended for a copy" \
 	    "places-unheard|--seeds 60 --nodes 3 --minutes 10|restarts of agents start nothing" \
 	    "deaf-to-removal|--seeds 30 --nodes 3 --minutes 10|removed node runs nothing" \
+	    "forgets-deletions|--seeds 30 --nodes 3 --minutes 10|stopped does not come back" \
 	    "takes-unsigned|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|name that did not write it" \
 	    "ignores-receivers|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \
 	    IFS='|' read -r bug how promise <<<"$$planted"; \

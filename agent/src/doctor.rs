@@ -101,6 +101,8 @@ pub struct Membership {
     pub forged: u64,
     /// Keys that two machines use, in words.
     pub twins: Vec<String>,
+    /// Bounds of the table of which little is left, in words.
+    pub nearly_full: Vec<String>,
     /// This node with each member that is alive and cannot be reached from here, in words.
     pub broken_pairs: Vec<String>,
 }
@@ -176,6 +178,9 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
             findings.extend(
                 forged.map(|what| finding("signatures", FindingLevel::Warning, what, advice)),
             );
+            let advice = "what runs runs on, and what is there can be changed; new jobs are refused when the table is full";
+            let full = membership.nearly_full.iter();
+            findings.extend(full.map(|what| finding("table", FindingLevel::Warning, what, advice)));
             findings.extend(membership.broken_pairs.iter().map(|pair| reach(pair)));
         }
     }

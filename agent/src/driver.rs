@@ -715,6 +715,7 @@ fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
         started: driver.started.wall,
         witness: driver.config.node.witness,
         incarnation: 0,
+        seen: None,
     }
 }
 

@@ -3,12 +3,14 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use crate::claim::Claim;
 use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, Birth, NodeId, SlotId};
 use crate::job::SpecHash;
+use crate::limits;
 
 /// How far an allocation has come. A lattice: within one epoch it only ever moves down this list. The numbers are those on
 /// disk and on the wire, with room between them for phases to come; people read the names.
@@ -227,9 +229,20 @@ pub struct AllocRow {
     /// What was there of the slot had been stopped for a new version, and no unit had run since, when this was placed.
     #[serde(default)]
     pub vacant: bool,
+    /// Once it has ended, it leaves the table after so many seconds; 0: after [`limits::ENDED_KEEP`].
+    #[serde(default)]
+    pub keep_s: u32,
 }
 
 impl AllocRow {
+    /// How long it is remembered once it has ended.
+    pub fn keep(&self) -> Duration {
+        match self.keep_s {
+            0 => limits::ENDED_KEEP,
+            seconds => Duration::from_secs(seconds.into()).min(limits::ENDED_KEEP_MAX),
+        }
+    }
+
     /// Whose row it is, if it is one of this slot.
     pub fn of(&self, slot: SlotId) -> AllocId {
         AllocId { slot, epoch: self.epoch, birth: self.birth }

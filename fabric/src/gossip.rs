@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::Instant;
+use crate::clock::{Instant, WallTime};
 use crate::id::NodeId;
 use crate::limits;
 use crate::message::{Datagram, Message};
@@ -188,7 +188,7 @@ fn rounds(members: usize) -> u32 {
 
 /// The buckets in which `theirs` differ from ours, described completely, as many as fit. `None`: none differ,
 /// or it is not a description of buckets.
-pub fn describe(table: &Table, theirs: &[u64]) -> Option<Message> {
+pub fn describe(table: &Table, theirs: &[u64], purged_until: WallTime) -> Option<Message> {
     if theirs.len() != BUCKETS {
         return None;
     }
@@ -210,7 +210,8 @@ pub fn describe(table: &Table, theirs: &[u64]) -> Option<Message> {
         .map(|entry| (entry.key.clone(), entry.order()))
         .collect();
     rows.sort_unstable();
-    Some(Message::Rows { buckets: buckets.into_iter().map(u16::from).collect(), rows })
+    let buckets = buckets.into_iter().map(u16::from).collect();
+    Some(Message::Rows { buckets, rows, purged_until })
 }
 
 /// What the other lacks of the described buckets, and what we lack. What is `ahead`, by its stamp, counts for nothing,
@@ -221,6 +222,7 @@ pub fn compare(
     rows: &[(Key, Order)],
     ahead: impl Fn(&Order) -> bool,
     settled: bool,
+    purged_until: WallTime,
 ) -> (Message, Vec<Key>) {
     let described: BTreeSet<u8> =
         buckets.iter().filter_map(|bucket| u8::try_from(*bucket).ok()).collect();
@@ -243,7 +245,7 @@ pub fn compare(
         .map(|(key, _)| key.clone())
         .take(limits::REPAIR_ROWS_MAX)
         .collect();
-    (Message::Entries { entries, more, settled }, want)
+    (Message::Entries { entries, more, purged_until, settled }, want)
 }
 
 /// The entries of these keys, as many as fit into one message.

@@ -60,6 +60,9 @@ pub struct JobSpec {
     /// All slots start, or none holds a claim.
     #[serde(default)]
     pub gang: bool,
+    /// How long what is over is remembered.
+    #[serde(default)]
+    pub keep: Keep,
 }
 
 /// How many live allocations a slot may have.
@@ -353,6 +356,20 @@ impl Default for Restart {
     }
 }
 
+/// How long what is over is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// Allocations that have ended: `weft ps --all` shows them, and why they ended.
+    #[serde(with = "duration")]
+    pub ended: Duration,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { ended: limits::ENDED_KEEP }
+    }
+}
+
 /// Names what is run, without how many and how to get there: allocations with the fingerprint of
 /// the current spec are up to date.
 #[derive(
@@ -421,11 +438,12 @@ impl JobSpec {
             priority: limits::PRIORITY_DEFAULT,
             namespace: Namespace::default(),
             gang: false,
+            keep: Keep::default(),
         }
     }
 
     /// What an allocation of this spec depends on. `count`, `update`, `restart`, `priority`,
-    /// `namespace` and `gang` are left out: changing them restarts nothing. `generation` grows when a user asks for a restart.
+    /// `namespace`, `gang` and `keep` are left out: changing them restarts nothing. `generation` grows when a user asks for a restart.
     pub fn hash(&self, generation: u32) -> SpecHash {
         let parts = (
             &self.name,

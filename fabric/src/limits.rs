@@ -136,8 +136,23 @@ pub const TICK_MIN: Duration = Duration::from_millis(5);
 /// Longest time between two ticks: everything lost is derived again within this.
 pub const TICK_MAX: Duration = Duration::from_secs(1);
 
-/// How long the row of an ended allocation is remembered: long enough to read at breakfast why it ended.
+/// How long the row of an ended allocation is remembered if its job does not say: long enough to read at breakfast why it ended.
 pub const ENDED_KEEP: Duration = Duration::from_secs(12 * 3600);
+/// The longest time that a job may ask for.
+pub const ENDED_KEEP_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// The shortest: by then its coordinator and its quota have taken note.
+pub const ENDED_KEEP_MIN: Duration = Duration::from_secs(60);
+
+/// Time between two rounds in which members say what they have seen, for tombstones to leave, in a fabric of up to
+/// [`PURGE_MEMBERS`]: a name that is deleted can be counted on to be gone some minutes later.
+pub const PURGE_ROUND: Duration = Duration::from_secs(60);
+/// Each further group of as many members makes rounds longer by one: about one row is written per second at most.
+pub const PURGE_MEMBERS: usize = 64;
+/// While a member is away, no tombstone can leave: members say what they have seen this often, for fabrics in
+/// which somebody is always away.
+pub const PURGE_ROUND_AWAY: Duration = Duration::from_secs(86_400);
+/// How often it is looked whether a round is over.
+pub const PURGE_LOOK: Duration = Duration::from_secs(10);
 
 /// Time between two probes of a healthy node. Detection of a dead node takes about two and a half of
 /// these plus the suspicion.

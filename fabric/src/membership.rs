@@ -284,9 +284,13 @@ impl Membership {
         }
     }
 
-    /// The next timer.
+    /// The next timer. Ten times a second foca looks whether there is something to gossip: where there is nothing, nobody
+    /// has to wake up for that. What comes meanwhile finds its timer overdue, and is gossiped at once.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.effects.timers.first_key_value().map(|((at, _), _)| *at)
+        let idle = self.foca.updates_backlog() == 0;
+        let mut timers = self.effects.timers.iter();
+        let next = timers.find(|(_, timer)| !(idle && matches!(timer, Timer::PeriodicGossip(_))));
+        next.map(|((at, _), _)| *at)
     }
 
     /// The next datagram to send.

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::alloc::Succession;
+use crate::clock::WallTime;
 use crate::id::{AllocId, NodeId};
 use crate::lease::LeaseMessage;
 use crate::limits;
@@ -35,11 +36,15 @@ pub enum Datagram {
         table: u64,
         /// What the sender's clocks show, while it is at it.
         clock: ClockReading,
+        /// Up to when all members have seen what was deleted, as far as the sender knows.
+        purged_until: WallTime,
     },
     /// 'Mine is the same.'
     InSync {
         /// The table in one number.
         fingerprint: u64,
+        /// As in the question.
+        purged_until: WallTime,
         /// The sender knows what the others run: it has not just started itself.
         settled: bool,
     },
@@ -74,6 +79,8 @@ pub enum Message {
         buckets: Vec<u16>,
         /// Key and order of every entry in them.
         rows: Vec<(Key, Order)>,
+        /// What is older than this and not among the rows was deleted, as all members knew.
+        purged_until: WallTime,
     },
     /// 'Send me these.'
     Want(Vec<Key>),
@@ -83,6 +90,8 @@ pub enum Message {
         entries: Vec<SharedEntry>,
         /// There was more than fits; it comes in the next round.
         more: bool,
+        /// Up to when all members have seen what was deleted, as far as the sender knows.
+        purged_until: WallTime,
         /// The sender knows what the others run: it has not just started itself.
         settled: bool,
     },

@@ -47,6 +47,7 @@ mod rebalance;
 mod requests;
 mod rollout;
 mod stock;
+mod tombstones;
 mod views;
 mod writers;
 
@@ -63,6 +64,7 @@ use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
 use stock::Stock;
+use tombstones::Purged;
 use writers::{Brought, Writers};
 
 /// What a node is told about itself when it starts.
@@ -111,6 +113,8 @@ pub enum Canary {
     KnowsNoDetours,
     /// A node stamps with its own clock, whatever it shows, and takes whatever others stamp.
     BelievesEveryClock,
+    /// A tombstone leaves after ten seconds, whoever has seen it.
+    ForgetsDeletions,
     /// A node takes every row for the writing of the node that it names.
     TakesUnsigned,
 }
@@ -200,6 +204,7 @@ pub struct Node {
     leases: Leases,
     detours: Detours,
     writers: Writers,
+    purged: Purged,
     disk: Disk,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -242,6 +247,7 @@ struct Timers {
     rejoin: Instant,
     reconcile: Instant,
     expire: Instant,
+    purge: Instant,
     trim_keyring: Option<Instant>,
     /// When what is dated ahead is dated anew because somebody asked for it.
     restamp: Option<Instant>,
@@ -290,6 +296,7 @@ impl Node {
             leases: Leases::new(now.at, &config, seed(3)),
             detours: Detours::default(),
             writers: Writers::default(),
+            purged: Purged::default(),
             disk: Disk::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -300,6 +307,7 @@ impl Node {
                 rejoin: now.at,
                 reconcile: now.at + limits::RECONCILE_INTERVAL,
                 expire: now.at + limits::TICK_MAX * 60,
+                purge: now.at + limits::PURGE_LOOK,
                 trim_keyring: None,
                 restamp: None,
             },
@@ -515,6 +523,10 @@ impl Node {
         }
         self.flush_supervisor(now);
         self.expire_requests(now);
+        if self.timers.purge <= now.at {
+            self.timers.purge = now.at + limits::PURGE_LOOK;
+            self.purge(now);
+        }
         self.do_gossip(now);
     }
 
@@ -641,7 +653,21 @@ impl Node {
         entry: impl Into<SharedEntry>,
         push: bool,
     ) -> Merge {
-        let entry: SharedEntry = entry.into();
+        self.take_in_from(now, brought, WallTime(0), entry.into(), push)
+    }
+
+    /// As [`Node::take_in`], from a node that has purged up to `purged_there`.
+    fn take_in_from(
+        &mut self,
+        now: Now,
+        brought: Brought,
+        purged_there: WallTime,
+        entry: SharedEntry,
+        push: bool,
+    ) -> Merge {
+        if self.was_deleted(&entry.key, &entry.order(), purged_there) {
+            return Merge::Refused;
+        }
         if self.config.canary == Some(Canary::DeafToRemoval)
             && entry.key == Key::Roster(self.config.id)
         {
@@ -685,7 +711,7 @@ impl Node {
         }
         let key = entry.key.clone();
         let before = match &key {
-            Key::Alloc(..) | Key::Job(_) => self.table.entry(&key).cloned(),
+            Key::Alloc(..) | Key::Job(_) | Key::Node(_) => self.table.entry(&key).cloned(),
             _ => None,
         };
         if weight == Weight::InPlace {
@@ -722,6 +748,9 @@ impl Node {
                 let name = self.name_of(node);
                 self.event(now, api::EventKind::Roster { subject: *node, name, message });
                 self.outputs.push_back(Output::TrustChanged);
+            }
+            Key::Node(node) if self.says_only_what_it_saw(node, before.as_ref()) => {
+                self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
             }
             Key::Node(node) => {
                 self.restock(*node);
@@ -857,23 +886,31 @@ impl Node {
                     }
                 }
             }
-            Datagram::Fingerprint { table: theirs, clock } => {
+            Datagram::Fingerprint { table: theirs, clock, purged_until } => {
                 self.timekeeper.hear(now.at, from, clock);
                 if self.is_up(&from) {
                     // Only an agent that is back compares tables.
                     self.informed.find(&from);
                 }
                 if theirs == self.table.fingerprint() {
-                    let settled = self.informed.is_settled();
-                    self.transmit(from, Datagram::InSync { fingerprint: theirs, settled });
+                    self.equals(now, purged_until);
+                    let answer = Datagram::InSync {
+                        fingerprint: theirs,
+                        purged_until: self.purged.until(),
+                        settled: self.informed.is_settled(),
+                    };
+                    self.transmit(from, answer);
                 } else {
                     self.send(from, Message::Clock(self.clock_reading()));
                     self.send(from, Message::Buckets(self.table.buckets()));
                 }
             }
-            Datagram::InSync { fingerprint, settled } => {
-                if fingerprint == self.table.fingerprint() && !self.informed.is_settled() {
-                    self.compared(from, settled);
+            Datagram::InSync { fingerprint, purged_until, settled } => {
+                if fingerprint == self.table.fingerprint() {
+                    self.equals(now, purged_until);
+                    if !self.informed.is_settled() {
+                        self.compared(from, settled);
+                    }
                 }
             }
             Datagram::Leaving { ends } => {
@@ -896,7 +933,7 @@ impl Node {
                 let ours = self.table.buckets();
                 let differ = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs);
                 let differ = differ.count();
-                if let Some(rows) = gossip::describe(&self.table, &theirs) {
+                if let Some(rows) = gossip::describe(&self.table, &theirs, self.purged.until()) {
                     let described = match &rows {
                         Message::Rows { buckets, .. } => buckets.len(),
                         _ => 0,
@@ -906,10 +943,13 @@ impl Node {
                     self.send(from, rows);
                 }
             }
-            Message::Rows { buckets, rows } => {
-                let settled = self.informed.is_settled();
+            Message::Rows { buckets, mut rows, purged_until: there } => {
+                self.drop_deleted(now, there, &buckets, &rows);
+                rows.retain(|(key, order)| !self.was_deleted(key, order, there));
+                let (settled, until) = (self.informed.is_settled(), self.purged.until());
                 let ahead = |order: &Order| self.is_ahead(now.at, order.stamp);
-                let (entries, want) = gossip::compare(&self.table, &buckets, &rows, ahead, settled);
+                let (entries, want) =
+                    gossip::compare(&self.table, &buckets, &rows, ahead, settled, until);
                 self.send(from, entries);
                 if !want.is_empty() {
                     self.send(from, Message::Want(want));
@@ -917,14 +957,15 @@ impl Node {
             }
             Message::Want(keys) => {
                 let (entries, more) = gossip::collect(&self.table, keys.iter());
+                let purged_until = self.purged.until();
                 let settled = self.informed.is_settled();
-                self.send(from, Message::Entries { entries, more, settled });
+                self.send(from, Message::Entries { entries, more, purged_until, settled });
             }
-            Message::Entries { entries, more, settled } => {
+            Message::Entries { entries, more, purged_until, settled } => {
                 // What repair brings is old news to most: pushing it on would flood a newcomer's peers.
                 let repairing = self.repairing.filter(|repairing| repairing.from == from);
                 for entry in entries {
-                    self.take_in(now, brought, entry, repairing.is_none());
+                    self.take_in_from(now, brought, purged_until, entry, repairing.is_none());
                 }
                 if let Some(Repairing { in_part, .. }) = repairing {
                     self.repairing = None;
@@ -1073,7 +1114,11 @@ impl Node {
 
     /// The whole table in one number, and what the clocks here show.
     fn summary(&self) -> Datagram {
-        Datagram::Fingerprint { table: self.table.fingerprint(), clock: self.clock_reading() }
+        Datagram::Fingerprint {
+            table: self.table.fingerprint(),
+            clock: self.clock_reading(),
+            purged_until: self.purged.until(),
+        }
     }
 
     fn transmit(&mut self, to: NodeId, datagram: Datagram) {

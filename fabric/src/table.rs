@@ -4,11 +4,11 @@
 //! the fingerprint depends on the entries only, not on how they came; equal fingerprints mean equal
 //! tables.
 //!
-//! An ended allocation's row leaves the table [`limits::ENDED_KEEP`] after it was written, by the
+//! An ended allocation's row leaves the table some time after it was written ([`AllocRow::keep`]), by the
 //! fabric's time, on every node at about the same time, and is not taken in again. That needs
 //! no tombstone: if an older row of that allocation comes back from a node that was away, its owner
-//! sees it and ends it again. Tombstones of jobs stay (at most [`limits::JOBS_MAX`] with the jobs): an
-//! expired one could let a node that was away bring the job back.
+//! sees it and ends it again. Tombstones of jobs, tokens and quotas do not expire, since a node that was away could
+//! bring back what was deleted: they leave when all members have seen them (`node/tombstones.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -43,9 +43,20 @@ pub enum Merge {
     Refused,
 }
 
+/// How many entries of a kind there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Of any kind.
+    pub entries: usize,
+    /// Jobs and their tombstones.
+    pub jobs: usize,
+    /// Quotas and their tombstones.
+    pub quotas: usize,
+}
+
 /// The map. Invariants: `buckets` has the same rows as `nodes` and `rows`; every entry is proper; `jobs` counts jobs
 /// and their tombstones, `quotas` quotas and theirs, `members` the nodes that belong to the fabric; `system_jobs` are the jobs whose
-/// spec in force is one of a system job; no row that can expire was written before `may_expire`; `names`
+/// spec in force is one of a system job; no row expires before `may_expire`; `names`
 /// counts the members of each name.
 ///
 /// A clone shares its entries, and what is in an [`Arc`] until one of the two changes it.
@@ -66,7 +77,7 @@ pub struct Table {
 
 impl Table {
     /// Takes in an entry if it is newer than what is there. `horizon` is the
-    /// fabric's time: ended allocations older than [`limits::ENDED_KEEP`] before it stay out.
+    /// fabric's time: ended allocations that left by then stay out.
     pub fn merge(&mut self, entry: impl Into<SharedEntry>, horizon: WallTime) -> Merge {
         let entry: SharedEntry = entry.into();
         if !entry.is_proper() || has_expired(&entry, horizon) || self.owner_is_removed(&entry.key) {
@@ -91,9 +102,9 @@ impl Table {
         Merge::Taken
     }
 
-    /// Drops ended allocations that are older than [`limits::ENDED_KEEP`]; returns their keys.
+    /// Drops allocations that ended long enough ago; returns their keys.
     pub fn expire(&mut self, horizon: WallTime) -> Vec<Key> {
-        if self.may_expire.is_none_or(|oldest| horizon.since(oldest) <= limits::ENDED_KEEP) {
+        if self.may_expire.is_none_or(|earliest| horizon <= earliest) {
             return Vec::new();
         }
         let mut keys = Vec::new();
@@ -101,9 +112,8 @@ impl Table {
         for Row(entry) in &self.rows {
             if has_expired(entry, horizon) {
                 keys.push(entry.key.clone());
-            } else if entry.is_over() {
-                let written = entry.stamp.wall();
-                self.may_expire = Some(self.may_expire.map_or(written, |old| old.min(written)));
+            } else if let Some(expires) = expires(entry) {
+                self.may_expire = Some(self.may_expire.map_or(expires, |first| first.min(expires)));
             }
         }
         for key in &keys {
@@ -118,9 +128,8 @@ impl Table {
     }
 
     fn insert(&mut self, entry: SharedEntry) {
-        if entry.is_over() {
-            let written = entry.stamp.wall();
-            self.may_expire = Some(self.may_expire.map_or(written, |old| old.min(written)));
+        if let Some(expires) = expires(&entry) {
+            self.may_expire = Some(self.may_expire.map_or(expires, |first| first.min(expires)));
         }
         let subject = subject_of(&entry.key);
         self.count_name(subject, false);
@@ -313,6 +322,38 @@ impl Table {
         })
     }
 
+    /// Jobs, tokens and quotas, and their tombstones.
+    fn deletable(&self) -> impl Iterator<Item = &SharedEntry> {
+        let first = JobName::new("0").expect("a digit is a name");
+        let jobs = self.entries_from(Key::Job(first));
+        let jobs = jobs.take_while(|entry| matches!(entry.key, Key::Job(_)));
+        jobs.chain(self.entries_from(Key::Keyring))
+            .filter(|entry| matches!(entry.key, Key::Job(_) | Key::Token(_) | Key::Quota(_)))
+    }
+
+    /// Keys of the deleted jobs, tokens and quotas whose tombstones are not younger than `until`.
+    pub fn tombstones(&self, until: WallTime) -> impl Iterator<Item = &Key> {
+        let tombstones =
+            self.deletable().filter(|entry| matches!(entry.value, Value::Tombstone { .. }));
+        tombstones.filter(move |entry| entry.stamp.wall() <= until).map(|entry| &entry.key)
+    }
+
+    /// What of the roster, the jobs, the tokens and the quotas, tombstones included, was written up to `until`, in one
+    /// number.
+    pub fn digest_until(&self, until: WallTime) -> u64 {
+        let first_node = Key::Node(NodeId([0; 32]));
+        let roster = self.nodes.range::<Key, _>(..first_node).map(|Row(entry)| entry);
+        roster
+            .chain(self.deletable())
+            .filter(|entry| entry.stamp.wall() <= until)
+            .fold(0, |sum, entry| u64::wrapping_add(sum, entry.fingerprint()))
+    }
+
+    /// How many entries there are of each kind that has a bound of its own, tombstones included.
+    pub fn counts(&self) -> Counts {
+        Counts { entries: self.len(), jobs: self.jobs, quotas: self.quotas }
+    }
+
     /// A node's host name, by its own words or else by the roster's.
     pub fn name(&self, node: &NodeId) -> Option<&str> {
         if let Some(info) = self.node(node) {
@@ -433,7 +474,17 @@ fn alloc_of(Row(entry): &Row) -> Option<(&SlotId, NodeId, &AllocRow, Stamped)> {
 }
 
 fn has_expired(entry: &Entry, horizon: WallTime) -> bool {
-    entry.is_over() && horizon.since(entry.stamp.wall()) > limits::ENDED_KEEP
+    expires(entry).is_some_and(|expires| horizon > expires)
+}
+
+/// Until when an entry may be in the table; `None`: it does not leave by the clock.
+fn expires(entry: &Entry) -> Option<WallTime> {
+    let keep = match &entry.value {
+        Value::Alloc(row) => row.keep(),
+        _ => limits::ENDED_KEEP,
+    };
+    let written = entry.stamp.wall().0;
+    entry.is_over().then(|| WallTime(written.saturating_add(keep.as_millis() as u64)))
 }
 
 #[cfg(test)]

@@ -126,4 +126,16 @@ pub struct NodeInfo {
     /// Which life of its disk this is: random, made with the node's table and kept with it.
     #[serde(default)]
     pub incarnation: u64,
+    /// What it has seen, for tombstones to leave.
+    #[serde(default)]
+    pub seen: Option<Seen>,
+}
+
+/// 'Of what was written up to then, I hold this.'
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Up to when.
+    pub until: WallTime,
+    /// Of the roster, jobs, tokens and quotas, tombstones included.
+    pub digest: u64,
 }

@@ -57,6 +57,7 @@ fn agent() -> Agent {
             datagrams: (0, 100),
             forged: 0,
             twins: Vec::new(),
+            nearly_full: Vec::new(),
             broken_pairs: Vec::new(),
         }),
         observed: Ok(observed(Status::Running, Source::Bpf)),
@@ -103,6 +104,9 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         ("reach", Warning, |_, agent| {
             let pair = "birch and cedar are both alive and cannot reach each other";
             membership(agent).broken_pairs.push(pair.into());
+        }),
+        ("table", Warning, |_, agent| {
+            membership(agent).nearly_full.push("60000 names of jobs are in the table".into());
         }),
         ("disk", Error, |_, agent| agent.store = Some("no space".into())),
         ("disk", Warning, |machine, _| machine.space = Some(1 << 20)),

@@ -71,6 +71,7 @@ impl Driver {
         }
         warnings.extend(self.provision.warnings());
         let Some(member) = &self.member else { return warnings };
+        warnings.extend(member.node.nearly_full());
         if let Some(reason) = &member.disk {
             warnings.push(format!("no new work is taken, the disk refuses: {reason}"));
         }
@@ -191,6 +192,7 @@ impl Driver {
                         seal.opened,
                     ),
                     twins: member.twin_troubles(),
+                    nearly_full: member.node.nearly_full(),
                     broken_pairs: {
                         let cut = member.node.cut_off_from().into_iter();
                         cut.map(|node| member.node.broken_pair(&node)).collect()

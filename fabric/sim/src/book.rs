@@ -6,7 +6,7 @@ use fabric::io::{Answer, Launch, Request, UnitEvent};
 use fabric::job::{Guarantee, JobSpec};
 use fabric::message::Message;
 use fabric::stamp::Stamp;
-use fabric::table::{Key, Order};
+use fabric::table::{Key, Order, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ pub struct Commit {
     pub order: Order,
     /// Identities that had it, or a later one, on disk when the user was told.
     pub holders: BTreeSet<NodeId>,
+    /// It was stopped: the row may leave once all have seen it.
+    pub stopped: bool,
     /// When.
     pub at: Duration,
 }
@@ -265,9 +267,8 @@ impl Book {
     ) {
         let Answer::Submitted(submitted) = answer else { return };
         let key = Key::Job(submitted.job.clone());
-        let Some(order) = nodes[node].disk.entry_under_way(&key).map(|entry| entry.order()) else {
-            return;
-        };
+        let Some(entry) = nodes[node].disk.entry_under_way(&key) else { return };
+        let (order, stopped) = (entry.order(), matches!(entry.value, Value::Tombstone { .. }));
         // A mark that the version failed may come at any time; what was promised is the version.
         let order = Order { mark: 0, ..order };
         let holders: BTreeSet<NodeId> = nodes
@@ -287,7 +288,7 @@ impl Book {
             );
             self.violate(time, "invariant_an_answer_counts_only_real_holders", detail);
         }
-        let commit = Commit { order, holders, at: time };
+        let commit = Commit { order, holders, stopped, at: time };
         match self.commits.get_mut(&submitted.job) {
             Some(before) if before.order >= order => {}
             _ => {

@@ -1,6 +1,7 @@
 //! One machine's disk: writes take a while, in order; a crash loses those that were under way; a full
 //! disk refuses.
 
+use fabric::id::JobName;
 use fabric::limits;
 use fabric::table::{Entry, Key, Order, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -71,6 +72,10 @@ pub struct Disk {
     busy_until: Duration,
     /// Rows that could not be read back, or that replaced a newer one: in words.
     pub wrongs: Vec<String>,
+    /// Tombstones of jobs that were ever written here: the last of each.
+    pub stopped: BTreeMap<JobName, Order>,
+    /// Jobs that were deleted here, and not by a tombstone.
+    pub dropped: Vec<(JobName, Order)>,
 }
 
 impl Disk {
@@ -109,7 +114,10 @@ impl Disk {
 
     /// The disk is replaced by an empty one.
     pub fn wipe(&mut self) {
-        *self = Disk { mode: self.mode, ..Disk::default() };
+        // What was there once is for the judge.
+        let (stopped, dropped) =
+            (std::mem::take(&mut self.stopped), std::mem::take(&mut self.dropped));
+        *self = Disk { mode: self.mode, stopped, dropped, ..Disk::default() };
     }
 
     /// How many writes are under way.
@@ -171,6 +179,9 @@ impl Disk {
             let (old, new) = (before.order(), entry.order());
             self.wrongs.push(format!("{:?} went back from {old:?} to {new:?}", entry.key));
         }
+        if let (Key::Job(name), Value::Tombstone { .. }) = (&entry.key, &entry.value) {
+            self.stopped.insert(name.clone(), entry.order());
+        }
         self.index.insert(entry.key.clone(), key.clone());
         self.rows.insert(key, Row { bytes, entry: Some(entry) });
     }
@@ -178,8 +189,8 @@ impl Disk {
     fn delete(&mut self, key: &[u8]) {
         let Some(entry) = self.rows.remove(key).and_then(|row| row.entry) else { return };
         self.index.remove(&entry.key);
-        if matches!(entry.value, Value::Job(_)) {
-            self.wrongs.push(format!("{:?} was deleted without a tombstone", entry.key));
+        if let (Key::Job(name), Value::Job(_)) = (&entry.key, &entry.value) {
+            self.dropped.push((name.clone(), entry.order()));
         }
     }
 }

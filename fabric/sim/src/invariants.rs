@@ -34,6 +34,7 @@ macro_rules! check {
 }
 
 pub mod copies;
+pub mod deletions;
 pub mod leases;
 pub mod rest;
 pub mod rollouts;
@@ -65,6 +66,7 @@ pub(crate) fn observe(world: &mut World) {
     copies::observe(world);
     check!(world, invariant_a_removed_node_runs_nothing_once_it_can_know(world));
     time::observe(world);
+    deletions::observe(world);
     writers::observe(world);
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));

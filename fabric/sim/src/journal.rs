@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 12] = [
+pub const CANARIES: [(&str, Canary); 13] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -107,6 +107,7 @@ pub const CANARIES: [(&str, Canary); 12] = [
     ("believes-every-clock", Canary::BelievesEveryClock),
     ("takes-unsigned", Canary::TakesUnsigned),
     ("knows-no-births", Canary::KnowsNoBirths),
+    ("forgets-deletions", Canary::ForgetsDeletions),
 ];
 
 /// A planted bug's name.

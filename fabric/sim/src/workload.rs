@@ -4,8 +4,8 @@ use fabric::constraint::Constraint;
 use fabric::id::{JobName, Namespace, NodeId};
 use fabric::io::Request;
 use fabric::job::{
-    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Placement, Port, Resources,
-    Restart, Sandbox, Smt, Task, Update,
+    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Keep, NumaPolicy, Placement, Port,
+    Resources, Restart, Sandbox, Smt, Task, Update,
 };
 use fabric::limits;
 use fabric::quota::Quota;
@@ -68,6 +68,7 @@ pub fn service(name: JobName) -> JobSpec {
         priority: limits::PRIORITY_DEFAULT,
         namespace: Namespace::default(),
         gang: false,
+        keep: Keep::default(),
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) fn job(name: &str) -> JobSpec {
         placement: Placement::default(),
         update: Update::default(),
         restart: Restart::default(),
+        keep: Default::default(),
         guarantee: Default::default(),
         priority: 50,
         namespace: Default::default(),

@@ -12,8 +12,8 @@ mod placement;
 
 use super::item::{Item, Place, Section};
 use super::{
-    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart,
-    Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
+    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Keep, NumaPolicy, Port, Resources,
+    Restart, Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
 };
 use crate::id::{JobName, Namespace};
 use crate::limits;
@@ -88,6 +88,7 @@ fn job(
         "placement",
         "update",
         "restart",
+        "keep",
     ])?;
     let name = root.required("name", "the job's name, as in name = \"web\"")?;
     let name = JobName::new(name.string()?).map_err(|error| name.error(error))?;
@@ -157,6 +158,9 @@ fn job(
     }
     if let Some(item) = root.item("restart") {
         restart(&item.section()?, &mut spec.restart)?;
+    }
+    if let Some(item) = root.item("keep") {
+        keep(&item.section()?, &mut spec.keep)?;
     }
     Ok(spec)
 }
@@ -458,6 +462,14 @@ fn restart(section: &Section<'_>, restart: &mut Restart) -> Result<(), ParseErro
     }
     if let Some(item) = section.item("delay") {
         restart.delay = item.duration()?;
+    }
+    Ok(())
+}
+
+fn keep(section: &Section<'_>, keep: &mut Keep) -> Result<(), ParseError> {
+    section.only(&["ended"])?;
+    if let Some(item) = section.item("ended") {
+        keep.ended = item.duration()?;
     }
     Ok(())
 }

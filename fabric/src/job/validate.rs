@@ -462,7 +462,11 @@ impl JobSpec {
             )
         })?;
         in_range("restart.attempts", restart.attempts, 0, limits::FAILURES_MAX)?;
-        positive("restart.within", restart.within)
+        positive("restart.within", restart.within)?;
+        let (least, most) = (limits::ENDED_KEEP_MIN, limits::ENDED_KEEP_MAX);
+        ensure((least..=most).contains(&self.keep.ended), "keep.ended", || {
+            "is not between a minute and thirty days".into()
+        })
     }
 
     fn validate_command(&self, path: &str, command: &[String]) -> Checked {

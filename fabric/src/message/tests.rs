@@ -23,7 +23,7 @@ fn roster() -> Entry {
 
 fn fingerprint(table: u64) -> Datagram {
     let clock = ClockReading { wall: WallTime(5), horizon: WallTime(6) };
-    Datagram::Fingerprint { table, clock }
+    Datagram::Fingerprint { table, clock, purged_until: WallTime(7) }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -39,7 +39,7 @@ fn golden_vectors() {
     let signature = format!("01{}", "5a".repeat(SIGNATURE_BYTES));
     let entry = format!("00{ones}f8acd19101{twos}00026e31{twos}07{signature}");
     assert_eq!(hex(&roster().encode()), format!("02{entry}"));
-    assert_eq!(hex(&fingerprint(0x1ff).encode()), "0202ff030506");
+    assert_eq!(hex(&fingerprint(0x1ff).encode()), "0202ff03050607");
     assert_eq!(hex(&Datagram::Push(vec![roster().into()]).encode()), format!("020101{entry}"));
     let confirms = vec![Confirm { subject: NodeId([1; 32]), generation: 3, by: NodeId([2; 32]) }];
     let swim = Datagram::Swim { packet: vec![0xaa, 0xbb], confirms };
@@ -186,7 +186,11 @@ fn the_corpus_is_of_this_wire_version() {
         ("buckets", Message::Buckets(vec![1; 256])),
         (
             "rows",
-            Message::Rows { buckets: vec![1, 2], rows: vec![(roster().key, roster().order())] },
+            Message::Rows {
+                buckets: vec![1, 2],
+                rows: vec![(roster().key, roster().order())],
+                purged_until: WallTime(7),
+            },
         ),
         ("want", Message::Want(vec![Key::Keyring])),
         (
@@ -194,6 +198,7 @@ fn the_corpus_is_of_this_wire_version() {
             Message::Entries {
                 entries: vec![roster().into(), job.clone().into()],
                 more: false,
+                purged_until: WallTime(7),
                 settled: true,
             },
         ),

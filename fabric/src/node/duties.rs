@@ -257,7 +257,8 @@ impl Node {
         let mut news: BTreeMap<NodeId, Vec<SharedEntry>> = BTreeMap::new();
         for slot in self.supervisor.take_changed() {
             let Some(local) = self.supervisor.local(&slot) else { continue };
-            let (row, record) = (local.row().clone(), local.record().clone());
+            let (mut row, record) = (local.row().clone(), local.record().clone());
+            row.keep_s = self.keep_of(&slot);
             let (keep, durable) = (row.phase.holds_claim(), row.phase > Phase::Reserved);
             let proposer =
                 local.proposer().filter(|proposer| durable && *proposer != self.config.id);
@@ -282,6 +283,15 @@ impl Node {
             for part in entries.chunks(limits::NEWS_MAX) {
                 self.send(proposer, Message::News { entries: part.to_vec() });
             }
+        }
+    }
+
+    /// For how many seconds an allocation of this slot is remembered once it has ended: as the job says, also when it is
+    /// gone by then.
+    fn keep_of(&self, slot: &SlotId) -> u32 {
+        match self.table.job(&slot.job) {
+            Some(job) => job.effective().0.keep.ended.as_secs() as u32,
+            None => self.table.alloc(slot, &self.config.id).map_or(0, |row| row.keep_s),
         }
     }
 

@@ -22,6 +22,7 @@ use super::leases::VoterRecord;
 const ENTRY: u8 = 0;
 const RECORD: u8 = 1;
 const VOTER: u8 = 2;
+const PURGED: u8 = 3;
 
 /// Changes on their way to the disk.
 #[derive(Debug, Default)]
@@ -64,6 +65,11 @@ impl Disk {
     /// Keeps what this node may not forget as a voter.
     pub fn set_voter(&mut self, record: &VoterRecord) {
         self.pending.insert(vec![VOTER], Some(encode_row(record)));
+    }
+
+    /// Keeps up to when everything that was deleted is purged.
+    pub fn set_purged(&mut self, until: WallTime) {
+        self.pending.insert(vec![PURGED], Some(encode_row(&until)));
     }
 
     /// Keeps, or forgets, what an allocation runs.
@@ -161,6 +167,7 @@ impl Node {
                 }
                 // Also when nothing is left to write, one more write shows that the disk takes it.
                 self.remember(&Key::Roster(self.config.id));
+                self.disk.set_purged(self.purged.until());
             }
         }
     }
@@ -191,7 +198,7 @@ impl Node {
         // First of all what time it may be: what follows may be dated.
         let entries = rows.iter().filter(|(key, _)| key.first() == Some(&ENTRY));
         let now = self.wake_up(own, entries.filter_map(|(_, value)| decode_row(value).ok()));
-        let mut records = Vec::new();
+        let (mut records, mut purged, mut lost) = (Vec::new(), WallTime(0), false);
         for (key, value) in rows {
             match key.first() {
                 Some(&ENTRY) => match decode_row::<crate::table::Entry>(&value) {
@@ -209,7 +216,10 @@ impl Node {
                             self.follow(now, &key, None);
                         }
                     }
-                    Err(error) => tracing::warn!(%error, "an entry on disk cannot be read"),
+                    Err(error) => {
+                        lost = true;
+                        tracing::warn!(%error, "an entry on disk cannot be read");
+                    }
                 },
                 Some(&RECORD) => match decode_row::<Record>(&value) {
                     Ok(record) => records.push(record),
@@ -219,8 +229,16 @@ impl Node {
                     Ok(record) => self.restore_voter(now, record),
                     Err(error) => tracing::warn!(%error, "what this voter promised cannot be read"),
                 },
+                Some(&PURGED) => match decode_row::<WallTime>(&value) {
+                    Ok(until) => purged = until,
+                    Err(error) => tracing::warn!(%error, "what was purged cannot be read"),
+                },
                 _ => tracing::warn!("something on disk is not ours"),
             }
+        }
+        if !lost {
+            // Otherwise what is missing here was not deleted.
+            self.purged.restore(purged);
         }
         // Once it is known which life of the disk this is.
         self.learn_voters(now);

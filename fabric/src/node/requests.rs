@@ -148,7 +148,7 @@ impl Node {
         let (version, existing) = match before.as_ref().map(|entry| &entry.value) {
             Some(Value::Job(job)) => (job.version, Some(&**job)),
             Some(Value::Tombstone { rank }) => (*rank, None),
-            _ => (0, None),
+            _ => (self.last_version_of(&spec.name), None),
         };
         let seen = existing.map_or(0, |job| job.version);
         if expected_version.is_some_and(|expected| expected != seen) {
@@ -191,6 +191,12 @@ impl Node {
         self.write_job(now, entry).map_err(Conclusion::Refused)
     }
 
+    /// The last version of a job that was deleted and whose tombstone has left, as far as rows of its allocations tell:
+    /// theirs are not to be taken for the rows of a new one.
+    fn last_version_of(&self, job: &JobName) -> u64 {
+        self.table.allocs_of(job).map(|(_, _, row, _)| row.version).max().unwrap_or(0)
+    }
+
     fn write_job(&mut self, now: Now, entry: JobEntry) -> Result<Submitted, Problem> {
         let (name, version) = (entry.spec.name.clone(), entry.version);
         self.write_wish(now, Key::Job(name.clone()), Value::Job(Box::new(entry)))?;
@@ -202,12 +208,14 @@ impl Node {
         let full = match &key {
             Key::Job(_) => format!(
                 "{} names of jobs are in use, those of deleted jobs included, and there is room for no more: a name \
-                 that was used before can be used again",
-                limits::JOBS_MAX
+                 that was used before can be used again{}",
+                limits::JOBS_MAX,
+                self.why_names_stay()
             ),
             Key::Quota(_) => format!(
-                "{} namespaces have a quota or had one, and there is room for no more",
-                limits::QUOTAS_MAX
+                "{} namespaces have a quota or had one, and there is room for no more{}",
+                limits::QUOTAS_MAX,
+                self.why_names_stay()
             ),
             _ => format!("it has {} entries, and room for no more", limits::ENTRIES_MAX),
         };

@@ -13,13 +13,15 @@ pub(super) struct Fleetlet {
     pub nodes: BTreeMap<NodeId, Node>,
     pub now: Now,
     /// Hear and say nothing, and do nothing either.
-    cut: std::collections::BTreeSet<NodeId>,
+    pub cut: std::collections::BTreeSet<NodeId>,
     /// Hear and say nothing.
     pub cut_off: std::collections::BTreeSet<NodeId>,
     pub answers: Vec<Answer>,
     pub commands: Vec<(Instant, NodeId, String)>,
     /// How far a node's wall clock is off, in milliseconds.
     pub clocks_ms: BTreeMap<NodeId, i64>,
+    /// What each of them has written down.
+    pub disks: BTreeMap<NodeId, BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
 fn info(name: &str) -> NodeInfo {
@@ -77,6 +79,7 @@ impl Fleetlet {
             answers: Vec::new(),
             commands: Vec::new(),
             clocks_ms: BTreeMap::new(),
+            disks: BTreeMap::new(),
         };
         let first = NodeId([1; 32]);
         let origin = Origin::Founded { gossip_key: [7; 32] };
@@ -91,27 +94,44 @@ impl Fleetlet {
             },
         );
         for index in 2..=count {
-            let id = NodeId([index; 32]);
             // Whoever has just joined can let in the next one.
-            fleet.ask(
-                NodeId([index - 1; 32]),
-                Request::Enrol {
-                    node: id,
-                    name: format!("n{index}"),
-                    token: crate::table::TokenId("t".into()),
-                    secret_hash: [3; 32],
-                },
-            );
-            let Some(Answer::Enrolled { entries, .. }) = fleet.answers.pop() else {
-                panic!("not enrolled: {:?}", fleet.answers)
-            };
-            let mut config = config(id, &format!("n{index}"));
-            config.info.witness = index == witness;
-            let node = Node::new(fleet.now, config, Origin::Joined { entries });
-            fleet.nodes.insert(id, node);
+            fleet.join_as(index, index - 1, index == witness);
         }
         fleet.run(Duration::from_secs(8));
         fleet
+    }
+
+    /// The node `index` is let in by the node `by`.
+    pub fn join(&mut self, index: u8, by: u8) {
+        self.join_as(index, by, false);
+    }
+
+    fn join_as(&mut self, index: u8, by: u8, witness: bool) {
+        let id = NodeId([index; 32]);
+        self.ask(
+            NodeId([by; 32]),
+            Request::Enrol {
+                node: id,
+                name: format!("n{index}"),
+                token: crate::table::TokenId("t".into()),
+                secret_hash: [3; 32],
+            },
+        );
+        let Some(Answer::Enrolled { entries, .. }) = self.answers.pop() else {
+            panic!("not enrolled: {:?}", self.answers)
+        };
+        let mut config = config(id, &format!("n{index}"));
+        config.info.witness = witness;
+        self.nodes.insert(id, Node::new(self.now, config, Origin::Joined { entries }));
+    }
+
+    /// The agent of `id` starts with this disk.
+    pub fn restore(&mut self, id: NodeId, generation: u64, disk: BTreeMap<Vec<u8>, Vec<u8>>) {
+        let mut config = config(id, &format!("n{}", id.0[0]));
+        config.generation = generation;
+        let rows = disk.clone().into_iter().collect();
+        self.nodes.insert(id, Node::new(self.now, config, Origin::Restored { rows }));
+        self.disks.insert(id, disk);
     }
 
     pub fn ask(&mut self, node: NodeId, request: Request) {
@@ -141,7 +161,14 @@ impl Fleetlet {
                             queue.push_back((peer, Input::Message { from: to, message }));
                         }
                     }
-                    Output::Persist { sequence, .. } => {
+                    Output::Persist { sequence, changes } => {
+                        let disk = self.disks.entry(to).or_default();
+                        for (key, value) in changes {
+                            match value {
+                                Some(value) => drop(disk.insert(key, value)),
+                                None => drop(disk.remove(&key)),
+                            }
+                        }
                         queue.push_back((to, Input::Persisted { through: sequence }));
                     }
                     Output::Start(launch) => {
@@ -418,4 +445,18 @@ fn who_submits_to_a_full_table_is_told() {
             fleet.submit(one, &WEB.replace("\"web\"", &format!("{name:?}")).replace("= 3", "= 1"));
         assert!(matches!(answer, Answer::Submitted(_)), "{answer:?}");
     }
+}
+
+#[test]
+fn a_node_at_rest_wakes_a_few_times_a_second() {
+    let mut fleet = Fleetlet::new(3);
+    fleet.submit(NodeId([1; 32]), WEB);
+    fleet.run(Duration::from_secs(60));
+    let ticks =
+        |fleet: &Fleetlet| -> u64 { fleet.nodes.values().map(|node| node.counters().ticks).sum() };
+    let before = ticks(&fleet);
+    fleet.run(Duration::from_secs(60));
+    // A probe each 400 ms with its two deadlines, and one look a second.
+    let per_second = (ticks(&fleet) - before) as f64 / 60.0 / 3.0;
+    assert!(per_second < 6.5, "{per_second} ticks a second");
 }

@@ -142,11 +142,13 @@ proptest! {
     #[test]
     fn one_exchange_repairs_both_sides(left in entries(), right in entries()) {
         let (mut left, mut right) = (table(&left), table(&right));
-        let Some(Message::Rows { buckets, rows }) = gossip::describe(&left, &right.buckets()) else {
+        let Some(Message::Rows { buckets, rows, .. }) =
+            gossip::describe(&left, &right.buckets(), WallTime(0))
+        else {
             prop_assert_eq!(left.fingerprint(), right.fingerprint());
             return Ok(());
         };
-        let (answer, want) = gossip::compare(&right, &buckets, &rows, |_| false, true);
+        let (answer, want) = gossip::compare(&right, &buckets, &rows, |_| false, true, WallTime(0));
         let Message::Entries { entries, more: false, .. } = answer else {
             return Err(TestCaseError::fail("a small table fits one message"));
         };
@@ -225,6 +227,32 @@ fn ended_rows_leave_on_every_node_and_stay_out() {
     assert_eq!(table.expire(after).len(), 1);
     assert_eq!(table.merge(ended, after), Merge::Refused);
     assert_eq!((table.len(), table.fingerprint()), (0, 0));
+}
+
+#[test]
+fn each_ended_row_leaves_when_its_job_says() {
+    let ended = |job: u8, keep_s| {
+        let row = AllocRow { epoch: 1, phase: Phase::Ended, keep_s, ..AllocRow::default() };
+        let mut ended = entry(3, job, 0, 1);
+        ended.value = Value::Alloc(Box::new(row));
+        ended
+    };
+    let written = ended(1, 0).stamp.wall().0;
+    let after = |seconds: u64| WallTime(written + seconds * 1000 + 1);
+    let day = 86_400;
+    let rows = [ended(1, 60), ended(2, 7 * day), ended(3, u32::MAX)];
+    let mut table = Table::default();
+    for row in &rows {
+        assert_eq!(table.merge(row.clone(), after(0)), Merge::Taken);
+    }
+    assert!(table.expire(after(59)).is_empty());
+    assert_eq!(table.expire(after(60)), [rows[0].key.clone()]);
+    assert_eq!(table.merge(rows[0].clone(), after(61)), Merge::Refused);
+    assert!(table.expire(after(6 * u64::from(day))).is_empty());
+    assert_eq!(table.expire(after(7 * u64::from(day))), [rows[1].key.clone()]);
+    // No row asks for more than a job may.
+    assert_eq!(table.expire(after(30 * u64::from(day))), [rows[2].key.clone()]);
+    assert!(table.is_empty());
 }
 
 #[test]

@@ -102,7 +102,7 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
         let name = "invariant_a_roll_out_stops_only_what_can_be_replaced";
         world.book.violate(time, name, detail);
     }
-    let verdict = invariant_a_roll_out_leaves_as_many_as_its_update_allows(&view.spec, emptied);
+    let verdict = invariant_a_roll_out_leaves_as_many_as_its_update_allows(&known, emptied);
     if let Err(detail) = verdict {
         let name = "invariant_a_roll_out_leaves_as_many_as_its_update_allows";
         world.book.violate(time, name, format!("{alloc}: {detail}"));
@@ -132,14 +132,15 @@ pub fn invariant_a_roll_out_stops_only_what_can_be_replaced(
     }
 }
 
-/// No more slots at a time are without a unit for the sake of a new version than the job says. Gangs go as a whole.
+/// No more slots at a time are without a unit for the sake of a new version than the job says, in one of the forms in
+/// which it is known. Gangs go as a whole.
 pub fn invariant_a_roll_out_leaves_as_many_as_its_update_allows(
-    spec: &JobSpec,
+    known: &[JobSpec],
     emptied: usize,
 ) -> Verdict {
-    let most = spec.update.max_parallel as usize;
-    if spec.gang || emptied <= most {
+    let most = known.iter().map(|spec| spec.update.max_parallel as usize).max().unwrap_or(0);
+    if known.iter().any(|spec| spec.gang) || emptied <= most {
         return Ok(());
     }
-    Err(format!("{emptied} of {} slots were emptied for it, {most} may be", spec.count))
+    Err(format!("{emptied} slots were emptied for it, {most} may be"))
 }

@@ -55,6 +55,7 @@ impl World {
                 started: now.wall,
                 witness: false,
                 incarnation: 0,
+                seen: None,
             },
             fabric: self.fabric,
             fabric_name: "sim".into(),

@@ -1,0 +1,246 @@
+//! When tombstones of jobs, tokens and quotas leave, so that no name counts for ever, and why nothing comes back.
+//!
+//! Whoever deletes writes a tombstone, which beats what a node that was away brings back. It may leave once every
+//! member has seen it:
+//!
+//! 1. *Seen.* While there are old tombstones, a node says in its own row: 'of what was stamped up to T, my roster,
+//!    jobs, tokens and quotas have this digest'. T is a round time at least one round ago, so all say it of the
+//!    same T. By saying it the node promises to stamp nothing up to T any more; its clock keeps that anyway.
+//! 2. *Purged.* Once the rows of all members of the roster say the same of T as this node's table does, all hold the same
+//!    entries up to T. The tombstones among them leave, and T is kept on disk as `purged_until`.
+//! 3. *Nothing comes back.* What is stamped up to `purged_until` and not in the table was deleted: it is refused, unless it
+//!    comes from a node that has purged as far (it repairs a disk that lost rows). A node that has purged less far
+//!    than its peer, a restored backup or one that was off meanwhile, drops what it holds up to the peer's
+//!    `purged_until` and the peer does not; once its table equals the peer's it has purged as far.
+//!
+//! A member that is away holds this up, on purpose: it may hold what was deleted. It is named by `weft doctor`.
+
+use std::time::Duration;
+
+use crate::clock::{Instant, Now, WallTime};
+use crate::id::NodeId;
+use crate::limits;
+use crate::table::{Key, Order, SharedEntry, Table, Value};
+use crate::topology::{NodeInfo, Seen};
+
+use super::{Canary, Node};
+
+/// Up to when everything that was deleted is purged here.
+#[derive(Debug, Default)]
+pub(super) struct Purged {
+    until: WallTime,
+}
+
+impl Purged {
+    pub fn until(&self) -> WallTime {
+        self.until
+    }
+
+    /// From the disk.
+    pub fn restore(&mut self, until: WallTime) {
+        self.until = self.until.max(until);
+    }
+}
+
+/// Whether an entry of this key is told apart from a deleted one by its date.
+fn leaves(key: &Key) -> bool {
+    matches!(key, Key::Job(_) | Key::Token(_) | Key::Quota(_))
+}
+
+/// Time between two rounds: about one row is written per second, whatever the size of the fabric. While a member is
+/// away no round can succeed, and memory cards wear out.
+fn round(members: usize, complete: bool) -> Duration {
+    let quick = limits::PURGE_ROUND * members.div_ceil(limits::PURGE_MEMBERS).max(1) as u32;
+    if complete { quick } else { quick.max(limits::PURGE_ROUND_AWAY) }
+}
+
+impl Node {
+    /// Up to when no tombstones are kept, because all members had seen what there was.
+    pub fn purged_until(&self) -> WallTime {
+        self.purged.until
+    }
+
+    /// Says what this node has seen, and drops the tombstones that all have seen.
+    pub(super) fn purge(&mut self, now: Now) {
+        if self.timekeeper.is_ahead(now.at, self.purged.until) {
+            // Clocks were wrong: what is stamped from now on is not from before.
+            self.set_purged(WallTime(0));
+        }
+        if self.config.canary == Some(Canary::ForgetsDeletions) {
+            let short = (limits::PURGE_ROUND / 6).as_millis() as u64;
+            return self.drop_tombstones(WallTime(now.wall.0.saturating_sub(short)));
+        }
+        let members = self.table.members();
+        let complete = self.membership.others_alive() + 1 >= members;
+        let round = round(members, complete).as_millis() as u64;
+        let until = WallTime((now.wall.0 / round).saturating_sub(1) * round);
+        if until <= self.purged.until || self.table.tombstones(until).next().is_none() {
+            return;
+        }
+        let seen = Seen { until, digest: self.table.digest_until(until) };
+        if self.info.seen != Some(seen) {
+            self.info.seen = Some(seen);
+            self.publish_info(now);
+        }
+        if self.unseen(seen).next().is_none() {
+            tracing::debug!(until = until.0, "all members have seen what was deleted");
+            self.set_purged(until);
+            self.drop_tombstones(until);
+        }
+    }
+
+    /// When to look, after a member said what it has seen: it may be the last of them. In a large fabric the next look
+    /// is soon enough.
+    pub(super) fn look_at_what_was_seen(&self, at: Instant) -> Instant {
+        let few = self.table.members() <= limits::PURGE_MEMBERS;
+        at + if few { limits::TICK_MAX } else { limits::PURGE_LOOK }
+    }
+
+    /// Members that have not said that they hold the same.
+    fn unseen(&self, seen: Seen) -> impl Iterator<Item = NodeId> + '_ {
+        let roster = self.table.roster().map(|(node, _)| node);
+        roster.filter(move |node| self.table.node(node).and_then(|info| info.seen) != Some(seen))
+    }
+
+    /// Members that hold up that tombstones leave: those that are away, or else those that hold something else.
+    fn hold_up_tombstones(&self) -> Vec<NodeId> {
+        let Some(seen) = self.info.seen else {
+            return Vec::new();
+        };
+        if self.table.tombstones(seen.until).next().is_none() {
+            return Vec::new();
+        }
+        let unseen: Vec<NodeId> = self.unseen(seen).collect();
+        let away = |node: &NodeId| *node != self.config.id && !self.is_up(node);
+        let away_only: Vec<NodeId> = unseen.iter().copied().filter(away).collect();
+        if away_only.is_empty() { unseen } else { away_only }
+    }
+
+    /// In words, to go on a sentence about names that are in use.
+    pub(super) fn why_names_stay(&self) -> String {
+        let members = self.hold_up_tombstones();
+        if members.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> =
+            members.iter().take(limits::REASONS_MAX).map(|node| self.name_of(node)).collect();
+        let more = members.len() - names.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(
+            "; names of deleted jobs leave once every member has seen that they were deleted, and {}{more} did not: bring \
+             them back, or remove them (`weft node NAME remove`)",
+            names.join(", ")
+        )
+    }
+
+    /// Bounds of the table of which four fifths are used, in words.
+    pub fn nearly_full(&self) -> Vec<String> {
+        let counts = self.table.counts();
+        let kinds = [
+            ("entries of any kind", counts.entries, limits::ENTRIES_MAX),
+            ("names of jobs, those of deleted ones included,", counts.jobs, limits::JOBS_MAX),
+            ("quotas, deleted ones included,", counts.quotas, limits::QUOTAS_MAX),
+        ];
+        let crowded = kinds.iter().filter(|(_, used, max)| used * 5 >= max * 4);
+        crowded
+            .map(|(kind, used, max)| {
+                format!(
+                    "{used} {kind} are in the table, and there is room for {max}{}",
+                    self.why_names_stay()
+                )
+            })
+            .collect()
+    }
+
+    fn set_purged(&mut self, until: WallTime) {
+        self.purged.until = until;
+        self.disk.set_purged(until);
+    }
+
+    fn drop_tombstones(&mut self, until: WallTime) {
+        let keys: Vec<Key> = self.table.tombstones(until).cloned().collect();
+        for key in keys {
+            self.drop_for_good(&key);
+        }
+    }
+
+    fn drop_for_good(&mut self, key: &Key) {
+        self.table.discard(key);
+        self.remember(key);
+        self.dirty = true;
+    }
+
+    /// Whether an entry was deleted, as all members knew, and is brought back by one that did not.
+    pub(super) fn was_deleted(&self, key: &Key, order: &Order, purged_there: WallTime) -> bool {
+        is_purged(key, order, self.purged.until)
+            && !is_purged(key, order, purged_there)
+            && self.table.order(key) != Some(*order)
+            && self.config.canary != Some(Canary::ForgetsDeletions)
+    }
+
+    /// A peer that has purged further described these buckets completely: what this node holds in them and the peer does
+    /// not, from before that, was deleted.
+    pub(super) fn drop_deleted(
+        &mut self,
+        now: Now,
+        purged_there: WallTime,
+        buckets: &[u16],
+        rows: &[(Key, Order)],
+    ) {
+        if purged_there <= self.purged.until || self.timekeeper.is_ahead(now.at, purged_there) {
+            return;
+        }
+        for key in deleted(&self.table, purged_there, buckets, rows) {
+            let before = self.table.entry(&key).cloned();
+            let known =
+                before.as_ref().is_some_and(|it| !matches!(it.value, Value::Tombstone { .. }));
+            tracing::debug!(?key, known, "was deleted while this node was away");
+            self.drop_for_good(&key);
+            self.follow(now, &key, before);
+        }
+    }
+
+    /// Whether a node's row differs from the one before in what it has seen only, so that nothing follows from it.
+    pub(super) fn says_only_what_it_saw(
+        &self,
+        node: &NodeId,
+        before: Option<&SharedEntry>,
+    ) -> bool {
+        let (Some(Value::Node(before)), Some(info)) =
+            (before.map(|it| &it.value), self.table.node(node))
+        else {
+            return false;
+        };
+        let own = *node == self.config.id && *info != self.info;
+        !own && NodeInfo { seen: info.seen, ..(**before).clone() } == *info
+    }
+
+    /// This node's table equals that of a member that has purged this far.
+    pub(super) fn equals(&mut self, now: Now, purged_there: WallTime) {
+        if purged_there > self.purged.until && !self.timekeeper.is_ahead(now.at, purged_there) {
+            self.set_purged(purged_there);
+        }
+    }
+}
+
+fn is_purged(key: &Key, order: &Order, until: WallTime) -> bool {
+    leaves(key) && order.stamp.wall() <= until
+}
+
+/// What the table holds of the described buckets, from before `until`, and the other does not.
+fn deleted(table: &Table, until: WallTime, buckets: &[u16], rows: &[(Key, Order)]) -> Vec<Key> {
+    let theirs: std::collections::BTreeMap<&Key, &Order> =
+        rows.iter().map(|(key, order)| (key, order)).collect();
+    let buckets = buckets.iter().filter_map(|bucket| u8::try_from(*bucket).ok());
+    let mut keys: Vec<Key> = buckets
+        .flat_map(|bucket| table.entries_in(bucket))
+        .filter(|entry| is_purged(&entry.key, &entry.order(), until))
+        .filter(|entry| theirs.get(&entry.key) != Some(&&entry.order()))
+        .map(|entry| entry.key.clone())
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[cfg(test)]
+mod tests;
