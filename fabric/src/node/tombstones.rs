@@ -235,7 +235,8 @@ fn deleted(table: &Table, until: WallTime, buckets: &[u16], rows: &[(Key, Order)
     let mut keys: Vec<Key> = buckets
         .flat_map(|bucket| table.entries_in(bucket))
         .filter(|entry| is_purged(&entry.key, &entry.order(), until))
-        .filter(|entry| theirs.get(&entry.key) != Some(&&entry.order()))
+        // What is newer there comes in its place.
+        .filter(|entry| theirs.get(&entry.key).is_none_or(|their| **their < entry.order()))
         .map(|entry| entry.key.clone())
         .collect();
     keys.sort_unstable();
