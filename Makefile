@@ -6,6 +6,7 @@
 # make test-vm      stories of whole machines, in QEMU: STORY=NAME for one; minutes
 # make test-boards  boards on a desk, by serial port and power switch: hw-tests/lab.toml says which; LAB=FILE: another list
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
+# make test-upgrade agents of different levels beside each other, upgraded one after the other under load
 # make test-ground  restarts, pulled cables, removed nodes, updates that do not fit: nothing ends or starts: ROUNDS=10
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
@@ -27,7 +28,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-boards test-swarm test-fencing test-ground test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -64,6 +65,7 @@ test-swarm: setup
 	    "places-unheard|--seeds 60 --nodes 3 --minutes 10|restarts of agents start nothing" \
 	    "deaf-to-removal|--seeds 30 --nodes 3 --minutes 10|removed node runs nothing" \
 	    "forgets-deletions|--seeds 30 --nodes 3 --minutes 10|stopped does not come back" \
+	    "writes-any-level|--seeds 30 --nodes 8 --minutes 2|is sent what it cannot read" \
 	    "takes-unsigned|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|name that did not write it" \
 	    "ignores-receivers|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \
 	    IFS='|' read -r bug how promise <<<"$$planted"; \
@@ -111,6 +113,9 @@ test-fencing: setup
 test-ground: build
 	WEFT_GROUND_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
 	    $(CARGO) test -p weft-agent --test ground -- --nocapture --test-threads=1
+
+test-upgrade: build
+	$(CARGO) test -p weft-agent --test upgrade -- --nocapture
 
 demo: setup build
 	@demo/demo.sh $(if $(CI),--once) $(TARGET)/debug/weftd $(TARGET)/debug/weft

@@ -5,6 +5,7 @@
 
 use fabric::cpuset::CpuSet;
 use fabric::job::nearest;
+use fabric::level::LEVEL;
 use fabric::limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ const AUTO: &str = "auto";
 /// Every key there is, by table; `""` is the top.
 const KEYS: &[(&str, &[&str])] = &[
     ("", &["state", "log"]),
-    ("node", &["name", "labels", "witness", "approval"]),
+    ("node", &["name", "labels", "witness", "approval", "level"]),
     ("listen", &["address", "port", "advertise"]),
     ("resources", &["cpus", "housekeeping", "confine_system", "memory", "ports", "devices"]),
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
@@ -85,6 +86,8 @@ pub struct NodeSection {
     pub witness: bool,
     /// While it is in no fabric, a member that asks may let it in.
     pub approval: bool,
+    /// Up to which level it reads and writes: less than this build can, and it acts as an older agent.
+    pub level: u8,
 }
 
 /// `[listen]`
@@ -168,7 +171,13 @@ impl Default for Config {
 
 impl Default for NodeSection {
     fn default() -> Self {
-        Self { name: AUTO.into(), labels: BTreeMap::new(), witness: false, approval: false }
+        Self {
+            name: AUTO.into(),
+            labels: BTreeMap::new(),
+            witness: false,
+            approval: false,
+            level: LEVEL,
+        }
     }
 }
 

@@ -101,6 +101,8 @@ pub struct Membership {
     pub forged: u64,
     /// Keys that two machines use, in words.
     pub twins: Vec<String>,
+    /// The level that the fabric has reached, what this agent reads, and who holds it back from that.
+    pub level: (u8, u8, Vec<String>),
     /// Bounds of the table of which little is left, in words.
     pub nearly_full: Vec<String>,
     /// This node with each member that is alive and cannot be reached from here, in words.
@@ -178,6 +180,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
             findings.extend(
                 forged.map(|what| finding("signatures", FindingLevel::Warning, what, advice)),
             );
+            findings.push(level(membership));
             let advice = "what runs runs on, and what is there can be changed; new jobs are refused when the table is full";
             let full = membership.nearly_full.iter();
             findings.extend(full.map(|what| finding("table", FindingLevel::Warning, what, advice)));
@@ -506,6 +509,30 @@ fn discovery(agent: &Agent) -> Finding {
             "others can still find this node if they know its address",
         ),
     }
+}
+
+/// Whether all agents can read the same.
+fn level(membership: &Membership) -> Finding {
+    let (fabric, agent, held_back_by) = &membership.level;
+    if fabric > agent {
+        return finding(
+            "level",
+            FindingLevel::Error,
+            format!(
+                "the fabric is at level {fabric}, and this agent reads up to level {agent}: it takes no part"
+            ),
+            "upgrade weftd here; what runs here runs on",
+        );
+    }
+    if held_back_by.is_empty() {
+        return finding("level", FindingLevel::Ok, format!("all agents read level {fabric}"), "");
+    }
+    finding(
+        "level",
+        FindingLevel::Warning,
+        format!("the fabric is at level {fabric}, held back by {}", held_back_by.join(", ")),
+        format!("upgrade weftd there: what needs level {agent} is refused until all can read it"),
+    )
 }
 
 fn roster(membership: &Membership) -> Finding {

@@ -29,6 +29,7 @@ use crate::executor::Executor;
 use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
+use crate::level;
 use crate::machine::{self, Machine};
 use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Own, Sockets};
@@ -166,10 +167,12 @@ impl Driver {
         let started = clock.now();
         let machine = Machine::this(Path::new("/"));
         machine::check(&config.state, &machine)?;
+        let opened = store::open(&config.state)?;
+        // Before anything is written there.
+        level::check(&config, &opened.rows)?;
         let identity = Arc::new(Identity::load_or_create(&config.state)?);
         machine::bind(&config.state, &machine);
         let start = Start::new(identity::next_generation(&config.state, started.wall.0))?;
-        let opened = store::open(&config.state)?;
         let fabric = Fabric::load(&config.state)?;
         let mut disk = opened.store;
         let token_labels = match disk.note(enter::LABELS_NOTE) {
@@ -547,8 +550,9 @@ impl Driver {
                 member.heard(now, from, address);
                 member.node.handle(now, Input::Message { from, message });
             }
-            Incoming::Enrol { node, name, token, secret_hash, answer } => {
-                self.enrol(now, (node, name), (token, secret_hash), answer);
+            Incoming::Enrol { node, name, level, token, secret_hash, answer } => {
+                let enrol = Request::Enrol { node, name, level, token, secret_hash };
+                self.enrol(now, enrol, answer);
             }
             Incoming::Superseded { by, address, silent } => self.superseded(by, address, silent),
             Incoming::Twin { node, address } => self.saw_twin(node, address),
@@ -715,6 +719,8 @@ fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
         started: driver.started.wall,
         witness: driver.config.node.witness,
         incarnation: 0,
+        level: driver.config.node.level,
+        reached: 0,
         seen: None,
     }
 }

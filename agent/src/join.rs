@@ -101,6 +101,15 @@ pub enum JoinError {
     },
 }
 
+/// What a node that wants to join says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer<'a> {
+    /// Its host name.
+    pub name: &'a str,
+    /// Up to which level it reads.
+    pub level: u8,
+}
+
 /// Asks the members at these addresses, one after the other, to let this node in.
 ///
 /// # Errors
@@ -108,12 +117,12 @@ pub enum JoinError {
 pub async fn join(
     identity: &Identity,
     token: &Token,
-    name: &str,
+    newcomer: Newcomer<'_>,
     addresses: &[SocketAddr],
 ) -> Result<Admission, JoinError> {
     let mut worst = JoinError::NobodyFound;
     for &address in addresses {
-        let asked = ask(identity, token, name, address);
+        let asked = ask(identity, token, newcomer, address);
         let error = match timeout(JOIN_TIMEOUT, asked).await {
             Ok(Ok(admission)) => return Ok(admission),
             Ok(Err(error)) => error,
@@ -148,7 +157,7 @@ impl JoinError {
 async fn ask(
     identity: &Identity,
     token: &Token,
-    name: &str,
+    newcomer: Newcomer<'_>,
     address: SocketAddr,
 ) -> Result<Admission, JoinError> {
     let unreachable =
@@ -183,7 +192,8 @@ async fn ask(
         let request = JoinRequest {
             token: token.id().0.clone(),
             secret: token.secret().to_vec(),
-            name: name.to_owned(),
+            name: newcomer.name.to_owned(),
+            level: newcomer.level,
         };
         wire::write_frame(&mut send, &request).await?;
         let _ = send.finish();
@@ -295,7 +305,7 @@ async fn enrol(
     node: NodeId,
     request: JoinRequest,
 ) -> Result<Enrolled, String> {
-    let JoinRequest { token, secret, name } = request;
+    let JoinRequest { token, secret, name, level } = request;
     if token.len() > TOKEN_BYTES_MAX || secret.len() > TOKEN_BYTES_MAX {
         return Err("this is not a token".to_owned());
     }
@@ -304,7 +314,7 @@ async fn enrol(
     }
     let (answer, answered) = oneshot::channel();
     let secret_hash = secret_hash(&secret);
-    let enrol = Incoming::Enrol { node, name, token: TokenId(token), secret_hash, answer };
+    let enrol = Incoming::Enrol { node, name, level, token: TokenId(token), secret_hash, answer };
     let busy = || "this member is stopping or too busy: ask another".to_owned();
     let asked = async {
         incoming.send(enrol).await.map_err(|_| busy())?;

@@ -112,6 +112,8 @@ pub enum Incoming {
         node: NodeId,
         /// Its host name, as it says.
         name: String,
+        /// Up to which level it reads.
+        level: u8,
         /// The token.
         token: TokenId,
         /// SHA-256 of the secret it showed.

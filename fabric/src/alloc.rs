@@ -10,6 +10,7 @@ use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, Birth, NodeId, SlotId};
 use crate::job::SpecHash;
+use crate::level::evolving;
 use crate::limits;
 
 /// How far an allocation has come. A lattice: within one epoch it only ever moves down this list. The numbers are those on
@@ -186,6 +187,7 @@ impl StandIn {
 
 /// What a node says of an allocation it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct AllocRow {
     /// Grows with every placement of the slot.
     pub epoch: u64,
@@ -233,6 +235,8 @@ pub struct AllocRow {
     #[serde(default)]
     pub keep_s: u32,
 }
+
+evolving!(AllocRow { epoch, birth, phase, spec, version, claim, healthy, healthy_since, since, restarts, pid, effective_cpus, effective_mems, ending, trouble, succession, contests, ran, vacant } 2 { keep_s } within claim);
 
 impl AllocRow {
     /// How long it is remembered once it has ended.

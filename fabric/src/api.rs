@@ -119,6 +119,12 @@ pub struct FabricStatus {
     pub fingerprint: String,
     /// Local health multiplier: 0 is well, more means that this node is slow to react.
     pub local_health: u32,
+    /// The level that it has reached: what all of its agents can read.
+    #[serde(default)]
+    pub level: u8,
+    /// Members whose agents hold it back from what this one can read, by name.
+    #[serde(default)]
+    pub held_back_by: Vec<String>,
     /// Who grants leases to at-most-one work.
     #[serde(default)]
     pub voters: VotersView,

@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::cpuset::CpuSet;
+use crate::level::evolving;
 
 /// Cores, memory, devices and ports that a node has given to an allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Claim {
     /// Logical CPUs that belong to this allocation alone. Empty: it runs on the shared ones.
     pub cpus: CpuSet,
@@ -23,3 +25,5 @@ pub struct Claim {
     /// Port numbers by name.
     pub ports: BTreeMap<String, u16>,
 }
+
+evolving!(Claim { cpus, shared_millis, mems, memory, hugepages, devices, ports });

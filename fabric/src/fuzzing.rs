@@ -80,13 +80,14 @@ pub fn node(bytes: &[u8]) {
         generation: 1,
         seed: 1,
         canary: None,
+        level: crate::level::LEVEL,
     };
     let mut node = Node::new(now, config, Origin::Founded { gossip_key: [7; 32] });
     let token = TokenId("t".into());
     let (secret_hash, lifetime, labels) = ([3; 32], Duration::from_secs(60), BTreeMap::new());
     let invite = Request::AddToken { id: token.clone(), secret_hash, lifetime, labels };
     node.handle(now, Input::Request { id: 1, request: invite });
-    let enrol = Request::Enrol { node: MEMBER, name: "n2".into(), token, secret_hash };
+    let enrol = Request::Enrol { node: MEMBER, name: "n2".into(), level: 1, token, secret_hash };
     node.handle(now, Input::Request { id: 2, request: enrol });
     let mut rest = bytes;
     while let [how, low, high, after @ ..] = rest {

@@ -194,6 +194,8 @@ pub enum Request {
         node: NodeId,
         /// Its host name.
         name: String,
+        /// Up to which level its agent reads.
+        level: u8,
         /// The token.
         token: TokenId,
         /// SHA-256 of the secret it showed.

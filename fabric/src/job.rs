@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::{JobName, Namespace};
+use crate::level::evolving;
 use crate::limits;
 
 mod diff;
@@ -24,8 +25,13 @@ pub use parse::{ParseError, nearest, parse, parse_bytes, parse_with};
 pub use placement::{Affinity, Placement, Strategy};
 pub use validate::SpecError;
 
+/// A duration in binary formats.
+#[derive(Serialize, Deserialize)]
+struct Span(#[serde(with = "duration")] Duration);
+
 /// A job as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct JobSpec {
     /// Its name: one per fabric.
     pub name: JobName,
@@ -65,6 +71,8 @@ pub struct JobSpec {
     pub keep: Keep,
 }
 
+evolving!(JobSpec { name, kind, count, task, resources, ports, health, placement, update, restart, guarantee, priority, namespace, gang } 2 { keep } within task, resources, ports, health, placement, update, restart);
+
 /// How many live allocations a slot may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -88,6 +96,7 @@ pub enum JobKind {
 
 /// The process to run and what surrounds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Task {
     /// Program and arguments. `${port.NAME}`, `${cpus}`, `${job}`, `${slot}`, `${epoch}`, `${node}` are replaced.
     pub command: Vec<String>,
@@ -111,6 +120,8 @@ pub struct Task {
     #[serde(default)]
     pub arch: BTreeMap<String, TaskVariant>,
 }
+
+evolving!(Task { command, env, user, working_dir, files, stop_signal, stop_timeout: Span, sandbox, arch } within sandbox);
 
 /// What a task has instead on one architecture. What is empty here is the task's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +150,7 @@ pub struct TaskFile {
 
 /// What a task may touch. Everything starts closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Sandbox {
     /// False: no sandbox at all.
     pub enabled: bool,
@@ -158,6 +170,17 @@ pub struct Sandbox {
     pub tasks_max: u32,
 }
 
+evolving!(Sandbox {
+    enabled,
+    writable,
+    capabilities,
+    syscalls,
+    devices,
+    home,
+    new_privileges,
+    tasks_max
+});
+
 impl Default for Sandbox {
     fn default() -> Self {
         Self {
@@ -175,6 +198,7 @@ impl Default for Sandbox {
 
 /// What an allocation needs of its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Resources {
     /// CPU.
     pub cpu: CpuRequest,
@@ -189,6 +213,8 @@ pub struct Resources {
     /// Devices: a class (`gpu`), a bus identity (`usb:1a86:7523`) or a path (`/dev/ttyUSB0`), one each.
     pub devices: Vec<String>,
 }
+
+evolving!(Resources { cpu, memory, swap, numa, hugepages, devices });
 
 impl Default for Resources {
     /// A tenth of a shared CPU and 64 MiB: what a small service on a small board needs.
@@ -250,6 +276,7 @@ pub enum NumaPolicy {
 
 /// A port of an allocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Port {
     /// `${port.NAME}` in the command, `WEFT_PORT_NAME` in the environment.
     pub name: String,
@@ -257,8 +284,11 @@ pub struct Port {
     pub fixed: Option<u16>,
 }
 
+evolving!(Port { name, fixed });
+
 /// How to tell that an allocation works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Health {
     /// What is asked.
     pub check: Check,
@@ -274,6 +304,8 @@ pub struct Health {
     #[serde(with = "duration")]
     pub grace: Duration,
 }
+
+evolving!(Health { check, interval: Span, timeout: Span, failures, grace: Span });
 
 impl Health {
     /// `check` every 2 s, each given 2 s; three failures in a row count, none in the first 10 s.
@@ -313,6 +345,7 @@ pub enum Check {
 
 /// How a new version replaces an old one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Update {
     /// Slots that may be without a healthy allocation at a time because of the update.
     pub max_parallel: u32,
@@ -325,6 +358,8 @@ pub struct Update {
     /// Go back to the version before when the new one fails.
     pub auto_revert: bool,
 }
+
+evolving!(Update { max_parallel, min_healthy: Span, deadline: Span, auto_revert });
 
 impl Default for Update {
     fn default() -> Self {
@@ -339,6 +374,7 @@ impl Default for Update {
 
 /// What to do when an allocation exits or is unhealthy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Restart {
     /// Restarts on the same node, within `within`, before the slot is placed elsewhere.
     pub attempts: u32,
@@ -350,6 +386,8 @@ pub struct Restart {
     pub delay: Duration,
 }
 
+evolving!(Restart { attempts, within: Span, delay: Span });
+
 impl Default for Restart {
     fn default() -> Self {
         Self { attempts: 3, within: Duration::from_secs(60), delay: Duration::from_secs(1) }
@@ -358,11 +396,14 @@ impl Default for Restart {
 
 /// How long what is over is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Keep {
     /// Allocations that have ended: `weft ps --all` shows them, and why they ended.
     #[serde(with = "duration")]
     pub ended: Duration,
 }
+
+evolving!(Keep { ended: Span });
 
 impl Default for Keep {
     fn default() -> Self {

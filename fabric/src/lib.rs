@@ -14,6 +14,7 @@ pub mod id;
 pub mod io;
 pub mod job;
 pub mod lease;
+pub mod level;
 pub mod limits;
 pub mod membership;
 pub mod message;

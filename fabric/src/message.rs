@@ -1,4 +1,4 @@
-//! What nodes say to each other. Encoded by postcard, a version byte first.
+//! What nodes say to each other. Encoded by postcard, after a byte with the [level](crate::level) that is needed to read it.
 //!
 //! A [`Datagram`] may be lost, repeated or late. A [`Message`] travels over an authenticated stream: it
 //! arrives whole or not at all, but it too may be lost, and every sender derives it again.
@@ -9,14 +9,15 @@ use crate::alloc::Succession;
 use crate::clock::WallTime;
 use crate::id::{AllocId, NodeId};
 use crate::lease::LeaseMessage;
+use crate::level::{FORMAT, LEVEL, LEVEL_MIN, Leveled};
 use crate::limits;
 use crate::resources::Rejection;
 use crate::table::{Entry, Key, Order, SharedEntry};
 use crate::timekeeper::ClockReading;
 use crate::voters;
 
-/// First byte of everything that is sent or stored.
-pub const WIRE_VERSION: u8 = 2;
+/// First byte of what every agent reads, whatever its level.
+pub const FIRST_LEVEL: u8 = FORMAT + LEVEL_MIN;
 
 /// One gossip payload, before sealing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +213,49 @@ pub enum Message {
     Clock(ClockReading),
 }
 
+impl Leveled for Datagram {
+    fn level(&self) -> u8 {
+        match self {
+            Datagram::Push(entries) => entries.level(),
+            Datagram::Swim { .. }
+            | Datagram::Fingerprint { .. }
+            | Datagram::InSync { .. }
+            | Datagram::Lease(_)
+            | Datagram::Leaving { .. } => LEVEL_MIN,
+        }
+    }
+}
+
+impl Leveled for Message {
+    fn level(&self) -> u8 {
+        match self {
+            Message::Entries { entries, .. }
+            | Message::Hold { entries, .. }
+            | Message::News { entries } => entries.level(),
+            Message::Propose { job, .. }
+            | Message::Displace { job, .. }
+            | Message::Reserve { job, .. } => job.level(),
+            Message::Buckets(_)
+            | Message::Rows { .. }
+            | Message::Want(_)
+            | Message::Held { .. }
+            | Message::Accept { .. }
+            | Message::Reject { .. }
+            | Message::Retire { .. }
+            | Message::Drain { .. }
+            | Message::Restart { .. }
+            | Message::Voters(_)
+            | Message::Move { .. }
+            | Message::Commit { .. }
+            | Message::Reach { .. }
+            | Message::PassOn { .. }
+            | Message::PassedOn { .. }
+            | Message::Reclock
+            | Message::Clock(_) => LEVEL_MIN,
+        }
+    }
+}
+
 impl Message {
     /// Whether another member may hand it over: what coordinators and targets say to each other, and users' wishes.
     /// Whoever receives these looks at what they say and not at who says it.
@@ -255,16 +299,19 @@ pub enum DecodeError {
         /// How many may.
         max: usize,
     },
-    /// Another version, or nothing at all.
-    #[error("wire version {0:?} is not {WIRE_VERSION}: upgrade the older of the two agents")]
+    /// From before the first release, or nothing at all.
+    #[error("its first byte is {0:?}, which begins nothing that an agent writes")]
     Version(Option<u8>),
+    /// A newer agent wrote it.
+    #[error("it is of level {0}, and this agent reads up to level {LEVEL}: upgrade it")]
+    Level(u8),
     /// Not what the version says.
     #[error("malformed: {0}")]
     Malformed(String),
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![WIRE_VERSION]).expect("our own types encode")
+fn encode<T: Serialize + Leveled>(value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![FORMAT + value.level()]).expect("our own types encode")
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result<T, DecodeError> {
@@ -272,17 +319,31 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result<T, Deco
         return Err(DecodeError::TooLong { bytes: bytes.len(), max });
     }
     match bytes.split_first() {
-        Some((&WIRE_VERSION, rest)) => match postcard::take_from_bytes(rest) {
-            Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
-            Err(error) => Err(DecodeError::Malformed(error.to_string())),
-        },
-        other => Err(DecodeError::Version(other.map(|(version, _)| *version))),
+        Some((first, rest)) if read_level(*first)? <= LEVEL => {
+            match postcard::take_from_bytes(rest) {
+                Ok((value, [])) => Ok(value),
+                Ok((_, rest)) => {
+                    Err(DecodeError::Malformed(format!("{} bytes too many", rest.len())))
+                }
+                Err(error) => Err(DecodeError::Malformed(error.to_string())),
+            }
+        }
+        Some((first, _)) => Err(DecodeError::Version(Some(*first))),
+        None => Err(DecodeError::Version(None)),
+    }
+}
+
+/// The level that the first byte asks for, if this agent has it.
+fn read_level(first: u8) -> Result<u8, DecodeError> {
+    match first.checked_sub(FORMAT) {
+        Some(level @ LEVEL_MIN..=LEVEL) => Ok(level),
+        Some(level @ 1..0x10) => Err(DecodeError::Level(level)),
+        _ => Err(DecodeError::Version(Some(first))),
     }
 }
 
 /// The bytes of a row on disk.
-pub(crate) fn encode_row<T: Serialize>(row: &T) -> Vec<u8> {
+pub(crate) fn encode_row<T: Serialize + Leveled>(row: &T) -> Vec<u8> {
     encode(row)
 }
 

@@ -40,6 +40,7 @@ mod flaps;
 mod gangs;
 mod informed;
 mod leases;
+mod levels;
 mod persistence;
 mod preempt;
 mod quotas;
@@ -59,7 +60,9 @@ use gangs::Gangs;
 use informed::Informed;
 pub use informed::Waits;
 use leases::Leases;
+use levels::Levels;
 use persistence::Disk;
+pub use persistence::level_on_disk;
 use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
@@ -86,6 +89,8 @@ pub struct Config {
     pub seed: u64,
     /// Plants a bug, so that the simulator can show that it would have found it.
     pub canary: Option<Canary>,
+    /// Up to which level it reads and writes: [`crate::level::LEVEL`], or less to act as an older agent.
+    pub level: u8,
 }
 
 /// Bugs on request. Never set outside the simulator.
@@ -113,6 +118,8 @@ pub enum Canary {
     KnowsNoDetours,
     /// A node stamps with its own clock, whatever it shows, and takes whatever others stamp.
     BelievesEveryClock,
+    /// A node writes whatever it can read itself.
+    WritesAnyLevel,
     /// A tombstone leaves after ten seconds, whoever has seen it.
     ForgetsDeletions,
     /// A node takes every row for the writing of the node that it names.
@@ -205,6 +212,7 @@ pub struct Node {
     detours: Detours,
     writers: Writers,
     purged: Purged,
+    levels: Levels,
     disk: Disk,
     outputs: VecDeque<Output>,
     counters: Counters,
@@ -297,6 +305,7 @@ impl Node {
             detours: Detours::default(),
             writers: Writers::default(),
             purged: Purged::default(),
+            levels: Levels::default(),
             disk: Disk::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
@@ -325,6 +334,8 @@ impl Node {
     fn take_origin(&mut self, own: Now, origin: Origin) {
         let mut now = own;
         self.info.incarnation = self.leases.incarnation();
+        self.info.level = self.config.level;
+
         match origin {
             Origin::Founded { gossip_key } => {
                 let me = RosterEntry {
@@ -362,6 +373,7 @@ impl Node {
             }
         }
         now = self.read_clocks(own);
+        self.info.reached = self.levels.reached();
         let info = Box::new(self.info.clone());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
         self.remember_voter();
@@ -503,6 +515,7 @@ impl Node {
             self.expire(now);
         }
         self.mend_stamps(now);
+        self.review_levels(now);
         self.retry_disk(now);
         self.drop_stock(now);
         if self.is_removed() {
@@ -561,7 +574,7 @@ impl Node {
 
     /// Whether this node has waited long enough to start what is its own, and to place what nobody else can run.
     fn is_settled(&mut self, now: Now) -> bool {
-        if self.is_removed() || self.superseded {
+        if self.is_removed() || self.superseded || self.is_too_old() {
             return false;
         }
         let alone = self.table.roster().take(2).count() < 2;
@@ -737,6 +750,7 @@ impl Node {
     fn follow(&mut self, now: Now, key: &Key, before: Option<SharedEntry>) {
         match key {
             Key::Roster(node) => {
+                self.levels.stale = true;
                 self.restock(*node);
                 self.account_for_node(*node);
                 self.coordinator.all_dirty = true;
@@ -753,6 +767,7 @@ impl Node {
                 self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
             }
             Key::Node(node) => {
+                self.levels.stale = true;
                 self.restock(*node);
                 self.account_for_node(*node);
                 self.coordinator.all_dirty = true;

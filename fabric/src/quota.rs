@@ -20,13 +20,14 @@ use crate::alloc::AllocRow;
 use crate::claim::Claim;
 use crate::id::{AllocId, Birth, JobName, Namespace, NodeId, SlotId};
 use crate::job::{CpuRequest, JobKind, JobSpec};
+use crate::level::evolving;
 use crate::limits;
 use crate::resources;
 use crate::topology::Topology;
 
 /// The value of `quota/<namespace>`: what is absent is not limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(remote = "Self", default, deny_unknown_fields)]
 pub struct Quota {
     /// Thousandths of a logical CPU.
     pub cpu_millis: Option<u64>,
@@ -37,6 +38,8 @@ pub struct Quota {
     /// Allocations.
     pub allocs: Option<u32>,
 }
+
+evolving!(Quota { cpu_millis, memory, devices, allocs });
 
 /// What claims add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

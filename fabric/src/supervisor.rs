@@ -28,6 +28,7 @@ use crate::id::{AllocId, NodeId, SlotId};
 use crate::io::{Launch, Lease, Output, UnitEvent, UnitFound};
 use crate::job::placeholder::Placeholders;
 use crate::job::{CpuRequest, Guarantee, JobSpec, SpecHash};
+use crate::level::Leveled;
 use crate::limits;
 
 mod locals;
@@ -44,6 +45,12 @@ pub struct Record {
     pub spec: JobSpec,
     /// Starts so far.
     pub run: u32,
+}
+
+impl Leveled for Record {
+    fn level(&self) -> u8 {
+        self.spec.level()
+    }
 }
 
 /// What we believe of a unit.

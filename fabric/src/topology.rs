@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 
 use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
+use crate::level::evolving;
 
 /// The share of a machine that its owner gives to the fabric, and what can be enforced there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Topology {
     /// As `uname -m` says it: `x86_64`, `aarch64`.
     pub arch: String,
@@ -33,6 +35,8 @@ pub struct Topology {
     /// Which limits bite on this machine.
     pub enforced: Enforced,
 }
+
+evolving!(Topology { arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced } within devices);
 
 /// One physical core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,7 @@ pub struct HugepagePool {
 
 /// A device that one allocation can hold at a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Device {
     /// Stable name on this node: the device path.
     pub path: String,
@@ -79,6 +84,8 @@ pub struct Device {
     /// Memory node it is closest to, where the bus says.
     pub numa: Option<u16>,
 }
+
+evolving!(Device { path, class, hardware, numa });
 
 /// Which limits the kernel and the unit manager really enforce here. A node advertises only what bites.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +108,7 @@ pub struct Enforced {
 
 /// What a node tells the others about itself: the value of `node/<id>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct NodeInfo {
     /// Host name at start. Two nodes may have the same.
     pub name: String,
@@ -126,10 +134,18 @@ pub struct NodeInfo {
     /// Which life of its disk this is: random, made with the node's table and kept with it.
     #[serde(default)]
     pub incarnation: u64,
+    /// Up to which level its agent reads.
+    #[serde(default)]
+    pub level: u8,
+    /// Which level the fabric has reached, as far as it knows.
+    #[serde(default)]
+    pub reached: u8,
     /// What it has seen, for tombstones to leave.
     #[serde(default)]
     pub seen: Option<Seen>,
 }
+
+evolving!(NodeInfo { name, labels, topology, addresses, version, executor, draining, impaired, started, witness, incarnation, level, reached, seen } within topology);
 
 /// 'Of what was written up to then, I hold this.'
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,6 +57,7 @@ fn agent() -> Agent {
             datagrams: (0, 100),
             forged: 0,
             twins: Vec::new(),
+            level: (2, 2, Vec::new()),
             nearly_full: Vec::new(),
             broken_pairs: Vec::new(),
         }),
@@ -105,6 +106,10 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
             let pair = "birch and cedar are both alive and cannot reach each other";
             membership(agent).broken_pairs.push(pair.into());
         }),
+        ("level", Warning, |_, agent| {
+            membership(agent).level = (1, 2, vec!["n2".into()]);
+        }),
+        ("level", Error, |_, agent| membership(agent).level = (3, 2, Vec::new())),
         ("table", Warning, |_, agent| {
             membership(agent).nearly_full.push("60000 names of jobs are in the table".into());
         }),

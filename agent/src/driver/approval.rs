@@ -4,7 +4,6 @@ use fabric::api::{Problem, ProblemKind};
 use fabric::clock::{Now, WallTime};
 use fabric::id::NodeId;
 use fabric::io::Request;
-use fabric::table::TokenId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -173,18 +172,21 @@ impl Driver {
     pub(super) fn enrol(
         &mut self,
         now: Now,
-        (node, name): (NodeId, String),
-        (token, secret_hash): (TokenId, [u8; 32]),
+        enrol: Request,
         answer: oneshot::Sender<Result<Enrolled, String>>,
     ) {
-        let Some(member) = &mut self.member else { return };
-        let invited = self.invitations.redeem(now.at, &node, &token, &secret_hash);
+        let (Some(member), Request::Enrol { node, token, secret_hash, .. }) =
+            (&mut self.member, &enrol)
+        else {
+            return;
+        };
+        let (token, secret_hash) = (token.clone(), *secret_hash);
+        let invited = self.invitations.redeem(now.at, node, &token, &secret_hash);
         if invited {
             let (id, lifetime, labels) = (token.clone(), REDEEM_TIME, BTreeMap::new());
             let add = Request::AddToken { id, secret_hash, lifetime, labels };
             member.ask(now, add, Asker::Nobody);
         }
-        let enrol = Request::Enrol { node, name, token: token.clone(), secret_hash };
         member.ask(now, enrol, Asker::Newcomer(answer));
         if invited {
             member.ask(now, Request::RevokeToken { id: token }, Asker::Nobody);

@@ -20,7 +20,7 @@ use super::member::Member;
 use super::{Driver, describe};
 use crate::http::Reply;
 use crate::identity::{Fabric, Identity};
-use crate::join::{Admission, JoinError, join};
+use crate::join::{Admission, JoinError, Newcomer, join};
 use crate::quic::{Setup, TARGETS_MAX, Transport, listen};
 use crate::seal::Seal;
 use crate::token::Token;
@@ -145,7 +145,8 @@ impl Driver {
         let (candidates, receiver) = mpsc::channel(BATCHES_MAX);
         let candidates = given.is_none().then_some(candidates);
         let (identity, name) = (self.identity.clone(), self.name.clone());
-        let asked = Attempt { identity, token: token.clone(), name, given };
+        let asked =
+            Attempt { identity, token: token.clone(), name, level: self.config.node.level, given };
         self.attempts += 1;
         let (attempt, outcomes) = (self.attempts, self.outcomes.clone());
         let task = tokio::spawn(async move {
@@ -272,6 +273,7 @@ impl Driver {
             generation: self.start.generation,
             seed: u64::from_le_bytes(self.random()?),
             canary: None,
+            level: self.config.node.level,
         };
         let node = Node::new(self.clock.now(), config, origin);
         let seal = Seal::new(self.identity.id(), self.start);
@@ -377,6 +379,7 @@ struct Attempt {
     identity: Arc<Identity>,
     token: Token,
     name: String,
+    level: u8,
     given: Option<Vec<SocketAddr>>,
 }
 
@@ -385,9 +388,10 @@ impl Attempt {
         self,
         mut candidates: mpsc::Receiver<Vec<SocketAddr>>,
     ) -> Result<Admission, JoinError> {
-        let Self { identity, token, name, given } = self;
+        let Self { identity, token, name, level, given } = self;
+        let newcomer = Newcomer { name: &name, level };
         if let Some(addresses) = given {
-            return join(&identity, &token, &name, &addresses).await;
+            return join(&identity, &token, newcomer, &addresses).await;
         }
         let mut until = Instant::now() + SEEK_TIMEOUT;
         let mut tried = BTreeSet::new();
@@ -397,7 +401,7 @@ impl Attempt {
             if addresses.is_empty() {
                 continue;
             }
-            match join(&identity, &token, &name, &addresses).await {
+            match join(&identity, &token, newcomer, &addresses).await {
                 Ok(admission) => return Ok(admission),
                 // A token that was made a moment ago may not have come to every member yet.
                 Err(error @ JoinError::Refused { .. }) => {

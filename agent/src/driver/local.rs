@@ -43,6 +43,9 @@ pub(super) struct Status {
 const REMOVED: &str = "this node was removed from the fabric and has ended its work: to use it again, stop the agent, empty its \
                        state directory, start it, and join with a new token";
 
+/// What an agent says that is older than its fabric.
+const TOO_OLD: &str = "this agent is too old for its fabric and takes no part in it; what runs here runs on: upgrade it";
+
 impl Driver {
     /// This node and its fabric at a glance.
     pub(super) fn status(&self) -> Status {
@@ -71,6 +74,9 @@ impl Driver {
         }
         warnings.extend(self.provision.warnings());
         let Some(member) = &self.member else { return warnings };
+        if member.node.is_too_old() {
+            warnings.push(TOO_OLD.into());
+        }
         warnings.extend(member.node.nearly_full());
         if let Some(reason) = &member.disk {
             warnings.push(format!("no new work is taken, the disk refuses: {reason}"));
@@ -192,6 +198,7 @@ impl Driver {
                         seal.opened,
                     ),
                     twins: member.twin_troubles(),
+                    level: (status.level, self.config.node.level, status.held_back_by),
                     nearly_full: member.node.nearly_full(),
                     broken_pairs: {
                         let cut = member.node.cut_off_from().into_iter();

@@ -5,6 +5,8 @@ use fabric::stamp::Stamp;
 use fabric::table::{Key, Keyring, RosterEntry, TokenEntry, Value};
 use std::sync::Arc;
 
+const NEW_NODE: Newcomer<'_> = Newcomer { name: "new-node", level: 1 };
+
 /// A core that knows tokens and lets in who shows one that has not expired.
 struct Core {
     tokens: BTreeMap<TokenId, TokenEntry>,
@@ -25,7 +27,7 @@ impl Core {
     }
 
     fn enrol(&mut self, member: NodeId, incoming: Incoming) {
-        let Incoming::Enrol { node, name, token, secret_hash, answer } = incoming else {
+        let Incoming::Enrol { node, name, token, secret_hash, answer, .. } = incoming else {
             panic!("expected a joiner, got {incoming:?}")
         };
         self.asked += 1;
@@ -72,7 +74,7 @@ async fn join_beside(
     addresses: &[SocketAddr],
 ) -> Result<Admission, JoinError> {
     let member = node.id();
-    let mut joining = std::pin::pin!(join(joiner, token, "new-node", addresses));
+    let mut joining = std::pin::pin!(join(joiner, token, NEW_NODE, addresses));
     loop {
         tokio::select! {
             result = &mut joining => return result,
@@ -115,7 +117,8 @@ async fn another_fabric_does_not_get_to_see_the_secret() {
     let (mut node, _) = member();
     let elsewhere = Fabric::found("elsewhere").expect("random numbers");
     let token = Token::generate(&elsewhere.key()).expect("random numbers");
-    let error = join(&identity(), &token, "n", &[node.address]).await.expect_err("wrong fabric");
+    let error =
+        join(&identity(), &token, NEW_NODE, &[node.address]).await.expect_err("wrong fabric");
     assert!(matches!(error, JoinError::WrongFabric(address) if address == node.address));
     assert!(node.incoming.try_recv().is_err(), "the member was asked");
 }
@@ -160,7 +163,7 @@ async fn who_only_knows_the_public_key_does_not_get_to_see_the_secret() {
     })
     .await;
     let (joiner, addresses) = (identity(), [address]);
-    let (result, said) = tokio::join!(join(&joiner, &token, "n", &addresses), said);
+    let (result, said) = tokio::join!(join(&joiner, &token, NEW_NODE, &addresses), said);
     assert!(matches!(result, Err(JoinError::WrongFabric(_))), "{result:?}");
     assert_eq!(said, b"");
 }
@@ -179,7 +182,7 @@ async fn a_borrowed_signature_does_not_open_a_connection_in_the_middle() {
     })
     .await;
     let (joiner, addresses) = (identity(), [address]);
-    let (result, said) = tokio::join!(join(&joiner, &token, "n", &addresses), said);
+    let (result, said) = tokio::join!(join(&joiner, &token, NEW_NODE, &addresses), said);
     assert!(matches!(result, Err(JoinError::WrongFabric(_))), "{result:?}");
     assert_eq!(said, b"");
 }
@@ -196,7 +199,7 @@ async fn the_secret_is_seen_by_who_proves_the_fabric() {
     })
     .await;
     let (joiner, addresses) = (identity(), [address]);
-    let (result, said) = tokio::join!(join(&joiner, &token, "n", &addresses), said);
+    let (result, said) = tokio::join!(join(&joiner, &token, NEW_NODE, &addresses), said);
     assert!(matches!(result, Err(JoinError::Unreachable(_))), "{result:?}");
     assert!(said.windows(token.secret().len()).any(|part| part == token.secret()));
 }
@@ -260,7 +263,7 @@ async fn who_shows_nothing_has_failed_like_one_who_guesses() {
         timeout(Duration::from_secs(30), noticed).await.expect("it is noticed");
     }
     let token = Token::generate(&fabric.key()).expect("random numbers");
-    let refused = join(&identity(), &token, "n", &[node.address]).await.expect_err("refused");
+    let refused = join(&identity(), &token, NEW_NODE, &[node.address]).await.expect_err("refused");
     assert!(refused.to_string().contains("wait a minute"), "{refused}");
 }
 
@@ -268,9 +271,9 @@ async fn who_shows_nothing_has_failed_like_one_who_guesses() {
 async fn nobody_to_ask_and_nobody_there_are_told_apart() {
     let fabric = Fabric::found("x").expect("random numbers");
     let token = Token::generate(&fabric.key()).expect("random numbers");
-    let error = join(&identity(), &token, "n", &[]).await.expect_err("nobody");
+    let error = join(&identity(), &token, NEW_NODE, &[]).await.expect_err("nobody");
     assert!(matches!(error, JoinError::NobodyFound));
-    let error = join(&identity(), &token, "n", &[localhost(1)]).await.expect_err("nobody");
+    let error = join(&identity(), &token, NEW_NODE, &[localhost(1)]).await.expect_err("nobody");
     assert!(matches!(error, JoinError::Unreachable(_)));
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
 }
@@ -279,7 +282,7 @@ async fn nobody_to_ask_and_nobody_there_are_told_apart() {
 async fn unreasonable_names_and_tokens_do_not_reach_the_core() {
     let (incoming, mut core) = mpsc::channel(1);
     let node = NodeId([1; 32]);
-    let fine = JoinRequest { token: "t".into(), secret: vec![1], name: "n".into() };
+    let fine = JoinRequest { token: "t".into(), secret: vec![1], name: "n".into(), level: 1 };
     let bad = [
         JoinRequest { name: String::new(), ..fine.clone() },
         JoinRequest { name: "x".repeat(300), ..fine.clone() },

@@ -2,7 +2,7 @@
 //! the wire version, and postcard.
 
 use fabric::id::FabricKey;
-use fabric::message::WIRE_VERSION;
+use fabric::message::FIRST_LEVEL;
 use quinn::{RecvStream, SendStream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,8 @@ pub(crate) struct JoinRequest {
     pub secret: Vec<u8>,
     /// The joiner's host name.
     pub name: String,
+    /// Up to which level its agent reads.
+    pub level: u8,
 }
 
 /// The answer to a [`JoinRequest`].
@@ -149,8 +151,8 @@ pub(crate) enum WireError {
         /// How many may be.
         max: usize,
     },
-    /// Another version.
-    #[error("wire version {0:?} is not {WIRE_VERSION}: upgrade the older of the two agents")]
+    /// From before the first release, or of a later level.
+    #[error("its first byte is {0:?} and not {FIRST_LEVEL}: upgrade the older of the two agents")]
     Version(Option<u8>),
     /// Not what the version says.
     #[error("malformed: {0}")]
@@ -173,13 +175,13 @@ impl From<quinn::WriteError> for WireError {
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    postcard::to_extend(value, vec![WIRE_VERSION]).expect("our own types encode")
+    postcard::to_extend(value, vec![FIRST_LEVEL]).expect("our own types encode")
 }
 
 /// Reads untrusted bytes: never panics, never allocates more than the bytes could hold.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     match bytes.split_first() {
-        Some((&WIRE_VERSION, rest)) => match postcard::take_from_bytes(rest) {
+        Some((&FIRST_LEVEL, rest)) => match postcard::take_from_bytes(rest) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => Err(WireError::Malformed(format!("{} bytes too many", rest.len()))),
             Err(error) => Err(WireError::Malformed(error.to_string())),

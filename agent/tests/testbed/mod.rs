@@ -96,6 +96,7 @@ impl Lab {
             discovery: String::new(),
             credentials: Vec::new(),
             approval: false,
+            level: fabric::level::LEVEL,
             program: weftd(),
             state: folder.join("state"),
             folder,
@@ -176,6 +177,8 @@ pub struct Machine {
     pub credentials: Vec<(&'static str, String)>,
     /// While it is in no fabric, a member may let it in.
     pub approval: bool,
+    /// Up to which level its agent reads and writes.
+    pub level: u8,
     /// The agent.
     program: PathBuf,
     /// The agent's state directory.
@@ -363,12 +366,12 @@ impl Machine {
     }
 
     fn config(&self) -> String {
-        let Self { state, cpus, labels, witness, approval, metrics, discovery, .. } = self;
+        let Self { state, cpus, labels, witness, approval, level, metrics, discovery, .. } = self;
         let (state, socket) = (state.display(), self.socket());
         let socket = socket.display();
         format!(
             "state = \"{state}\"\n\
-             [node]\nwitness = {witness}\napproval = {approval}\n\
+             [node]\nwitness = {witness}\napproval = {approval}\nlevel = {level}\n\
              [node.labels]\n{labels}\n\
              [resources]\ncpus = \"{cpus}\"\nhousekeeping = \"\"\nmemory = \"512MiB\"\n\
              [api]\nsocket = \"{socket}\"\n\

@@ -36,6 +36,7 @@ macro_rules! check {
 pub mod copies;
 pub mod deletions;
 pub mod leases;
+pub mod levels;
 pub mod rest;
 pub mod rollouts;
 pub mod sharing;
@@ -46,6 +47,7 @@ use copies::{
 };
 pub mod time;
 pub mod writers;
+use levels::invariant_nobody_is_sent_what_it_cannot_read;
 use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 
 /// Commands about one allocation within a minute that change nothing.
@@ -77,7 +79,8 @@ pub(crate) fn observe(world: &mut World) {
 }
 
 /// Before a datagram leaves.
-pub(crate) fn before_transmit(world: &mut World, node: usize, payload: &[u8]) {
+pub(crate) fn before_transmit(world: &mut World, node: usize, to: NodeId, payload: &[u8]) {
+    check!(world, invariant_nobody_is_sent_what_it_cannot_read(world, node, to, payload));
     let name = &world.nodes[node].name;
     check!(
         world,
@@ -107,6 +110,7 @@ pub(crate) fn before_send(
     message: &Message,
     bytes: &[u8],
 ) {
+    check!(world, invariant_nobody_is_sent_what_it_cannot_read(world, node, to, bytes));
     let name = &world.nodes[node].name;
     check!(
         world,

@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 13] = [
+pub const CANARIES: [(&str, Canary); 14] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -108,6 +108,7 @@ pub const CANARIES: [(&str, Canary); 13] = [
     ("takes-unsigned", Canary::TakesUnsigned),
     ("knows-no-births", Canary::KnowsNoBirths),
     ("forgets-deletions", Canary::ForgetsDeletions),
+    ("writes-any-level", Canary::WritesAnyLevel),
 ];
 
 /// A planted bug's name.

@@ -2,6 +2,7 @@
 //! may be running or not.
 
 use fabric::id::{AllocId, NodeId};
+use fabric::level::LEVEL;
 use fabric::limits;
 use fabric::table::Keyring;
 use rand::SeedableRng;
@@ -32,6 +33,8 @@ pub struct SimNode {
     pub identity: NodeId,
     /// It was let into the fabric under this identity.
     pub joined: bool,
+    /// Up to which level its agent reads: as new as it is, or older until it is upgraded.
+    pub level: u8,
     /// Starts of its agent, over all identities.
     pub generation: u64,
     /// Both clocks.
@@ -119,6 +122,7 @@ impl SimNode {
             address: address(index),
             identity: fresh_identity(random),
             joined: false,
+            level: LEVEL,
             generation: 0,
             clock: VirtualClock::new(Duration::from_secs(100 * (1 + index as u64))),
             disk: Disk::default(),

@@ -5,6 +5,7 @@ use fabric::alloc::Ending;
 use fabric::api::JobState;
 use fabric::id::{AllocId, JobName, NodeId, SlotId};
 use fabric::io::Request;
+use fabric::level::LEVEL;
 use fabric::node::Canary;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -86,6 +87,9 @@ pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
     Run::new(plan).go()
 }
 
+/// One in so many seeds begins with old agents beside new ones.
+const OLD_AGENTS_EVERY: u64 = 3;
+
 /// A run under way.
 pub struct Run {
     /// The world, to look at when it is over.
@@ -117,7 +121,11 @@ impl Run {
     pub fn new(plan: &Plan) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(plan.seed);
         let settings = settings(plan, &mut random);
-        let world = World::new(settings, fleet(plan.nodes, &mut random));
+        let mut world = World::new(settings, fleet(plan.nodes, &mut random));
+        if plan.seed.is_multiple_of(OLD_AGENTS_EVERY) {
+            // An upgrade is under way: every second node has an old agent, until that is restarted.
+            world.nodes.iter_mut().skip(1).step_by(2).for_each(|node| node.level = LEVEL - 1);
+        }
         let aimed = plan.aimed_at_leases;
         let workload = Workload::new(ChaCha8Rng::from_rng(&mut random), aimed);
         let journal = Journal {

@@ -250,6 +250,10 @@ impl Workload {
         spec.update.min_healthy = Duration::from_secs(self.random.random_range(1..=5));
         spec.update.auto_revert = !self.chance(4);
         spec.restart.attempts = self.random.random_range(1..=3);
+        if self.chance(6) {
+            // Which old agents cannot read.
+            spec.keep.ended = Duration::from_secs(120);
+        }
         let behaves = self.behaves(&mut spec);
         spec.task.env.insert(BEHAVES.into(), behaves);
         spec

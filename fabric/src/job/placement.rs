@@ -4,9 +4,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::constraint::{Attribute, Constraint};
 use crate::id::JobName;
+use crate::level::evolving;
+
+/// The levels of a spread in binary formats.
+#[derive(Serialize, Deserialize)]
+struct Spread(#[serde(with = "levels")] Vec<Attribute>);
 
 /// Where allocations may run, and where they are better off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Placement {
     /// All must hold.
     pub constraints: Vec<Constraint>,
@@ -26,6 +32,8 @@ pub struct Placement {
     #[serde(default)]
     pub sticky: bool,
 }
+
+evolving!(Placement { constraints, affinity, spread: Spread, strategy, anti_affinity, sticky });
 
 /// What a good node is, among those that fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

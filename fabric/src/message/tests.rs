@@ -31,7 +31,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A changed encoding breaks fabrics that are being upgraded: these bytes may only change together with
-/// [`WIRE_VERSION`].
+/// [`FIRST_LEVEL`].
 #[test]
 fn golden_vectors() {
     let ones = "01".repeat(32);
@@ -126,7 +126,7 @@ fn another_version_is_told_apart_from_rubbish() {
     bytes[0] = 9;
     assert_eq!(Datagram::decode(&bytes), Err(DecodeError::Version(Some(9))));
     assert_eq!(Datagram::decode(&[]), Err(DecodeError::Version(None)));
-    let long = vec![WIRE_VERSION; limits::DATAGRAM_BYTES_MAX + 1];
+    let long = vec![FIRST_LEVEL; limits::DATAGRAM_BYTES_MAX + 1];
     assert!(matches!(Datagram::decode(&long), Err(DecodeError::TooLong { .. })));
     let mut trailing = fingerprint(1).encode();
     trailing.push(0);
@@ -137,7 +137,7 @@ proptest! {
     #[test]
     fn decoders_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let mut bytes = bytes;
-        for first in [None, Some(WIRE_VERSION)] {
+        for first in [None, Some(FIRST_LEVEL)] {
             if let (Some(first), Some(byte)) = (first, bytes.first_mut()) {
                 *byte = first;
             }

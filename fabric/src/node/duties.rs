@@ -290,7 +290,10 @@ impl Node {
     /// gone by then.
     fn keep_of(&self, slot: &SlotId) -> u32 {
         match self.table.job(&slot.job) {
-            Some(job) => job.effective().0.keep.ended.as_secs() as u32,
+            Some(job) => match job.effective().0.keep.ended {
+                limits::ENDED_KEEP => 0,
+                keep => keep.as_secs() as u32,
+            },
             None => self.table.alloc(slot, &self.config.id).map_or(0, |row| row.keep_s),
         }
     }

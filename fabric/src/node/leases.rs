@@ -12,6 +12,7 @@ use crate::clock::{Instant, Now};
 use crate::id::NodeId;
 use crate::job::{Guarantee, JobSpec};
 use crate::lease::{self, Answer, Ask, Holder, LeaseMessage, Outcome, Standing, Voter};
+use crate::level::Leveled;
 use crate::limits;
 use crate::message::{Datagram, Message};
 use crate::resources::Rejection;
@@ -49,6 +50,8 @@ pub(super) struct Leases {
     forgets: bool,
     random: ChaCha8Rng,
 }
+
+impl Leveled for VoterRecord {}
 
 /// What a node may not forget as a voter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::clock::{Now, WallTime};
 use crate::id::SlotId;
 use crate::io::Output;
+use crate::level::LEVEL_MIN;
 use crate::limits;
 use crate::message::{Message, decode_row, encode_row};
 use crate::resources::Rejection;
@@ -23,6 +24,7 @@ const ENTRY: u8 = 0;
 const RECORD: u8 = 1;
 const VOTER: u8 = 2;
 const PURGED: u8 = 3;
+const LEVEL: u8 = 4;
 
 /// Changes on their way to the disk.
 #[derive(Debug, Default)]
@@ -72,6 +74,11 @@ impl Disk {
         self.pending.insert(vec![PURGED], Some(encode_row(&until)));
     }
 
+    /// Keeps the level that the fabric has reached.
+    pub fn set_level(&mut self, reached: u8) {
+        self.pending.insert(vec![LEVEL], Some(encode_row(&reached)));
+    }
+
     /// Keeps, or forgets, what an allocation runs.
     pub fn set_record(&mut self, slot: &SlotId, record: Option<&Record>) {
         self.pending.insert(coded(RECORD, slot), record.map(encode_row));
@@ -80,6 +87,12 @@ impl Disk {
 
 fn coded<T: serde::Serialize>(kind: u8, key: &T) -> Vec<u8> {
     postcard::to_extend(key, vec![kind]).expect("a key encodes")
+}
+
+/// The level that a disk's fabric had reached, by what [`Output::Persist`] wrote; an agent that reads less must leave it alone.
+pub fn level_on_disk(rows: &[(Vec<u8>, Vec<u8>)]) -> u8 {
+    let row = rows.iter().find(|(key, _)| key.first() == Some(&LEVEL));
+    row.and_then(|(_, value)| decode_row::<u8>(value).ok()).unwrap_or(LEVEL_MIN)
 }
 
 impl Node {
@@ -168,6 +181,7 @@ impl Node {
                 // Also when nothing is left to write, one more write shows that the disk takes it.
                 self.remember(&Key::Roster(self.config.id));
                 self.disk.set_purged(self.purged.until());
+                self.disk.set_level(self.levels.reached());
             }
         }
     }
@@ -178,6 +192,7 @@ impl Node {
         self.synced = true;
         if let Some(info) = self.table.node(&self.config.id) {
             self.info.incarnation = info.incarnation;
+            self.levels.restore(info.reached);
             self.leases.be(info.incarnation);
         }
         self.learn_voters(now);
@@ -232,6 +247,10 @@ impl Node {
                 Some(&PURGED) => match decode_row::<WallTime>(&value) {
                     Ok(until) => purged = until,
                     Err(error) => tracing::warn!(%error, "what was purged cannot be read"),
+                },
+                Some(&LEVEL) => match decode_row::<u8>(&value) {
+                    Ok(reached) => self.levels.restore(reached),
+                    Err(error) => tracing::warn!(%error, "the level of the fabric cannot be read"),
                 },
                 _ => tracing::warn!("something on disk is not ours"),
             }

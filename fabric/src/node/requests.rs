@@ -69,6 +69,14 @@ impl Node {
             );
             return self.answer(id, Answer::Refused(problem));
         }
+        if self.is_too_old() {
+            let problem = Problem::new(
+                ProblemKind::Conflict,
+                "this agent is too old for its fabric",
+                "the fabric writes what it cannot read: upgrade it, or ask another member",
+            );
+            return self.answer(id, Answer::Refused(problem));
+        }
         let outcome = match request {
             Request::Submit { spec, by, expected_version } => {
                 match self.submit(now, *spec, by, expected_version) {
@@ -115,8 +123,11 @@ impl Node {
                 self.write_wish(now, Key::Token(id), Value::Token(token)).map(|()| Answer::Done)
             }
             Request::RevokeToken { id } => self.revoke(now, id),
-            Request::Enrol { node, name, token, secret_hash } => {
-                self.enrol(now, node, name, token, secret_hash)
+            Request::Enrol { node, name, token, secret_hash, level } => {
+                match self.check_joiner(level) {
+                    Ok(()) => self.enrol(now, node, name, token, secret_hash),
+                    Err(problem) => Err(problem),
+                }
             }
             Request::Remove { node, new_key, force } => self.remove(now, node, new_key, force),
             Request::SetQuota { namespace, quota, force } => {
@@ -205,6 +216,7 @@ impl Node {
 
     /// Writes what a user asked for, who is told if the table does not take it.
     pub(super) fn write_wish(&mut self, now: Now, key: Key, value: Value) -> Result<(), Problem> {
+        self.check_level(&value)?;
         let full = match &key {
             Key::Job(_) => format!(
                 "{} names of jobs are in use, those of deleted jobs included, and there is room for no more: a name \

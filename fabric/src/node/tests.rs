@@ -4,6 +4,7 @@ use crate::cpuset::CpuSet;
 use crate::id::JobName;
 use crate::io::Request;
 use crate::job;
+use crate::level::LEVEL;
 use crate::signature::HashSigner;
 use crate::topology::{Core, Enforced, NumaNode, Topology};
 use std::time::Duration;
@@ -60,6 +61,7 @@ fn config(id: NodeId, name: &str) -> Config {
         generation: 1,
         seed: u64::from(id.0[0]),
         canary: None,
+        level: LEVEL,
     }
 }
 
@@ -70,6 +72,15 @@ impl Fleetlet {
 
     /// The node with this number is a witness.
     pub fn with_witness(count: u8, witness: u8) -> Self {
+        Self::of(count, witness, LEVEL)
+    }
+
+    /// All agents read up to this level.
+    pub fn at_level(count: u8, level: u8) -> Self {
+        Self::of(count, 0, level)
+    }
+
+    fn of(count: u8, witness: u8, level: u8) -> Self {
         let now = Now { at: Instant::default(), wall: WallTime(1_700_000_000_000) };
         let mut fleet = Fleetlet {
             nodes: BTreeMap::new(),
@@ -83,7 +94,8 @@ impl Fleetlet {
         };
         let first = NodeId([1; 32]);
         let origin = Origin::Founded { gossip_key: [7; 32] };
-        fleet.nodes.insert(first, Node::new(now, config(first, "n1"), origin));
+        let config = Config { level, ..config(first, "n1") };
+        fleet.nodes.insert(first, Node::new(now, config, origin));
         fleet.ask(
             first,
             Request::AddToken {
@@ -95,7 +107,7 @@ impl Fleetlet {
         );
         for index in 2..=count {
             // Whoever has just joined can let in the next one.
-            fleet.join_as(index, index - 1, index == witness);
+            fleet.join_as(index, index - 1, index == witness, level);
         }
         fleet.run(Duration::from_secs(8));
         fleet
@@ -103,16 +115,17 @@ impl Fleetlet {
 
     /// The node `index` is let in by the node `by`.
     pub fn join(&mut self, index: u8, by: u8) {
-        self.join_as(index, by, false);
+        self.join_as(index, by, false, LEVEL);
     }
 
-    fn join_as(&mut self, index: u8, by: u8, witness: bool) {
+    fn join_as(&mut self, index: u8, by: u8, witness: bool, level: u8) {
         let id = NodeId([index; 32]);
         self.ask(
             NodeId([by; 32]),
             Request::Enrol {
                 node: id,
                 name: format!("n{index}"),
+                level,
                 token: crate::table::TokenId("t".into()),
                 secret_hash: [3; 32],
             },
@@ -121,14 +134,32 @@ impl Fleetlet {
             panic!("not enrolled: {:?}", self.answers)
         };
         let mut config = config(id, &format!("n{index}"));
-        config.info.witness = witness;
+        (config.info.witness, config.level) = (witness, level);
         self.nodes.insert(id, Node::new(self.now, config, Origin::Joined { entries }));
     }
 
     /// The agent of `id` starts with this disk.
     pub fn restore(&mut self, id: NodeId, generation: u64, disk: BTreeMap<Vec<u8>, Vec<u8>>) {
+        self.restore_at(id, generation, disk, LEVEL);
+    }
+
+    /// The agent of `id` starts with its own disk, and reads up to this level.
+    pub fn start_at_level(&mut self, id: NodeId, level: u8) {
+        let disk = self.disks.get(&id).cloned().unwrap_or_default();
+        let generation = 1 + self.now.at.since_origin().as_millis() as u64;
+        self.restore_at(id, generation, disk, level);
+    }
+
+    /// The agent of `id`, which reads up to this level, starts with this disk.
+    pub fn restore_at(
+        &mut self,
+        id: NodeId,
+        generation: u64,
+        disk: BTreeMap<Vec<u8>, Vec<u8>>,
+        level: u8,
+    ) {
         let mut config = config(id, &format!("n{}", id.0[0]));
-        config.generation = generation;
+        (config.generation, config.level) = (generation, level);
         let rows = disk.clone().into_iter().collect();
         self.nodes.insert(id, Node::new(self.now, config, Origin::Restored { rows }));
         self.disks.insert(id, disk);

@@ -138,6 +138,8 @@ impl Node {
                 .sum(),
             fingerprint: format!("{:016x}", self.table.fingerprint()),
             local_health: self.membership.local_health(),
+            level: self.level(),
+            held_back_by: self.held_back_by(),
             voters: self.voters(),
         }
     }

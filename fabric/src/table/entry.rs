@@ -7,6 +7,7 @@ use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
 use crate::id::{JobName, Namespace, NodeId, SlotId};
 use crate::job::{JobSpec, SpecHash};
+use crate::level::{LEVEL_MIN, Leveled, evolving};
 use crate::limits;
 use crate::quota::Quota;
 use crate::signature::Signature;
@@ -94,6 +95,7 @@ pub enum Value {
 
 /// Why a node belongs to the fabric.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct RosterEntry {
     /// Host name when it joined.
     pub name: String,
@@ -103,8 +105,11 @@ pub struct RosterEntry {
     pub joined: WallTime,
 }
 
+evolving!(RosterEntry { name, vouched_by, joined });
+
 /// A job in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct JobEntry {
     /// What the user submitted last.
     pub spec: JobSpec,
@@ -119,6 +124,8 @@ pub struct JobEntry {
     /// Who submitted: a user's name at a node's name.
     pub by: String,
 }
+
+evolving!(JobEntry { spec, version, generation, previous, reverted, by } within spec, previous);
 
 /// A version of a job that is known to work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +169,7 @@ impl std::fmt::Debug for Keyring {
 
 /// An invitation to join.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct TokenEntry {
     /// SHA-256 of the secret.
     pub secret_hash: [u8; 32],
@@ -170,6 +178,8 @@ pub struct TokenEntry {
     /// Labels that every node that joins with it gets.
     pub labels: BTreeMap<String, String>,
 }
+
+evolving!(TokenEntry { secret_hash, expires, labels });
 
 /// One row of the table. Whoever holds an equal `(key, order)` holds an equal value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +205,42 @@ pub struct Order {
     /// 1 for a job whose version was reverted: beats the version it reverts, loses to every later
     /// submit, whoever marked it and however late.
     pub mark: u8,
+}
+
+impl Leveled for Previous {
+    fn level(&self) -> u8 {
+        self.spec.level()
+    }
+}
+
+impl Leveled for Entry {
+    fn level(&self) -> u8 {
+        let key = match self.key {
+            Key::Roster(_)
+            | Key::Node(_)
+            | Key::Job(_)
+            | Key::Alloc(..)
+            | Key::Keyring
+            | Key::Token(_)
+            | Key::Voters
+            | Key::Quota(_) => LEVEL_MIN,
+        };
+        key.max(self.value.level())
+    }
+}
+
+impl Leveled for Value {
+    fn level(&self) -> u8 {
+        match self {
+            Value::Roster(entry) => entry.level(),
+            Value::Node(info) => info.level(),
+            Value::Job(job) => job.level(),
+            Value::Alloc(row) => row.level(),
+            Value::Token(token) => token.level(),
+            Value::Quota(quota) => quota.level(),
+            Value::Keyring(_) | Value::Tombstone { .. } | Value::Voters(_) => LEVEL_MIN,
+        }
+    }
 }
 
 impl Entry {

@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::level::Leveled;
+
 use super::{Entry, Key, Order};
 
 /// An entry that does not change any more. The table, the push queue and every message under way point at
@@ -63,6 +65,12 @@ impl SharedEntry {
                 postcard::serialize_with_flavor(entry, postcard::ser_flavors::Size::default());
             Prints { place, fingerprint, bytes: 1 + size.expect("our own types encode") as u32 }
         })
+    }
+}
+
+impl Leveled for SharedEntry {
+    fn level(&self) -> u8 {
+        self.0.entry.level()
     }
 }
 

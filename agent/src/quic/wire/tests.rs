@@ -18,29 +18,29 @@ fn greetings_do_not_change_unnoticed() {
     let start = Start { generation: 300, salt: [5; 8] };
     let standing = Standing { start, heard: Some(start) };
     let bytes = [&[0xac, 0x02][..], &[5; 8], &[1, 0xac, 0x02], &[5; 8]].concat();
-    assert_eq!(encode(&Greeting::Member(standing)), [&[WIRE_VERSION, 0], &bytes[..]].concat());
-    assert_eq!(encode(&Answer::Member(standing)), [&[WIRE_VERSION, 3], &bytes[..]].concat());
+    assert_eq!(encode(&Greeting::Member(standing)), [&[FIRST_LEVEL, 0], &bytes[..]].concat());
+    assert_eq!(encode(&Answer::Member(standing)), [&[FIRST_LEVEL, 3], &bytes[..]].concat());
     let outdated = Outdated { by: start, address: None, silent_ms: Some(7) };
-    let bytes = [&[WIRE_VERSION, 4, 0xac, 0x02][..], &[5; 8], &[0, 1, 7]].concat();
+    let bytes = [&[FIRST_LEVEL, 4, 0xac, 0x02][..], &[5; 8], &[0, 1, 7]].concat();
     assert_eq!(encode(&Answer::Outdated(outdated)), bytes);
-    assert_eq!(encode(&Greeting::Join), [WIRE_VERSION, 1]);
-    assert_eq!(encode(&Greeting::Invite), [WIRE_VERSION, 2]);
-    assert_eq!(encode(&Answer::Welcome), [WIRE_VERSION, 0]);
-    assert_eq!(encode(&Answer::Refused("no".into())), [WIRE_VERSION, 1, 2, b'n', b'o']);
+    assert_eq!(encode(&Greeting::Join), [FIRST_LEVEL, 1]);
+    assert_eq!(encode(&Greeting::Invite), [FIRST_LEVEL, 2]);
+    assert_eq!(encode(&Answer::Welcome), [FIRST_LEVEL, 0]);
+    assert_eq!(encode(&Answer::Refused("no".into())), [FIRST_LEVEL, 1, 2, b'n', b'o']);
     let invitation = Invitation { token: "t".into(), port: 300 };
-    assert_eq!(encode(&invitation), [WIRE_VERSION, 1, b't', 0xac, 0x02]);
-    assert_eq!(encode(&InvitationAnswer::Joined), [WIRE_VERSION, 0]);
-    assert_eq!(encode(&InvitationAnswer::Refused("no".into())), [WIRE_VERSION, 1, 2, b'n', b'o']);
+    assert_eq!(encode(&invitation), [FIRST_LEVEL, 1, b't', 0xac, 0x02]);
+    assert_eq!(encode(&InvitationAnswer::Joined), [FIRST_LEVEL, 0]);
+    assert_eq!(encode(&InvitationAnswer::Refused("no".into())), [FIRST_LEVEL, 1, 2, b'n', b'o']);
     let head = RequestHead { method: "GET".into(), path: "/".into(), body_bytes: 300 };
-    assert_eq!(encode(&head), [WIRE_VERSION, 3, b'G', b'E', b'T', 1, b'/', 0xac, 0x02]);
+    assert_eq!(encode(&head), [FIRST_LEVEL, 3, b'G', b'E', b'T', 1, b'/', 0xac, 0x02]);
 }
 
 #[test]
 fn another_version_is_told_apart_from_rubbish() {
     assert!(matches!(decode::<Greeting>(&[9, 0]), Err(WireError::Version(Some(9)))));
     assert!(matches!(decode::<Greeting>(&[]), Err(WireError::Version(None))));
-    assert!(matches!(decode::<Greeting>(&[WIRE_VERSION, 9]), Err(WireError::Malformed(_))));
-    assert!(matches!(decode::<Greeting>(&[WIRE_VERSION, 1, 0]), Err(WireError::Malformed(_))));
+    assert!(matches!(decode::<Greeting>(&[FIRST_LEVEL, 9]), Err(WireError::Malformed(_))));
+    assert!(matches!(decode::<Greeting>(&[FIRST_LEVEL, 1, 0]), Err(WireError::Malformed(_))));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_long_reason_is_cut_at_a_character() {
 #[test]
 fn a_list_that_claims_to_be_huge_costs_nothing() {
     // Variant Accepted, then a vector of 2^60 bytes.
-    let mut bytes = vec![WIRE_VERSION, 0];
+    let mut bytes = vec![FIRST_LEVEL, 0];
     bytes.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
     assert!(decode::<JoinAnswer>(&bytes).is_err());
 }
@@ -70,7 +70,7 @@ proptest! {
         variant in 0u8..4,
         bytes in prop::collection::vec(any::<u8>(), 0..500),
     ) {
-        let mut all = vec![WIRE_VERSION, variant];
+        let mut all = vec![FIRST_LEVEL, variant];
         all.extend_from_slice(&bytes);
         never_panics(&all);
     }
@@ -90,7 +90,7 @@ proptest! {
         secret in prop::collection::vec(any::<u8>(), 0..40),
         entries in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..5),
     ) {
-        let request = JoinRequest { token: token.clone(), secret: secret.clone(), name: name.clone() };
+        let request = JoinRequest { token: token.clone(), secret: secret.clone(), name: name.clone(), level: 1 };
         prop_assert!(decode::<JoinRequest>(&encode(&request)).ok() == Some(request));
         let accepted = JoinAnswer::Accepted {
             fabric: secret, name, entries, labels: BTreeMap::from([("a".into(), token)]),

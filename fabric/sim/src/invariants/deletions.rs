@@ -1,6 +1,7 @@
 //! What must hold of what users stopped.
 
-use fabric::table::{Key, Value};
+use fabric::id::JobName;
+use fabric::table::{Key, Order, Value};
 
 use super::Verdict;
 use crate::disk::was_dated_anew;
@@ -41,12 +42,17 @@ pub(crate) fn observe(world: &mut World) {
     check!(world, invariant_no_disk_drops_a_job_that_nobody_stopped(world));
 }
 
+/// Whether somebody stopped a job after this was written, by what was ever on any disk.
+pub fn was_stopped(world: &World, job: &JobName, order: &Order) -> bool {
+    let mut stops = world.nodes.iter().filter_map(|machine| machine.disk.stopped.get(job));
+    stops.any(|stop| stop >= order)
+}
+
 /// Whoever was away drops a job that the others know was stopped, and nothing else.
 pub fn invariant_no_disk_drops_a_job_that_nobody_stopped(world: &World) -> Verdict {
     for machine in &world.nodes {
         for (job, order) in &machine.disk.dropped {
-            let stops = world.nodes.iter().filter_map(|other| other.disk.stopped.get(job));
-            if !stops.into_iter().any(|stop| stop > order) {
+            if !was_stopped(world, job, order) {
                 return Err(format!("{} dropped {job}, written at {order:?}", machine.name));
             }
         }

@@ -14,7 +14,7 @@ use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Verdict, all_cpus, deletions, leases, sharing, time};
+use super::{Verdict, all_cpus, deletions, leases, levels, sharing, time};
 use crate::book::Violation;
 use crate::disk::{DiskMode, was_dated_anew};
 use crate::node::SimNode;
@@ -28,8 +28,12 @@ const AVOIDED: Duration = Duration::from_secs(limits::FAILED_FOR.as_secs() * 2);
 type AtRest = fn(&World) -> Verdict;
 
 /// All invariants of a world at rest, by name, in the order in which they come true.
-const AT_REST: [(&str, AtRest); 11] = [
+const AT_REST: [(&str, AtRest); 12] = [
     ("invariant_views_converge_after_heal", invariant_views_converge_after_heal),
+    (
+        "invariant_all_members_know_the_level_of_the_fabric",
+        levels::invariant_all_members_know_the_level_of_the_fabric,
+    ),
     (
         "invariant_a_job_that_was_stopped_does_not_come_back",
         deletions::invariant_a_job_that_was_stopped_does_not_come_back,
@@ -114,8 +118,8 @@ pub fn invariant_a_committed_spec_is_never_lost_while_a_holder_lives(world: &Wor
             let key = Key::Job(job.clone());
             let order = machine.disk.entry(&key).map(|entry| entry.order());
             let older = |order| order < commit.order && !was_dated_anew(commit.order, order);
-            if order.is_none() && commit.stopped {
-                // Once all have seen it, a tombstone leaves.
+            if order.is_none() && deletions::was_stopped(world, job, &commit.order) {
+                // Once all have seen its tombstone, that leaves, too.
                 continue;
             }
             if order.is_none_or(older) {

@@ -6,6 +6,7 @@ use fabric::clock::{Instant, Now, WallTime};
 use fabric::id::{AllocId, JobName, NodeId, SlotId};
 use fabric::io::{Input, Output, Request, UnitEvent, UnitFound};
 use fabric::job::{CpuRequest, JobSpec};
+use fabric::level::LEVEL_MIN;
 use fabric::limits;
 use fabric::membership::{Formed, Identity};
 use fabric::message::{Datagram, Message};
@@ -178,6 +179,7 @@ impl Crowd {
                 generation: 1,
                 seed: crowd.random.random(),
                 canary: None,
+                level: LEVEL_MIN,
             };
             let table = Box::new(table.clone());
             let origin = Origin::Formed { table, records, members: formed.clone() };
@@ -445,6 +447,8 @@ fn info(index: usize) -> NodeInfo {
         name: format!("n{index}"),
         labels: [("rack".to_owned(), format!("r{}", index % 40))].into(),
         topology: MACHINE.topology(),
+        level: LEVEL_MIN,
+        reached: LEVEL_MIN,
         addresses: vec![address(index)],
         version: "0.1.0".into(),
         executor: "systemd".into(),

@@ -2,6 +2,7 @@
 
 use fabric::id::NodeId;
 use fabric::io::{Input, Request};
+use fabric::level::LEVEL;
 use fabric::node::{Config, Node, Origin};
 use fabric::table::{Entry, TokenId};
 use fabric::topology::NodeInfo;
@@ -29,6 +30,10 @@ impl World {
             }
             return self.push(Duration::ZERO, Event::Join { node });
         }
+        if self.nodes[node].level < LEVEL && self.random.random() {
+            self.nodes[node].level = LEVEL;
+            self.tell(|world| format!("agent of {} is upgraded", world.nodes[node].name));
+        }
         let rows = self.nodes[node].disk.restore();
         self.start_agent(node, Origin::Restored { rows });
     }
@@ -55,6 +60,8 @@ impl World {
                 started: now.wall,
                 witness: false,
                 incarnation: 0,
+                level: starting.level,
+                reached: 0,
                 seen: None,
             },
             fabric: self.fabric,
@@ -63,6 +70,7 @@ impl World {
             generation: starting.generation,
             seed,
             canary: self.settings.canary,
+            level: starting.level,
         };
         let core = Node::new(now, config, origin);
         starting.agent = Some(Agent::new(core, self.time));

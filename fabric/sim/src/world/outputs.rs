@@ -2,6 +2,7 @@
 
 use fabric::id::{AllocId, NodeId};
 use fabric::io::{Answer, Input, Launch, Output, UnitEvent};
+use fabric::level::LEVEL;
 use rand::RngExt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl World {
             Output::Transmit { to, address, datagram } => {
                 let payload = datagram.encode();
                 self.trace.hash(self.time, node, 1, &payload);
-                invariants::before_transmit(self, node, &payload);
+                invariants::before_transmit(self, node, to, &payload);
                 // The packet goes to the address; who is there decides what it thinks of it.
                 self.transmit(node, to, address, payload);
             }
@@ -224,6 +225,7 @@ impl World {
                     let request = fabric::io::Request::Enrol {
                         node: identity,
                         name: self.nodes[newcomer].name.clone(),
+                        level: self.nodes[newcomer].level,
                         token,
                         secret_hash: [7; 32],
                     };
@@ -238,7 +240,11 @@ impl World {
                         self.push(after, Event::Welcome { node: newcomer, identity, entries });
                     }
                 }
-                other => self.tell(|_| format!("{}: {}", asked.what, words_of(&other))),
+                other => {
+                    // Whoever is told that his agent is too old upgrades it.
+                    self.nodes[newcomer].level = LEVEL;
+                    self.tell(|_| format!("{}: {}", asked.what, words_of(&other)));
+                }
             },
         }
     }

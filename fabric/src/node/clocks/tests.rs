@@ -117,6 +117,7 @@ fn tokens_outlive_a_clock_that_is_ahead() {
     let enrol = || Request::Enrol {
         node: node(7),
         name: "n7".into(),
+        level: crate::level::LEVEL,
         token: TokenId("t".into()),
         secret_hash: [3; 32],
     };
