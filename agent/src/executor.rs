@@ -28,6 +28,7 @@ mod desk;
 pub mod direct;
 mod exclusive;
 pub mod exec;
+mod mount_points;
 pub mod output;
 pub mod process;
 mod properties;
@@ -39,7 +40,7 @@ pub mod systemd;
 #[cfg(test)]
 mod on_systemd;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use desk::Events;
 pub use exclusive::others;

@@ -8,7 +8,7 @@
 //! A command is a child of the agent under either executor. It runs as the task's user, with no more
 //! capabilities than the task may have, on its CPUs, with its environment and in its mount namespace (its files, its `/tmp`), but outside its
 //! cgroup and without its filter of system calls: a check that hangs or eats memory must not end the
-//! task it asks about.
+//! task it asks about. Nor must it end the agent: where memory runs out, it goes before that.
 
 use bytes::Bytes;
 use fabric::id::AllocId;
@@ -279,6 +279,7 @@ struct BecomeTask {
 impl BecomeTask {
     fn run(&self) -> std::io::Result<()> {
         use nix::errno::Errno;
+        process::reset_oom_score()?;
         if let Some(namespace) = &self.namespace {
             // SAFETY: no memory is passed; the child of a fork shares its file system with nobody.
             Errno::result(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) })?;

@@ -20,6 +20,7 @@
 //! And its threads, for what blocks: `store` writes to disk ([`store`]); `observe` measures, keeps and
 //! evaluates series ([`observe`]); `remote-write` sends samples to whom the configuration names, `lookup` finds out where that
 //! is, and ends (`observe::remote`); `sensors` asks file systems, sensors and disks, and ends ([`host`]);
+//! `mounts` makes and removes what files of tasks are mounted over, as process 1 sees the machine, and ends (`executor::mount_points`);
 //! `trace` looks closely at units while somebody asks for it ([`trace`]); `mDNS_daemon` speaks multicast (crate
 //! `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
 //! when idle.

@@ -197,6 +197,104 @@ fn an_at_most_one_job_whose_lease_is_over_is_not_started_by_hand_either() {
     });
 }
 
+/// A switch that is slower than the machine, and a time server that never answers.
+#[test]
+fn the_service_waits_for_no_network_and_no_clock() {
+    let Some(machine) = Machine::boot("alone") else { return };
+    machine.shell(
+        "systemctl stop weftd && \
+         printf '[Unit]\\nBefore=network-online.target time-sync.target\\n\
+         Wants=network-online.target time-sync.target\\n\
+         [Service]\\nType=oneshot\\nTimeoutStartSec=infinity\\nExecStart=/bin/sleep 100000\\n' \
+         > /etc/systemd/system/slow.service && systemctl daemon-reload && \
+         systemctl start --no-block slow.service",
+    );
+    machine.shell("timeout 60 systemctl start weftd");
+    let jobs = machine.shell("systemctl list-jobs --plain --no-legend");
+    for target in ["network-online.target", "time-sync.target"] {
+        assert!(jobs.lines().any(|job| job.contains(target) && job.contains("waiting")), "{jobs}");
+    }
+    wait_until("it says that there is no network", || {
+        machine.show("weftd.service")["StatusText"].starts_with("no network: ").then_some(())
+    });
+}
+
+/// What `systemd-analyze security` says of it, in tenths.
+const EXPOSURE_MAX: u32 = 51;
+
+#[test]
+fn the_service_is_hardened_and_does_not_try_a_wrong_configuration_again_and_again() {
+    let Some(machine) = Machine::boot("wrong") else { return };
+    machine.shell(&format!(
+        "systemd-analyze security --no-pager --offline=true --threshold={EXPOSURE_MAX} \
+         /etc/systemd/system/weftd.service"
+    ));
+    let before = machine.show("weftd.service")["NRestarts"].clone();
+    machine.shell(
+        "cp /etc/weft/weftd.toml /root/ && echo 'no = \"such key\"' >> /etc/weft/weftd.toml && \
+         ! systemctl restart weftd",
+    );
+    // Longer than the pause between two attempts.
+    std::thread::sleep(Duration::from_secs(3));
+    let service = machine.show("weftd.service");
+    assert_eq!(
+        (&service["ActiveState"][..], &service["ExecMainStatus"][..], &service["NRestarts"]),
+        ("failed", "2", &before)
+    );
+    let said = machine.shell("systemctl status --no-pager weftd || :");
+    assert!(said.contains("weftd.toml:") && said.contains("unknown key"), "{said}");
+    machine.shell("mv /root/weftd.toml /etc/weft/ && systemctl start weftd");
+    // Any other end is no reason to stay away.
+    machine.shell("kill -KILL $(systemctl show -P MainPID weftd)");
+    wait_until("it is started again", || {
+        (machine.show("weftd.service")["NRestarts"] != before).then_some(())
+    });
+}
+
+/// Under either executor: files where there were none, a check that looks at them from within as the task's user, and what
+/// both have inherited from the agent.
+#[test]
+fn files_and_checks_of_tasks_work_in_the_hardened_service_and_leave_nothing() {
+    let Some(machine) = Machine::boot("within") else { return };
+    machine.shell(
+        "mkdir -p /etc/systemd/system/weftd.service.d && \
+         printf '[Service]\\nOOMScoreAdjust=300\\n' > /etc/systemd/system/weftd.service.d/score.conf && \
+         systemctl daemon-reload",
+    );
+    // What the agent sees of /etc is read-only; what systemd sees is not.
+    for (executor, folder) in [("systemd", "/etc/within"), ("direct", "/srv/within")] {
+        machine.shell(&format!(
+            "sed -i '/^.executor/,$d' /etc/weft/weftd.toml && \
+             printf '[executor]\\nkind = \"{executor}\"\\n' >> /etc/weft/weftd.toml && \
+             systemctl restart weftd"
+        ));
+        let score = machine.shell("cat /proc/$(systemctl show -P MainPID weftd)/oom_score_adj");
+        assert_eq!(score.trim(), "300");
+        let status: Status = machine.get("/v1/status");
+        assert_eq!(status.executor, executor, "{}", status.executor_reason);
+        let look = format!(
+            "grep -q answer {folder}/a/conf && [ $(id -u) -ge 61184 ] && \
+             read -r score </proc/self/oom_score_adj && [ $score = 0 ]"
+        );
+        let text = format!(
+            "name = \"within\"\n[task]\ncommand = [\"/bin/sh\", \"-c\", '{look} && exec sleep 5000']\n\
+             [[task.files]]\npath = \"{folder}/a/conf\"\ncontent = \"answer\"\n\
+             [resources]\ncpu = 0.1\n\
+             [health]\ncommand = [\"/bin/sh\", \"-c\", '{look}']\ninterval = \"1s\"\n"
+        );
+        machine
+            .submit(&fabric::job::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}")));
+        machine.healthy("within");
+        machine.reload();
+        machine.shell(&format!("test -e {folder}/a/conf"));
+        let _: serde_json::Value = machine.call("DELETE", "/v1/jobs/within", "");
+        wait_until("nothing of it is left", || {
+            let left = machine.command("test").args(["-e", folder]).status().expect("bash");
+            (!left.success()).then_some(())
+        });
+    }
+}
+
 /// Not a test of its own: the task that the others run in a machine, where its environment asks for it.
 #[test]
 fn a_task_with_threads() {

@@ -17,6 +17,41 @@ const SLOTS_SHOWN_MAX: usize = 24;
 /// Characters of a value that a plan shows.
 const VALUE_CHARS_MAX: usize = 72;
 
+/// Stands for a value that is not shown.
+const NOT_SHOWN: &str = "(not shown)";
+/// Goes with every plan of a job that brings values along.
+const KEPT_BY_ALL: &str = "every node of this fabric keeps the values of env and the contents of files, and whoever may use \
+                           weft on any of them can read them: no place for secrets that must stay on one node";
+
+/// Whether a plan shows what may be secret: values of environment variables and contents of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    Shown,
+    Hidden,
+}
+
+impl Values {
+    pub fn shown_if(wanted: bool) -> Self {
+        if wanted { Self::Shown } else { Self::Hidden }
+    }
+
+    /// The change without what is hidden.
+    fn of(self, change: SpecChange) -> SpecChange {
+        let SpecChange { path, before, after } = change;
+        let is_variable = path.starts_with("task.env.")
+            || path.strip_prefix("task.arch.").is_some_and(|rest| rest.contains(".env."));
+        let is_file = path.starts_with("task.") && path.ends_with("].content");
+        let hide = |value: String| match serde_json::from_str::<String>(&value) {
+            Ok(content) if is_file => format!("({} bytes, not shown)", content.len()),
+            _ => NOT_SHOWN.to_owned(),
+        };
+        match self == Self::Hidden && (is_variable || is_file) {
+            true => SpecChange { path, before: before.map(hide), after: after.map(hide) },
+            false => SpecChange { path, before, after },
+        }
+    }
+}
+
 /// What `apply`, `run`, `scale` and `restart` answer to programs.
 #[derive(Serialize)]
 struct Applied {
@@ -26,12 +61,12 @@ struct Applied {
 }
 
 /// Shows what an apply would do.
-pub async fn plan(context: &Context, spec: &JobSpec) -> Result<Exit, Failure> {
-    let plan = ask(context, spec).await?;
+pub async fn plan(context: &Context, spec: &JobSpec, values: Values) -> Result<Exit, Failure> {
+    let plan = ask(context, spec, values).await?;
     if context.screen.is_json() {
         context.screen.json(&plan)?;
     } else {
-        for part in render(&plan, spec) {
+        for part in render(&plan, spec, values) {
             context.screen.table(&part)?;
         }
     }
@@ -43,10 +78,11 @@ pub async fn apply(
     context: &Context,
     spec: &JobSpec,
     yes: bool,
+    values: Values,
     watch: Watch,
 ) -> Result<Exit, Failure> {
-    let plan = ask(context, spec).await?;
-    for part in render(&plan, spec) {
+    let plan = ask(context, spec, values).await?;
+    for part in render(&plan, spec, values) {
         context.screen.say_table(&part);
     }
     let counts = count(&plan);
@@ -69,7 +105,7 @@ pub async fn apply(
 
 /// Runs a new job.
 pub async fn run(context: &Context, spec: &JobSpec, watch: Watch) -> Result<Exit, Failure> {
-    let plan = ask(context, spec).await?;
+    let plan = ask(context, spec, Values::Hidden).await?;
     if plan.version > 0 {
         return Err(Failure::failed(format!(
             "there is a job {0} already: choose another --name, or weft stop {0}",
@@ -79,8 +115,10 @@ pub async fn run(context: &Context, spec: &JobSpec, watch: Watch) -> Result<Exit
     submit(context, spec, 0, watch).await
 }
 
-async fn ask(context: &Context, spec: &JobSpec) -> Result<Plan, Failure> {
-    context.client.send(Method::POST, "/v1/plan", spec).await
+async fn ask(context: &Context, spec: &JobSpec, values: Values) -> Result<Plan, Failure> {
+    let mut plan: Plan = context.client.send(Method::POST, "/v1/plan", spec).await?;
+    plan.changes = plan.changes.into_iter().map(|change| values.of(change)).collect();
+    Ok(plan)
 }
 
 async fn submit(
@@ -142,7 +180,7 @@ fn count(plan: &Plan) -> BTreeMap<&'static str, usize> {
 }
 
 /// A plan in words: what changes in the spec, what happens to the slots, why some have no place.
-fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
+fn render(plan: &Plan, spec: &JobSpec, values: Values) -> Vec<Table> {
     let mut head = Table::new(&[]);
     let mut changes = Table::new(&[]);
     if plan.version == 0 {
@@ -151,7 +189,7 @@ fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
         let empty = JobSpec::service(spec.name.clone(), Vec::new());
         let said = JobSpec::changes(Some(&empty), spec).into_iter();
         for change in said.filter(|change| change.after.is_some()) {
-            change_row(&mut changes, &SpecChange { before: None, ..change });
+            change_row(&mut changes, &values.of(SpecChange { before: None, ..change }));
         }
     } else if plan.changes.is_empty() {
         head.row([
@@ -208,10 +246,17 @@ fn render(plan: &Plan, spec: &JobSpec) -> Vec<Table> {
         }
     }
     let mut warnings = Table::new(&[]);
-    for warning in &plan.warnings {
-        warnings.row([Cell::new("  note:", Tone::Busy), warning.clone().into()]);
+    let kept = brings_values(spec).then(|| KEPT_BY_ALL.to_owned());
+    for warning in plan.warnings.iter().cloned().chain(kept) {
+        warnings.row([Cell::new("  note:", Tone::Busy), warning.into()]);
     }
     vec![head, changes, summary, slots, unplaceable, warnings]
+}
+
+fn brings_values(spec: &JobSpec) -> bool {
+    let task = &spec.task;
+    let variants = task.arch.values().any(|it| !it.env.is_empty() || !it.files.is_empty());
+    !task.env.is_empty() || !task.files.is_empty() || variants
 }
 
 fn change_row(table: &mut Table, change: &SpecChange) {

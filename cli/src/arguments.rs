@@ -116,6 +116,9 @@ pub enum Command {
     Plan {
         /// Job file; - reads it from stdin
         file: PathBuf,
+        /// Show the values of environment variables and the contents of files, too
+        #[arg(long)]
+        show_values: bool,
     },
     /// Run a job file, or change the job to what it says; waits until it is healthy
     #[command(
@@ -127,6 +130,9 @@ pub enum Command {
         /// Do not ask before something is replaced or stopped
         #[arg(short, long)]
         yes: bool,
+        /// Show the values of environment variables and the contents of files, too
+        #[arg(long)]
+        show_values: bool,
         #[command(flatten)]
         watch: Watch,
     },

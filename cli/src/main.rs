@@ -33,6 +33,7 @@ mod waiting;
 mod watch;
 mod why_slow;
 
+use apply::Values;
 use clap::{CommandFactory, Parser};
 use fabric::api::RebalanceBody;
 use std::path::PathBuf;
@@ -112,9 +113,12 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Console { once } => console::console(context, once).await,
         Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,
         Command::Undrain { node } => nodes::undrain(context, &node).await,
-        Command::Plan { file } => apply::plan(context, &job_file::read(&file)?).await,
-        Command::Apply { file, yes, watch } => {
-            apply::apply(context, &job_file::read(&file)?, yes, watch).await
+        Command::Plan { file, show_values } => {
+            apply::plan(context, &job_file::read(&file)?, Values::shown_if(show_values)).await
+        }
+        Command::Apply { file, yes, show_values, watch } => {
+            let values = Values::shown_if(show_values);
+            apply::apply(context, &job_file::read(&file)?, yes, values, watch).await
         }
         Command::Run(run) => {
             let watch = run.watch;

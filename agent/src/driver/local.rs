@@ -126,6 +126,7 @@ impl Driver {
                 )
             }
         };
+        let text = status_line(text, self.connected);
         if text != self.told_status {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
             self.told_status = text;
@@ -301,6 +302,14 @@ impl Driver {
     }
 }
 
+/// What the service manager shows of this agent in one line.
+fn status_line(text: String, connected: bool) -> String {
+    match connected {
+        true => text,
+        false => format!("no network: no link has a cable and an address; {text}"),
+    }
+}
+
 async fn read_log(
     executor: &Executor,
     alloc: &AllocId,
@@ -436,3 +445,6 @@ pub(super) fn problem_response(problem: &Problem) -> ApiResponse {
     let body = serde_json::to_vec(problem).unwrap_or_default();
     ApiResponse::whole(problem.status, "application/problem+json", body)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::cgroup::{self, Cgroup};
 use super::desk::{Command, Desk, Events, Seat};
+use super::mount_points::View;
 use super::output::{self, Channel, blocking};
 use super::process::{self, Members, PidFd};
 use super::record::{self, Record, Store};
@@ -66,7 +67,7 @@ struct Unit {
 impl Direct {
     /// Keeps records and output under `state`. Call within the runtime.
     pub fn open(state: &Path, leases: Leases, events: Events) -> io::Result<Self> {
-        let store = Store::open(state)?;
+        let store = Store::open(state, View::Own)?;
         // Several agents share a machine in tests: each has a cgroup named after its state.
         let state = std::path::absolute(state)?;
         let name = format!("{:016x}", super::hash(state.as_os_str().as_encoded_bytes()));
@@ -197,7 +198,14 @@ impl Direct {
             let lease_until = self.leases.until(&alloc, run);
             found.push(UnitFound { alloc, run, event, lease_until });
         }
-        self.leases.forget_others(&self.desk.kept());
+        let kept = self.desk.kept();
+        self.leases.forget_others(&kept);
+        let (store, kept) = (self.store.clone(), kept.iter().map(AllocId::unit).collect());
+        blocking(move || {
+            store.release_mount_points(&kept);
+            Ok(())
+        })
+        .await?;
         self.end_strays(known).await;
         Ok(found)
     }
@@ -388,8 +396,15 @@ impl Direct {
         self.store.write(record).map_err(said("its record cannot be written"))?;
         let launch = &record.launch;
         let folder = self.store.folder(&launch.alloc);
+        if !launch.task.files.is_empty() && !nix::unistd::geteuid().is_root() {
+            return Err("files can be mounted only by an agent that runs as root".into());
+        }
         let files = record::write_files(&folder.join("files"), launch)
             .map_err(said("its files cannot be written"))?;
+        let (sources, wanted): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+        let places = self.store.claim_mount_points(&launch.alloc, &wanted);
+        let places = places.map_err(said("its files cannot be put where it wants them"))?;
+        let files = sources.into_iter().zip(places).collect();
         let open = |channel: Channel| {
             spawn::open_append(&channel.path(&folder)).map_err(said("its output cannot be opened"))
         };

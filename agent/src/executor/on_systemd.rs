@@ -13,6 +13,8 @@ use super::tests::leased::{UNTIL_STOPPED, leased};
 use super::tests::{Agent, alive, launch, shell, wait_until};
 use super::{Executor, Preference};
 
+mod host;
+
 /// An agent on systemd, or a word why not.
 fn agent(state: &tempfile::TempDir) -> Option<Agent> {
     let booted = std::path::Path::new("/run/systemd/system").is_dir();

@@ -109,6 +109,24 @@ pub fn prctl(option: i32, first: u64, second: u64) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
+/// Gives the calling process the OOM score of ordinary work: it has inherited that of the agent, which the kernel is to
+/// kill last. Async-signal-safe.
+pub fn reset_oom_score() -> Result<(), Errno> {
+    // SAFETY: the path is a C string; the result is a descriptor of ours or an error.
+    let file = Errno::result(unsafe {
+        libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC)
+    })?;
+    // SAFETY: one byte of a constant is written to a descriptor of ours.
+    let done = Errno::result(unsafe { libc::write(file, c"0".as_ptr().cast(), 1) });
+    // SAFETY: the descriptor is ours, and used no more.
+    unsafe { libc::close(file) };
+    match done {
+        // It is above 0, and may not be lowered: then it is killed early, which protects everything else.
+        Err(Errno::EACCES) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
 /// Whether affinity can be set here at all: sets the caller's own to what it is.
 pub fn affinity_works() -> bool {
     affinity(0).is_ok_and(|own| set_affinity(0, &own).is_ok())

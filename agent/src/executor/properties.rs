@@ -53,6 +53,17 @@ pub fn hides(task: &fabric::job::Task, program: &Path) -> bool {
     sandbox.enabled && hidden.into_iter().any(|folder| program.starts_with(folder))
 }
 
+/// Where on the machine something is mounted for a task; not where its sandbox has folders of its own.
+pub fn mount_points(
+    task: &fabric::job::Task,
+    files: &[(PathBuf, PathBuf)],
+    program: &Path,
+) -> Vec<PathBuf> {
+    let files = files.iter().map(|(_, seen)| seen.clone()).filter(|seen| !hides(task, seen));
+    let own = hides(task, program).then(|| PathBuf::from(PROGRAM_HERE));
+    files.chain(own).collect()
+}
+
 /// Whether systemd reads a path back from a unit's file as it was given over D-Bus: in the list of mounts it is not quoted.
 pub fn is_read_back(path: &Path) -> bool {
     let odd = |byte: &u8| byte.is_ascii_whitespace() || b":\"'\\".contains(byte);
@@ -225,6 +236,9 @@ fn access(list: &mut List, launch: &Launch, around: &Surroundings) -> Result<(),
     Ok(())
 }
 
+/// Unit files of other services, which anybody could read: what whoever wrote them gave them may be secret.
+const HIDDEN: [&str; 1] = ["-/run/systemd/transient"];
+
 /// System calls of `weftd exec` and of the dynamic loader before it.
 const TO_BECOME: [&str; 24] = [
     "access",
@@ -261,6 +275,7 @@ fn closed(list: &mut List, launch: &Launch) -> Result<(), String> {
     list.must("ProtectHome", if sandbox.home { "no" } else { "yes" }.to_owned());
     list.must("PrivateTmp", true);
     list.must("NoNewPrivileges", !sandbox.new_privileges);
+    list.must("InaccessiblePaths", words(&HIDDEN));
     if !sandbox.writable.is_empty() {
         list.must("ReadWritePaths", sandbox.writable.clone());
     }

@@ -1,18 +1,26 @@
 //! What the agent keeps on disk of each unit, so that the next agent finds it: one folder a unit,
-//! `<state>/alloc/<unit>/`, with `unit.json`, `stdout`, `stderr` and `files/`.
+//! `<state>/alloc/<unit>/`, with `unit.json`, `stdout`, `stderr`, `files/`, and the list of its mount points while there is
+//! one ([`super::mount_points`]).
 
-use fabric::id::AllocId;
+use fabric::id::{AllocId, JobName};
 use fabric::io::{Launch, UnitEvent};
 use nix::libc;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
-/// Folders of ended units that are kept for their logs; the oldest go first.
-const ENDED_MAX: usize = 32;
+use super::mount_points::{MountPoints, View};
+
+/// Folders of ended units of one job that are kept for their logs; the oldest go first.
+const ENDED_OF_JOB_MAX: usize = 4;
+/// Folders of ended units of all jobs. Beyond it the job that has most gives up its oldest, so that the last logs of one
+/// that ended long ago are not pushed out by another one that fails again and again.
+const ENDED_MAX: usize = 64;
 /// Units that end between two looks for folders to remove.
 const ENDS_PER_PRUNING: u32 = 16;
 /// Bytes of a record: a launch with all its files, as JSON.
@@ -39,14 +47,31 @@ pub struct Record {
 pub struct Store {
     folder: PathBuf,
     ends: Arc<AtomicU32>,
+    mount_points: MountPoints,
 }
 
 impl Store {
-    /// The records under `state`.
-    pub fn open(state: &Path) -> io::Result<Self> {
+    /// The records under `state`, of units that see the machine like this.
+    pub fn open(state: &Path, view: View) -> io::Result<Self> {
         let folder = std::path::absolute(state)?.join("alloc");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        Ok(Self { folder, ends: Arc::default() })
+        let mount_points = MountPoints::new(folder.clone(), view);
+        Ok(Self { folder, ends: Arc::default(), mount_points })
+    }
+
+    /// Sees to it that there is a file at each of these paths until the unit has ended, and says where that really is. Its
+    /// record is written before.
+    pub fn claim_mount_points(
+        &self,
+        alloc: &AllocId,
+        paths: &[PathBuf],
+    ) -> io::Result<Vec<PathBuf>> {
+        self.mount_points.claim(&alloc.unit(), paths)
+    }
+
+    /// Removes the mount points of units that an agent before has left, all but those of `kept`.
+    pub fn release_mount_points(&self, kept: &BTreeSet<String>) {
+        self.mount_points.release_others(kept);
     }
 
     /// The folder of one unit.
@@ -111,10 +136,14 @@ impl Store {
         Ok(records)
     }
 
-    /// Notes how a unit ended, and drops the oldest folders of ended units.
+    /// Notes how a unit ended, removes its mount points, and drops the oldest folders of ended units.
     pub fn end(&self, mut record: Record, event: UnitEvent) -> io::Result<()> {
+        let unit = record.launch.alloc.unit();
         record.ended = Some(event);
         self.write(&record)?;
+        if let Err(error) = self.mount_points.release(&unit) {
+            tracing::warn!(unit, %error, "an empty file that was made for a unit stays");
+        }
         // Looking at every record costs more than the few folders too many that gather meanwhile.
         if self.ends.fetch_add(1, Ordering::Relaxed).is_multiple_of(ENDS_PER_PRUNING) {
             self.prune();
@@ -127,14 +156,38 @@ impl Store {
         for record in self.all().into_iter().flatten().filter(|record| record.ended.is_some()) {
             let folder = self.folder(&record.launch.alloc);
             let when = std::fs::metadata(folder.join("unit.json")).and_then(|meta| meta.modified());
-            ended.extend(when.ok().map(|when| (when, folder)));
+            if let Ok(when) = when {
+                ended.push((record.launch.alloc.slot.job, when, folder));
+            }
         }
-        ended.sort();
-        let surplus = ended.len().saturating_sub(ENDED_MAX);
-        for (_, folder) in ended.into_iter().take(surplus) {
+        for folder in surplus(ended) {
             let _ = std::fs::remove_dir_all(folder);
         }
     }
+}
+
+/// Which of these folders go: of each job all but the last few, and then the oldest of whichever job has most.
+fn surplus(ended: Vec<(JobName, SystemTime, PathBuf)>) -> Vec<PathBuf> {
+    let mut jobs: BTreeMap<JobName, Vec<(SystemTime, PathBuf)>> = BTreeMap::new();
+    for (job, when, folder) in ended {
+        jobs.entry(job).or_default().push((when, folder));
+    }
+    let mut surplus = Vec::new();
+    for folders in jobs.values_mut() {
+        // The newest first.
+        folders.sort_by(|a, b| b.cmp(a));
+        let kept = folders.len().min(ENDED_OF_JOB_MAX);
+        surplus.extend(folders.drain(kept..).map(|(_, folder)| folder));
+    }
+    let mut count: usize = jobs.values().map(Vec::len).sum();
+    while count > ENDED_MAX {
+        let oldest = |folders: &Vec<_>| folders.last().cloned();
+        let most = jobs.values_mut().max_by_key(|it| (it.len(), std::cmp::Reverse(oldest(it))));
+        let Some((_, folder)) = most.and_then(Vec::pop) else { break };
+        surplus.push(folder);
+        count -= 1;
+    }
+    surplus
 }
 
 /// Writes the task's files into `folder`, readable by everybody and writable by nobody, and gives
@@ -166,3 +219,6 @@ pub fn write_files(folder: &Path, launch: &Launch) -> io::Result<Vec<(PathBuf, P
     }
     Ok(pairs)
 }
+
+#[cfg(test)]
+mod tests;

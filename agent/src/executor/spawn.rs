@@ -2,23 +2,23 @@
 //! child, then exec. Everything is computed before the fork; the child allocates nothing.
 //!
 //! Order in the child, each step needing the privileges that later ones give up: session, cgroup,
-//! mounts, limits, affinity and memory policy, capabilities, user, directory, no-new-privileges. Last
+//! OOM score, mounts, limits, affinity and memory policy, capabilities, user, directory, no-new-privileges. Last
 //! of all it looks whether its lease, if it has one, still runs.
 
 use fabric::io::Launch;
 use nix::errno::Errno;
 use nix::libc;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::process::{Mask, bound_capabilities, prctl};
+use super::process::{Mask, bound_capabilities, prctl, reset_oom_score};
 use crate::clock::BootTime;
 use crate::guard;
 
@@ -75,7 +75,7 @@ pub struct Plan<'a> {
     pub cgroup: Option<PathBuf>,
     /// The end of its lease: it is not executed later than that.
     pub until: Option<BootTime>,
-    /// Files to mount read-only: where they are, where they are wanted.
+    /// Files to mount read-only: where they are, and a file without links on its way over which each goes.
     pub files: Vec<(PathBuf, PathBuf)>,
     /// Where standard output goes.
     pub stdout: File,
@@ -89,6 +89,7 @@ pub struct Plan<'a> {
 enum Step {
     Session,
     Cgroup,
+    OomScore,
     Mounts,
     Limits,
     Affinity,
@@ -100,9 +101,10 @@ enum Step {
     Lease,
 }
 
-const STEPS: [(Step, &str); 11] = [
+const STEPS: [(Step, &str); 12] = [
     (Step::Session, "start a session"),
     (Step::Cgroup, "enter its cgroup"),
+    (Step::OomScore, "set its OOM score"),
     (Step::Mounts, "mount its files"),
     (Step::Limits, "set its limits"),
     (Step::Affinity, "pin it to its CPUs"),
@@ -153,7 +155,8 @@ pub fn spawn(plan: Plan<'_>) -> Result<u32, String> {
 struct Child {
     report: i32,
     cgroup: Option<OwnedFd>,
-    mounts: Vec<(CString, CString)>,
+    /// What to mount, and the parts of the path of what it is mounted over.
+    mounts: Vec<(CString, Vec<CString>)>,
     affinity: Option<Mask>,
     memory: Option<(Mask, bool)>,
     /// Bits of capabilities to keep, and whether the others go.
@@ -178,14 +181,11 @@ impl Child {
             let file = File::options().write(true).open(&procs);
             file.map(OwnedFd::from).map_err(|error| format!("{}: {error}", procs.display()))
         });
-        if !plan.files.is_empty() && !root {
-            return Err("files can be mounted only by an agent that runs as root".into());
-        }
-        let mut mounts = Vec::new();
-        for (from, to) in &plan.files {
-            make_mount_point(to).map_err(|error| format!("file {}: {error}", to.display()))?;
-            mounts.push((text(from)?, text(to)?));
-        }
+        let parts = |path: &Path| {
+            let parts = path.components().filter(|part| *part != Component::RootDir);
+            parts.map(|part| text(Path::new(part.as_os_str()))).collect::<Result<_, _>>()
+        };
+        let mounts = plan.files.iter().map(|(from, to)| Ok((text(from)?, parts(to)?)));
         let claim = &plan.launch.claim;
         let online = super::process::online_nodes();
         let memory = (!claim.mems.is_empty())
@@ -194,7 +194,7 @@ impl Child {
         Ok(Self {
             report,
             cgroup: cgroup.transpose()?,
-            mounts,
+            mounts: mounts.collect::<Result<_, String>>()?,
             affinity: (!plan.launch.cpus.is_empty()).then(|| Mask::of(&plan.launch.cpus)),
             memory,
             capabilities: super::sandbox::capability_bits(&task.sandbox.capabilities)?,
@@ -218,6 +218,7 @@ impl Child {
                 Errno::result(done).map(drop)
             })?;
         }
+        self.step(Step::OomScore, reset_oom_score)?;
         if !self.mounts.is_empty() {
             self.step(Step::Mounts, || self.mount())?;
         }
@@ -278,12 +279,19 @@ impl Child {
             libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_SLAVE, null.cast())
         })?;
         for (from, to) in &self.mounts {
-            for flags in [libc::MS_BIND, libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY] {
-                // SAFETY: as above; the strings live in `self`.
-                Errno::result(unsafe {
-                    libc::mount(from.as_ptr(), to.as_ptr(), null, flags, null.cast())
-                })?;
-            }
+            // Opened, not named: a folder on the way may belong to a task, which may put a link in its place.
+            let point = OpenPlace::open(to)?;
+            // SAFETY: as above; the strings live in `self` and on the stack.
+            Errno::result(unsafe {
+                libc::mount(from.as_ptr(), point.name().as_ptr(), null, libc::MS_BIND, null.cast())
+            })?;
+            // What it is now: what was just mounted.
+            let file = OpenPlace::open(to)?;
+            let read_only = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY;
+            // SAFETY: as above.
+            Errno::result(unsafe {
+                libc::mount(null, file.name().as_ptr(), null, read_only, null.cast())
+            })?;
         }
         Ok(())
     }
@@ -345,15 +353,47 @@ fn limits() -> Result<(), Errno> {
     Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &core) }).map(drop)
 }
 
-/// A file can be mounted only over a file: makes an empty one where there is none.
-fn make_mount_point(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
+/// A file that was opened between fork and exec, part by part of a path without links. Allocates nothing.
+struct OpenPlace {
+    file: libc::c_int,
+    /// `/proc/self/fd/` and its number, ended by a zero.
+    name: [u8; 32],
+}
+
+impl OpenPlace {
+    fn open(parts: &[CString]) -> Result<Self, Errno> {
+        // A link is opened itself: then there is nothing below it.
+        let look = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        // SAFETY: the path is a C string; the result is a descriptor of ours or an error.
+        let mut file = Errno::result(unsafe { libc::open(c"/".as_ptr(), look) })?;
+        for part in parts {
+            // SAFETY: as above.
+            let next = Errno::result(unsafe { libc::openat(file, part.as_ptr(), look) });
+            // SAFETY: the descriptor is ours, and used no more.
+            unsafe { libc::close(file) };
+            file = next?;
+        }
+        let mut name = [0; 32];
+        let folder = b"/proc/self/fd/";
+        name[..folder.len()].copy_from_slice(folder);
+        let digits = file.checked_ilog10().unwrap_or(0) as usize + 1;
+        let mut rest = file;
+        for at in (folder.len()..folder.len() + digits).rev() {
+            name[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        Ok(Self { file, name })
     }
-    match File::options().write(true).create_new(true).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ if path.is_dir() => Err(io::Error::other("there is a directory of that name")),
-        _ => Ok(()),
+
+    fn name(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.name).unwrap_or_default()
+    }
+}
+
+impl Drop for OpenPlace {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours, and used no more.
+        unsafe { libc::close(self.file) };
     }
 }
 

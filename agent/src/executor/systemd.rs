@@ -17,6 +17,7 @@ use fabric::io::{Launch, UnitEvent, UnitFound};
 use fabric::topology::Enforced;
 use futures_util::StreamExt;
 use nix::libc;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use super::desk::{Command, Desk, Events, Seat};
 use super::direct::{rotate_all, running_event};
 use super::exclusive::Exclusive;
 use super::exec::{self, Words};
+use super::mount_points::View;
 use super::output::{Channel, blocking};
 use super::process::{self, ExitStatus, Members};
 use super::properties::{self, Surroundings};
@@ -113,7 +115,7 @@ impl Systemd {
         leases: Leases,
         events: Events,
     ) -> io::Result<Self> {
-        let store = Store::open(state)?;
+        let store = Store::open(state, View::Machine)?;
         let state = std::path::absolute(state)?;
         Ok(Self {
             bus,
@@ -283,7 +285,13 @@ impl Systemd {
         }
         let kept = self.desk.kept();
         self.leases.forget_others(&kept);
-        let kept: Vec<String> = kept.iter().map(AllocId::unit).collect();
+        let kept: BTreeSet<String> = kept.iter().map(AllocId::unit).collect();
+        let (store, running) = (self.store.clone(), kept.clone());
+        blocking(move || {
+            store.release_mount_points(&running);
+            Ok(())
+        })
+        .await?;
         for unit in self.words.units().into_iter().filter(|unit| !kept.contains(unit)) {
             self.remove_words(&unit).await;
         }
@@ -293,7 +301,7 @@ impl Systemd {
     /// Adopts every unit of ours that systemd lists. One of which it does not tell all is asked about again while it is in
     /// the list, and then it is an error.
     async fn adopt_listed(&self, found: &mut Vec<UnitFound>) -> io::Result<()> {
-        let mut settled = std::collections::BTreeSet::new();
+        let mut settled = BTreeSet::new();
         let mut last = None;
         let adopting = async {
             loop {
@@ -631,10 +639,9 @@ impl Systemd {
                 spawn::open_append(&channel.path(&folder))?;
             }
             let command = exec::command().map_err(io::Error::other)?;
-            if properties::hides(&record.launch.task, Path::new(&command[0])) {
-                // What is mounted there needs something to be mounted over.
-                spawn::open_append(Path::new(properties::PROGRAM_HERE))?;
-            }
+            let points =
+                properties::mount_points(&record.launch.task, &files, Path::new(&command[0]));
+            systemd.store.claim_mount_points(&record.launch.alloc, &points)?;
             Ok(Surroundings {
                 words: systemd.words.path(&record.launch.alloc.unit()),
                 said: std::fs::metadata(Channel::Stderr.path(&folder))?.len(),

@@ -192,3 +192,11 @@ fn checks_go_on_until_they_are_stopped_and_only_once_a_run() {
         tokio::time::timeout(PATIENCE, last).await.expect("nobody is left who checks");
     });
 }
+
+#[test]
+fn a_check_does_not_inherit_the_agents_oom_score() {
+    let _raised = crate::executor::tests::host::RaisedOomScore::new();
+    let script = "read -r score </proc/self/oom_score_adj; [ \"$score\" = 0 ] || { echo $score >&2; exit 1; }";
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    assert_eq!(outcome(&launch(Check::Command { command })), Ok(()));
+}

@@ -65,6 +65,46 @@ fn apply_shows_the_plan_and_waits_until_the_job_is_healthy() {
 }
 
 #[test]
+fn a_plan_names_variables_and_files_and_shows_their_values_only_when_asked() {
+    beside_an_agent(|fake| async move {
+        let with = |value: &str| {
+            let task = format!("[task]\nenv = {{ DB_PASSWORD = \"{value}\" }}");
+            let file = format!("[[task.files]]\npath = \"/opt/key\"\ncontent = \"{value}\"\n");
+            let variant = format!("[task.arch.riscv64]\nenv = {{ TOKEN = \"{value}\" }}\n");
+            format!("{}{file}{variant}", WEB.replace("[task]", &task))
+        };
+        fake.file("web.toml", &with("hunter2"));
+        for command in [&["plan", "web.toml"][..], &["apply", "web.toml"]] {
+            let ran = fake.weft(command).await.exits(0);
+            let all = format!("{}{}", ran.stdout, ran.stderr);
+            for said in [
+                "  +  task.env.DB_PASSWORD",
+                "(not shown)",
+                "task.files[0].content",
+                "(7 bytes, not shown)",
+                "task.arch.riscv64.env.TOKEN",
+                "  note:  every node of this fabric keeps the values of env",
+            ] {
+                assert!(all.contains(said), "{said}: {all}");
+            }
+            assert!(!all.contains("hunter2"), "{all}");
+        }
+        fake.file("web.toml", &with("hunter3"));
+        for output in ["table", "json"] {
+            let ran = fake.weft(&["plan", "web.toml", "-o", output]).await.exits(0);
+            assert!(ran.stdout.contains("task.env.DB_PASSWORD"), "{ran:?}");
+            assert!(!ran.stdout.contains("hunter"), "{ran:?}");
+            let ran = fake.weft(&["plan", "web.toml", "-o", output, "--show-values"]).await;
+            let ran = ran.exits(0).shows("hunter2").shows("hunter3");
+            assert!(!ran.stdout.contains("not shown"), "{ran:?}");
+        }
+        fake.file("plain.toml", &WEB.replace("\"web\"", "\"plain\""));
+        let ran = fake.weft(&["plan", "plain.toml"]).await.exits(0);
+        assert!(!ran.stdout.contains("every node"), "nothing to keep from anybody: {ran:?}");
+    });
+}
+
+#[test]
 fn apply_answers_programs_with_one_document() {
     beside_an_agent(|fake| async move {
         fake.file("web.toml", WEB);

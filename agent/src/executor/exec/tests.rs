@@ -97,3 +97,31 @@ fn a_lease_is_extended_for_its_run_only_and_never_shortened() {
     folder.extend("unit", 1, later).unwrap();
     assert_eq!(until(), None, "it needs none");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    /// Through the file and through the execution, into the task's own memory.
+    #[test]
+    fn every_value_of_an_environment_arrives_as_it_is(
+        values in proptest::collection::vec("([^\0]|[\n\r\t\"'`$\\\\%#;= ]){0,40}", 0..6),
+        long in 0usize..100_000,
+    ) {
+        let state = tempfile::tempdir().unwrap();
+        let folder = Folder::new(state.path().join("words"));
+        let long = ["\"$\\", "%\n"].concat().repeat(long / 5);
+        let named = values.into_iter().chain([long]).enumerate();
+        let wanted: BTreeMap<String, String> =
+            named.map(|(number, value)| (format!("VALUE_{number}"), value)).collect();
+        let command = vec!["/usr/bin/env".to_owned(), "-0".to_owned()];
+        let words = Words::new(1, None, command, wanted.clone(), CpuSet::new());
+        folder.write("unit", &words).unwrap();
+        let Some((stdout, stderr, status)) = execute(&folder, "unit") else { return Ok(()) };
+        proptest::prop_assert_eq!((stderr.as_str(), status), ("", Some(0)));
+        let pairs = stdout.split_terminator('\0').filter_map(|pair| pair.split_once('='));
+        let ours = pairs.filter(|(name, _)| name.starts_with("VALUE_"));
+        let arrived: BTreeMap<String, String> =
+            ours.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        proptest::prop_assert_eq!(arrived, wanted);
+    }
+}

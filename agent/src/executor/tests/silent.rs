@@ -14,6 +14,7 @@ use super::leased::leased;
 use super::{Agent, shell, wait_until};
 use crate::clock::{BootTime, Clock};
 use crate::executor::bus::{Bus, path_of};
+use crate::executor::mount_points::View;
 use crate::executor::record::{Record, Store};
 use crate::executor::systemd::Systemd;
 use crate::executor::{Executor, hash, process};
@@ -178,7 +179,7 @@ async fn answer(connection: Connection, mut calls: MessageStream, known: Arc<Mut
 
 /// An agent before has started a unit under a lease: what it left on disk.
 fn left_behind(state: &Path, launch: &Launch) {
-    let store = Store::open(state).unwrap();
+    let store = Store::open(state, View::Machine).unwrap();
     let record = Record {
         launch: launch.clone(),
         boot: process::boot_id(),
@@ -229,7 +230,7 @@ fn a_unit_that_systemd_lists_is_never_said_to_have_ended() {
         }
         let folder = agent.executor.leases().folder();
         assert!(folder.lease(&unit, &process::boot_id()).is_ok(), "its guard is not disarmed");
-        let record = Store::open(state.path()).unwrap().read(&one.alloc).unwrap();
+        let record = Store::open(state.path(), View::Machine).unwrap().read(&one.alloc).unwrap();
         assert_eq!(record.ended, None);
     }
 }

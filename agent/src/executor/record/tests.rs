@@ -1,0 +1,65 @@
+use super::*;
+use crate::executor::tests::shell;
+use std::time::Duration;
+
+fn ended_at(second: u64, job: &str) -> (JobName, SystemTime, PathBuf) {
+    let when = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    (JobName::new(job).unwrap(), when, PathBuf::from(format!("{job}-{second}")))
+}
+
+/// Which folders are left of these.
+fn kept(ended: Vec<(JobName, SystemTime, PathBuf)>) -> BTreeSet<PathBuf> {
+    let all: BTreeSet<PathBuf> = ended.iter().map(|(_, _, folder)| folder.clone()).collect();
+    let gone: BTreeSet<PathBuf> = surplus(ended).into_iter().collect();
+    assert!(gone.is_subset(&all));
+    all.difference(&gone).cloned().collect()
+}
+
+#[test]
+fn of_each_job_the_last_logs_are_kept() {
+    let ended = (0..40).map(|second| ended_at(second, "loops")).chain([ended_at(0, "quiet")]);
+    let wanted = ["loops-36", "loops-37", "loops-38", "loops-39", "quiet-0"];
+    assert_eq!(kept(ended.collect()), wanted.map(PathBuf::from).into());
+}
+
+#[test]
+fn beyond_the_bound_the_job_that_has_most_gives_up_its_oldest() {
+    // Each has as much as it may have; `old` ended once, before all others.
+    let busy = (0..16).flat_map(|job| {
+        (0..4).map(move |second| ended_at(100 + 10 * second + job, &format!("busy{job}")))
+    });
+    let left = kept(busy.chain([ended_at(1, "old"), ended_at(2, "older")]).collect());
+    assert_eq!(left.len(), ENDED_MAX);
+    assert!(left.contains(Path::new("old-1")) && left.contains(Path::new("older-2")));
+    for gone in ["busy0-100", "busy1-101"] {
+        assert!(!left.contains(Path::new(gone)), "{left:?}");
+    }
+    // Where each has one, the oldest go.
+    let single = (0..100).map(|second| ended_at(second, &format!("single{second}")));
+    let left = kept(single.collect());
+    assert_eq!(left.len(), ENDED_MAX);
+    assert!(left.contains(Path::new("single99-99")) && !left.contains(Path::new("single35-35")));
+}
+
+#[test]
+fn a_job_that_fails_again_and_again_leaves_the_logs_of_one_that_ended_long_ago() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path(), View::Own).unwrap();
+    let end = |job: &str, epoch| {
+        let mut launch = shell(job, "true");
+        launch.alloc.epoch = epoch;
+        let folder = store.folder(&launch.alloc);
+        let record = Record { launch, boot: "this".into(), process: None, user: None, ended: None };
+        store.write(&record).unwrap();
+        std::fs::write(folder.join("stdout"), job).unwrap();
+        let status = "exit status 1".into();
+        store.end(record, UnitEvent::Exited { status, success: false, killed: false }).unwrap();
+        folder
+    };
+    let quiet = end("quiet", 1);
+    let loops: Vec<PathBuf> = (1..=200).map(|epoch| end("loops", epoch)).collect();
+    assert_eq!(std::fs::read_to_string(quiet.join("stdout")).unwrap(), "quiet");
+    let left = loops.iter().filter(|folder| folder.exists()).count();
+    assert!(left < ENDED_OF_JOB_MAX + ENDS_PER_PRUNING as usize, "{left}");
+    assert!(loops[199].exists(), "the last one is there");
+}
