@@ -342,7 +342,7 @@ pub struct Restart {
     /// The window in which they are counted.
     #[serde(with = "duration")]
     pub within: Duration,
-    /// Wait before the first restart; doubles with each further one in the window.
+    /// Wait before the first restart, a second at least; doubles with each further one in the window.
     #[serde(with = "duration")]
     pub delay: Duration,
 }

@@ -281,6 +281,12 @@ pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 pub const UNIT_RETRY: Duration = Duration::from_secs(10);
 /// The longest wait between such repetitions, and between two restarts of a failing unit.
 pub const UNIT_RETRY_MAX: Duration = Duration::from_secs(300);
+/// A unit that was told to move to other CPUs, and is not seen there, is told again after this, then twice as long, and so
+/// on: meanwhile it may run on cores that a job has for itself.
+pub const CONFINE_RETRY: Duration = Duration::from_secs(1);
+/// A failing unit is not started again sooner than this, whatever its job says: one that ends at once would keep its
+/// node busy.
+pub const RESTART_DELAY_MIN: Duration = Duration::from_secs(1);
 /// A unit of ours that the agent does not report at its start is given up after this.
 pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The allocation of a job that this node has never heard of is ended after this.

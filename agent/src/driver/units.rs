@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::executor::Executor;
 
-/// Commands on their way. When full the core's next tick asks again.
+/// Commands on their way. What finds no place is dropped: the core gives each command again until it sees that it has
+/// worked, but for an extended lease, of which the next renewal says more.
 pub(super) const COMMANDS_MAX: usize = 1024;
 
 /// One thing to do about a unit.
