@@ -54,6 +54,7 @@ mod host;
 mod http;
 mod identity;
 mod join;
+mod listeners;
 mod machine;
 mod observe;
 mod quic;

@@ -91,6 +91,9 @@ pub const OUTPUTS_MAX: usize = 65_536;
 pub const PROPOSALS_MAX: usize = 4096;
 /// Allocations of one node.
 pub const ALLOCS_PER_NODE_MAX: usize = 4096;
+/// Stretches of ports used by others that a node tells of. What does not fit is joined: ports between two stretches are
+/// not given away either.
+pub const PORTS_USED_MAX: usize = 128;
 
 /// How long a slot's lease lasts after its holder asked for it, on the holder's clock. A node that is cut
 /// off from the voters stops its at-most-one work after this.

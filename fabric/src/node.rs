@@ -395,8 +395,14 @@ impl Node {
             Input::Found { node, address } => self.handle_found(now, node, address),
             Input::Request { id, request } => self.handle_request(now, id, request),
             Input::Unit { alloc, run, event } => {
-                if let UnitEvent::Refused { reason } = &event {
-                    tracing::warn!(%alloc, reason, "unit refused");
+                match &event {
+                    UnitEvent::Refused { reason } => {
+                        tracing::warn!(%alloc, reason, "unit refused");
+                    }
+                    UnitEvent::PortTaken { port, by } => {
+                        tracing::warn!(%alloc, port, by, "unit not started: another program listens on its port");
+                    }
+                    _ => {}
                 }
                 self.supervisor.unit(now, &alloc, run, event);
                 self.dirty = true;

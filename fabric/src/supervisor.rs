@@ -30,6 +30,7 @@ use crate::io::{Launch, Lease, Output, UnitEvent, UnitFound};
 use crate::job::placeholder::Placeholders;
 use crate::job::{CpuRequest, Guarantee, JobSpec, SpecHash};
 use crate::limits;
+use crate::resources::Rejection;
 
 mod locals;
 mod repeat;
@@ -551,6 +552,17 @@ impl Supervisor {
                 } else {
                     self.fail(now, &alloc.slot, reason);
                 }
+            }
+            UnitEvent::PortTaken { port, by } => {
+                local.is_gone();
+                if local.row.phase != Phase::Stopping {
+                    // Another start would find the same. The slot has not failed: it is placed again, with another port or
+                    // on another node.
+                    let reason = Rejection::PortUsed { port, by }.to_string();
+                    local.row.trouble = Some(reason.clone());
+                    local.row.ending = Some(Ending::Retired { reason });
+                }
+                self.end(now, &alloc.slot);
             }
         }
     }

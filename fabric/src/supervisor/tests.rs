@@ -385,6 +385,17 @@ fn a_delay_of_nothing_is_a_second() {
     assert!((40..=61).contains(&starts), "{starts} in a minute");
 }
 
+#[test]
+fn a_start_on_a_port_that_somebody_listens_on_gives_the_slot_back() {
+    let mut bench = Bench::in_phase(Phase::Starting);
+    bench.unit(1, UnitEvent::PortTaken { port: 20_000, by: "nginx (pid 812)".into() });
+    let row = bench.row();
+    let reason = "port 20000 is used by nginx (pid 812)".to_owned();
+    assert_eq!((row.phase, &row.ending), (Phase::Ended, &Some(Ending::Retired { reason })));
+    assert_eq!(bench.supervisor.ledger().claims().count(), 0);
+    assert!(bench.wait(Duration::from_secs(3600)).is_empty(), "no second try on the same port");
+}
+
 /// A shared job with a unit that runs, beside an empty slot web/0.
 fn with_a_shared_unit() -> (Bench, AllocId) {
     let mut bench = Bench::new();
