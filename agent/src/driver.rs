@@ -208,7 +208,7 @@ impl Driver {
         let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
         let folder = choice.executor.units_folder().await;
         let listeners = Listeners::new(folder.clone());
-        let mut checks = Checks::new(Checker::new(outcomes));
+        let mut checks = Checks::new(Checker::new(outcomes, listeners.clone()));
         let mut running = Vec::new();
         for found in &adopted {
             if matches!(found.event, UnitEvent::Running { .. })

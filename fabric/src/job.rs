@@ -262,7 +262,7 @@ pub struct Health {
     /// Time between two checks.
     #[serde(with = "duration")]
     pub interval: Duration,
-    /// An answer that takes longer is a failure.
+    /// An answer that takes longer is a failure. Not more than the interval.
     #[serde(with = "duration")]
     pub timeout: Duration,
     /// Failures in a row that make it unhealthy and restart it.
@@ -301,7 +301,7 @@ pub enum Check {
         /// Name of one of the job's ports.
         port: String,
     },
-    /// The command exits 0. It runs beside the task with the task's environment.
+    /// The command exits 0. It runs as a part of the task: with its environment and within its limits.
     Command {
         /// Program and arguments, replaced like the task's.
         command: Vec<String>,
