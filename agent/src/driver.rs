@@ -11,7 +11,7 @@ use fabric::cpuset::CpuSet;
 use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::table::TokenId;
-use fabric::topology::{NodeInfo, Topology};
+use fabric::topology::{NodeInfo, PortsUsed, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,6 +30,7 @@ use crate::health::Checker;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
 use crate::level;
+use crate::listeners::{Listeners, Wanted};
 use crate::machine::{self, Machine};
 use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Own, Sockets};
@@ -58,6 +59,7 @@ mod elsewhere;
 mod enter;
 pub mod farewell;
 mod hardware;
+mod listening;
 mod local;
 mod member;
 mod provision;
@@ -117,6 +119,10 @@ pub struct Driver {
     /// CPUs that jobs have for themselves.
     kept_free: CpuSet,
     looks: mpsc::Sender<Topology>,
+    listeners: Listeners,
+    /// When it was looked who listens on this machine.
+    listeners_looked: Instant,
+    listening: mpsc::Sender<(Wanted, Vec<PortsUsed>)>,
     executor: Executor,
     executor_reason: String,
     units: mpsc::Sender<UnitCommand>,
@@ -196,13 +202,16 @@ impl Driver {
         tokio::spawn(http::serve(listener, calls));
 
         let (unit_events, units_received) = mpsc::channel(UNIT_EVENTS_MAX);
-        let choice = Executor::choose(config.executor.kind, &config.state, clock, unit_events)
-            .await
-            .context("no executor works here")?;
+        let choice =
+            Executor::choose(config.executor.kind, &config.state, clock, unit_events.clone())
+                .await
+                .context("no executor works here")?;
         let adopted = choice.executor.adopt().await.context("cannot look for units that run")?;
         let (units, commands) = mpsc::channel(units::COMMANDS_MAX);
         let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
-        let mut checks = Checks::new(Checker::new(outcomes));
+        let folder = choice.executor.units_folder().await;
+        let listeners = Listeners::new(folder.clone());
+        let mut checks = Checks::new(Checker::new(outcomes, listeners.clone()));
         let mut running = Vec::new();
         for found in &adopted {
             if matches!(found.event, UnitEvent::Running { .. })
@@ -214,10 +223,10 @@ impl Driver {
             }
         }
         let kept_free = topology::keep_from(&config, &choice.executor, &running).await;
-        tokio::spawn(units::carry_out(choice.executor.clone(), commands));
+        let executor = choice.executor.clone();
+        tokio::spawn(units::carry_out(executor, listeners.clone(), unit_events, commands));
 
         let name = config.name();
-        let folder = choice.executor.units_folder().await;
         let observer = Observer::start(&config.metrics, &name, folder)?;
         if let (Executor::Systemd(systemd), true) = (&choice.executor, config.metrics.enabled) {
             tokio::spawn(services::watch(systemd.clone(), observer.clone()));
@@ -227,6 +236,9 @@ impl Driver {
         let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);
         let (invite, invited) = mpsc::channel(INVITED_MAX);
         let (looks, looked) = mpsc::channel(OUTCOMES_MAX);
+        let (listen, listening) = mpsc::channel(OUTCOMES_MAX);
+        let mut topology = topology::topology(&config, &choice.executor)?;
+        topology.ports_used = listening::at_start(&listeners, topology.ports);
         let channels = Channels {
             calls: calls_received,
             units: units_received,
@@ -235,6 +247,7 @@ impl Driver {
             joined,
             invited,
             looked,
+            listening,
         };
         let local = Local::look(&BTreeSet::new(), &Local::default());
         let bound = gossip.local_addr()?;
@@ -250,11 +263,14 @@ impl Driver {
             heard_at: BTreeSet::new(),
             connected: addresses::is_connected(&config.listen, &local),
             local,
-            topology: topology::topology(&config, &choice.executor)?,
+            topology,
             topology_looked: started.at,
             plugged: Settling::default(),
             kept_free,
             looks,
+            listeners,
+            listeners_looked: Instant::default(),
+            listening: listen,
             executor: choice.executor,
             executor_reason: choice.reason,
             units,
@@ -342,6 +358,9 @@ impl Driver {
             Wake::Unit(alloc, run, event) => {
                 tracing::debug!(%alloc, run, ?event, "unit");
                 self.checks.event(&alloc, run, &event);
+                if let UnitEvent::PortTaken { port, by } = &event {
+                    self.port_taken(*port, by);
+                }
                 self.input(Input::Unit { alloc, run, event });
             }
             Wake::Checked(alloc, run, outcome) => {
@@ -354,6 +373,7 @@ impl Driver {
             Wake::Links => self.look_at_addresses(),
             Wake::Plugged => self.plugged.heard(now.at),
             Wake::Looked(topology) => self.looked(*topology),
+            Wake::Listening(wanted, used) => self.others_listen(&wanted, used),
             Wake::Deadline => {
                 if let Some(member) = &mut self.member
                     && member.node.next_deadline().is_some_and(|deadline| deadline <= now.at)
@@ -434,6 +454,7 @@ impl Driver {
         self.try_to_enter();
         self.provision();
         self.notice_hardware(now.at);
+        self.notice_listeners(now.at);
         self.notice_peers();
         self.tell_status();
     }

@@ -184,6 +184,14 @@ impl Executor {
         }
     }
 
+    /// Whether this run of a unit, or a later one, was started before: then [`Executor::start`] starts nothing.
+    pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
+        match self {
+            Executor::Systemd(systemd) => systemd.knows(alloc, run),
+            Executor::Direct(direct) => direct.knows(alloc, run),
+        }
+    }
+
     /// Ends a unit: its stop signal to every process of it, and after its stop timeout, kill.
     pub async fn stop(&self, alloc: &AllocId, run: u32) {
         match self {

@@ -3,12 +3,10 @@
 //! Each checked run has a task of the runtime. It asks soon after the start and, until the first
 //! success, more often than the interval, so that a deployment does not wait for an interval that
 //! it need not; failures are still reported once an interval, since the core counts them. Runs are
-//! spread over their interval by their names, and only [`AT_ONCE_MAX`] ask at a time.
+//! spread over their interval by their names, and ask when it is their job's turn ([`turns`]).
 //!
-//! A command is a child of the agent under either executor. It runs as the task's user, with no more
-//! capabilities than the task may have, on its CPUs, with its environment and in its mount namespace (its files, its `/tmp`), but outside its
-//! cgroup and without its filter of system calls: a check that hangs or eats memory must not end the
-//! task it asks about. Nor must it end the agent: where memory runs out, it goes before that.
+//! What answers has to be the task: a socket outside of its unit does not count, whatever it says. A command runs as a part
+//! of the task ([`command`]).
 
 use bytes::Bytes;
 use fabric::id::AllocId;
@@ -16,33 +14,28 @@ use fabric::io::Launch;
 use fabric::job::{Check, Health};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
-use nix::libc;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::executor::{self, process};
+use crate::executor;
+use crate::listeners::{Holder, Listeners};
+use turns::Turns;
 
+mod command;
 #[cfg(test)]
 mod tests;
+mod turns;
 
-/// Checks that ask at the same time; others wait for their turn.
-pub const AT_ONCE_MAX: usize = 32;
 /// The first question comes this long after the start at most; spread by name.
 const FIRST_MAX: Duration = Duration::from_millis(100);
 /// Wait between the first two questions of a run that has not succeeded yet; doubles until it is
 /// the interval.
 const EAGER_MIN: Duration = Duration::from_millis(100);
-/// Bytes of a failed command's output that go into the reason.
-const OUTPUT_BYTES_MAX: u64 = 400;
 
 /// Where outcomes go.
 pub type Outcomes = mpsc::Sender<(AllocId, u32, Result<(), String>)>;
@@ -51,7 +44,8 @@ pub type Outcomes = mpsc::Sender<(AllocId, u32, Result<(), String>)>;
 #[derive(Debug)]
 pub struct Checker {
     outcomes: Outcomes,
-    turns: Arc<Semaphore>,
+    listeners: Listeners,
+    turns: Turns,
     running: BTreeMap<AllocId, Checked>,
 }
 
@@ -70,8 +64,8 @@ impl Drop for Checked {
 
 impl Checker {
     /// A checker that checks nothing yet.
-    pub fn new(outcomes: Outcomes) -> Self {
-        Self { outcomes, turns: Arc::new(Semaphore::new(AT_ONCE_MAX)), running: BTreeMap::new() }
+    pub fn new(outcomes: Outcomes, listeners: Listeners) -> Self {
+        Self { outcomes, listeners, turns: Turns::default(), running: BTreeMap::new() }
     }
 
     /// Checks a run from now on, in place of any other run of the same allocation. `pid` is its main
@@ -83,9 +77,14 @@ impl Checker {
         if known.is_some_and(|known| known.run == launch.run && known.pid == pid) {
             return;
         }
-        let asker = Asker { launch: launch.clone(), pid };
-        let task =
-            tokio::spawn(check(asker, health, self.outcomes.clone(), Arc::clone(&self.turns)));
+        let cgroup = self.listeners.cgroup_of(&launch.alloc.unit());
+        let asker = Asker {
+            launch: launch.clone(),
+            holder: Holder { cgroup, pid },
+            listeners: self.listeners.clone(),
+            known: Arc::default(),
+        };
+        let task = tokio::spawn(check(asker, health, self.outcomes.clone(), self.turns.clone()));
         self.running.insert(launch.alloc.clone(), Checked { run: launch.run, pid, task });
     }
 
@@ -97,7 +96,7 @@ impl Checker {
     }
 }
 
-async fn check(asker: Asker, health: Health, outcomes: Outcomes, turns: Arc<Semaphore>) {
+async fn check(asker: Asker, health: Health, outcomes: Outcomes, turns: Turns) {
     let Launch { alloc, run, .. } = &asker.launch;
     let name = executor::hash(alloc.unit().as_bytes());
     // A fraction of one, the same in every run of this allocation.
@@ -108,8 +107,7 @@ async fn check(asker: Asker, health: Health, outcomes: Outcomes, turns: Arc<Sema
     let mut reported = tokio::time::Instant::now();
     loop {
         let outcome = {
-            // Closed only when the checker is gone.
-            let Ok(_turn) = turns.acquire().await else { return };
+            let _turn = turns.take(&alloc.slot.job).await;
             asker.ask(&health).await
         };
         let eager = !succeeded && outcome.is_err() && pause < health.interval;
@@ -136,7 +134,10 @@ async fn check(asker: Asker, health: Health, outcomes: Outcomes, turns: Arc<Sema
 /// One run and how to reach it.
 struct Asker {
     launch: Launch,
-    pid: u32,
+    holder: Holder,
+    listeners: Listeners,
+    /// The socket that was found to be the task's.
+    known: Arc<Mutex<Option<u64>>>,
 }
 
 impl Asker {
@@ -145,7 +146,9 @@ impl Asker {
             match &health.check {
                 Check::Http { path, port } => self.http(path, port).await,
                 Check::Tcp { port } => self.connect(port).await.map(drop),
-                Check::Command { command } => self.command(command).await,
+                Check::Command { command } => {
+                    command::run(&self.launch, &self.holder, command).await
+                }
             }
         };
         match tokio::time::timeout(health.timeout, asked).await {
@@ -165,12 +168,38 @@ impl Asker {
             .ports
             .get(port)
             .ok_or_else(|| format!("the allocation has no port {port:?}"))?;
-        match TcpStream::connect((IpAddr::from(Ipv4Addr::LOCALHOST), number)).await {
-            Ok(stream) => Ok(stream),
-            Err(error) => TcpStream::connect((IpAddr::from(Ipv6Addr::LOCALHOST), number))
-                .await
-                .map_err(|_| format!("port {number} ({port}): {error}")),
+        let mut failed = None;
+        for address in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
+            let reason = match TcpStream::connect((address, number)).await {
+                Ok(stream) => match self.leads_to_task(&stream).await {
+                    Ok(()) => return Ok(stream),
+                    Err(by) => format!(
+                        "port {number} ({port}) is answered by {by}, which is no part of this task"
+                    ),
+                },
+                // Without the other family, what matters is what this one says.
+                Err(_) if failed.is_some() => continue,
+                Err(error) => format!("port {number} ({port}): {error}"),
+            };
+            failed = Some(reason);
         }
+        Err(failed.unwrap_or_default())
+    }
+
+    /// Whether a connection goes to the task; the error says to whom else.
+    async fn leads_to_task(&self, stream: &TcpStream) -> Result<(), String> {
+        let (Ok(own), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return Ok(()) };
+        let (listeners, holder, known) =
+            (self.listeners.clone(), self.holder.clone(), self.known.clone());
+        if listeners.leads_straight_to(&holder, own, peer) {
+            return Ok(());
+        }
+        let looking = tokio::task::spawn_blocking(move || {
+            // Nothing panics while holding it.
+            let mut known = known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            listeners.leads_to(&holder, peer, &mut known)
+        });
+        looking.await.unwrap_or(Ok(()))
     }
 
     async fn http(&self, path: &str, port: &str) -> Result<(), String> {
@@ -203,103 +232,5 @@ impl Asker {
                 Err(error) => Err(said(error)),
             },
         }
-    }
-
-    async fn command(&self, words: &[String]) -> Result<(), String> {
-        let (program, arguments) = words.split_first().ok_or("the check's command is empty")?;
-        let status = process::status(self.pid).ok_or("the task is not running")?;
-        let root = nix::unistd::geteuid().is_root();
-        let namespace = File::open(format!("/proc/{}/ns/mnt", self.pid)).ok().filter(|_| root);
-        let become_task = BecomeTask {
-            namespace: namespace.map(OwnedFd::from),
-            identity: root.then_some((status.user.0, status.user.1, status.bounding)),
-            affinity: (!status.cpus.is_empty()).then(|| process::Mask::of(&status.cpus)),
-        };
-        let mut command = tokio::process::Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(executor::environment(&self.launch))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        // SAFETY: `BecomeTask::run` makes system calls only: no allocation, no lock, no panic.
-        unsafe { command.pre_exec(move || become_task.run()) };
-        let mut child =
-            command.spawn().map_err(|error| format!("{program:?} cannot be executed: {error}"))?;
-        // Ends the whole group when the timeout drops this future.
-        let group = Group(child.id());
-        let mut text = Vec::new();
-        if let Some(stderr) = child.stderr.take() {
-            let mut limited = stderr.take(OUTPUT_BYTES_MAX);
-            let _ = limited.read_to_end(&mut text).await;
-            // The rest is thrown away, or the command would wait for somebody to read it.
-            let mut rest = limited.into_inner();
-            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
-        }
-        let status = child.wait().await.map_err(|error| error.to_string())?;
-        drop(group);
-        if status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&text);
-        let ended = match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
-            (Some(code), _) => process::ExitStatus::Code(code),
-            (None, signal) => process::ExitStatus::Signal(signal.unwrap_or(0)),
-        };
-        Err(match text.trim() {
-            "" => format!("the check ended with {ended}"),
-            text => format!("the check ended with {ended}: {text}"),
-        })
-    }
-}
-
-/// Kills a process group when it is dropped.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            let group = nix::unistd::Pid::from_raw(group as i32);
-            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-}
-
-/// What a check's process does before exec to be like the task.
-struct BecomeTask {
-    namespace: Option<OwnedFd>,
-    /// User, group, and the capabilities that the task may ever have.
-    identity: Option<(u32, u32, u64)>,
-    affinity: Option<process::Mask>,
-}
-
-impl BecomeTask {
-    fn run(&self) -> std::io::Result<()> {
-        use nix::errno::Errno;
-        process::reset_oom_score()?;
-        if let Some(namespace) = &self.namespace {
-            // SAFETY: no memory is passed; the child of a fork shares its file system with nobody.
-            Errno::result(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) })?;
-        }
-        if let Some(affinity) = &self.affinity {
-            affinity.apply_affinity(0)?;
-        }
-        if let Some((user, group, bounding)) = self.identity {
-            process::bound_capabilities(bounding)?;
-            // Raw calls: libc's own wrappers would signal threads that the fork left behind.
-            // SAFETY: an empty list of groups needs no memory.
-            Errno::result(unsafe {
-                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>())
-            })?;
-            // SAFETY: no memory is passed.
-            Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
-            // SAFETY: no memory is passed.
-            Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
-        }
-        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
-        Ok(())
     }
 }

@@ -56,6 +56,7 @@ mod http;
 mod identity;
 mod join;
 mod level;
+mod listeners;
 mod machine;
 mod observe;
 mod quic;

@@ -82,6 +82,7 @@ impl Sysfs {
             hugepages,
             devices: devices::read(self),
             ports: (0, 0),
+            ports_used: Vec::new(),
             enforced: Default::default(),
         })
     }

@@ -354,7 +354,7 @@ fn a_health_check_decides_and_goes_on_after_the_agent_is_back() {
     let mut checked = sleeper();
     checked["health"] = json!({
         "check": {"command": {"command": ["/usr/bin/test", "-e", flag.to_str().unwrap()]}},
-        "interval": "200ms", "timeout": "5s", "failures": 2, "grace": "0s"
+        "interval": "1s", "timeout": "1s", "failures": 2, "grace": "0s"
     });
     // It is restarted for as long as it is unhealthy, and never given up.
     checked["restart"]["attempts"] = json!(10_000);

@@ -17,7 +17,8 @@
 //!   them; for it only the memory, pages and devices count.
 //! - **Memory** counts against the whole, and against a memory node when the claim is bound to it.
 //! - **Devices** have one holder at a time. **Ports** are fixed, whatever the number, or picked from
-//!   the node's range, each after the one before, so that a freed port is not reused at once.
+//!   the node's range, each after the one before, so that a freed port is not reused at once. One that a program
+//!   listens on which is not the fabric's is given to nobody.
 //! - **Limits that do not bite**: exclusive cores need `enforced.pinning` and `numa = "require"` needs
 //!   `enforced.numa`, else the job is rejected. Where memory or CPU limits do not bite the job still
 //!   runs: the ledger keeps the sums right, and the node says what it does not enforce.
@@ -35,6 +36,7 @@ use crate::topology::Topology;
 mod devices;
 mod fit;
 mod layout;
+mod ports;
 #[cfg(test)]
 pub(crate) mod properties;
 #[cfg(test)]

@@ -254,6 +254,13 @@ pub enum UnitEvent {
         /// In words.
         reason: String,
     },
+    /// It was not started: a program that is not the fabric's listens on a port of its claim.
+    PortTaken {
+        /// Which.
+        port: u16,
+        /// Who: `nginx (pid 812)`.
+        by: String,
+    },
 }
 
 /// A unit of ours that was there when the agent started.

@@ -295,7 +295,7 @@ pub struct Health {
     /// Time between two checks.
     #[serde(with = "duration")]
     pub interval: Duration,
-    /// An answer that takes longer is a failure.
+    /// An answer that takes longer is a failure. Not more than the interval.
     #[serde(with = "duration")]
     pub timeout: Duration,
     /// Failures in a row that make it unhealthy and restart it.
@@ -336,7 +336,7 @@ pub enum Check {
         /// Name of one of the job's ports.
         port: String,
     },
-    /// The command exits 0. It runs beside the task with the task's environment.
+    /// The command exits 0. It runs as a part of the task: with its environment and within its limits.
     Command {
         /// Program and arguments, replaced like the task's.
         command: Vec<String>,
@@ -381,7 +381,7 @@ pub struct Restart {
     /// The window in which they are counted.
     #[serde(with = "duration")]
     pub within: Duration,
-    /// Wait before the first restart; doubles with each further one in the window.
+    /// Wait before the first restart, a second at least; doubles with each further one in the window.
     #[serde(with = "duration")]
     pub delay: Duration,
 }

@@ -91,6 +91,9 @@ pub const OUTPUTS_MAX: usize = 65_536;
 pub const PROPOSALS_MAX: usize = 4096;
 /// Allocations of one node.
 pub const ALLOCS_PER_NODE_MAX: usize = 4096;
+/// Stretches of ports used by others that a node tells of. What does not fit is joined: ports between two stretches are
+/// not given away either.
+pub const PORTS_USED_MAX: usize = 128;
 
 /// How long a slot's lease lasts after its holder asked for it, on the holder's clock. A node that is cut
 /// off from the voters stops its at-most-one work after this.
@@ -138,6 +141,9 @@ pub const TICK_MAX: Duration = Duration::from_secs(1);
 
 /// How long the row of an ended allocation is remembered if its job does not say: long enough to read at breakfast why it ended.
 pub const ENDED_KEEP: Duration = Duration::from_secs(12 * 3600);
+/// Entries that are looked at in each second for those whose time is over: about a millisecond of one core. Until all
+/// nodes have looked, their tables differ.
+pub const EXPIRE_ENTRIES: usize = 16_384;
 /// The longest time that a job may ask for.
 pub const ENDED_KEEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// The shortest: by then its coordinator and its quota have taken note.
@@ -296,6 +302,12 @@ pub const RETIRE_RETRY: Duration = Duration::from_secs(3);
 pub const UNIT_RETRY: Duration = Duration::from_secs(10);
 /// The longest wait between such repetitions, and between two restarts of a failing unit.
 pub const UNIT_RETRY_MAX: Duration = Duration::from_secs(300);
+/// A unit that was told to move to other CPUs, and is not seen there, is told again after this, then twice as long, and so
+/// on: meanwhile it may run on cores that a job has for itself.
+pub const CONFINE_RETRY: Duration = Duration::from_secs(1);
+/// A failing unit is not started again sooner than this, whatever its job says: one that ends at once would keep its
+/// node busy.
+pub const RESTART_DELAY_MIN: Duration = Duration::from_secs(1);
 /// A unit of ours that the agent does not report at its start is given up after this.
 pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The allocation of a job that this node has never heard of is ended after this.

@@ -315,7 +315,7 @@ impl Node {
                 repair: now.at + limits::REPAIR_INTERVAL,
                 rejoin: now.at,
                 reconcile: now.at + limits::RECONCILE_INTERVAL,
-                expire: now.at + limits::TICK_MAX * 60,
+                expire: now.at + limits::TICK_MAX,
                 purge: now.at + limits::PURGE_LOOK,
                 trim_keyring: None,
                 restamp: None,
@@ -415,8 +415,14 @@ impl Node {
             Input::Found { node, address } => self.handle_found(now, node, address),
             Input::Request { id, request } => self.handle_request(now, id, request),
             Input::Unit { alloc, run, event } => {
-                if let UnitEvent::Refused { reason } = &event {
-                    tracing::warn!(%alloc, reason, "unit refused");
+                match &event {
+                    UnitEvent::Refused { reason } => {
+                        tracing::warn!(%alloc, reason, "unit refused");
+                    }
+                    UnitEvent::PortTaken { port, by } => {
+                        tracing::warn!(%alloc, port, by, "unit not started: another program listens on its port");
+                    }
+                    _ => {}
                 }
                 self.supervisor.unit(now, &alloc, run, event);
                 self.dirty = true;
@@ -511,7 +517,9 @@ impl Node {
         self.membership.handle_timeout(now.at);
         self.flush_membership(now);
         if self.timers.expire <= now.at {
-            self.timers.expire = now.at + limits::TICK_MAX * 60;
+            // Each look walks over the table.
+            let looks = 1 + self.table.len() / limits::EXPIRE_ENTRIES;
+            self.timers.expire = now.at + limits::TICK_MAX * looks.min(60) as u32;
             self.expire(now);
         }
         self.mend_stamps(now);

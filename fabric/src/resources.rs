@@ -123,6 +123,22 @@ pub enum Rejection {
         /// Which.
         by: AllocId,
     },
+    /// A program that is not the fabric's listens on a fixed port.
+    PortUsed {
+        /// Its number.
+        port: u16,
+        /// Who listens.
+        by: String,
+    },
+    /// No dynamic port is left, and programs that are not the fabric's listen on some.
+    PortsUsed {
+        /// The name of the port.
+        port: String,
+        /// How many of the dynamic ports they listen on.
+        used: u32,
+        /// How many there are.
+        of: u32,
+    },
 }
 
 impl fmt::Display for Rejection {
@@ -160,6 +176,13 @@ impl fmt::Display for Rejection {
             }
             Rejection::Quota { namespace, excess } => {
                 write!(f, "namespace {namespace} would have {excess}")
+            }
+            Rejection::PortUsed { port, by } => write!(f, "port {port} is used by {by}"),
+            Rejection::PortsUsed { port, used, of } => {
+                write!(
+                    f,
+                    "no port is left for {port}: other programs listen on {used} of the {of} that it could be"
+                )
             }
             Rejection::Kept { by } => write!(f, "what is left is kept for {by}"),
             Rejection::Full => f.write_str("it looks after as many allocations as it can"),

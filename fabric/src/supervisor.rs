@@ -12,7 +12,8 @@
 //! is retired the moment it runs out.
 //!
 //! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
-//! after twice the wait.
+//! after twice the wait. That holds for starts, for stops, also of units that no record explains, and for moves to other
+//! CPUs. An extended lease is not repeated: the next renewal says more.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,10 +31,13 @@ use crate::job::placeholder::Placeholders;
 use crate::job::{CpuRequest, Guarantee, JobSpec, SpecHash};
 use crate::level::Leveled;
 use crate::limits;
+use crate::resources::Rejection;
 
 mod locals;
+mod repeat;
 
 use locals::Locals;
+use repeat::{Retry, Strays};
 
 /// What a node keeps on its disk about an allocation besides the row: enough to restart it without
 /// asking anybody.
@@ -94,6 +98,10 @@ pub struct Local {
     retry_at: Instant,
     retry_after: Duration,
     confined_to: CpuSet,
+    /// It was told to move there, and was not seen there yet.
+    moving: Option<Retry>,
+    /// The agent was told how to check it, and has not reported it since.
+    introduced: Option<Retry>,
     /// How far at-most-one work has a right to run.
     tenure: Tenure,
     /// The unit manager did not say for sure that the unit is gone.
@@ -211,7 +219,33 @@ impl Local {
             _ => None,
         };
         let lost = self.leased_until().filter(|_| self.row.phase.is_live());
-        command.into_iter().chain(lost).min()
+        let told = [self.moving, self.introduced].into_iter().flatten();
+        let told = told.filter(|_| self.is_there()).map(|retry| retry.at());
+        command.into_iter().chain(lost).chain(told).min()
+    }
+
+    /// Whether it has a unit, as far as we know, and needs one.
+    fn is_there(&self) -> bool {
+        matches!(self.unit, Unit::Asked | Unit::Active) && self.row.phase.holds_claim()
+    }
+
+    /// The agent reports where it runs.
+    fn seen_on(&mut self, cpus: Option<&CpuSet>) {
+        self.introduced = None;
+        let has_moved = |moving: &Retry| match cpus {
+            None => true,
+            Some(cpus) if *cpus == self.confined_to => true,
+            // It keeps itself to fewer. Or it has more now than it had, and the report is older than the command.
+            Some(cpus) => self.confined_to.contains_all(cpus) && moving.times() > 1,
+        };
+        if self.moving.as_ref().is_some_and(has_moved) {
+            self.moving = None;
+        }
+    }
+
+    fn is_gone(&mut self) {
+        self.unit = Unit::Absent;
+        (self.moving, self.introduced) = (None, None);
     }
 
     fn is_at_rest(&self) -> bool {
@@ -231,6 +265,7 @@ pub struct Supervisor {
     locals: Locals,
     /// Those of them that run under a lease and have not ended.
     tenants: BTreeSet<SlotId>,
+    strays: Strays,
     ledger: Ledger,
     /// The shared CPUs as of the last tick.
     shared: CpuSet,
@@ -255,6 +290,7 @@ impl Supervisor {
             arch: String::new(),
             locals: Locals::default(),
             tenants: BTreeSet::new(),
+            strays: Strays::default(),
             ledger,
             shared: CpuSet::new(),
             persisted: 0,
@@ -453,12 +489,15 @@ impl Supervisor {
 
     /// The unit manager said something.
     pub fn unit(&mut self, now: Now, alloc: &AllocId, run: u32, event: UnitEvent) {
+        let is_over = !matches!(event, UnitEvent::Running { .. });
+        if is_over {
+            self.strays.gone(alloc, run);
+        }
         let Some(local) = self.locals.get_mut(&alloc.slot) else { return };
         if local.record.alloc != *alloc || local.record.run != run || !local.row.phase.holds_claim()
         {
             return;
         }
-        let is_over = !matches!(event, UnitEvent::Running { .. });
         if is_over && local.unit == Unit::Absent {
             // Said again because a start was given again: it counts once.
             return;
@@ -468,6 +507,7 @@ impl Supervisor {
             UnitEvent::Running { pid, cpus, mems } => {
                 let fresh = local.unit != Unit::Active;
                 local.unit = Unit::Active;
+                local.seen_on(cpus.as_ref());
                 if fresh && cpus.as_ref() != Some(&local.confined_to) {
                     // The shared CPUs changed while it was starting: tell it once more.
                     local.confined_to = CpuSet::new();
@@ -494,7 +534,7 @@ impl Supervisor {
                 self.changed.insert(alloc.slot.clone());
             }
             UnitEvent::Exited { status, killed, .. } => {
-                local.unit = Unit::Absent;
+                local.is_gone();
                 local.row.pid = None;
                 if killed {
                     local.row.trouble = Some(format!("did not stop in time: {status}"));
@@ -512,13 +552,24 @@ impl Supervisor {
                 }
             }
             UnitEvent::Refused { reason } => {
-                local.unit = Unit::Absent;
+                local.is_gone();
                 self.changed.insert(alloc.slot.clone());
                 if local.row.phase == Phase::Stopping {
                     self.end(now, &alloc.slot);
                 } else {
                     self.fail(now, &alloc.slot, reason);
                 }
+            }
+            UnitEvent::PortTaken { port, by } => {
+                local.is_gone();
+                if local.row.phase != Phase::Stopping {
+                    // Another start would find the same. The slot has not failed: it is placed again, with another port or
+                    // on another node.
+                    let reason = Rejection::PortUsed { port, by }.to_string();
+                    local.row.trouble = Some(reason.clone());
+                    local.row.ending = Some(Ending::Retired { reason });
+                }
+                self.end(now, &alloc.slot);
             }
         }
     }
@@ -548,13 +599,15 @@ impl Supervisor {
                         let launch =
                             launch(&self.node, &self.arch, local, self.ledger.shared_cpus(), spec);
                         // Starting what is there changes nothing, but the agent learns how to check it.
+                        local.introduced = Some(Retry::new(now.at, limits::UNIT_RETRY));
                         self.outputs.push(Output::Start(Box::new(launch)));
                     }
                 }
                 _ => {
                     if let UnitEvent::Running { .. } = found.event {
                         tracing::warn!(alloc = %found.alloc, "stopping a unit that no record explains");
-                        self.outputs.push(Output::Stop { alloc: found.alloc, run: found.run });
+                        let stop = self.strays.found(now.at, found.alloc, found.run);
+                        self.outputs.push(stop);
                     }
                 }
             }
@@ -570,7 +623,7 @@ impl Supervisor {
         if local.unit != Unit::Unknown {
             return;
         }
-        local.unit = Unit::Absent;
+        local.is_gone();
         local.row.pid = None;
         local.set_healthy(now, false);
         self.changed.insert(slot.clone());
@@ -634,7 +687,8 @@ impl Supervisor {
             return;
         }
         let doublings = local.restarts.len().min(16) as u32;
-        let delay = (policy.delay * 2u32.pow(doublings)).min(limits::UNIT_RETRY_MAX);
+        let delay = policy.delay.max(limits::RESTART_DELAY_MIN) * 2u32.pow(doublings);
+        let delay = delay.min(limits::UNIT_RETRY_MAX);
         local.start_at = now.at + delay;
         local.restarts.push_back(now.at);
         local.row.restarts += 1;
@@ -733,6 +787,7 @@ impl Supervisor {
         let shared = self.ledger.shared_cpus();
         let slots = if self.shared == shared { self.busy_slots() } else { self.slots() };
         self.shared = shared;
+        self.outputs.extend(self.strays.due(now.at));
         for slot in slots {
             if self.listed || late {
                 self.give_up_unknown(now, &slot);
@@ -770,12 +825,16 @@ impl Supervisor {
                 _ => {}
             }
             let Some(local) = self.locals.get_mut(&slot) else { continue };
-            let there = matches!(local.unit, Unit::Asked | Unit::Active);
-            let shares = there && local.row.phase.holds_claim() && local.row.claim.cpus.is_empty();
-            if shares && local.confined_to != shared {
-                local.confined_to = shared.clone();
-                let (alloc, run) = (local.record.alloc.clone(), local.record.run);
-                self.outputs.push(Output::Confine { alloc, run, cpus: shared.clone() });
+            if local.is_there() && local.row.claim.cpus.is_empty() {
+                let moves = local.confined_to != shared;
+                if moves {
+                    local.confined_to = shared.clone();
+                    local.moving = Some(Retry::new(now.at, limits::CONFINE_RETRY));
+                }
+                if moves || local.moving.as_mut().is_some_and(|retry| retry.is_due(now.at)) {
+                    let (alloc, run) = (local.record.alloc.clone(), local.record.run);
+                    self.outputs.push(Output::Confine { alloc, run, cpus: shared.clone() });
+                }
             }
             if !matches!(local.row.phase, Phase::Starting | Phase::Running) {
                 continue;
@@ -785,14 +844,20 @@ impl Supervisor {
                     local.record.run += 1;
                     local.unit = Unit::Asked;
                     local.arm(now.at);
-                    local.confined_to = shared.clone();
+                    (local.confined_to, local.moving) = (shared.clone(), None);
                     let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
                     self.outputs.push(Output::Start(Box::new(launch)));
                     self.changed.insert(slot.clone());
                 }
                 Unit::Asked if local.retry_at <= now.at => {
                     local.rearm(now.at);
-                    local.confined_to = shared.clone();
+                    (local.confined_to, local.moving) = (shared.clone(), None);
+                    let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
+                    self.outputs.push(Output::Start(Box::new(launch)));
+                }
+                Unit::Active
+                    if local.introduced.as_mut().is_some_and(|retry| retry.is_due(now.at)) =>
+                {
                     let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
                     self.outputs.push(Output::Start(Box::new(launch)));
                 }
@@ -806,7 +871,7 @@ impl Supervisor {
 
     /// When [`Supervisor::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.locals.next_deadline()
+        self.locals.next_deadline().into_iter().chain(self.strays.next_deadline()).min()
     }
 
     fn busy_slots(&self) -> Vec<SlotId> {
@@ -908,6 +973,8 @@ fn fresh(
         retry_at: now + limits::UNIT_RETRY,
         retry_after: limits::UNIT_RETRY,
         confined_to: CpuSet::new(),
+        moving: None,
+        introduced: None,
     }
 }
 

@@ -34,9 +34,25 @@ pub struct Topology {
     pub ports: (u16, u16),
     /// Which limits bite on this machine.
     pub enforced: Enforced,
+    /// Ports that programs listen on which are not the fabric's: those in the range above, and those that a job of the
+    /// fabric asks for by number. In order, none of them twice, and at most
+    /// [`PORTS_USED_MAX`](crate::limits::PORTS_USED_MAX) stretches.
+    #[serde(default)]
+    pub ports_used: Vec<PortsUsed>,
 }
 
-evolving!(Topology { arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced } within devices);
+/// A stretch of ports that are not to be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortsUsed {
+    /// The first of them.
+    pub first: u16,
+    /// The last of them.
+    pub last: u16,
+    /// Who listens: `nginx (pid 812)`.
+    pub by: String,
+}
+
+evolving!(Topology { arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced, ports_used } within devices);
 
 /// One physical core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,7 +41,9 @@ impl Checks {
                     self.checker.start(launch, *pid);
                 }
             }
-            UnitEvent::Exited { .. } | UnitEvent::Refused { .. } => self.stopping(alloc, run),
+            UnitEvent::Exited { .. } | UnitEvent::Refused { .. } | UnitEvent::PortTaken { .. } => {
+                self.stopping(alloc, run)
+            }
         }
     }
 }

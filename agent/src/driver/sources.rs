@@ -3,7 +3,7 @@
 use discovery::{Discovery, LinkWatcher};
 use fabric::id::AllocId;
 use fabric::io::UnitEvent;
-use fabric::topology::Topology;
+use fabric::topology::{PortsUsed, Topology};
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::enter::JoinOutcome;
 use crate::approval::Invited;
 use crate::http::Call;
+use crate::listeners::Wanted;
 use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;
 use crate::store::{Progress, Written};
@@ -48,6 +49,8 @@ pub(super) enum Wake {
     Plugged,
     /// The hardware as it is now.
     Looked(Box<Topology>),
+    /// Ports that other programs listen on now, among those that were wanted when it was looked.
+    Listening(Wanted, Vec<PortsUsed>),
     /// The core's deadline, or that of the agent's own chores.
     Deadline,
     /// systemd wants to know that the loop turns.
@@ -71,6 +74,7 @@ pub(super) struct Sources {
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
     pub(super) invited: mpsc::Receiver<Invited>,
     pub(super) looked: mpsc::Receiver<Topology>,
+    listening: mpsc::Receiver<(Wanted, Vec<PortsUsed>)>,
     /// Gone where it could not be started.
     pub(super) discovery: Option<Discovery>,
     links: Option<LinkWatcher>,
@@ -94,6 +98,7 @@ pub(super) struct Channels {
     pub(super) joined: mpsc::Receiver<JoinOutcome>,
     pub(super) invited: mpsc::Receiver<Invited>,
     pub(super) looked: mpsc::Receiver<Topology>,
+    pub(super) listening: mpsc::Receiver<(Wanted, Vec<PortsUsed>)>,
 }
 
 impl Sources {
@@ -103,7 +108,8 @@ impl Sources {
         channels: Channels,
         discovery: Option<Discovery>,
     ) -> io::Result<Self> {
-        let Channels { calls, units, checked, written, joined, invited, looked } = channels;
+        let Channels { calls, units, checked, written, joined, invited, looked, listening } =
+            channels;
         let links = LinkWatcher::open()
             .inspect_err(|error| {
                 tracing::warn!(%error, "cannot watch the network: new addresses are not noticed");
@@ -129,6 +135,7 @@ impl Sources {
             joined,
             invited,
             looked,
+            listening,
             discovery,
             links,
             plugged,
@@ -167,6 +174,7 @@ impl Sources {
                 Some(outcome) = self.joined.recv() => Wake::Joined(Box::new(outcome)),
                 Some(invited) = self.invited.recv() => Wake::Invited(Box::new(invited)),
                 Some(topology) = self.looked.recv() => Wake::Looked(Box::new(topology)),
+                Some((wanted, used)) = self.listening.recv() => Wake::Listening(wanted, used),
                 event = discovered(self.discovery.as_mut()) => Wake::Discovered(event),
                 changed = links(self.links.as_ref()) => match changed {
                     Ok(()) => Wake::Links,

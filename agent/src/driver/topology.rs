@@ -85,7 +85,8 @@ impl Driver {
     }
 
     /// Takes in what was seen.
-    pub(super) fn looked(&mut self, topology: Topology) {
+    pub(super) fn looked(&mut self, mut topology: Topology) {
+        topology.ports_used.clone_from(&self.topology.ports_used);
         if topology != self.topology {
             tracing::info!("the hardware changed");
             self.topology = topology;

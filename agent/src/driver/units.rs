@@ -4,12 +4,14 @@
 use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
-use fabric::io::Launch;
+use fabric::io::{Launch, UnitEvent};
 use tokio::sync::mpsc;
 
-use crate::executor::Executor;
+use crate::executor::{Events, Executor};
+use crate::listeners::Listeners;
 
-/// Commands on their way. When full the core's next tick asks again.
+/// Commands on their way. What finds no place is dropped: the core gives each command again until it sees that it has
+/// worked, but for an extended lease, of which the next renewal says more.
 pub(super) const COMMANDS_MAX: usize = 1024;
 
 /// One thing to do about a unit.
@@ -45,13 +47,40 @@ pub(super) enum UnitCommand {
 }
 
 /// Carries out commands until the loop is gone.
-pub(super) async fn carry_out(executor: Executor, mut commands: mpsc::Receiver<UnitCommand>) {
+pub(super) async fn carry_out(
+    executor: Executor,
+    listeners: Listeners,
+    events: Events,
+    mut commands: mpsc::Receiver<UnitCommand>,
+) {
     while let Some(command) = commands.recv().await {
         match command {
-            UnitCommand::Start(launch) => executor.start(*launch).await,
+            UnitCommand::Start(launch) => match in_its_way(&executor, &listeners, &launch).await {
+                Some(taken) => {
+                    // An error means that the loop is gone.
+                    let _ = events.send((launch.alloc, launch.run, taken)).await;
+                }
+                None => executor.start(*launch).await,
+            },
             UnitCommand::Stop { alloc, run } => executor.stop(&alloc, run).await,
             UnitCommand::Confine { alloc, run, cpus } => executor.confine(&alloc, run, cpus),
             UnitCommand::Extend { alloc, run, until } => executor.extend(&alloc, run, until),
         }
     }
+}
+
+/// Whoever listens on a port of a unit that is about to start.
+async fn in_its_way(
+    executor: &Executor,
+    listeners: &Listeners,
+    launch: &Launch,
+) -> Option<UnitEvent> {
+    let ports = &launch.claim.ports;
+    if ports.is_empty() || executor.knows(&launch.alloc, launch.run) {
+        return None;
+    }
+    let (listeners, ports) = (listeners.clone(), ports.clone());
+    let looking = tokio::task::spawn_blocking(move || listeners.in_the_way(&ports));
+    let (port, by) = looking.await.ok().flatten()?;
+    Some(UnitEvent::PortTaken { port, by })
 }

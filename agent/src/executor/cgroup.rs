@@ -4,6 +4,7 @@ use fabric::cpuset::CpuSet;
 use fabric::io::Launch;
 use fabric::topology::Enforced;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Controllers that units use, where there are any.
@@ -15,6 +16,13 @@ pub fn mount() -> Option<PathBuf> {
         .map(PathBuf::from)
         .into_iter()
         .find(|path| path.join("cgroup.controllers").exists())
+}
+
+/// The cgroup of a process.
+pub fn of_process(pid: u32) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let below = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount()?.join(below))
 }
 
 /// Controllers that a cgroup may use or, with `subtree_control`, hands on to those below it.
@@ -134,6 +142,12 @@ impl Cgroup {
         std::fs::remove_dir(&child)?;
         Ok(enforced)
     }
+}
+
+/// The file through which a process enters a cgroup.
+pub fn open_procs(cgroup: &Path) -> io::Result<OwnedFd> {
+    let file = std::fs::File::options().write(true).open(cgroup.join("cgroup.procs"))?;
+    Ok(OwnedFd::from(file))
 }
 
 /// Bytes of a unit were refused often enough that the kernel killed something in it.

@@ -113,6 +113,11 @@ impl Desk {
         }
     }
 
+    /// Whether this run, or a later one, was taken on before: another start of it starts nothing.
+    pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
+        self.lock().get(alloc).is_some_and(|held| held.run >= run)
+    }
+
     /// The last event of a unit, if the desk remembers it.
     pub fn last(&self, alloc: &AllocId, run: u32) -> Option<UnitEvent> {
         let units = self.lock();

@@ -148,6 +148,11 @@ impl Direct {
         }
     }
 
+    /// Whether another start of this run starts nothing.
+    pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
+        self.desk.knows(alloc, run)
+    }
+
     /// Ends a unit. One that nobody knows is reported as gone, if it is.
     pub fn stop(&self, alloc: &AllocId, run: u32) {
         if !self.desk.command(alloc, run, Command::Stop) && !self.leases.still_runs(alloc, run) {

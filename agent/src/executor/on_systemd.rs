@@ -782,3 +782,31 @@ fn on_systemd_the_services_of_the_machine_have_states() {
     let bus = services.iter().find(|(name, _)| name == "dbus.service");
     assert_eq!(bus.map(|(_, state)| state.as_str()), Some("active"), "{services:?}");
 }
+
+#[test]
+fn on_systemd_a_check_is_a_part_of_its_unit() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::checks::a_check_is_a_part_of_its_unit(&mut agent);
+}
+
+#[test]
+fn on_systemd_nothing_outlives_a_check() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::checks::nothing_outlives_a_check(&mut agent);
+}
+
+#[test]
+fn on_systemd_a_check_that_forks_is_bounded() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::checks::a_check_that_forks_is_bounded(&mut agent);
+}
+
+#[test]
+fn on_systemd_a_check_ends_with_its_task() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::checks::a_check_ends_with_its_task(&mut agent);
+}

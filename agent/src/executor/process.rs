@@ -109,6 +109,46 @@ pub fn prctl(option: i32, first: u64, second: u64) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
+/// How many kinds of limits the kernel has: `RLIM_NLIMITS`.
+const RESOURCES: usize = 16;
+
+/// Where the numbers begin in a line of `/proc/PID/limits`.
+const LIMIT_NAME: usize = 26;
+
+/// Limits of one process: getrlimit(2).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits([Option<libc::rlimit>; RESOURCES]);
+
+impl Limits {
+    /// What the kernel holds a process to. Read from `/proc`, because prlimit(2) wants CAP_SYS_RESOURCE even to look.
+    pub fn of(pid: u32) -> Self {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+        let number = |word: &str| match word {
+            "unlimited" => Some(libc::RLIM_INFINITY),
+            word => word.parse().ok(),
+        };
+        let mut limits = [None; RESOURCES];
+        // After a line of headings, in the order of their numbers.
+        for (limit, line) in limits.iter_mut().zip(text.lines().skip(1)) {
+            let mut words = line.get(LIMIT_NAME..).unwrap_or_default().split_ascii_whitespace();
+            let mut next = || number(words.next()?);
+            *limit =
+                next().zip(next()).map(|(rlim_cur, rlim_max)| libc::rlimit { rlim_cur, rlim_max });
+        }
+        Self(limits)
+    }
+
+    /// Holds the caller to the same. What it may not raise stays lower. Async-signal-safe.
+    pub fn apply(&self) {
+        for (resource, limit) in self.0.iter().enumerate() {
+            if let Some(limit) = limit {
+                // SAFETY: the kernel reads the structure.
+                unsafe { libc::setrlimit(resource as _, limit) };
+            }
+        }
+    }
+}
+
 /// Gives the calling process the OOM score of ordinary work: it has inherited that of the agent, which the kernel is to
 /// kill last. Async-signal-safe.
 pub fn reset_oom_score() -> Result<(), Errno> {

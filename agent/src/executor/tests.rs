@@ -17,6 +17,7 @@ use super::systemd::{self, Unusable};
 use super::{Executor, Preference};
 use crate::clock::Clock;
 
+pub mod checks;
 pub mod host;
 pub mod leased;
 mod silent;

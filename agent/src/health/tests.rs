@@ -1,6 +1,7 @@
 //! Checks against real listeners and real commands.
 
 use super::*;
+use crate::executor::process;
 use fabric::cpuset::CpuSet;
 use fabric::id::JobName;
 use std::io::{Read, Write};
@@ -49,7 +50,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn outcome(launch: &Launch) -> Result<(), String> {
     runtime().block_on(async {
         let (sender, mut outcomes) = mpsc::channel(8);
-        let mut checker = Checker::new(sender);
+        let mut checker = Checker::new(sender, Listeners::new(None));
         checker.start(launch, std::process::id());
         let (alloc, run, outcome) =
             tokio::time::timeout(PATIENCE, outcomes.recv()).await.unwrap().unwrap();
@@ -139,7 +140,9 @@ fn a_command_has_the_environment_of_the_task_and_its_output_is_the_reason() {
 fn a_command_that_hangs_is_killed_with_what_it_started() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
-    let mut hangs = command(&format!("sleep 600 & echo $! >{}; wait", file.display()));
+    // In a session of its own: no signal to the check's group finds it.
+    let script = "setsid sh -c 'echo $$ >FILE; exec sleep 600' & wait";
+    let mut hangs = command(&script.replace("FILE", &file.display().to_string()));
     hangs.health.as_mut().unwrap().timeout = Duration::from_secs(2);
     assert_eq!(outcome(&hangs), Err("no answer within 2s".into()));
     let child: u32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
@@ -157,7 +160,7 @@ fn a_command_that_hangs_is_killed_with_what_it_started() {
 fn a_check_without_its_task_fails() {
     runtime().block_on(async {
         let (sender, mut outcomes) = mpsc::channel(8);
-        let mut checker = Checker::new(sender);
+        let mut checker = Checker::new(sender, Listeners::new(None));
         checker.start(&command("true"), u32::MAX >> 1);
         let (_, _, outcome) =
             tokio::time::timeout(PATIENCE, outcomes.recv()).await.unwrap().unwrap();
@@ -169,7 +172,7 @@ fn a_check_without_its_task_fails() {
 fn checks_go_on_until_they_are_stopped_and_only_once_a_run() {
     runtime().block_on(async {
         let (sender, mut outcomes) = mpsc::channel(1);
-        let mut checker = Checker::new(sender);
+        let mut checker = Checker::new(sender, Listeners::new(None));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut one = launch(Check::Tcp { port: "raw".into() });
         one.claim.ports.insert("raw".into(), listener.local_addr().unwrap().port());
@@ -190,6 +193,33 @@ fn checks_go_on_until_they_are_stopped_and_only_once_a_run() {
         drop(checker);
         let last = async { while outcomes.recv().await.is_some() {} };
         tokio::time::timeout(PATIENCE, last).await.expect("nobody is left who checks");
+    });
+}
+
+#[test]
+fn a_job_whose_checks_hang_keeps_no_other_waiting() {
+    runtime().block_on(async {
+        let (sender, mut outcomes) = mpsc::channel(64);
+        let mut checker = Checker::new(sender, Listeners::new(None));
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut hog = http(silent.local_addr().unwrap().port());
+        let health = hog.health.as_mut().unwrap();
+        (health.interval, health.timeout) = (PATIENCE * 60, PATIENCE * 60);
+        for slot in 0..40 {
+            hog.alloc = AllocId::new(JobName::new("hog").unwrap(), slot, 1);
+            checker.start(&hog, std::process::id());
+        }
+        // All of them have asked, or wait.
+        tokio::time::sleep(FIRST_MAX * 5).await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut good = launch(Check::Tcp { port: "raw".into() });
+        good.claim.ports.insert("raw".into(), listener.local_addr().unwrap().port());
+        checker.start(&good, std::process::id());
+        for _ in 0..3 {
+            let (alloc, _, outcome) =
+                tokio::time::timeout(PATIENCE, outcomes.recv()).await.expect("its turn").unwrap();
+            assert_eq!((alloc, outcome), (good.alloc.clone(), Ok(())));
+        }
     });
 }
 

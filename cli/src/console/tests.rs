@@ -15,6 +15,8 @@ fn agent() -> AgentStatus {
         unplaceable: 0,
         fingerprint: "00ff".into(),
         local_health: 0,
+        level: 2,
+        held_back_by: Vec::new(),
         voters: Default::default(),
     };
     let status = Status {

@@ -522,6 +522,8 @@ impl State {
                 unplaceable: 0,
                 fingerprint: "00ff".into(),
                 local_health: 0,
+                level: 2,
+                held_back_by: Vec::new(),
                 voters: Default::default(),
             }),
             executor: "systemd".into(),

@@ -331,7 +331,7 @@ impl Book {
                     self.troubles.insert((alloc.slot.clone(), node), time);
                 }
             }
-            UnitEvent::Refused { .. } => {
+            UnitEvent::Refused { .. } | UnitEvent::PortTaken { .. } => {
                 if self.troubles.len() < TROUBLES_MAX {
                     self.troubles.insert((alloc.slot.clone(), node), time);
                 }

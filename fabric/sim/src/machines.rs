@@ -58,6 +58,7 @@ impl Shape {
             hugepages: Vec::new(),
             devices: Vec::new(),
             ports: (20_000, 20_999),
+            ports_used: Vec::new(),
             enforced: Enforced {
                 pinning: true,
                 cpuset: true,

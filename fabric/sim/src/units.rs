@@ -312,13 +312,11 @@ impl UnitManager {
         Stop::Begun(NextStep { after, alloc: alloc.clone(), life: unit.life, step })
     }
 
-    /// Moves a unit to other CPUs. Unknown units and runs change nothing.
-    pub fn confine(&mut self, alloc: &AllocId, run: u32, cpus: CpuSet) {
-        if let Some(unit) = self.units.get_mut(alloc)
-            && unit.launch.run == run
-        {
-            unit.cpus = cpus;
-        }
+    /// Moves a unit to other CPUs, and says where it then is if it runs. Unknown units and runs change nothing.
+    pub fn confine(&mut self, alloc: &AllocId, run: u32, cpus: CpuSet) -> Option<UnitEvent> {
+        let unit = self.units.get_mut(alloc).filter(|unit| unit.launch.run == run)?;
+        unit.cpus = cpus;
+        (unit.state == UnitState::Running).then(|| running(unit))
     }
 
     /// A lease was renewed. Unknown units and runs change nothing, nor does what comes too late.

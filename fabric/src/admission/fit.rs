@@ -31,6 +31,8 @@ pub(crate) enum Obstacle<'a> {
     Hugepages { size_kib: u32, wanted: u32, free: u32 },
     Device(&'a str),
     Port(&'a str, Option<u16>),
+    PortUsed(u16, &'a str),
+    PortsUsed { port: &'a str, used: u32, of: u32 },
     NotEnforced(&'static str),
     Full,
 }
@@ -47,6 +49,10 @@ impl From<Obstacle<'_>> for Rejection {
             }
             Obstacle::Device(device) => Rejection::Device { device: device.into() },
             Obstacle::Port(port, number) => Rejection::Port { port: port.into(), number },
+            Obstacle::PortUsed(port, by) => Rejection::PortUsed { port, by: by.into() },
+            Obstacle::PortsUsed { port, used, of } => {
+                Rejection::PortsUsed { port: port.into(), used, of }
+            }
             Obstacle::NotEnforced(limit) => Rejection::NotEnforced { limit: limit.into() },
             Obstacle::Full => Rejection::Full,
         }
@@ -55,7 +61,7 @@ impl From<Obstacle<'_>> for Rejection {
 
 impl Ledger {
     /// Whether `spec` fits, and how. Allocates nothing.
-    pub(super) fn fit<'a>(&self, spec: &'a JobSpec) -> Result<Fit, Obstacle<'a>> {
+    pub(super) fn fit<'a>(&'a self, spec: &'a JobSpec) -> Result<Fit, Obstacle<'a>> {
         if self.is_full() {
             return Err(Obstacle::Full);
         }
@@ -216,28 +222,6 @@ impl Ledger {
         })
     }
 
-    fn fit_ports<'a>(&self, spec: &'a JobSpec) -> Result<(), Obstacle<'a>> {
-        let (first, last) = self.layout.ports;
-        let mut taken = self.ports_in_range;
-        for (index, port) in spec.ports.iter().enumerate() {
-            let twice = spec.ports[..index].iter().any(|other| {
-                other.name == port.name || (port.fixed.is_some() && other.fixed == port.fixed)
-            });
-            match port.fixed {
-                Some(number) if twice || number == 0 || self.ports.contains(&number) => {
-                    return Err(Obstacle::Port(&port.name, port.fixed));
-                }
-                Some(number) => taken += u32::from((first..=last).contains(&number)),
-                None if twice => return Err(Obstacle::Port(&port.name, None)),
-                None => {}
-            }
-        }
-        let size = (u32::from(last) + 1).saturating_sub(u32::from(first));
-        let left = size.saturating_sub(taken) as usize;
-        let mut dynamic = spec.ports.iter().filter(|port| port.fixed.is_none());
-        dynamic.nth(left).map_or(Ok(()), |port| Err(Obstacle::Port(&port.name, None)))
-    }
-
     /// The index of the name in `wanted` that no device is left for, or which device serves which.
     fn match_devices(&self, wanted: &[String], node: Option<usize>) -> Result<Matching, usize> {
         let numa = node.map(|node| self.layout.nodes[node].id);
@@ -371,19 +355,6 @@ impl Ledger {
                         claim.hugepages.push((size_kib, pool.numa, count as u32));
                     }
                 }
-            }
-        }
-    }
-
-    fn pick_ports(&self, spec: &JobSpec, claim: &mut Claim) {
-        let (first, last) = self.layout.ports;
-        let fixed = |number| spec.ports.iter().any(|port| port.fixed == Some(number));
-        let mut numbers = (self.next_port..=last)
-            .chain(first..self.next_port)
-            .filter(|number| !self.ports.contains(number) && !fixed(*number));
-        for port in &spec.ports {
-            if let Some(number) = port.fixed.or_else(|| numbers.next()) {
-                claim.ports.insert(port.name.clone(), number);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::cpuset::CpuSet;
 use crate::limits;
-use crate::topology::{Enforced, Topology};
+use crate::topology::{Enforced, PortsUsed, Topology};
 
 /// Marks a CPU that belongs to no core of the layout.
 pub(super) const NO_CORE: u16 = u16::MAX;
@@ -39,6 +39,8 @@ pub(super) struct Layout {
     pub device_of: BTreeMap<String, u16>,
     /// Range of dynamic ports; empty when the first is greater than the last.
     pub ports: (u16, u16),
+    /// Stretches of ports that others use, in order.
+    pub ports_used: Vec<PortsUsed>,
     pub enforced: Enforced,
 }
 
@@ -120,6 +122,7 @@ impl Layout {
         layout.take_cores(topology);
         layout.take_pools(topology);
         layout.take_devices(topology);
+        layout.take_ports_used(topology);
         layout
     }
 
@@ -202,6 +205,20 @@ impl Layout {
             node: self.nodes.len() as u16,
             threads: first..self.threads.len() as u16,
         });
+    }
+
+    fn take_ports_used(&mut self, topology: &Topology) {
+        let mut used: Vec<&PortsUsed> = topology.ports_used.iter().collect();
+        used.truncate(limits::PORTS_USED_MAX);
+        used.sort_by_key(|used| (used.first, used.last));
+        let mut next = Some(1);
+        for one in used {
+            let first = next.map(|next| one.first.max(next));
+            if let Some(first) = first.filter(|first| *first <= one.last) {
+                self.ports_used.push(PortsUsed { first, last: one.last, by: one.by.clone() });
+                next = one.last.checked_add(1);
+            }
+        }
     }
 
     fn take_pools(&mut self, topology: &Topology) {

@@ -7,7 +7,7 @@ use crate::job::{
     CpuRequest, JobKind, NumaPolicy, Placement, Port, Resources, Restart, Sandbox, Smt, Task,
     Update,
 };
-use crate::topology::{Core, Device, Enforced, HugepagePool, NumaNode};
+use crate::topology::{Core, Device, Enforced, HugepagePool, NumaNode, PortsUsed};
 
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -316,6 +316,61 @@ fn ports_are_not_reused_at_once_and_not_given_twice() {
     assert_eq!(place(&mut ledger, 1, &spec).ports["c"], 8080);
 }
 
+fn used(first: u16, last: u16, by: &str) -> PortsUsed {
+    PortsUsed { first, last, by: by.into() }
+}
+
+#[test]
+fn a_port_that_another_program_listens_on_is_given_to_nobody() {
+    let mut topology = machine(1, 1, 4, 1);
+    topology.ports = (20_000, 20_003);
+    topology.ports_used =
+        vec![used(9090, 9090, "nginx (pid 812)"), used(20_000, 20_001, "python3 (pid 7)")];
+    let mut ledger = Ledger::new(&topology);
+    let mut spec = shared(100, GIB / 16);
+    spec.ports = vec![port("http", None)];
+    assert_eq!(place(&mut ledger, 0, &spec).ports["http"], 20_002);
+    assert_eq!(place(&mut ledger, 1, &spec).ports["http"], 20_003);
+    let refused = ledger.admit(&spec).unwrap_err();
+    assert_eq!(refused, Rejection::PortsUsed { port: "http".into(), used: 2, of: 4 });
+    assert_eq!(
+        refused.to_string(),
+        "no port is left for http: other programs listen on 2 of the 4 that it could be"
+    );
+    let mut fixed = shared(100, GIB / 16);
+    for (number, by) in [(9090, "nginx (pid 812)"), (20_001, "python3 (pid 7)")] {
+        fixed.ports = vec![port("http", Some(number))];
+        let refused = ledger.admit(&fixed).unwrap_err();
+        assert_eq!(refused.to_string(), format!("port {number} is used by {by}"));
+    }
+    fixed.ports = vec![port("http", Some(9091))];
+    assert!(ledger.admit(&fixed).is_ok());
+
+    // What runs on such a port keeps it, and counts once.
+    let mut taken_over = topology.clone();
+    taken_over.ports_used = vec![used(20_002, 20_002, "python3 (pid 7)")];
+    ledger.topology_changed(&taken_over);
+    assert!(place(&mut ledger, 2, &spec).ports["http"] < 20_002);
+    assert!(place(&mut ledger, 3, &spec).ports["http"] < 20_002);
+    assert_eq!(
+        ledger.admit(&spec),
+        Err(Rejection::Port { port: "http".into(), number: None }),
+        "all four are the fabric's own"
+    );
+}
+
+#[test]
+fn a_node_where_others_listen_on_every_port_says_so() {
+    let mut topology = machine(1, 1, 4, 1);
+    topology.ports = (20_000, 20_009);
+    topology.ports_used = vec![used(1, u16::MAX, "python3 (pid 7)")];
+    let ledger = Ledger::new(&topology);
+    let mut spec = shared(100, GIB / 16);
+    spec.ports = vec![port("http", None)];
+    let refused = Rejection::PortsUsed { port: "http".into(), used: 10, of: 10 };
+    assert_eq!(ledger.admit(&spec), Err(refused));
+}
+
 #[test]
 fn what_does_not_bite_is_not_promised() {
     let mut topology = machine(1, 1, 4, 1);
@@ -444,6 +499,8 @@ fn nonsense_in_a_topology_gives_nothing_away() {
     topology.cores.push(Core::default());
     topology.housekeeping = cpus("0");
     topology.ports = (9, 1);
+    topology.ports_used =
+        vec![used(0, 5, ""), used(7, 3, ""), used(4, 8, ""), used(u16::MAX, u16::MAX, "")];
     topology.numa.push(NumaNode { id: 0, memory: u64::MAX });
     let ledger = Ledger::new(&topology);
     assert_eq!(ledger.shared_cpus(), cpus("1-4"));

@@ -415,6 +415,9 @@ fn health(section: &Section<'_>, ports: &[Port]) -> Result<Health, ParseError> {
             *field = item.duration()?;
         }
     }
+    if section.item("timeout").is_none() {
+        health.timeout = health.timeout.min(health.interval);
+    }
     if let Some(item) = section.item("failures") {
         health.failures = item.integer(1, limits::FAILURES_MAX)?;
     }

@@ -444,6 +444,13 @@ impl JobSpec {
         if let Some(health) = &self.health {
             positive("health.interval", health.interval)?;
             positive("health.timeout", health.timeout)?;
+            ensure(health.timeout <= health.interval, "health.timeout", || {
+                let (timeout, interval) = (health.timeout, health.interval);
+                let [timeout, interval] = [timeout, interval].map(super::duration::display);
+                format!(
+                    "{timeout} is longer than health.interval ({interval}), and a check has to be over before the next one: write {interval} at most, or a longer interval"
+                )
+            })?;
             all.extend([
                 ("health.interval", health.interval),
                 ("health.timeout", health.timeout),

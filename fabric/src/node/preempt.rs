@@ -385,6 +385,7 @@ fn is_about_room(reason: &Rejection) -> bool {
             | Rejection::Hugepages { .. }
             | Rejection::Device { .. }
             | Rejection::Port { .. }
+            | Rejection::PortsUsed { .. }
             | Rejection::AntiAffinity { .. }
             | Rejection::Kept { .. }
     )

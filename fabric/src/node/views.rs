@@ -55,6 +55,12 @@ impl Node {
         self.table.node(node).map(|info| info.addresses.clone()).unwrap_or_default()
     }
 
+    /// Ports that jobs of the fabric ask for by number.
+    pub fn fixed_ports(&self) -> BTreeSet<u16> {
+        let jobs = self.table.jobs().map(|(_, job, _)| job.effective().0);
+        jobs.flat_map(|spec| spec.ports.iter().filter_map(|port| port.fixed)).collect()
+    }
+
     /// CPUs of this node that allocations have for themselves.
     pub fn exclusive_cpus(&self) -> &CpuSet {
         self.supervisor.ledger().exclusive_cpus()

@@ -334,6 +334,8 @@ fn a_restarted_agent_adopts_what_runs() {
     bench.supervisor.units_found(bench.now, vec![found]);
     assert_eq!((bench.row().pid, bench.row().healthy), (Some(99), true));
     assert_eq!(bench.commands(), ["start 3"], "the same run: the agent learns how to check it");
+    assert_eq!(bench.wait(Duration::from_secs(60)), ["start 3"], "it may have been lost");
+    bench.running(3);
     assert!(bench.wait(Duration::from_secs(3600)).is_empty());
 }
 
@@ -359,6 +361,111 @@ fn units_without_a_record_are_stopped() {
         .supervisor
         .units_found(bench.now, vec![UnitFound { alloc, run: 9, event, lease_until: None }]);
     assert_eq!(bench.commands(), ["stop 9"]);
+}
+
+#[test]
+fn a_delay_of_nothing_is_a_second() {
+    let mut bench = Bench::new();
+    bench.spec.restart.delay = Duration::ZERO;
+    bench.spec.restart.attempts = 10_000;
+    // So short that no restart counts for the next one.
+    bench.spec.restart.within = Duration::from_millis(1);
+    bench.up();
+    let mut starts = 1;
+    for _ in 0..6_000 {
+        // It ends the moment that it starts.
+        if bench.row().pid.is_some() {
+            bench.exited(starts);
+        }
+        if !bench.wait(Duration::from_millis(10)).is_empty() {
+            starts += 1;
+            bench.running(starts);
+        }
+    }
+    assert!((40..=61).contains(&starts), "{starts} in a minute");
+}
+
+#[test]
+fn a_start_on_a_port_that_somebody_listens_on_gives_the_slot_back() {
+    let mut bench = Bench::in_phase(Phase::Starting);
+    bench.unit(1, UnitEvent::PortTaken { port: 20_000, by: "nginx (pid 812)".into() });
+    let row = bench.row();
+    let reason = "port 20000 is used by nginx (pid 812)".to_owned();
+    assert_eq!((row.phase, &row.ending), (Phase::Ended, &Some(Ending::Retired { reason })));
+    assert_eq!(bench.supervisor.ledger().claims().count(), 0);
+    assert!(bench.wait(Duration::from_secs(3600)).is_empty(), "no second try on the same port");
+}
+
+/// A shared job with a unit that runs, beside an empty slot web/0.
+fn with_a_shared_unit() -> (Bench, AllocId) {
+    let mut bench = Bench::new();
+    let mut shared = bench.spec.clone();
+    shared.resources.cpu = CpuRequest::Shared { millis: 500, hard: false };
+    shared.name = JobName::new("shared").unwrap();
+    shared.health = None;
+    let claim = bench.supervisor.ledger().admit(&shared).unwrap();
+    let (id, hash) = (AllocId::new(shared.name.clone(), 0, 1), shared.hash(0));
+    bench.supervisor.reserve(bench.now, id.clone(), &shared, hash, 1, claim, None, 4, false);
+    bench.supervisor.persisted(4);
+    assert_eq!(bench.wait(Duration::ZERO), ["start 1"]);
+    on_cpus(&mut bench, &id, "0-3");
+    assert!(bench.wait(Duration::from_secs(60)).is_empty());
+    (bench, id)
+}
+
+fn on_cpus(bench: &mut Bench, id: &AllocId, cpus: &str) {
+    let event = UnitEvent::Running { pid: 5, cpus: Some(cpus.parse().unwrap()), mems: None };
+    bench.supervisor.unit(bench.now, id, 1, event);
+}
+
+#[test]
+fn a_unit_that_is_not_seen_to_have_moved_is_told_again() {
+    let (mut bench, shared) = with_a_shared_unit();
+    bench.reserve();
+    bench.supervisor.persisted(5);
+    // The command is lost.
+    assert_eq!(bench.wait(Duration::ZERO), ["confine 1-3", "start 1"]);
+    bench.running(1);
+    assert!(bench.wait(Duration::from_millis(900)).is_empty());
+    let deadline = bench.supervisor.next_deadline().expect("it is not at rest");
+    assert!(deadline.since(bench.now.at) < Duration::from_secs(1), "it wakes by itself");
+    assert_eq!(bench.wait(Duration::from_millis(100)), ["confine 1-3"]);
+    // So is the next one, and the one after that fails.
+    assert_eq!(bench.wait(Duration::from_secs(2)), ["confine 1-3"]);
+    on_cpus(&mut bench, &shared, "0-3");
+    assert_eq!(bench.wait(Duration::from_secs(4)), ["confine 1-3"]);
+    on_cpus(&mut bench, &shared, "1-3");
+    assert!(bench.wait(Duration::from_secs(3600)).is_empty(), "it is there");
+
+    // More CPUs: an old report is not taken for an answer.
+    bench.retire();
+    bench.commands();
+    bench.exited(1);
+    assert_eq!(bench.wait(Duration::ZERO), ["confine 0-3"]);
+    on_cpus(&mut bench, &shared, "1-3");
+    assert_eq!(bench.wait(Duration::from_secs(1)), ["confine 0-3"]);
+    // A task that keeps itself to fewer is left alone in the end.
+    on_cpus(&mut bench, &shared, "1-3");
+    assert!(bench.wait(Duration::from_secs(3600)).is_empty());
+}
+
+#[test]
+fn a_unit_without_a_record_is_told_to_stop_until_it_is_gone() {
+    let mut bench = Bench::new();
+    let alloc = AllocId::new(JobName::new("old").unwrap(), 1, 2);
+    let event = UnitEvent::Running { pid: 99, cpus: None, mems: None };
+    let found = UnitFound { alloc: alloc.clone(), run: 9, event, lease_until: None };
+    bench.supervisor.units_found(bench.now, vec![found]);
+    // The command is lost.
+    assert_eq!(bench.commands(), ["stop 9"]);
+    assert!(bench.wait(limits::UNIT_RETRY / 2).is_empty());
+    assert!(bench.supervisor.next_deadline().is_some(), "it wakes by itself");
+    assert_eq!(bench.wait(limits::UNIT_RETRY), ["stop 9"]);
+    let status = "killed by SIGTERM".into();
+    let gone = UnitEvent::Exited { status, success: false, killed: false };
+    bench.supervisor.unit(bench.now, &alloc, 9, gone);
+    assert!(bench.wait(Duration::from_secs(3600)).is_empty());
+    assert_eq!(bench.supervisor.next_deadline(), None);
 }
 
 #[test]

@@ -38,6 +38,9 @@ impl World {
                 UnitEvent::Running { .. } => format!("{alloc} runs on {name}"),
                 UnitEvent::Exited { status, .. } => format!("{alloc} ended on {name}: {status}"),
                 UnitEvent::Refused { reason } => format!("{alloc} refused on {name}: {reason}"),
+                UnitEvent::PortTaken { port, by } => {
+                    format!("{alloc} not started on {name}: {by} listens on its port {port}")
+                }
             }
         });
         self.pass_on(node, alloc, run, event);

@@ -78,7 +78,9 @@ impl World {
             }
             Output::Confine { alloc, run, cpus } => {
                 self.trace.hash(self.time, node, 6, cpus.to_string().as_bytes());
-                self.nodes[node].units.confine(&alloc, run, cpus);
+                if let Some(event) = self.nodes[node].units.confine(&alloc, run, cpus) {
+                    self.pass_on(node, alloc, run, event);
+                }
             }
             Output::Extend { alloc, run, until } => {
                 self.trace.hash(self.time, node, 9, alloc.unit().as_bytes());

@@ -492,6 +492,11 @@ fn wrong_values_say_what_was_expected() {
             "health.interval: must be more than 0s",
         ),
         (
+            "[health]\ncommand = [\"/bin/true\"]\ninterval = \"5s\"\ntimeout = \"1h\"",
+            (7, 11),
+            "health.timeout: 1h is longer than health.interval (5s), and a check has to be over before the next one: write 5s at most, or a longer interval",
+        ),
+        (
             "[placement]\nconstraints = [\"arhc == x\"]",
             (5, 16),
             "placement.constraints[0]: a node has no attribute \"arhc\": did you mean \"arch\"?",
@@ -519,6 +524,18 @@ fn wrong_values_say_what_was_expected() {
         ("[restart]\nwithin = \"0s\"", (5, 10), "restart.within: must be more than 0s"),
     ] {
         refused_with(lines, place, message);
+    }
+}
+
+/// What is left out fits what is there.
+#[test]
+fn a_check_that_says_no_timeout_has_one_that_fits_its_interval() {
+    for (interval, timeout) in [("500ms", 500), ("2s", 2000), ("1m", 2000)] {
+        let text = format!(
+            "name = \"a\"\n[task]\ncommand = [\"/bin/true\"]\n[health]\ncommand = [\"/bin/true\"]\ninterval = \"{interval}\""
+        );
+        let health = parse(&text).unwrap().health.unwrap();
+        assert_eq!(health.timeout.as_millis(), timeout, "{interval}");
     }
 }
 
