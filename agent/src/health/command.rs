@@ -148,7 +148,7 @@ impl Place {
             return Ok(Self { cgroup: None, procs: None, mark, group: None, is_clear: false });
         };
         let path = unit.join(CGROUP);
-        let place = Self {
+        let mut place = Self {
             cgroup: Some(path.clone()),
             procs: None,
             mark: None,
@@ -161,7 +161,6 @@ impl Place {
             _ => Ok(()),
         });
         made.await.map_err(|error| format!("the check has no cgroup: {error}"))?;
-        let mut place = place;
         place.clear().await?;
         let procs = cgroup::open_procs(&path)
             .map_err(|error| format!("the check has no cgroup: {error}"))?;
@@ -171,18 +170,10 @@ impl Place {
 
     /// Kills all that is there, and waits until it is gone.
     async fn clear(&mut self) -> Result<(), String> {
-        let gone = async {
-            loop {
-                let (cgroup, mark) = (self.cgroup.clone(), self.mark.clone());
-                match blocking(move || kill(cgroup.as_deref(), mark.as_deref())).await {
-                    Ok(true) => return,
-                    _ => tokio::time::sleep(KILL_PERIOD).await,
-                }
-            }
-        };
-        let gone = tokio::time::timeout(KILL_GRACE, gone).await;
-        self.is_clear = gone.is_ok();
-        gone.map_err(|_| "what the check has started cannot be killed".into())
+        self.is_clear = kill_all(self.cgroup.clone(), self.mark.clone()).await;
+        self.is_clear
+            .then_some(())
+            .ok_or_else(|| "what the check has started cannot be killed".into())
     }
 }
 
@@ -196,24 +187,31 @@ impl Drop for Place {
             let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
         }
         let (cgroup, mark) = (self.cgroup.take(), self.mark.take());
-        if cgroup.is_some() {
-            // Quick, and the end of all of them. Where the kernel cannot kill a cgroup as a whole, the next check sees to
-            // what was started meanwhile, or the end of the unit.
-            let _ = kill(cgroup.as_deref(), None);
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || {
-                let until = std::time::Instant::now() + KILL_GRACE;
-                while !kill(None, mark.as_deref()).unwrap_or(false)
-                    && std::time::Instant::now() < until
-                {
-                    std::thread::sleep(KILL_PERIOD);
-                }
-            });
+        // At once, also when the agent ends.
+        let _ = kill(cgroup.as_deref(), mark.as_deref());
+        // What is found by its mark may have started more meanwhile. The cgroup is another matter: the next check has the
+        // same one, and empties it before it begins.
+        if let (Ok(runtime), Some(_)) = (tokio::runtime::Handle::try_current(), &mark) {
+            runtime.spawn(kill_all(None, mark));
         }
     }
 }
 
-/// Kills what a check has started. True: nothing was there.
+/// Kills what a check has started until nothing is there. False: it does not end.
+async fn kill_all(cgroup: Option<PathBuf>, mark: Option<String>) -> bool {
+    let gone = async {
+        loop {
+            let (cgroup, mark) = (cgroup.clone(), mark.clone());
+            match blocking(move || kill(cgroup.as_deref(), mark.as_deref())).await {
+                Ok(true) => return,
+                _ => tokio::time::sleep(KILL_PERIOD).await,
+            }
+        }
+    };
+    tokio::time::timeout(KILL_GRACE, gone).await.is_ok()
+}
+
+/// Kills what a check has started, as far as it is there now. True: nothing was there.
 fn kill(cgroup: Option<&Path>, mark: Option<&str>) -> io::Result<bool> {
     if let Some(cgroup) = cgroup {
         let members = Members::Cgroup(cgroup.to_owned());

@@ -116,8 +116,9 @@ fn a_connection_to_a_stranger_says_so_and_one_to_the_task_does_not() {
     assert!(known.is_some(), "so that it need not be looked for again");
     let mut sleeper = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
     let other = Holder { cgroup: None, pid: sleeper.id() };
-    let by = listeners.leads_to(&other, peer, &mut None).unwrap_err();
-    assert!(by.ends_with(&format!("(pid {})", std::process::id())), "{by}");
+    let said = listeners.leads_to(&other, peer, &mut None);
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+    let by = said.unwrap_err();
+    assert!(by.ends_with(&format!("(pid {})", std::process::id())), "{by}");
 }

@@ -1,4 +1,5 @@
 //! Health checks of real units: what they are made of, what they leave, and whose answer counts.
+#![allow(clippy::disallowed_methods, reason = "a test waits for real processes")]
 
 use fabric::io::Launch;
 use fabric::job::{Check, Health};

@@ -48,11 +48,22 @@ impl World {
 
     /// The agent hears what the unit manager says.
     pub(super) fn pass_on(&mut self, node: usize, alloc: AllocId, run: u32, event: UnitEvent) {
-        if self.nodes[node].agent.is_none() {
-            return;
+        if self.nodes[node].agent.is_some() {
+            let after = Duration::from_micros(self.random.random_range(50..2000));
+            self.pass_on_after(node, after, alloc, run, event);
         }
+    }
+
+    /// The same, that long after it was said.
+    pub(super) fn pass_on_after(
+        &mut self,
+        node: usize,
+        after: Duration,
+        alloc: AllocId,
+        run: u32,
+        event: UnitEvent,
+    ) {
         self.nodes[node].units.said(&alloc, run, &event);
-        let after = Duration::from_micros(self.random.random_range(50..2000));
         let (life, input) = (self.life(node), Box::new(Input::Unit { alloc, run, event }));
         self.push(after, Event::Input { node, life, input });
     }

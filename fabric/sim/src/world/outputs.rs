@@ -14,6 +14,9 @@ use crate::invariants;
 use crate::trace::Detail;
 use crate::units::{Start, Step, Stop};
 
+/// A unit that is told to move to other CPUs is seen there after this.
+const CONFINES_WITHIN: Duration = Duration::from_micros(500);
+
 impl World {
     /// Polls a core until it wants nothing more, and carries out what it wanted.
     pub(super) fn drain(&mut self, node: usize) {
@@ -79,7 +82,7 @@ impl World {
             Output::Confine { alloc, run, cpus } => {
                 self.trace.hash(self.time, node, 6, cpus.to_string().as_bytes());
                 if let Some(event) = self.nodes[node].units.confine(&alloc, run, cpus) {
-                    self.pass_on(node, alloc, run, event);
+                    self.pass_on_after(node, CONFINES_WITHIN, alloc, run, event);
                 }
             }
             Output::Extend { alloc, run, until } => {
