@@ -125,8 +125,9 @@ fn agents_are_upgraded_one_after_the_other_under_load_and_one_goes_back() {
     let names =
         |files: &BTreeMap<std::path::PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&content(&folder)), names(&untouched));
-    for (path, before) in untouched.iter().filter(|(path, _)| !path.ends_with("weft.redb")) {
-        assert_eq!(&content(&folder)[path], before, "{}", path.display());
+    for (path, before) in untouched.iter().filter(|(path, _)| !path.ends_with("store.redb")) {
+        // The store is opened to read it, and notes that in its head.
+        assert!(&content(&folder)[path] == before, "{} was changed", path.display());
     }
     assert_eq!(processes(&machines), before, "its units run on");
     println!("back after that: refused, in words, with nothing changed");

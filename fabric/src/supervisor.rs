@@ -386,7 +386,8 @@ impl Supervisor {
         if let Some(local) = self.locals.get_mut(slot) {
             let succession = local.row.succession.get_or_insert_default();
             succession.replaces = succession.replaces.max(epoch);
-            succession.stands_in.take_if(|known| known.epoch <= epoch);
+            // Whom it stands in for is another question, unless it is that one.
+            succession.stands_in.take_if(|known| known.epoch == epoch);
             self.changed.insert(slot.clone());
         }
     }

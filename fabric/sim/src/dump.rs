@@ -106,8 +106,14 @@ fn write_disk(text: &mut String, world: &World, node: usize) {
             Value::Job(job) => format!("version {:?}", job.effective().1),
             Value::Alloc(row) => {
                 format!(
-                    "epoch {}, {}, healthy {}, spec {:?}",
-                    row.epoch, row.phase, row.healthy, row.spec
+                    "epoch {}, {}, healthy {} since {}, spec {:?}, contests {}, after {:?}",
+                    row.epoch,
+                    row.phase,
+                    row.healthy,
+                    row.healthy_since.0,
+                    row.spec,
+                    row.contests,
+                    row.succession
                 )
             }
             Value::Node(info) => {

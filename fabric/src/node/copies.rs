@@ -8,8 +8,8 @@
 //! - **It stands in** for a copy that was healthy when its node stopped answering: if that copy says the same
 //!   again, healthy since the same moment, it ran all along, and the stand-in ends. Only a stand-in that has been healthy
 //!   for [`limits::STAND_IN_MAX`], and was placed by somebody who saw more than half of the fabric, stays.
-//! - **It stands in for one that was not healthy then**, and may have become so since: whichever has been healthy for
-//!   longer goes on.
+//! - **It stands in for one that was not healthy then**, and may have become so since, or that says it has been healthy since
+//!   another moment: whichever has been healthy for longer goes on.
 //! - **Nobody knew of the other one**: the lower epoch goes on; of two equal ones the one that was healthy first.
 //!
 //! The earlier copy never ends by itself while it is healthy. It says that it is there ([`AllocRow::contests`]), so that
@@ -121,7 +121,11 @@ impl Node {
             Some(known) if known.node == node && known.epoch == earlier.epoch => {
                 match known.healthy_since {
                     StandIn::UNWELL => earlier.healthy_since <= row.healthy_since,
-                    since => since == earlier.healthy_since && !(known.by_most && is_old),
+                    since => {
+                        let ran_all_along = since == earlier.healthy_since
+                            || earlier.healthy_since <= row.healthy_since;
+                        ran_all_along && !(known.by_most && is_old)
+                    }
                 }
             }
             // It stands in for another stand-in, which is gone.

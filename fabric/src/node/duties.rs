@@ -16,6 +16,7 @@ use crate::supervisor::Local;
 use crate::table::{Key, SharedEntry, Value};
 
 use super::copies::Conduct;
+use super::rollout::is_vacated;
 use super::{Brought, Canary, Node};
 
 /// What ends on a node that was removed says so.
@@ -258,7 +259,8 @@ impl Node {
         for slot in self.supervisor.take_changed() {
             let Some(local) = self.supervisor.local(&slot) else { continue };
             let (mut row, record) = (local.row().clone(), local.record().clone());
-            row.keep_s = self.keep_of(&slot);
+            // By what a roll-out has emptied it counts how much more it may, whatever the job says.
+            row.keep_s = if is_vacated(&row) { 0 } else { self.keep_of(&slot) };
             let (keep, durable) = (row.phase.holds_claim(), row.phase > Phase::Reserved);
             let proposer =
                 local.proposer().filter(|proposer| durable && *proposer != self.config.id);
