@@ -86,8 +86,15 @@ pub struct NodeSection {
     pub witness: bool,
     /// While it is in no fabric, a member that asks may let it in.
     pub approval: bool,
-    /// Up to which level it reads and writes: less than this build can, and it acts as an older agent.
+    /// Up to which level it reads and writes, to act as an older agent; 0: all that this build can.
     pub level: u8,
+}
+
+impl NodeSection {
+    /// Up to which level it reads and writes.
+    pub fn level(&self) -> u8 {
+        if self.level == 0 { LEVEL } else { self.level }
+    }
 }
 
 /// `[listen]`
@@ -176,7 +183,7 @@ impl Default for NodeSection {
             labels: BTreeMap::new(),
             witness: false,
             approval: false,
-            level: LEVEL,
+            level: 0,
         }
     }
 }

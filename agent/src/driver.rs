@@ -740,7 +740,7 @@ fn describe(driver: &Driver, labels: BTreeMap<String, String>) -> NodeInfo {
         started: driver.started.wall,
         witness: driver.config.node.witness,
         incarnation: 0,
-        level: driver.config.node.level,
+        level: driver.config.node.level(),
         reached: 0,
         seen: None,
     }

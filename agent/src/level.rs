@@ -7,10 +7,10 @@ use crate::config::Config;
 
 /// Refuses a state directory that a newer agent has written, before anything is changed there.
 pub fn check(config: &Config, rows: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<()> {
-    let level = config.node.level;
+    let level = config.node.level();
     anyhow::ensure!(
         (LEVEL_MIN..=LEVEL).contains(&level),
-        "node.level is {level}: this agent acts at levels {LEVEL_MIN} to {LEVEL}"
+        "node.level is {level}: this agent acts at levels {LEVEL_MIN} to {LEVEL}, and 0 is the highest"
     );
     let reached = level_on_disk(rows);
     anyhow::ensure!(

@@ -157,6 +157,7 @@ fn shared() -> JobSpec {
         priority: 50,
         namespace: Default::default(),
         gang: false,
+        keep: Default::default(),
     }
 }
 

@@ -214,6 +214,8 @@ pub const UNHEARD_HOLD: Duration = Duration::from_secs(35);
 /// elsewhere: a package upgrade on a slow card.
 pub const AWAY_GRACE: Duration = Duration::from_secs(30);
 const _: () = assert!(AWAY_GRACE.as_millis() + BOOT_HOLD.as_millis() <= UNHEARD_HOLD.as_millis());
+/// A datagram that was sent before another one arrives at most so long after it.
+pub const OVERTAKEN: Duration = Duration::from_secs(1);
 /// Members that a stopping agent tells so, each by a datagram of its own.
 pub const LEAVING_TOLD_MAX: usize = 1024;
 /// A machine whose link is back hears somebody within this: the others look for it every five seconds.

@@ -389,7 +389,8 @@ impl Node {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
-                    self.informed.hear(now.at, from);
+                    let is_up = self.is_up(&from);
+                    self.informed.hear(now.at, from, is_up);
                     self.handle_datagram(now, from, &payload);
                 } else {
                     self.counters.malformed += 1;
@@ -397,7 +398,8 @@ impl Node {
             }
             Input::Heard { from, datagram } => {
                 if from != self.config.id && self.table.is_member(&from) {
-                    self.informed.hear(now.at, from);
+                    let is_up = self.is_up(&from);
+                    self.informed.hear(now.at, from, is_up);
                     self.take_datagram(now, from, datagram);
                 }
             }
@@ -405,7 +407,8 @@ impl Node {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
-                    self.informed.hear(now.at, from);
+                    let is_up = self.is_up(&from);
+                    self.informed.hear(now.at, from, is_up);
                     self.hear_straight(&from);
                     self.handle_message(now, from, message);
                 } else {
@@ -912,8 +915,7 @@ impl Node {
             Datagram::Fingerprint { table: theirs, clock, purged_until } => {
                 self.timekeeper.hear(now.at, from, clock);
                 if self.is_up(&from) {
-                    // Only an agent that is back compares tables.
-                    self.informed.find(&from);
+                    self.informed.find_comparing(now.at, &from);
                 }
                 if theirs == self.table.fingerprint() {
                     self.equals(now, purged_until);

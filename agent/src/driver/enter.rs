@@ -145,8 +145,13 @@ impl Driver {
         let (candidates, receiver) = mpsc::channel(BATCHES_MAX);
         let candidates = given.is_none().then_some(candidates);
         let (identity, name) = (self.identity.clone(), self.name.clone());
-        let asked =
-            Attempt { identity, token: token.clone(), name, level: self.config.node.level, given };
+        let asked = Attempt {
+            identity,
+            token: token.clone(),
+            name,
+            level: self.config.node.level(),
+            given,
+        };
         self.attempts += 1;
         let (attempt, outcomes) = (self.attempts, self.outcomes.clone());
         let task = tokio::spawn(async move {
@@ -273,7 +278,7 @@ impl Driver {
             generation: self.start.generation,
             seed: u64::from_le_bytes(self.random()?),
             canary: None,
-            level: self.config.node.level,
+            level: self.config.node.level(),
         };
         let node = Node::new(self.clock.now(), config, origin);
         let seal = Seal::new(self.identity.id(), self.start);

@@ -81,7 +81,7 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
         generation: start.generation,
         seed: 0,
         canary: None,
-        level: config.node.level,
+        level: config.node.level(),
     };
     let node = Node::new(now, core, Origin::Restored { rows: opened.rows });
     let mut seal = Seal::new(identity.id(), start);

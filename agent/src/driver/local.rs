@@ -199,7 +199,7 @@ impl Driver {
                         seal.opened,
                     ),
                     twins: member.twin_troubles(),
-                    level: (status.level, self.config.node.level, status.held_back_by),
+                    level: (status.level, self.config.node.level(), status.held_back_by),
                     nearly_full: member.node.nearly_full(),
                     broken_pairs: {
                         let cut = member.node.cut_off_from().into_iter();

@@ -104,10 +104,12 @@ impl Informed {
         !self.starting && self.cut.is_none()
     }
 
-    /// A member was heard.
-    pub fn hear(&mut self, at: Instant, from: NodeId) {
+    /// A member was heard. What it runs is waited for until membership has found it, too: a word of one that is called dead
+    /// still may be the first after its return.
+    pub fn hear(&mut self, at: Instant, from: NodeId, is_up: bool) {
         self.heard_first.get_or_insert(at);
-        if self.starting || at.since(self.started) < limits::UNHEARD_HOLD {
+        let lately = self.starting || at.since(self.started) < limits::UNHEARD_HOLD;
+        if is_up && lately {
             self.heard.insert(from);
         }
         self.heard_last = Some(at);
@@ -178,6 +180,15 @@ impl Informed {
     pub fn find(&mut self, node: &NodeId) {
         self.gone_before.remove(node);
         self.away.remove(node);
+    }
+
+    /// A member that is up compares tables, which only an agent does that is there. One that said a moment ago that it goes
+    /// may have sent this before that.
+    pub fn find_comparing(&mut self, at: Instant, node: &NodeId) {
+        let said = self.away.get(node);
+        if said.is_none_or(|said| at.since(*said) > limits::OVERTAKEN) {
+            self.find(node);
+        }
     }
 
     /// Whether a member said so a short time ago.

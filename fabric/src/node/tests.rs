@@ -425,6 +425,28 @@ fn goodbyes_of_one_that_is_down_already_hold_nothing_up() {
 }
 
 #[test]
+fn a_goodbye_that_overtakes_what_was_said_before_it_holds() {
+    let mut fleet = Fleetlet::new(3);
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    fleet.submit(b, WEB);
+    fleet.run(Duration::from_secs(3));
+    let before = fleet.healthy(a, "web");
+    assert!(before.iter().any(|(_, node)| *node == c), "{before:?}");
+    let compares = fleet.nodes[&c].summary().encode();
+    for node in [a, b] {
+        for payload in [Datagram::Leaving { ends: false }.encode(), compares.clone()] {
+            fleet.feed(node, Input::Datagram { from: c, payload });
+        }
+    }
+    fleet.cut.insert(c);
+    fleet.commands.clear();
+    fleet.run(limits::AWAY_GRACE - Duration::from_secs(5));
+    assert!(fleet.commands.is_empty(), "{:?}", fleet.commands);
+    fleet.run(Duration::from_secs(15));
+    assert_eq!(fleet.healthy(a, "web").len(), 3, "it has not come back");
+}
+
+#[test]
 fn who_was_removed_has_nothing_to_do() {
     let mut fleet = Fleetlet::new(3);
     let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));

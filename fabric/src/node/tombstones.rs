@@ -174,7 +174,7 @@ impl Node {
     pub(super) fn was_deleted(&self, key: &Key, order: &Order, purged_there: WallTime) -> bool {
         is_purged(key, order, self.purged.until)
             && !is_purged(key, order, purged_there)
-            && self.table.order(key) != Some(*order)
+            && self.table.order(key).map(|ours| ours.stamp) != Some(order.stamp)
             && self.config.canary != Some(Canary::ForgetsDeletions)
     }
 
@@ -235,8 +235,8 @@ fn deleted(table: &Table, until: WallTime, buckets: &[u16], rows: &[(Key, Order)
     let mut keys: Vec<Key> = buckets
         .flat_map(|bucket| table.entries_in(bucket))
         .filter(|entry| is_purged(&entry.key, &entry.order(), until))
-        // What is newer there comes in its place.
-        .filter(|entry| theirs.get(&entry.key).is_none_or(|their| **their < entry.order()))
+        // What is newer there comes in its place. That a version was reverted is marked without a new stamp.
+        .filter(|entry| theirs.get(&entry.key).is_none_or(|their| their.stamp < entry.stamp))
         .map(|entry| entry.key.clone())
         .collect();
     keys.sort_unstable();

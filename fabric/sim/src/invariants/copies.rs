@@ -4,6 +4,7 @@
 use fabric::alloc::Ending;
 use fabric::id::{AllocId, NodeId};
 use fabric::io::{Launch, Request};
+use fabric::job::JobKind;
 use fabric::limits;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -114,7 +115,12 @@ pub fn invariant_a_healthy_original_is_not_ended_for_a_copy(
         return Ok(());
     };
     let disturbed = world.book.troubles.contains_key(&(alloc.slot.clone(), node));
+    // Each node had one of a system job. When it becomes a service, one of them is its slot's.
+    let submitted = world.book.submitted.get(&alloc.slot.job);
+    let of_a_system_job =
+        submitted.is_some_and(|all| all.iter().any(|spec| spec.kind == JobKind::System));
     let excused = epoch <= alloc.epoch
+        || of_a_system_job
         || !is_well(machine, unit)
         || disturbed
         || world.book.is_at_most_one(&alloc.slot.job)
