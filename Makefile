@@ -113,6 +113,7 @@ test-fencing: setup
 test-ground: build
 	WEFT_GROUND_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
 	    $(CARGO) test -p weft-agent --test ground -- --nocapture --test-threads=1
+	$(CARGO) test --workspace --lib names_of_a_month -- --ignored --nocapture
 
 test-upgrade: build
 	$(CARGO) test -p weft-agent --test upgrade -- --nocapture

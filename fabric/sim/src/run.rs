@@ -123,8 +123,8 @@ impl Run {
         let settings = settings(plan, &mut random);
         let mut world = World::new(settings, fleet(plan.nodes, &mut random));
         if plan.seed.is_multiple_of(OLD_AGENTS_EVERY) {
-            // An upgrade is under way: every second node has an old agent, until that is restarted.
-            world.nodes.iter_mut().skip(1).step_by(2).for_each(|node| node.level = LEVEL - 1);
+            // An upgrade is under way: every second node has an old agent, the founder among them, until that is restarted.
+            world.nodes.iter_mut().step_by(2).for_each(|node| node.level = LEVEL - 1);
         }
         let aimed = plan.aimed_at_leases;
         let workload = Workload::new(ChaCha8Rng::from_rng(&mut random), aimed);
