@@ -3,7 +3,7 @@
 //! - A build reads every level up to [`LEVEL`], and two before that at least. What it writes has the lowest level that can say
 //!   it: a job that uses nothing new is written as an agent of level 1 wrote it, byte for byte.
 //! - A fabric's level is the lowest of its members', and only rises (`node/levels.rs`). Nothing above it is written.
-//! - Structs grow at their ends, with [`evolving!`]: a field of a later level is not written while it has its default. Enums grow at
+//! - Structs grow at their ends, with `evolving!`: a field of a later level is not written while it has its default. Enums grow at
 //!   their ends, too, and a new variant states its level. What is there is never changed: golden vectors of each level see to it.
 
 use crate::clock::WallTime;
