@@ -491,6 +491,9 @@ fn who_submits_to_a_full_table_is_told() {
     let answer = fleet.submit(one, &WEB.replace("web", "one-more"));
     let Answer::Refused(problem) = answer else { panic!("{answer:?}") };
     assert!(problem.detail.contains("65536 names of jobs are in use"), "{problem:?}");
+    let full = fleet.nodes[&one].nearly_full();
+    assert_eq!(full.len(), 1, "{full:?}");
+    assert!(full[0].starts_with("65536 names of jobs"), "{full:?}");
     assert_eq!(fleet.nodes[&one].fingerprint(), before, "nothing has changed");
     // What is there can be changed, and a name that was used before can be used again.
     for name in ["web", "used-7"] {

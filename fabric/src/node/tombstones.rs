@@ -104,16 +104,19 @@ impl Node {
 
     /// Members that hold up that tombstones leave: those that are away, or else those that hold something else.
     fn hold_up_tombstones(&self) -> Vec<NodeId> {
-        let Some(seen) = self.info.seen else {
-            return Vec::new();
-        };
-        if self.table.tombstones(seen.until).next().is_none() {
+        if self.table.tombstones(WallTime(u64::MAX)).next().is_none() {
             return Vec::new();
         }
-        let unseen: Vec<NodeId> = self.unseen(seen).collect();
-        let away = |node: &NodeId| *node != self.config.id && !self.is_up(node);
-        let away_only: Vec<NodeId> = unseen.iter().copied().filter(away).collect();
-        if away_only.is_empty() { unseen } else { away_only }
+        let roster = self.table.roster().map(|(node, _)| node);
+        let away: Vec<NodeId> =
+            roster.filter(|node| *node != self.config.id && !self.is_up(node)).collect();
+        if !away.is_empty() {
+            return away;
+        }
+        // Younger ones wait for a round, and for nobody.
+        let old = |seen: &Seen| self.table.tombstones(seen.until).next().is_some();
+        let seen = self.info.seen.filter(old);
+        seen.map(|seen| self.unseen(seen).collect()).unwrap_or_default()
     }
 
     /// In words, to go on a sentence about names that are in use.
@@ -122,14 +125,10 @@ impl Node {
         if members.is_empty() {
             return String::new();
         }
-        let names: Vec<String> =
-            members.iter().take(limits::REASONS_MAX).map(|node| self.name_of(node)).collect();
-        let more = members.len() - names.len();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!(
-            "; names of deleted jobs leave once every member has seen that they were deleted, and {}{more} did not: bring \
-             them back, or remove them (`weft node NAME remove`)",
-            names.join(", ")
+            "; names that were deleted leave once every member has seen that, and {} did not: bring them back, or remove \
+             them (`weft node NAME remove`)",
+            self.names_of(&members)
         )
     }
 
@@ -192,9 +191,7 @@ impl Node {
         }
         for key in deleted(&self.table, purged_there, buckets, rows) {
             let before = self.table.entry(&key).cloned();
-            let known =
-                before.as_ref().is_some_and(|it| !matches!(it.value, Value::Tombstone { .. }));
-            tracing::debug!(?key, known, "was deleted while this node was away");
+            tracing::debug!(?key, "was deleted while this node was away");
             self.drop_for_good(&key);
             self.follow(now, &key, before);
         }

@@ -77,6 +77,7 @@ fn a_member_that_is_away_holds_it_up_and_brings_nothing_back() {
     fleet.run(MINUTE);
     stop(&mut fleet, node(1), "gone");
     fleet.run(10 * MINUTE);
+    assert_eq!(fleet.nodes[&node(1)].hold_up_tombstones(), [node(3)], "at once");
     let rows: Vec<_> = fleet.nodes.values().map(|it| it.info.seen).collect();
     assert_eq!(rows, [None; 3], "no round can succeed: nothing is written");
     fleet.run(2 * limits::PURGE_ROUND_AWAY);
