@@ -223,3 +223,6 @@ impl Informed {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

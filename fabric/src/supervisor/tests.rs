@@ -1,4 +1,5 @@
 use super::*;
+use crate::alloc::StandIn;
 use crate::clock::WallTime;
 use crate::id::JobName;
 use crate::topology::{Core, Enforced, Topology};
@@ -255,6 +256,22 @@ fn a_failing_unit_is_restarted_ever_later_and_then_given_up() {
     assert_eq!(bench.row().phase, Phase::Ended, "two restarts are the policy");
     assert_eq!(bench.row().restarts, 2);
     assert!(matches!(bench.row().ending, Some(Ending::Failed { .. })));
+}
+
+#[test]
+fn a_decision_about_one_copy_says_nothing_of_the_one_that_is_stood_in_for() {
+    let mut bench = Bench::new();
+    bench.up();
+    let slot = bench.id().slot;
+    let node = NodeId([9; 32]);
+    let stands_in = StandIn { node, epoch: 2, healthy_since: WallTime(7), by_most: true };
+    let succession = Succession { replaces: 0, stands_in: Some(stands_in) };
+    bench.supervisor.locals.get_mut(&slot).unwrap().row.succession = Some(Box::new(succession));
+    bench.supervisor.replace(&slot, 5);
+    assert!(bench.row().replaces(5) && bench.row().replaces(4));
+    assert!(!bench.row().replaces(2), "{:?}", bench.row().succession);
+    bench.supervisor.replace(&slot, 2);
+    assert!(bench.row().replaces(2));
 }
 
 #[test]
