@@ -5,7 +5,7 @@
 
 use fabric::cpuset::CpuSet;
 use fabric::job::nearest;
-use fabric::level::LEVEL;
+use fabric::level::{LEVEL, LEVEL_MIN};
 use fabric::limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -300,6 +300,11 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |key, message: String| Err(ConfigError::Value { key, message });
+        if !(LEVEL_MIN..=LEVEL).contains(&self.node.level()) {
+            let all =
+                format!("this agent acts at levels {LEVEL_MIN} to {LEVEL}, and 0 is the highest");
+            return refuse("node.level", all);
+        }
         self.share()?;
         self.metrics.check()?;
         if self.listen.port == 0 || self.listen.port == u16::MAX {

@@ -530,8 +530,8 @@ fn level(membership: &Membership) -> Finding {
     finding(
         "level",
         FindingLevel::Warning,
-        format!("the fabric is at level {fabric}, held back by {}", held_back_by.join(", ")),
-        format!("upgrade weftd there: what needs level {agent} is refused until all can read it"),
+        format!("older agents run on {} (level {fabric}, here {agent})", held_back_by.join(", ")),
+        "upgrade weftd there: until then jobs that ask for something newer are refused",
     )
 }
 

@@ -1,6 +1,6 @@
 //! Whether this agent can read what is in its state directory, and at which level it acts.
 
-use fabric::level::{LEVEL, LEVEL_MIN};
+use fabric::level::LEVEL;
 use fabric::node::level_on_disk;
 
 use crate::config::Config;
@@ -8,10 +8,6 @@ use crate::config::Config;
 /// Refuses a state directory that a newer agent has written, before anything is changed there.
 pub fn check(config: &Config, rows: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<()> {
     let level = config.node.level();
-    anyhow::ensure!(
-        (LEVEL_MIN..=LEVEL).contains(&level),
-        "node.level is {level}: this agent acts at levels {LEVEL_MIN} to {LEVEL}, and 0 is the highest"
-    );
     let reached = level_on_disk(rows);
     anyhow::ensure!(
         reached <= level,

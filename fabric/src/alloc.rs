@@ -236,7 +236,10 @@ pub struct AllocRow {
     pub keep_s: u32,
 }
 
-evolving!(AllocRow { epoch, birth, phase, spec, version, claim, healthy, healthy_since, since, restarts, pid, effective_cpus, effective_mems, ending, trouble, succession, contests, ran, vacant } 2 { keep_s } within claim);
+evolving!(AllocRow {
+    epoch, birth, phase, spec, version, claim, healthy, healthy_since, since, restarts, pid,
+    effective_cpus, effective_mems, ending, trouble, succession, contests, ran, vacant
+} 2 { keep_s } within claim);
 
 impl AllocRow {
     /// How long it is remembered once it has ended.

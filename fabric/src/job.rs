@@ -71,7 +71,10 @@ pub struct JobSpec {
     pub keep: Keep,
 }
 
-evolving!(JobSpec { name, kind, count, task, resources, ports, health, placement, update, restart, guarantee, priority, namespace, gang } 2 { keep } within task, resources, ports, health, placement, update, restart);
+evolving!(JobSpec {
+    name, kind, count, task, resources, ports, health, placement, update, restart, guarantee,
+    priority, namespace, gang
+} 2 { keep } within task, resources, ports, health, placement, update, restart);
 
 /// How many live allocations a slot may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -121,7 +124,9 @@ pub struct Task {
     pub arch: BTreeMap<String, TaskVariant>,
 }
 
-evolving!(Task { command, env, user, working_dir, files, stop_signal, stop_timeout: Span, sandbox, arch } within sandbox);
+evolving!(Task {
+    command, env, user, working_dir, files, stop_signal, stop_timeout: Span, sandbox, arch
+} within sandbox);
 
 /// What a task has instead on one architecture. What is empty here is the task's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -248,10 +248,12 @@ impl Leveled for Message {
             | Message::Move { .. }
             | Message::Commit { .. }
             | Message::Reach { .. }
-            | Message::PassOn { .. }
-            | Message::PassedOn { .. }
             | Message::Reclock
             | Message::Clock(_) => LEVEL_MIN,
+            // Whoever passes it on reads what is in it, too.
+            Message::PassOn { bytes, .. } | Message::PassedOn { bytes, .. } => {
+                bytes.first().and_then(|first| read_level(*first).ok()).unwrap_or(LEVEL_MIN)
+            }
         }
     }
 }
@@ -318,18 +320,12 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], max: usize) -> Result<T, Deco
     if bytes.len() > max {
         return Err(DecodeError::TooLong { bytes: bytes.len(), max });
     }
-    match bytes.split_first() {
-        Some((first, rest)) if read_level(*first)? <= LEVEL => {
-            match postcard::take_from_bytes(rest) {
-                Ok((value, [])) => Ok(value),
-                Ok((_, rest)) => {
-                    Err(DecodeError::Malformed(format!("{} bytes too many", rest.len())))
-                }
-                Err(error) => Err(DecodeError::Malformed(error.to_string())),
-            }
-        }
-        Some((first, _)) => Err(DecodeError::Version(Some(*first))),
-        None => Err(DecodeError::Version(None)),
+    let (first, rest) = bytes.split_first().ok_or(DecodeError::Version(None))?;
+    read_level(*first)?;
+    match postcard::take_from_bytes(rest) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
+        Err(error) => Err(DecodeError::Malformed(error.to_string())),
     }
 }
 

@@ -389,8 +389,7 @@ impl Node {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
-                    let is_up = self.is_up(&from);
-                    self.informed.hear(now.at, from, is_up);
+                    self.hear(now, from);
                     self.handle_datagram(now, from, &payload);
                 } else {
                     self.counters.malformed += 1;
@@ -398,8 +397,7 @@ impl Node {
             }
             Input::Heard { from, datagram } => {
                 if from != self.config.id && self.table.is_member(&from) {
-                    let is_up = self.is_up(&from);
-                    self.informed.hear(now.at, from, is_up);
+                    self.hear(now, from);
                     self.take_datagram(now, from, datagram);
                 }
             }
@@ -407,8 +405,7 @@ impl Node {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
                 } else if self.table.is_member(&from) {
-                    let is_up = self.is_up(&from);
-                    self.informed.hear(now.at, from, is_up);
+                    self.hear(now, from);
                     self.hear_straight(&from);
                     self.handle_message(now, from, message);
                 } else {
@@ -836,6 +833,12 @@ impl Node {
     fn is_up(&self, node: &NodeId) -> bool {
         self.table.is_member(node)
             && matches!(self.membership.state(node), NodeState::Alive | NodeState::Suspect)
+    }
+
+    /// A member was heard, whatever it says.
+    fn hear(&mut self, now: Now, from: NodeId) {
+        let is_up = self.is_up(&from);
+        self.informed.hear(now.at, from, is_up);
     }
 
     /// Members that are up, without this node.

@@ -52,7 +52,10 @@ pub struct PortsUsed {
     pub by: String,
 }
 
-evolving!(Topology { arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced, ports_used } within devices);
+evolving!(Topology {
+    arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced,
+    ports_used
+} within devices);
 
 /// One physical core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +164,10 @@ pub struct NodeInfo {
     pub seen: Option<Seen>,
 }
 
-evolving!(NodeInfo { name, labels, topology, addresses, version, executor, draining, impaired, started, witness, incarnation, level, reached, seen } within topology);
+evolving!(NodeInfo {
+    name, labels, topology, addresses, version, executor, draining, impaired, started, witness,
+    incarnation, level, reached, seen
+} within topology);
 
 /// 'Of what was written up to then, I hold this.'
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

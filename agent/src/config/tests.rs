@@ -126,6 +126,7 @@ fn what_makes_no_sense_is_refused_with_place_and_advice() {
         ("[listen]\nport = \"a\"", "2:8"),
         ("[listen]\nport = 70000", "2:8"),
         ("[listen]\nport = 65535", "next port"),
+        ("[node]\nlevel = 9", "node.level"),
         ("node = 3", "1:8"),
         ("[node\n", "1:6"),
         ("[resources]\ncpus = \"a-b\"", "resources.cpus"),

@@ -4,7 +4,6 @@ use crate::api::{Problem, ProblemKind};
 use crate::clock::Now;
 use crate::id::NodeId;
 use crate::level::{LEVEL_MIN, Leveled};
-use crate::limits;
 
 use super::{Canary, Node};
 
@@ -44,16 +43,15 @@ impl Node {
         self.levels.reached > self.config.level
     }
 
-    /// Members that hold the fabric back from what this agent reads, by name.
-    pub fn held_back_by(&self) -> Vec<String> {
+    /// Members that hold the fabric back from what this agent reads.
+    pub fn held_back_by(&self) -> Vec<NodeId> {
         if self.levels.reached >= self.config.level {
             return Vec::new();
         }
         let below = |node: &NodeId| {
             self.table.node(node).is_none_or(|info| info.level <= self.levels.reached)
         };
-        let members = self.table.roster().map(|(node, _)| node).filter(below);
-        members.map(|node| self.name_of(&node)).collect()
+        self.table.roster().map(|(node, _)| node).filter(below).collect()
     }
 
     /// Looks how far the fabric has come.
@@ -94,18 +92,14 @@ impl Node {
         if needed <= self.levels.reached || self.config.canary == Some(Canary::WritesAnyLevel) {
             return Ok(());
         }
-        let members = self.held_back_by();
-        let names =
-            members.iter().take(limits::REASONS_MAX).cloned().collect::<Vec<_>>().join(", ");
-        let more = members.len().saturating_sub(limits::REASONS_MAX);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Err(Problem::new(
             ProblemKind::Conflict,
             "an agent of this fabric is too old for that",
             format!(
                 "it needs level {needed}, and the fabric is at level {} as long as there are agents that read no more: upgrade \
-                 {names}{more}",
-                self.levels.reached
+                 {}",
+                self.levels.reached,
+                self.names_of(&self.held_back_by())
             ),
         ))
     }

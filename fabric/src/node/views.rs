@@ -18,6 +18,7 @@ use crate::cpuset::CpuSet;
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::lease::Verdict;
+use crate::limits;
 use crate::placement::{Fleet, Placer};
 use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, Keyring, RosterEntry, Value};
@@ -123,6 +124,16 @@ impl Node {
         if others > 0 { format!("{name}-{}", node.short()) } else { name.to_owned() }
     }
 
+    /// The first few of these members by name, and how many more there are.
+    pub(super) fn names_of(&self, members: &[NodeId]) -> String {
+        let names: Vec<String> =
+            members.iter().take(limits::REASONS_MAX).map(|node| self.name_of(node)).collect();
+        match members.len() - names.len() {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    }
+
     /// The fabric at a glance.
     pub fn status(&self) -> FabricStatus {
         let mut nodes = BTreeMap::new();
@@ -145,7 +156,7 @@ impl Node {
             fingerprint: format!("{:016x}", self.table.fingerprint()),
             local_health: self.membership.local_health(),
             level: self.level(),
-            held_back_by: self.held_back_by(),
+            held_back_by: self.held_back_by().iter().map(|node| self.name_of(node)).collect(),
             voters: self.voters(),
         }
     }

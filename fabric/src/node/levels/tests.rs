@@ -31,7 +31,7 @@ fn the_fabric_is_as_old_as_its_oldest_agent_and_never_gets_younger() {
     let answer = fleet.submit(node(1), &new_kind());
     let Answer::Refused(problem) = answer else { panic!("{answer:?}") };
     assert!(problem.detail.contains("upgrade n2"), "{problem:?}");
-    assert_eq!(fleet.nodes[&node(1)].held_back_by(), ["n2"]);
+    assert_eq!(fleet.nodes[&node(1)].held_back_by(), [node(2)]);
     assert!(fleet.nodes[&node(3)].table.jobs().next().is_none());
     assert!(matches!(fleet.submit(node(1), WEB), Answer::Submitted(_)));
     // One goes back, and that is an ordinary day.
