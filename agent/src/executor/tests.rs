@@ -2,11 +2,12 @@
 
 use fabric::claim::Claim;
 use fabric::cpuset::CpuSet;
-use fabric::id::{AllocId, JobName};
+use fabric::id::{AllocId, Birth, JobName};
 use fabric::io::{Launch, UnitEvent};
 use fabric::job::{Sandbox, Task, TaskFile};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -137,10 +138,13 @@ impl Agent {
     }
 }
 
+/// A unit to start. No two have one name, since all tests at a time are on one systemd.
 pub fn launch(job: &str, command: &[&str]) -> Launch {
+    static BIRTHS: AtomicU32 = AtomicU32::new(1);
+    let birth = Birth(BIRTHS.fetch_add(1, Relaxed));
     let own = process::affinity(0).unwrap();
     Launch {
-        alloc: AllocId::new(JobName::new(job).unwrap(), 0, 1),
+        alloc: AllocId { birth, ..AllocId::new(JobName::new(job).unwrap(), 0, 1) },
         run: 1,
         node: "here".into(),
         task: Task {
@@ -510,7 +514,7 @@ fn the_environment_names_the_allocation_and_its_ports() {
         "WEFT_NODE=here",
         "WEFT_DEVICES=/dev/null /dev/zero",
         "WEFT_PORT_HTTP_ALT=8080",
-        "WEFT_UNIT=weft-env-0-1-00000000.service",
+        &format!("WEFT_UNIT={}", env.alloc.unit()),
     ] {
         assert!(log.lines().any(|has| has == line), "{line} in {log}");
     }
@@ -752,8 +756,8 @@ fn an_allocation_that_looks_like_an_earlier_one_is_not_told_that_ones_end() {
     agent.running(&first);
     assert_eq!(agent.exited(&first).0, "exit status 3");
     // The rows of its slot have left the table, and its epochs began anew.
-    let mut second = shell("alike", "echo second; exec sleep 1000");
-    second.alloc.birth = fabric::id::Birth(7);
+    let second = shell("alike", "echo second; exec sleep 1000");
+    assert_ne!(first.alloc.birth, second.alloc.birth);
     agent.start(&second);
     agent.running(&second);
     agent.wait_for_log(&second, "second");
