@@ -114,6 +114,8 @@ test-ground: build
 	WEFT_GROUND_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
 	    $(CARGO) test -p weft-agent --test ground -- --nocapture --test-threads=1
 	$(CARGO) test --workspace --lib names_of_a_month -- --ignored --nocapture
+	@WEFT_TEST_ENV="WEFT_FLOOD_SECONDS=30" agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
+	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')" on_systemd_a_flood --nocapture
 
 test-upgrade: build
 	$(CARGO) test -p weft-agent --test upgrade -- --nocapture

@@ -18,6 +18,7 @@ use fabric::api::{JobState, JobView};
 use fabric::job::JobSpec;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -518,4 +519,55 @@ fn an_agent_that_is_away_for_a_while_loses_nothing() {
     );
     assert!(ended.is_empty(), "ended: {ended:?}");
     assert!(started.is_empty(), "started: {started:?}");
+}
+
+/// What a job prints at full speed is bounded on disk, and its last lines can be read while it prints.
+#[test]
+fn a_job_that_prints_at_full_speed_is_bounded() {
+    let _turn = turn();
+    let Some(lab) = Lab::new("flood") else { return };
+    let Some(weft) = weft() else { return println!("skipped: the command line was not built") };
+    let machines = lab.fabric(1);
+    let time = Duration::from_secs(3 * rounds(1) as u64);
+    // Beside other tests nobody may come to look for a while.
+    let bound = if rounds(1) > 1 { 32 << 20 } else { 256 << 20 };
+    let text = "name = \"noisy\"\n[task]\ncommand = [\"/usr/bin/yes\", \"prints in a loop\"]\n";
+    machines[0].submit(&fabric::job::parse(text).expect("a good job"));
+    machines[0].wait_healthy("noisy");
+    let folders = || fs::read_dir(machines[0].state.join("alloc")).expect("units").flatten();
+    let on_disk = || -> u64 {
+        let files = folders().flat_map(|unit| ["stdout", "stderr"].map(|it| unit.path().join(it)));
+        files.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
+    };
+    let (begun, mut most, mut longest, mut asked) = (Instant::now(), 0, Duration::ZERO, 0);
+    while begun.elapsed() < time {
+        let until = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < until {
+            most = most.max(on_disk());
+            sleep(Duration::from_millis(1));
+        }
+        let ask = Instant::now();
+        let mut command = Command::new(&weft);
+        command.arg("--socket").arg(machines[0].socket()).args(["logs", "noisy", "-n", "3"]);
+        let output = command.output().expect("weft");
+        longest = longest.max(ask.elapsed());
+        asked += 1;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", shown(&output));
+        // The last of them may be half printed.
+        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(said.lines().all(|line| "prints in a loop".starts_with(line)), "{said}");
+    }
+    let printed: u64 =
+        folders().filter_map(|unit| Some(unit.path().join("stdout").metadata().ok()?.len())).sum();
+    const MIB: u64 = 1 << 20;
+    println!(
+        "ground: a job printed {} MiB in {} s: at most {} MiB on disk; {asked} times asked for its last lines: within {} ms",
+        printed / MIB,
+        time.as_secs(),
+        most.div_ceil(MIB),
+        longest.as_millis(),
+    );
+    assert!(printed > 32 << 20, "it was no flood: {printed} bytes");
+    assert!(most <= bound, "{most} bytes on disk");
 }

@@ -4,6 +4,10 @@ use super::Effort;
 use super::results::{Better, Results};
 use super::testbed::Lab;
 use super::testbed::cost::{median, pss_mib, three_at_rest};
+use nix::libc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub fn measure(results: &mut Results, effort: &Effort) {
@@ -17,6 +21,7 @@ pub fn measure(results: &mut Results, effort: &Effort) {
         machines.iter().map(|machine| machine.counter(&name)).sum()
     };
     let bytes_before = sent("out");
+    let awake = Awake::begin();
     let (start, before) = (Instant::now(), cpu(&agents));
     std::thread::sleep(Duration::from_secs(effort.rest_seconds));
     let share: Vec<f64> = cpu(&agents)
@@ -24,6 +29,7 @@ pub fn measure(results: &mut Results, effort: &Effort) {
         .zip(&before)
         .map(|(after, before)| 100.0 * (after - before) / start.elapsed().as_secs_f64())
         .collect();
+    drop(awake);
     let bytes = (sent("out") - bytes_before) as f64 / start.elapsed().as_secs_f64() / 3.0;
     let pss = machines.iter().map(pss_mib).collect();
     results.add(
@@ -51,4 +57,41 @@ fn cpu(agents: &[u32]) -> Vec<f64> {
             / 1e9
     };
     agents.iter().map(of).collect()
+}
+
+/// Keeps all cores from sleeping, with work that gives way to all other. What wakes up on a core that slept pays with processor
+/// time for its waking, for cold caches and a low clock, on a virtual machine for the host's turn too: more than the agent's own
+/// work, and twice as much on one machine as on another.
+struct Awake {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Awake {
+    fn begin() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let spin = |over: Arc<AtomicBool>| {
+            move || {
+                let parameters = libc::sched_param { sched_priority: 0 };
+                // SAFETY: the parameters live as long as the call, which is about this thread.
+                let is_idle = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
+                assert_eq!(is_idle, 0, "{}", std::io::Error::last_os_error());
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            }
+        };
+        let threads = (0..cores).map(|_| std::thread::spawn(spin(over.clone()))).collect();
+        Self { over, threads }
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
 }

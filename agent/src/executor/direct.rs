@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::cgroup::{self, Cgroup};
 use super::desk::{Command, Desk, Events, Seat};
 use super::mount_points::View;
-use super::output::{self, Channel, blocking};
+use super::output::{Channel, blocking};
 use super::process::{self, Members, PidFd};
 use super::record::{self, Record, Store};
 use super::spawn::{self, Identity, Plan};
@@ -90,7 +90,6 @@ impl Direct {
             leases,
             users: Arc::default(),
         };
-        tokio::spawn(rotate_all(direct.desk.clone(), direct.store.clone()));
         Ok(direct)
     }
 
@@ -137,6 +136,7 @@ impl Direct {
             let direct = self.clone();
             tokio::spawn(async move {
                 seat.wait_for_earlier_run().await;
+                let _rotated = direct.store.rotated(&seat.alloc);
                 match direct.launch(launch).await {
                     Ok((unit, running)) => {
                         seat.tell(running).await;
@@ -297,7 +297,11 @@ impl Direct {
             seat.note(&event);
             let direct = self.clone();
             let unit = Unit { record, main, pid, members };
-            tokio::spawn(async move { direct.keep(unit, seat).await });
+            let rotated = self.store.rotated(&seat.alloc);
+            tokio::spawn(async move {
+                direct.keep(unit, seat).await;
+                drop(rotated);
+            });
             return event;
         }
         let event = match record.process {
@@ -680,25 +684,4 @@ fn users_are_mapped() -> bool {
             _ => false,
         }
     })
-}
-
-/// Keeps the output of every unit within its bounds, for as long as there is a runtime.
-pub async fn rotate_all(desk: Desk, store: Store) {
-    loop {
-        tokio::time::sleep(output::ROTATION_PERIOD).await;
-        let folders: Vec<PathBuf> = desk.kept().iter().map(|alloc| store.folder(alloc)).collect();
-        if folders.is_empty() {
-            continue;
-        }
-        let done = blocking(move || {
-            for path in folders.iter().flat_map(|folder| Channel::ALL.map(|c| c.path(folder))) {
-                output::rotate(&path, output::ROTATED_BYTES, output::KEPT_BYTES)?;
-            }
-            Ok(())
-        })
-        .await;
-        if let Err(error) = done {
-            tracing::warn!(%error, "the output of tasks cannot be rotated");
-        }
-    }
 }

@@ -810,3 +810,10 @@ fn on_systemd_a_check_ends_with_its_task() {
     let Some(mut agent) = agent(&state) else { return };
     super::tests::checks::a_check_ends_with_its_task(&mut agent);
 }
+
+#[test]
+fn on_systemd_a_flood_is_bounded() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::floods::a_flood_is_bounded(&mut agent, "systemd");
+}

@@ -4,8 +4,8 @@
 //!
 //! Rotation makes a hole: the file system frees everything but the last [`KEPT_BYTES`], while the
 //! file keeps its length. The writer notices nothing, not a byte of the rest is lost, and positions of
-//! readers stay true. A file system without holes gets its file cut to nothing instead. Nothing is
-//! rotated while no agent runs.
+//! readers stay true. A file system without holes gets its file cut to nothing instead. When that happens is in
+//! [`rotation`]. Nothing is rotated while no agent runs.
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -20,15 +20,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+pub mod rotation;
 #[cfg(test)]
 mod tests;
 
 /// Bytes of each file that outlive a rotation.
 pub const KEPT_BYTES: u64 = 4 << 20;
 /// Bytes on disk at which a file is rotated.
-pub const ROTATED_BYTES: u64 = 2 * KEPT_BYTES;
-/// Time between two looks at the size of the files.
-pub const ROTATION_PERIOD: Duration = Duration::from_secs(2);
+pub const ROTATED_BYTES: u64 = 6 << 20;
 
 /// Bytes in one piece of a log.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -70,9 +69,10 @@ pub struct LogQuery {
     /// Only the last lines; `None`: all that is kept.
     pub tail: Option<u64>,
     /// Goes on with what comes, until the reader is dropped or the unit's folder is removed. It
-    /// does not end with the unit: a restart in place prints into the same files.
+    /// does not end with the unit: a restart in place prints into the same files. Otherwise the log ends where it ended
+    /// when it was asked for, however much is printed meanwhile.
     pub follow: bool,
-    /// One channel; `None`: both, standard output first and then each as it comes.
+    /// One channel; `None`: both, standard output first, and, for who follows, then each as it comes.
     pub channel: Option<Channel>,
 }
 
@@ -110,7 +110,7 @@ pub async fn read(folder: PathBuf, query: LogQuery) -> io::Result<LogStream> {
         Channel::ALL.into_iter().filter(|&channel| query.channel.is_none_or(|c| c == channel));
     let paths: Vec<_> = wanted.map(|channel| (channel, channel.path(&folder))).collect();
     let readers = blocking(move || {
-        let open = |(channel, path): (Channel, PathBuf)| Reader::open(channel, &path, query.tail);
+        let open = |(channel, path): (Channel, PathBuf)| Reader::open(channel, &path, query);
         paths.into_iter().map(open).collect::<io::Result<Vec<_>>>()
     })
     .await?;
@@ -168,33 +168,53 @@ struct Reader {
     channel: Channel,
     file: File,
     position: u64,
+    /// Where to end.
+    end: Option<u64>,
+    /// What stands before `position` and was read already.
+    ahead: Vec<u8>,
 }
 
 impl Reader {
-    fn open(channel: Channel, path: &Path, tail: Option<u64>) -> io::Result<Self> {
+    fn open(channel: Channel, path: &Path, query: LogQuery) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
         let start = first_kept(&file, length);
-        let position = match tail {
-            None => start,
-            Some(lines) => tail_start(&file, start, length, lines)?,
+        let end = (!query.follow).then_some(length);
+        let (position, ahead) = match query.tail {
+            None => (start, Vec::new()),
+            Some(lines) => tail(&file, start, length, lines)?,
         };
-        Ok(Self { channel, file, position })
+        Ok(Self { channel, file, position, end, ahead })
     }
 
     fn read(&mut self) -> io::Result<Bytes> {
+        if !self.ahead.is_empty() {
+            return Ok(std::mem::take(&mut self.ahead).into());
+        }
         let length = self.file.metadata()?.len();
         if length < self.position {
             // It was cut: what follows is new.
+            if self.end.is_some() {
+                return Ok(Bytes::new());
+            }
             self.position = 0;
         }
-        // The hole may have caught up with a slow reader: there is nothing in it but zeroes.
-        self.position = self.position.max(first_kept_after(&self.file, self.position, length));
-        let mut buffer = vec![0; CHUNK_BYTES.min((length - self.position) as usize)];
-        let count = self.file.read_at(&mut buffer, self.position)?;
-        buffer.truncate(count);
-        self.position += count as u64;
-        Ok(buffer.into())
+        let end = self.end.map_or(length, |end| end.min(length));
+        loop {
+            // The hole may have caught up with a slow reader: there is nothing in it but zeroes.
+            self.position = first_kept_after(&self.file, self.position, length);
+            let mut buffer = vec![0; CHUNK_BYTES.min(end.saturating_sub(self.position) as usize)];
+            let count = self.file.read_at(&mut buffer, self.position)?;
+            buffer.truncate(count);
+            // And it may have done so while this was read.
+            let kept = first_kept_after(&self.file, self.position, length) - self.position;
+            let freed = count.min(usize::try_from(kept).unwrap_or(usize::MAX));
+            let zeroes = buffer[..freed].iter().rposition(|&byte| byte == 0).map_or(0, |at| at + 1);
+            self.position += count as u64;
+            if zeroes < count || count == 0 {
+                return Ok(Bytes::from(buffer).slice(zeroes..));
+            }
+        }
     }
 }
 
@@ -218,10 +238,11 @@ fn first_kept_after(file: &File, position: u64, length: u64) -> u64 {
     }
 }
 
-/// Where the last `lines` lines begin, not before `start`.
-fn tail_start(file: &File, start: u64, length: u64, lines: u64) -> io::Result<u64> {
+/// The last `lines` lines, not from before `start`: from where on they are to be read, and what of them is read already, which
+/// is all of them unless they are long, so that nobody who prints faster than they are read takes them away.
+fn tail(file: &File, start: u64, length: u64, lines: u64) -> io::Result<(u64, Vec<u8>)> {
     if lines == 0 {
-        return Ok(length);
+        return Ok((length, Vec::new()));
     }
     let mut seen = 0;
     let mut end = length;
@@ -235,33 +256,32 @@ fn tail_start(file: &File, start: u64, length: u64, lines: u64) -> io::Result<u6
             if at + 1 < length {
                 seen += 1;
                 if seen == lines {
-                    return Ok(at + 1);
+                    return Ok(match end == length {
+                        true => (length, buffer.split_off(offset + 1)),
+                        false => (at + 1, Vec::new()),
+                    });
                 }
             }
         }
         end = begin;
     }
-    Ok(start)
+    Ok((start, Vec::new()))
 }
 
-/// Frees what is more than kept, when a file has grown past `rotated` bytes on disk. Blocks.
-pub fn rotate(path: &Path, rotated: u64, kept: u64) -> io::Result<()> {
-    let meta = match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        meta => meta?,
-    };
-    if meta.blocks() * 512 <= rotated {
-        return Ok(());
+/// Frees what is more than kept, when a file has grown past `rotated` bytes on disk, and gives back its length. Blocks.
+pub fn rotate(path: &Path, rotated: u64, kept: u64) -> io::Result<u64> {
+    let meta = std::fs::metadata(path)?;
+    let hole = meta.len().saturating_sub(kept);
+    if meta.blocks() * 512 <= rotated || hole == 0 {
+        return Ok(meta.len());
     }
     let file = File::options().write(true).open(path)?;
-    let hole = meta.len().saturating_sub(kept) as libc::off_t;
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    if hole == 0 {
-        return Ok(());
-    }
-    match fallocate(&file, flags, 0, hole) {
-        Ok(()) => Ok(()),
-        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => file.set_len(0),
+    match fallocate(&file, flags, 0, hole as libc::off_t) {
+        Ok(()) => Ok(meta.len()),
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => {
+            file.set_len(0).map(|()| 0)
+        }
         Err(error) => Err(error.into()),
     }
 }

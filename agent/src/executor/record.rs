@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use super::mount_points::{MountPoints, View};
+use super::output::rotation::{Rotated, Rotation};
 
 /// Folders of ended units of one job that are kept for their logs; the oldest go first.
 const ENDED_OF_JOB_MAX: usize = 4;
@@ -48,15 +49,26 @@ pub struct Store {
     folder: PathBuf,
     ends: Arc<AtomicU32>,
     mount_points: MountPoints,
+    rotation: Rotation,
 }
 
 impl Store {
     /// The records under `state`, of units that see the machine like this.
     pub fn open(state: &Path, view: View) -> io::Result<Self> {
         let folder = std::path::absolute(state)?.join("alloc");
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        make(&folder)?;
         let mount_points = MountPoints::new(folder.clone(), view);
-        Ok(Self { folder, ends: Arc::default(), mount_points })
+        Ok(Self { folder, ends: Arc::default(), mount_points, rotation: Rotation::default() })
+    }
+
+    /// Keeps a unit's output within bounds until this is dropped.
+    pub fn rotated(&self, alloc: &AllocId) -> Rotated {
+        let folder = self.folder(alloc);
+        if let Err(error) = make(&folder) {
+            // Its start says so too.
+            tracing::warn!(%error, folder = %folder.display(), "the folder of a unit cannot be made");
+        }
+        self.rotation.watch(&folder)
     }
 
     /// Sees to it that there is a file at each of these paths until the unit has ended, and says where that really is. Its
@@ -82,7 +94,7 @@ impl Store {
     /// Writes a record, all or nothing.
     pub fn write(&self, record: &Record) -> io::Result<()> {
         let folder = self.folder(&record.launch.alloc);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        make(&folder)?;
         let new = folder.join("unit.json.new");
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -164,6 +176,10 @@ impl Store {
             let _ = std::fs::remove_dir_all(folder);
         }
     }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Which of these folders go: of each job all but the last few, and then the oldest of whichever job has most.

@@ -27,7 +27,7 @@ use zbus::MessageStream;
 
 use super::bus::{Bus, State};
 use super::desk::{Command, Desk, Events, Seat};
-use super::direct::{rotate_all, running_event};
+use super::direct::running_event;
 use super::exclusive::Exclusive;
 use super::exec::{self, Words};
 use super::mount_points::View;
@@ -101,10 +101,8 @@ impl Systemd {
         if major < VERSION_MIN {
             return Err(Unusable::Here(format!("systemd {version} is older than {VERSION_MIN}")));
         }
-        let systemd = Self::on(bus, version, state, leases, events)
-            .map_err(|error| Unusable::Now(format!("{}: {error}", state.display())))?;
-        tokio::spawn(rotate_all(systemd.desk.clone(), systemd.store.clone()));
-        Ok(systemd)
+        Self::on(bus, version, state, leases, events)
+            .map_err(|error| Unusable::Now(format!("{}: {error}", state.display())))
     }
 
     /// The executor on the systemd behind a bus.
@@ -180,6 +178,7 @@ impl Systemd {
             let systemd = self.clone();
             tokio::spawn(async move {
                 seat.wait_for_earlier_run().await;
+                let _rotated = systemd.store.rotated(&seat.alloc);
                 match systemd.launch(&launch).await {
                     Ok((changes, state)) => systemd.keep(launch, changes, state, seat, true).await,
                     Err(reason) => {
@@ -397,7 +396,11 @@ impl Systemd {
             seat.note(&event);
             let systemd = self.clone();
             let launch = launch.unwrap_or_else(|| bare_launch(alloc, run));
-            tokio::spawn(async move { systemd.keep(launch, changes, state, seat, false).await });
+            let rotated = self.store.rotated(alloc);
+            tokio::spawn(async move {
+                systemd.keep(launch, changes, state, seat, false).await;
+                drop(rotated);
+            });
             event
         };
         Ok(Some(UnitFound { alloc: alloc.clone(), run, event, lease_until }))

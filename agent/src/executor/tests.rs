@@ -19,6 +19,7 @@ use super::{Executor, Preference};
 use crate::clock::Clock;
 
 pub mod checks;
+pub mod floods;
 pub mod host;
 pub mod leased;
 mod silent;

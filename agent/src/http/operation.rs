@@ -183,7 +183,7 @@ pub enum LogStream {
     Stdout,
     /// Standard error.
     Stderr,
-    /// Both, as they came.
+    /// Both: standard output first, and, for who follows, then each as it comes.
     Both,
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Far more than anything here takes; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,4 +63,69 @@ fn a_follower_sees_what_comes_and_survives_a_cut_file() {
         std::fs::remove_dir_all(folder.path()).unwrap();
         assert_eq!(next().await, None, "the log is gone, and so is the stream");
     });
+}
+
+/// A thread that prints numbered lines as fast as it can until it is told to stop.
+fn flood(path: &Path, over: &'static AtomicBool) -> std::thread::JoinHandle<()> {
+    let mut writer = crate::executor::spawn::open_append(path).unwrap();
+    std::thread::spawn(move || {
+        let mut number = 0u64;
+        while !over.load(Relaxed) {
+            let lines: String = (number..number + 128).map(|n| format!("{n:0>63}\n")).collect();
+            writer.write_all(lines.as_bytes()).unwrap();
+            number += 128;
+        }
+    })
+}
+
+#[test]
+fn a_log_ends_where_it_ended_when_it_was_asked_for_however_fast_it_grows() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("stderr"), "").unwrap();
+    let path = folder.path().join("stdout");
+    let printing = flood(&path, &OVER);
+    while path.metadata().unwrap().len() < 1 << 20 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let log = |query: LogQuery, every: Duration| {
+        runtime.block_on(async {
+            let mut stream = read(folder.path().into(), query).await.unwrap();
+            let most = path.metadata().unwrap().len();
+            let mut text = Vec::new();
+            while let Some(chunk) = stream.next().await {
+                text.extend_from_slice(&chunk.unwrap().bytes);
+                assert!(text.len() as u64 <= most, "it does not end");
+                tokio::time::sleep(every).await;
+            }
+            let text = String::from_utf8(text).unwrap();
+            // The last of them may be half printed.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let last: Option<u64> = whole.lines().last().map(|line| line.parse().expect(line));
+            assert!(last.is_none_or(|last| last < most / 64), "more than there was");
+            text
+        })
+    };
+    for round in 0..20 {
+        // A hole comes close to what is printed, and passes those who read slowly.
+        let punch = || assert!(rotate(&path, 256 << 10, 64 << 10).is_ok());
+        punch();
+        let last = log(LogQuery { tail: Some(3), ..LogQuery::default() }, Duration::ZERO);
+        let numbers: Vec<u64> = last.lines().map(|line| line.parse().expect(line)).collect();
+        match numbers[..] {
+            [a, b, c] => assert!(a + 1 == b && (b + 1 == c || last.len() % 64 != 0), "{last}"),
+            _ => panic!("{last}"),
+        }
+        let all = match round % 2 {
+            0 => log(LogQuery::default(), Duration::ZERO),
+            _ => std::thread::scope(|scope| {
+                scope.spawn(|| (0..20).for_each(|_| punch()));
+                log(LogQuery::default(), Duration::from_millis(1))
+            }),
+        };
+        assert!(!all.contains('\0'), "zeroes of a hole");
+    }
+    OVER.store(true, Relaxed);
+    printing.join().unwrap();
 }
