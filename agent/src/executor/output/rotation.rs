@@ -5,11 +5,14 @@
 //! new, and a watch is set again. So a file exceeds [`ROTATED_BYTES`] by what is printed between two looks, and by how late
 //! the kernel runs the thread, which is why it is a thread of its own.
 
+// A thread of its own, beside the runtime: it may wait.
+#![allow(clippy::disallowed_methods)]
+
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -57,7 +60,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Folders {
     by_number: BTreeMap<u64, Folder>,
-    watches: HashMap<WatchDescriptor, u64>,
+    watches: BTreeMap<WatchDescriptor, u64>,
     next: u64,
     over: bool,
 }
@@ -328,7 +331,8 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let rotation = Rotation::default();
         let watched = rotation.watch(state.path());
-        let mut out = super::super::super::spawn::open_append(&state.path().join("stdout")).unwrap();
+        let mut out =
+            super::super::super::spawn::open_append(&state.path().join("stdout")).unwrap();
         for _ in 0..3 {
             // After silence, and more than is kept.
             wait_until("it is quiet", || all_quiet(&rotation));
