@@ -59,8 +59,10 @@ mod elsewhere;
 mod enter;
 pub mod farewell;
 mod hardware;
+mod journal;
 mod listening;
 mod local;
+mod logs;
 mod member;
 mod provision;
 mod services;
@@ -475,7 +477,10 @@ impl Driver {
                         "it waits for its disk: try again in a moment",
                     ))));
                 }
-                Step::Ask(request) => return member.ask(now, request, Asker::Caller(answer)),
+                Step::Ask(request) => {
+                    journal::tell_wish(&by, &request);
+                    return member.ask(now, request, Asker::Caller(answer));
+                }
                 Step::Other(operation) => operation,
             },
             (None, operation) => operation,

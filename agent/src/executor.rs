@@ -11,7 +11,7 @@
 
 use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
-use fabric::id::AllocId;
+use fabric::id::{AllocId, SlotId};
 use fabric::io::{Launch, UnitEvent, UnitFound};
 use fabric::topology::Enforced;
 use nix::sys::signal::Signal;
@@ -46,6 +46,7 @@ pub use desk::Events;
 pub use exclusive::others;
 pub use exec::probe;
 pub use output::{Channel, LogQuery, LogStream};
+pub use record::ENDED_OF_JOB_MAX;
 pub use spawn::open_append;
 use systemd::Unusable;
 
@@ -237,6 +238,12 @@ impl Executor {
     /// that its output is gone.
     pub async fn logs(&self, alloc: &AllocId, query: LogQuery) -> io::Result<LogStream> {
         output::read(self.store().folder(alloc), query).await
+    }
+
+    /// Allocations of a slot whose output is still here, those that began last first.
+    pub async fn kept_logs(&self, slot: &SlotId) -> Vec<AllocId> {
+        let (store, slot) = (self.store().clone(), slot.clone());
+        output::blocking(move || Ok(store.of_slot(&slot))).await.unwrap_or_default()
     }
 
     /// How a unit was started, from its record: what a health check of an adopted unit needs.

@@ -36,7 +36,7 @@ pub mod accounts;
 pub mod operation;
 pub mod router;
 
-pub use operation::{Call, LogQuery, LogStream, Operation, Reply};
+pub use operation::{Call, LogOf, LogQuery, LogStream, Operation, Reply};
 use router::{Endpoint, Found, Route, find};
 
 /// The document that describes the API.

@@ -257,9 +257,10 @@ pub(crate) async fn admit(
         let request: JoinRequest =
             timeout(REQUEST_TIMEOUT, wire::read_frame(&mut receive, wire::FRAME_BYTES_MAX))
                 .await??;
-        anyhow::Ok((request.token.clone(), enrol(incoming, stranger, request).await))
+        let named = (request.token.clone(), request.name.escape_debug().to_string());
+        anyhow::Ok((named, enrol(incoming, stranger, request).await))
     };
-    let (token, enrolled) = match exchange.await {
+    let ((token, name), enrolled) = match exchange.await {
         Ok(done) => done,
         Err(error) => {
             // Whoever takes a place and shows nothing is not better than one who guesses.
@@ -284,7 +285,13 @@ pub(crate) async fn admit(
             };
             // The roster has it now; if the answer was lost, it may come again with the same token.
             let told = timeout(STEP_TIMEOUT, told).await;
-            tracing::info!(%address, node = ?stranger, token, arrived = told.is_ok(), "let in");
+            let from = address.ip().to_canonical();
+            match told {
+                Ok(Ok(())) => tracing::info!("let in {name}, from {from}, with token {token}"),
+                _ => tracing::warn!(
+                    "let in {name}, from {from}, with token {token}, and it may not know: it can ask again with the same token"
+                ),
+            }
             true
         }
         Err(reason) => {

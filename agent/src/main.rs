@@ -230,7 +230,9 @@ fn start_log(text: &str) -> anyhow::Result<()> {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry().with(filter(text)?);
+    // A cable that is pulled is told of in our own words, once.
+    let quiet = if text.contains("quinn_udp") { "" } else { ",quinn_udp=error" };
+    let registry = tracing_subscriber::registry().with(filter(&format!("{text}{quiet}"))?);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         registry.with(lines.without_time()).init();
     } else {

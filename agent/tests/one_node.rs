@@ -104,6 +104,51 @@ fn a_task_that_died_while_the_agent_was_away_is_started_again() {
     agent.stop_job("sleeper");
 }
 
+/// The row of what failed is gone by then, and what runs is the version before.
+#[test]
+fn why_a_version_was_taken_back_can_be_read_afterwards() {
+    let agent = Agent::found("back");
+    let mut app = job("app", &["/bin/sh", "-c", "echo first is up; exec sleep 1000"]);
+    agent.run(&app);
+    let wait =
+        |what: &str, wanted: &dyn Fn(&Value) -> bool| agent.wait("/v1/jobs/app", what, wanted);
+    let healthy = |job: &Value| job["healthy"] == 1 && job["state"] == "healthy";
+    wait("the first version is healthy", &healthy);
+    app["task"]["command"] =
+        json!(["/bin/sh", "-c", "echo opening; echo no module named http.servr >&2; exit 3"]);
+    app["restart"]["attempts"] = json!(0);
+    agent.call("PUT", "/v1/jobs/app", Some(&app)).expect(200);
+    let back = |job: &Value| job["state"] == "reverted" && job["healthy"] == 1;
+    let job = wait("the first version runs again", &back);
+    let reason = job["reason"].as_str().unwrap();
+    assert!(reason.contains("version 2 failed (app/0 on"), "{reason}");
+    assert!(reason.contains("exit status 3"), "{reason}");
+    assert!(job["failed"]["reason"].as_str().unwrap().contains("exit status 3"), "{job:#}");
+
+    let log = |query: &str| agent.call("GET", &format!("/v1/jobs/app/logs?{query}"), None);
+    let now = log("").expect(200).body;
+    assert_eq!(now, "first is up\n");
+    let previous = log("previous=true").expect(200).body;
+    assert_eq!(previous, "opening\nno module named http.servr\n");
+    let epoch = job["failed"]["alloc"]["epoch"].as_u64().unwrap();
+    assert_eq!(
+        log(&format!("epoch={epoch}&stream=stderr")).expect(200).body,
+        "no module named http.servr\n"
+    );
+    // The first of all has its log, too, although its row is long gone.
+    assert_eq!(log("epoch=1").expect(200).body, "first is up\n");
+    let none = log("epoch=999").expect(404).body;
+    assert!(none.contains("none of app/0@999"), "{none}");
+    log("epoch=1&previous=true").expect(400);
+
+    // Another version: what was wrong with the one before is nobody's business any more.
+    app["task"]["command"] = json!(["/bin/sh", "-c", "echo third is up; exec sleep 1000"]);
+    agent.call("PUT", "/v1/jobs/app", Some(&app)).expect(200);
+    let job = wait("the third version is healthy", &healthy);
+    assert!(job.get("failed").is_none(), "{job:#}");
+    assert_eq!(log("previous=true").expect(200).body, "first is up\n", "the one before");
+}
+
 #[test]
 fn a_restart_of_the_agent_keeps_the_fabric_its_jobs_and_its_tokens() {
     let mut agent = Agent::found("one");

@@ -167,7 +167,7 @@ pub enum Command {
     },
     /// Show what a job writes to stdout and stderr
     #[command(
-        after_help = "Examples:\n  weft logs web -f\n  weft logs web/2 -n 100 --stream stderr"
+        after_help = "Examples:\n  weft logs web -f\n  weft logs web/2 -n 100 --stream stderr\n  weft logs web --previous     why the last version was taken back"
     )]
     Logs {
         /// The job, or one of its slots
@@ -185,6 +185,12 @@ pub enum Command {
         /// On this node: for a system job, which has a slot 0 on each
         #[arg(long)]
         node: Option<String>,
+        /// Of the allocation that failed, if the last version was taken back; otherwise of the one before the newest
+        #[arg(long, conflicts_with = "follow")]
+        previous: bool,
+        /// Of the slot's allocation with this epoch: the number after the @ in weft ps
+        #[arg(long, conflicts_with_all = ["follow", "previous"])]
+        epoch: Option<u64>,
     },
     /// Show what happened in the fabric
     #[command(after_help = "Example:\n  weft events -f")]

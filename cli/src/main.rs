@@ -139,8 +139,10 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Wait { job, healthy: _, gone, timeout } => {
             jobs::wait(context, &job, gone, timeout).await
         }
-        Command::Logs { what, follow, tail, stream, node } => {
-            streams::logs(context, streams::Wanted { what, follow, tail, stream, node }).await
+        Command::Logs { what, follow, tail, stream, node, previous, epoch } => {
+            let of = streams::Of { previous, epoch };
+            let wanted = streams::Wanted { what, follow, tail, stream, node, of };
+            streams::logs(context, wanted).await
         }
         Command::Events { follow } => streams::events(context, follow).await,
         Command::Query(wanted) => query::query(context, wanted).await,

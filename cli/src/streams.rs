@@ -1,8 +1,9 @@
 //! `weft logs` and `weft events`: answers that come piece by piece.
 
-use fabric::api::{AllocView, Event, EventKind, JobView};
+use fabric::api::{AllocView, Event, EventKind, FailedVersion, JobView, NodeView};
 use fabric::id::{JobName, NodeId};
 use fabric::job::JobKind;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -33,6 +34,17 @@ pub struct Wanted {
     pub stream: LogStream,
     /// On this node.
     pub node: Option<String>,
+    /// Of which allocation.
+    pub of: Of,
+}
+
+/// Of which of a slot's allocations: the newest, unless one of these says otherwise.
+#[derive(Clone, Copy, Default)]
+pub struct Of {
+    /// The one that failed, or the one before.
+    pub previous: bool,
+    /// The one with this epoch.
+    pub epoch: Option<u64>,
 }
 
 /// One slot's logs.
@@ -48,6 +60,7 @@ struct Source {
     follow: bool,
     tail: Option<u32>,
     stream: &'static str,
+    of: Of,
 }
 
 /// Shows the logs of a slot as they are, or of several slots with a label before each line.
@@ -100,6 +113,34 @@ fn show_line(screen: &Screen, label: &str, line: &[u8], alone: bool) -> Result<(
     screen.bytes(&shown)
 }
 
+/// The last lines that an allocation wrote to stderr, or to stdout if it wrote none there. Empty where its log is gone.
+pub async fn last_lines(client: &Client, failed: &FailedVersion, lines: u32) -> Vec<String> {
+    for stream in ["stderr", "stdout"] {
+        let source = Source {
+            client: client.clone(),
+            job: failed.alloc.slot.job.clone(),
+            slot: failed.alloc.slot.index,
+            node: Some(failed.node),
+            label: String::new(),
+            follow: false,
+            tail: Some(lines),
+            stream,
+            of: Of { previous: false, epoch: Some(failed.alloc.epoch) },
+        };
+        let Ok(mut stream) = source.open().await else { return Vec::new() };
+        let mut cutter = Lines::new(LINE_BYTES_MAX);
+        let mut last = Vec::new();
+        while let Ok(Some(bytes)) = stream.next().await {
+            last.extend(cutter.push(&bytes));
+        }
+        last.extend(cutter.finish());
+        if !last.is_empty() {
+            return last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        }
+    }
+    Vec::new()
+}
+
 /// What `wanted` means: one slot, each slot of a service, or each node of a system job.
 async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Failure> {
     let JobOrSlot { job, slot } = &wanted.what;
@@ -117,12 +158,22 @@ async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Fail
         follow: wanted.follow,
         tail: wanted.tail,
         stream: wanted.stream.name(),
+        of: wanted.of,
     };
+    if wanted.of.epoch.is_some() && slot.is_none() {
+        return Err(Failure::usage(format!(
+            "each slot counts its epochs: say which slot, as in {job}/0; weft ps {job} --all shows them"
+        )));
+    }
     if let Some(slot) = *slot {
         // The agent may still have the log of a slot that is no more.
         return Ok(vec![source(slot, id, format!("{job}/{slot}"))]);
     }
     let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
+    if let Some(failed) = view.failed.filter(|_| wanted.of.previous && id.is_none()) {
+        let label = format!("{}@{}", failed.alloc.slot, failed.node_name);
+        return Ok(vec![source(failed.alloc.slot.index, Some(failed.node), label)]);
+    }
     let sources: Vec<Source> = if view.kind == JobKind::Service {
         let slots = (0..view.wanted).take(SOURCES_MAX + 1);
         slots.map(|slot| source(slot, id, format!("{job}/{slot}"))).collect()
@@ -217,6 +268,12 @@ impl Source {
         if let Some(node) = self.node {
             path.push_str(&format!("&node={node}"));
         }
+        if self.of.previous {
+            path.push_str("&previous=true");
+        }
+        if let Some(epoch) = self.of.epoch {
+            path.push_str(&format!("&epoch={epoch}"));
+        }
         self.client.stream(&path).await
     }
 
@@ -299,13 +356,14 @@ pub async fn events(context: &Context, follow: bool) -> Result<Exit, Failure> {
     let path = if follow { "/v1/events?follow=true" } else { "/v1/events" };
     let mut stream = context.client.stream(path).await?;
     let mut lines = Lines::new(EVENT_BYTES_MAX);
+    let mut names = Names::default();
     while let Some(bytes) = stream.next().await? {
         for line in lines.push(&bytes) {
-            show_event(context, &line)?;
+            show_event(context, &mut names, &line).await?;
         }
     }
     for line in lines.finish() {
-        show_event(context, &line)?;
+        show_event(context, &mut names, &line).await?;
     }
     if follow {
         return Err(Failure::Said(
@@ -316,8 +374,23 @@ pub async fn events(context: &Context, follow: bool) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
+/// Names of nodes, asked for when one is seen that is not known. One that is no member any more has its key.
+#[derive(Default)]
+struct Names(BTreeMap<NodeId, String>);
+
+impl Names {
+    async fn of(&mut self, context: &Context, node: &NodeId) -> String {
+        if !self.0.contains_key(node) {
+            let nodes: Vec<NodeView> = context.client.get("/v1/nodes").await.unwrap_or_default();
+            self.0.extend(nodes.into_iter().map(|node| (node.id, node.name)));
+            self.0.entry(*node).or_insert_with(|| node.short().to_string());
+        }
+        self.0[node].clone()
+    }
+}
+
 /// One line of a stream of server-sent events; only `data:` says anything to us.
-fn show_event(context: &Context, line: &[u8]) -> Result<(), Failure> {
+async fn show_event(context: &Context, names: &mut Names, line: &[u8]) -> Result<(), Failure> {
     let Some(data) = line.strip_prefix(b"data:") else { return Ok(()) };
     let event: Event = serde_json::from_slice(data).map_err(|error| {
         Failure::failed(format!(
@@ -335,7 +408,8 @@ fn show_event(context: &Context, line: &[u8]) -> Result<(), Failure> {
         EventKind::Alloc { alloc, on, phase, healthy, message } => {
             let healthy = if *healthy { ", healthy" } else { "" };
             let message = if message.is_empty() { String::new() } else { format!(": {message}") };
-            format!("alloc   {alloc} on {} is {phase}{healthy}{message}", on.short())
+            let on = names.of(context, on).await;
+            format!("alloc   {alloc} on {on} is {phase}{healthy}{message}")
         }
         EventKind::Roster { name, message, .. } => format!("roster  {name}: {message}"),
     };

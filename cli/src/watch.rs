@@ -12,11 +12,15 @@ use tokio::time::Instant;
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::screen::{Cell, Table, Tone, plural, printable};
+use crate::streams;
 
 /// Between two looks.
 pub const POLL: Duration = Duration::from_millis(250);
 /// An agent that is restarted while somebody watches is back by then.
 const AGENT_BACK_WITHIN: Duration = Duration::from_secs(15);
+
+/// Lines that are shown of a version that was taken back.
+const LAST_WORDS: u32 = 3;
 
 /// How a wait came to its end.
 pub enum Ended<T> {
@@ -222,6 +226,21 @@ impl<'a> Progress<'a> {
         ))
     }
 
+    /// What the allocation wrote last for which a version was taken back, and where the rest is.
+    async fn say_last_words(&self, job: &JobView) {
+        let Some(failed) = &job.failed else { return };
+        let lines = streams::last_lines(&self.context.client, failed, LAST_WORDS).await;
+        if lines.is_empty() {
+            return;
+        }
+        let screen = &self.context.screen;
+        screen.say(&format!("{} on {} wrote last:", failed.alloc, printable(&failed.node_name)));
+        for line in lines {
+            screen.say(&format!("  {}", printable(&line)));
+        }
+        screen.say(&format!("all of it: weft logs {} --previous", failed.alloc.slot));
+    }
+
     /// Whether it is over, and how. Says so.
     async fn decide(&self, goal: Goal) -> Result<Option<Exit>, Failure> {
         let Some(job) = &self.job else { return Ok(None) };
@@ -242,6 +261,14 @@ impl<'a> Progress<'a> {
                         job.name, job.version
                     )),
                 );
+                self.say_last_words(job).await;
+                return Ok(Some(Exit::Failed));
+            }
+            // Whoever waits for as long as it takes waits for the version that is in force now.
+            JobState::Reverted if job.healthy >= job.wanted => {
+                screen.clear_line();
+                screen.say_toned(Tone::Bad, &self.summary());
+                self.say_last_words(job).await;
                 return Ok(Some(Exit::Failed));
             }
             _ => {}

@@ -277,6 +277,24 @@ pub struct JobView {
     pub state: JobState,
     /// Why it is not where it should be; `null` when it is.
     pub reason: Option<String>,
+    /// The allocation that failed, where the version submitted last was reverted for it; absent where this node knows of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<FailedVersion>,
+}
+
+/// An allocation of a version that was reverted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedVersion {
+    /// The version.
+    pub version: u64,
+    /// One of its allocations that failed.
+    pub alloc: AllocId,
+    /// Where it was.
+    pub node: NodeId,
+    /// That node's name.
+    pub node_name: String,
+    /// Why it failed.
+    pub reason: String,
 }
 
 /// Where a job stands.

@@ -89,6 +89,8 @@ pub const DEVICES_PER_NODE_MAX: usize = 512;
 pub const OUTPUTS_MAX: usize = 65_536;
 /// Proposals one coordinator has under way: one slow node cannot stall the others.
 pub const PROPOSALS_MAX: usize = 4096;
+/// Jobs of which a node remembers, in memory, why their last version failed.
+pub const REMEMBERED_FAILURES_MAX: usize = 1024;
 /// Allocations of one node.
 pub const ALLOCS_PER_NODE_MAX: usize = 4096;
 /// Stretches of ports used by others that a node tells of. What does not fit is joined: ports between two stretches are

@@ -36,6 +36,7 @@ mod copies;
 mod detours;
 mod doubt;
 mod duties;
+mod failures;
 mod flaps;
 mod gangs;
 mod informed;
@@ -567,10 +568,16 @@ impl Node {
             }
             doubt::Turn::Begun => {
                 let lost = self.doubt.about().unwrap_or(0);
-                tracing::warn!(lost, ?sight, "many members are gone at once: doubting myself");
+                tracing::warn!(
+                    "{lost} members are gone at once, {} are left, {} more do not answer: it may be this machine's network, \
+                     so nothing is placed anew until that is clear",
+                    sight.up,
+                    sight.suspects
+                );
+                tracing::debug!(?sight, "in doubt");
             }
             doubt::Turn::Over => {
-                tracing::warn!(?sight, "they are really gone: their work is placed elsewhere");
+                tracing::warn!("they are really gone: their work is placed elsewhere");
                 self.coordinator.all_dirty = true;
             }
         }
@@ -799,10 +806,14 @@ impl Node {
                 self.coordinator.dirty.insert(name.clone());
                 self.duties.jobs.insert(name.clone());
                 self.follow_namespace(name);
+                self.forget_failure(name);
                 let message = match self.table.job(name) {
-                    Some(job) if job.reverted => "reverted",
-                    Some(_) => "submitted",
-                    None => "stopped",
+                    Some(job) if job.reverted => match self.failure_of(job) {
+                        Some(failure) => format!("reverted: {failure}"),
+                        None => "reverted".into(),
+                    },
+                    Some(job) => format!("submitted by {}", job.by),
+                    None => "stopped".into(),
                 };
                 let version = match self.table.entry(key).map(|entry| &entry.value) {
                     Some(Value::Job(job)) => job.version,
@@ -812,8 +823,10 @@ impl Node {
                 let known = before.as_ref().map(|entry| &entry.value);
                 let moved = known != self.table.entry(key).map(|entry| &entry.value);
                 if moved {
-                    let message = message.to_owned();
-                    self.event(now, api::EventKind::Job { job: name.clone(), version, message });
+                    let reverted = self.table.job(name).is_some_and(|job| job.reverted);
+                    let written = self.table.entry(key).filter(|_| !reverted);
+                    let at = written.map_or(now.wall, |entry| entry.stamp.wall());
+                    self.event_of(at, api::EventKind::Job { job: name.clone(), version, message });
                 }
             }
             Key::Alloc(slot, node) => {
@@ -864,8 +877,12 @@ impl Node {
     }
 
     fn event(&mut self, now: Now, what: api::EventKind) {
-        let event = api::Event { at: now.wall, node: self.config.id, what };
-        self.outputs.push_back(Output::Event(event));
+        self.event_of(now.wall, what);
+    }
+
+    /// An event of this time, which may be over long since: a node that was away hears of it when it is back.
+    fn event_of(&mut self, at: WallTime, what: api::EventKind) {
+        self.outputs.push_back(Output::Event(api::Event { at, node: self.config.id, what }));
     }
 
     /// Sends a message by no detour.
@@ -1115,7 +1132,7 @@ impl Node {
                 Change::Up(node) => (node, NodeState::Alive),
                 Change::Down(node) => (node, NodeState::Dead),
             };
-            tracing::info!(?node, %state, "member");
+            tracing::debug!(?node, %state, "member");
             match change {
                 Change::Up(_) => {
                     self.doubt.find(&node);

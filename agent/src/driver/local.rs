@@ -2,26 +2,22 @@
 
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
-use fabric::id::{AllocId, NodeId};
+use fabric::id::NodeId;
 use fabric::node::Waits;
 use serde::Serialize;
-use std::fmt::Write;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
-use super::{CallAnswer, Driver, member};
+use super::{CallAnswer, Driver, logs, member};
 use crate::doctor;
-use crate::executor::{self, Executor};
 use crate::http::operation;
 use crate::http::router::{Found, find};
-use crate::http::{LogQuery, LogStream, Operation, Reply};
+use crate::http::{Operation, Reply};
 use crate::identity;
 use crate::observe::{Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
 
-/// Media type of logs.
-const TEXT: &str = "text/plain; charset=utf-8";
-/// Chunks of a log that wait for a slow reader.
+/// Chunks of an answer that wait for a slow reader.
 const CHUNKS_MAX: usize = 4;
 /// Bytes of another agent's problem that are read.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
@@ -210,32 +206,6 @@ impl Driver {
         }
     }
 
-    /// Streams what a slot's allocation prints, from this node or from the one it runs on.
-    pub(super) fn logs(&self, query: LogQuery, answer: CallAnswer) {
-        let Some(member) = &self.member else { return };
-        let (node, alloc) = match member::log_source(&member.node, &query) {
-            Ok(source) => source,
-            Err(problem) => return drop(answer.send(Err(problem))),
-        };
-        if node == self.identity.id() {
-            let executor = self.executor.clone();
-            tokio::spawn(async move {
-                let _ = answer.send(read_log(&executor, &alloc, &query).await);
-            });
-            return;
-        }
-        let request =
-            ApiRequest { method: "GET".into(), path: log_path(&query, node), body: Vec::new() };
-        let passing = member.passing(node, &self.local);
-        tokio::spawn(async move {
-            let reply = match passing.request(request).await {
-                Ok(response) => translate(response, TEXT).await,
-                Err(error) => Err(error.into()),
-            };
-            let _ = answer.send(reply);
-        });
-    }
-
     /// Answers another member's agent. Peers ask about series and hardware, read logs, trace what runs here and bring
     /// updates, and nothing else: everything else they know from the table.
     pub(super) fn peer_request(
@@ -268,15 +238,16 @@ impl Driver {
         };
         let source = operation.and_then(|operation| match operation {
             Operation::Logs(query) => {
-                let (node, alloc) = member::log_source(&member.node, &query)?;
-                if node == self.identity.id() {
-                    return Ok((alloc, query));
+                let source = logs::source(&member.node, &query)?;
+                if source.node == self.identity.id() {
+                    return Ok((source.which, query));
                 }
                 // Never passed on twice: two nodes that each believe in the other would do so for ever.
+                let node = source.node.short();
                 Err(Problem::new(
                     ProblemKind::NotFound,
                     "it runs elsewhere",
-                    format!("{alloc} is on {} as seen from {}: try again", node.short(), self.name),
+                    format!("{} is on {node} as seen from {}: try again", source.which, self.name),
                 ))
             }
             _ => Err(Problem::new(
@@ -286,11 +257,11 @@ impl Driver {
             )),
         });
         match source {
-            Ok((alloc, query)) => {
-                tracing::debug!(?from, %alloc, "a peer reads a log");
+            Ok((which, query)) => {
+                tracing::debug!(?from, %which, "a peer reads a log");
                 let executor = self.executor.clone();
                 tokio::spawn(async move {
-                    let response = match read_log(&executor, &alloc, &query).await {
+                    let response = match logs::read(&executor, which, &query).await {
                         Ok(reply) => stream_response(reply),
                         Err(problem) => problem_response(&problem),
                     };
@@ -308,69 +279,6 @@ fn status_line(text: String, connected: bool) -> String {
         true => text,
         false => format!("no network: no link has a cable and an address; {text}"),
     }
-}
-
-async fn read_log(
-    executor: &Executor,
-    alloc: &AllocId,
-    query: &LogQuery,
-) -> Result<Reply, Problem> {
-    let wanted = executor::LogQuery {
-        tail: Some(query.tail),
-        follow: query.follow,
-        channel: match query.stream {
-            LogStream::Stdout => Some(executor::Channel::Stdout),
-            LogStream::Stderr => Some(executor::Channel::Stderr),
-            LogStream::Both => None,
-        },
-    };
-    let mut log = executor.logs(alloc, wanted).await.map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
-            Problem::new(
-                ProblemKind::NotFound,
-                "no log",
-                format!("{alloc} never ran, or so long ago that its log is gone"),
-            )
-        } else {
-            Problem::new(ProblemKind::Internal, "the log cannot be read", error.to_string())
-        }
-    })?;
-    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
-    tokio::spawn(async move {
-        loop {
-            let chunk = tokio::select! {
-                chunk = log.next() => chunk,
-                () = chunks.closed() => return,
-            };
-            match chunk {
-                Some(Ok(chunk)) => {
-                    if chunks.send(chunk.bytes).await.is_err() {
-                        return;
-                    }
-                }
-                Some(Err(error)) => {
-                    let note = format!("\nweft: the log broke off: {error}\n");
-                    let _ = chunks.send(Bytes::from(note)).await;
-                    return;
-                }
-                None => return,
-            }
-        }
-    });
-    Ok(Reply::Stream(TEXT, receiver))
-}
-
-/// The question that `node` is asked. It is told that itself is meant, since it may see things otherwise.
-fn log_path(query: &LogQuery, node: NodeId) -> String {
-    let stream = match query.stream {
-        LogStream::Stdout => "stdout",
-        LogStream::Stderr => "stderr",
-        LogStream::Both => "both",
-    };
-    let mut path = format!("/v1/jobs/{}/logs?slot={}&node={node}", query.job, query.slot);
-    // Writing to a String cannot fail.
-    let _ = write!(path, "&tail={}&follow={}&stream={stream}", query.tail, query.follow);
-    path
 }
 
 /// Another agent's answer as ours.

@@ -2,7 +2,7 @@
 
 use fabric::api::{Problem, ProblemKind};
 use fabric::clock::{Instant, Now};
-use fabric::id::{AllocId, NodeId};
+use fabric::id::NodeId;
 use fabric::io::{Answer, Input, Output, Request, RequestId};
 use fabric::node::Node;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::addresses::{Local, routes};
 use super::answers;
 use super::checks::Checks;
+use super::journal;
 use super::twins::Twins;
 use super::units::UnitCommand;
 use crate::events::Events;
@@ -344,7 +345,10 @@ impl Member {
                     Some((_, asker)) => answers.push((asker, answer)),
                     None => tracing::debug!(id, "an answer to nobody"),
                 },
-                Output::Event(event) => hands.events.push(&event),
+                Output::Event(event) => {
+                    journal::tell(&event, &self.node.id());
+                    hands.events.push(&event);
+                }
                 Output::TrustChanged => {
                     self.trust();
                     trust_changed = true;
@@ -587,35 +591,6 @@ fn send(hands: &mut Hands<'_>, sealed: &[u8], address: SocketAddr) -> bool {
         }
     }
     sent
-}
-
-/// The allocation to read a slot's log from: the newest one that runs, else the newest one.
-pub(super) fn log_source(
-    node: &Node,
-    query: &crate::http::LogQuery,
-) -> Result<(NodeId, AllocId), Problem> {
-    let allocs = node.allocs(Some(&query.job), true);
-    let wanted = query.node.as_deref().map(|name| node.find_node(name)).transpose()?;
-    let of_slot = allocs
-        .iter()
-        .filter(|view| view.id.slot.index == query.slot)
-        .filter(|view| wanted.is_none_or(|wanted| wanted == view.node));
-    let newest = of_slot.max_by_key(|view| (view.row.phase.is_live(), view.id.epoch));
-    if let Some(view) = newest {
-        return Ok((view.node, view.id.clone()));
-    }
-    let jobs = node.jobs();
-    match jobs.iter().find(|view| view.name == query.job) {
-        None => Err(answers::no_such_job(&query.job, jobs.iter().map(|view| view.name.as_str()))),
-        Some(view) => Err(Problem::new(
-            ProblemKind::NotFound,
-            "nothing runs there yet",
-            format!(
-                "slot {} of {} has no allocation; the job has {} slots: `weft explain {}` says more",
-                query.slot, query.job, view.wanted, query.job
-            ),
-        )),
-    }
 }
 
 #[cfg(test)]

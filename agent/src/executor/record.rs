@@ -2,7 +2,7 @@
 //! `<state>/alloc/<unit>/`, with `unit.json`, `stdout`, `stderr`, `files/`, and the list of its mount points while there is
 //! one ([`super::mount_points`]).
 
-use fabric::id::{AllocId, JobName};
+use fabric::id::{AllocId, JobName, SlotId};
 use fabric::io::{Launch, UnitEvent};
 use nix::libc;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use super::mount_points::{MountPoints, View};
 use super::output::rotation::{Rotated, Rotation};
 
 /// Folders of ended units of one job that are kept for their logs; the oldest go first.
-const ENDED_OF_JOB_MAX: usize = 4;
+pub const ENDED_OF_JOB_MAX: usize = 4;
 /// Folders of ended units of all jobs. Beyond it the job that has most gives up its oldest, so that the last logs of one
 /// that ended long ago are not pushed out by another one that fails again and again.
 const ENDED_MAX: usize = 64;
@@ -119,6 +119,22 @@ impl Store {
             return Err(io::Error::other("the record is about another allocation"));
         }
         Ok(record)
+    }
+
+    /// The allocations of a slot that have a folder, those whose record was written last first.
+    pub fn of_slot(&self, slot: &SlotId) -> Vec<AllocId> {
+        let mut found: Vec<(SystemTime, AllocId)> = std::fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let alloc = AllocId::from_unit(entry.file_name().to_str()?)?;
+                let record = entry.path().join("unit.json").metadata().ok()?;
+                (alloc.slot == *slot).then_some((record.modified().ok()?, alloc))
+            })
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        found.into_iter().map(|(_, alloc)| alloc).collect()
     }
 
     /// Every record that can be read. One that cannot is named in the log and left alone; it is an error if it might be read

@@ -174,6 +174,19 @@ pub struct LogQuery {
     pub tail: u64,
     /// Go on with what comes.
     pub follow: bool,
+    /// Of which of its allocations.
+    pub of: LogOf,
+}
+
+/// Of which of a slot's allocations a log is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogOf {
+    /// The newest that runs, else the newest.
+    Newest,
+    /// The one that failed where the last version was reverted for it, else the one before the newest on its node.
+    Previous,
+    /// The one with this epoch.
+    Epoch(u64),
 }
 
 /// Which output of a task.
@@ -330,6 +343,15 @@ pub fn read(
                 .transpose()?
                 .unwrap_or(TAIL_LINES),
             follow: flag("follow", parameter("follow"))?,
+            of: match (flag("previous", parameter("previous"))?, parameter("epoch")) {
+                (false, None) => LogOf::Newest,
+                (true, None) => LogOf::Previous,
+                (false, Some(text)) => LogOf::Epoch(number("epoch", text, limits::EPOCH_MAX)?),
+                (true, Some(_)) => {
+                    let message = "previous=true and an epoch: write one of the two";
+                    return Err(invalid("the query makes no sense", message));
+                }
+            },
         }),
         Endpoint::Events => Operation::Events { follow: flag("follow", parameter("follow"))? },
         Endpoint::Trace => {

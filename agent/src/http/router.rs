@@ -103,7 +103,7 @@ pub const ROUTES: &[Route] = &[
     route(
         "GET",
         "/v1/jobs/{name}/logs",
-        &["slot", "node", "follow", "tail", "stream"],
+        &["slot", "node", "follow", "tail", "stream", "previous", "epoch"],
         Endpoint::Logs,
     ),
     route("GET", "/v1/events", &["follow"], Endpoint::Events),

@@ -414,6 +414,7 @@ impl State {
             coordinator: Some(self.nodes[0].id),
             state,
             reason,
+            failed: None,
         })
     }
 

@@ -20,6 +20,7 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::failures::Failures;
 use super::rebalance::Relocation;
 use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
 use super::{Canary, Node};
@@ -40,6 +41,8 @@ pub(super) struct Coordinator {
     /// Allocations that failed for good, and when we heard of it. The hybrid clock alone cannot
     /// say how long ago that was: it stands still while it is ahead of every wall clock.
     failed: BTreeMap<(SlotId, NodeId), ((u64, Birth), Instant)>,
+    /// What went wrong with the version of a job that was submitted last.
+    pub failures: Failures,
     /// Since when an allocation is seen healthy, or is seen at all.
     pub seen: BTreeMap<(SlotId, NodeId), Seen>,
     /// Retirements asked for, and when to ask again.
@@ -502,7 +505,6 @@ impl Node {
         let mut entry = entry.clone();
         let Value::Job(job) = &mut entry.value else { return };
         job.reverted = true;
-        tracing::warn!(job = %job.spec.name, version = job.version, "reverted: the new version failed");
         self.merge_in(now, entry.into(), true);
     }
 

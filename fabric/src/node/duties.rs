@@ -56,7 +56,7 @@ impl Node {
         for (slot, conduct) in live {
             match conduct {
                 Conduct::End(ending) => {
-                    tracing::info!(%slot, %ending, "ending an allocation");
+                    tracing::debug!(%slot, %ending, "ending an allocation");
                     self.supervisor.retire(now, &slot, ending);
                 }
                 Conduct::Contest(epoch) => self.supervisor.contest(&slot, epoch),
@@ -343,6 +343,7 @@ impl Node {
                 self.supervisor.tell_again(slot);
             }
         }
+        self.note_failure(&alloc, node, &row);
         match row.ending {
             Some(Ending::Failed { .. }) => {
                 self.coordinator.hear_of_failure(now.at, &alloc, node);
@@ -373,7 +374,9 @@ impl Node {
                 _ => String::new(),
             };
             let (phase, healthy) = (row.phase, row.healthy);
-            self.event(now, api::EventKind::Alloc { alloc, on: node, phase, healthy, message });
+            let entry = self.table.entry(&Key::Alloc(slot.clone(), node));
+            let at = entry.map_or(now.wall, |entry| entry.stamp.wall());
+            self.event_of(at, api::EventKind::Alloc { alloc, on: node, phase, healthy, message });
         }
     }
 }

@@ -272,7 +272,10 @@ impl Node {
         leases.acceptor.learn(&set);
         leases.set = set;
         if leases.is_voter() {
-            tracing::info!(generation = leases.set.generation, "a voter");
+            tracing::info!(
+                generation = leases.set.generation,
+                "this node is a voter: it grants leases"
+            );
             leases.voter.raise_floor(leases.set.floor);
             self.remember_voter();
         }
@@ -349,7 +352,7 @@ impl Node {
                     }
                 }
                 Outcome::GaveUp { slot, epoch, reason } => {
-                    tracing::info!(%slot, epoch, reason, "no lease");
+                    tracing::info!(%slot, epoch, reason, "no lease was to be had for it: it is tried again");
                     self.supervisor.unleased(now, &slot, epoch, Ending::Unleased { reason });
                 }
             }
@@ -469,7 +472,7 @@ impl Node {
                 let Some(proposer) = &mut leases.proposer else { return };
                 let before = proposer.say();
                 if let Some(next) = proposer.hear(from, change, &leases.set) {
-                    tracing::info!(generation = next.generation, "the next voter set is chosen");
+                    tracing::debug!(generation = next.generation, "the next voter set is chosen");
                     leases.proposer = None;
                     self.write(now, Key::Voters, Value::Voters(next));
                 } else if proposer.say() != before {

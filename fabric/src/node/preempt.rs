@@ -238,7 +238,7 @@ impl Node {
         for victim in &found.allocs {
             let over = self.priority_of(victim).unwrap_or(0);
             let ending = Ending::Preempted { by: alloc.clone(), priority: spec.priority, over };
-            tracing::info!(%victim, %ending, "ending an allocation");
+            tracing::debug!(%victim, %ending, "ending an allocation");
             self.supervisor.retire(now, &victim.slot, ending);
         }
         let spec = spec.clone();

@@ -272,7 +272,7 @@ impl Node {
                 if surplus.node == self.config.id {
                     let reason = format!("namespace {namespace} has more than its quota");
                     let slot = &surplus.alloc.slot;
-                    tracing::info!(alloc = %surplus.alloc, %reason, "ending an allocation");
+                    tracing::debug!(alloc = %surplus.alloc, %reason, "ending an allocation");
                     self.supervisor.retire(now, slot, Ending::Retired { reason });
                 }
             }

@@ -279,7 +279,7 @@ impl Node {
         let trouble = self.trouble_of(spec, hash);
         let (state, reason) = if job.reverted {
             let hash = job.spec.hash(job.generation);
-            let failed = self.trouble_of(&job.spec, hash);
+            let failed = self.trouble_of(&job.spec, hash).or_else(|| self.failure_of(job));
             let failed = failed.map(|trouble| format!(" ({trouble})"));
             let nowhere =
                 || Some(format!(" (it fits nowhere{})", self.why_nowhere(&job.spec, hash)?));
@@ -327,6 +327,7 @@ impl Node {
             coordinator: Some(self.coordinator_of(&spec.name)),
             state,
             reason,
+            failed: self.failed_version(job),
         }
     }
 

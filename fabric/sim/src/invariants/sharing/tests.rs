@@ -44,6 +44,7 @@ fn job_view(spec: JobSpec) -> JobView {
         coordinator: None,
         state: JobState::Progressing,
         reason: None,
+        failed: None,
     }
 }
 
