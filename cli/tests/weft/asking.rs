@@ -327,7 +327,7 @@ fn events_are_a_line_each() {
             .await
             .exits(0)
             .shows("1970-01-01 00:00:00  node    node2 is dead\n")
-            .shows("1970-01-01 00:00:00  alloc   web/0@2 on a0101010 is running, healthy\n");
+            .shows("1970-01-01 00:00:00  alloc   web/0@2 on node1 is running, healthy\n");
         let ran = fake.weft(&["events", "-o", "json"]).await.exits(0);
         let events: Vec<serde_json::Value> =
             ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
