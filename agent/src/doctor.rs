@@ -21,6 +21,8 @@ use crate::observe::remote::{Sending, Trouble};
 use crate::observe::{Report, SourceReport, Unanswered, source_name};
 use crate::trace::Tried;
 
+/// By then a member that is reached by multicast has been seen.
+const MULTICAST_TAKES: Duration = Duration::from_secs(60);
 /// Less free space than this and the table may soon not fit.
 const SPACE_BYTES_MIN: u64 = 64 << 20;
 /// The wall clock and the monotonic one may drift apart by this much before it is worth a word.
@@ -483,7 +485,17 @@ fn ports(machine: &Machine, agent: &Agent) -> Finding {
 }
 
 fn discovery(agent: &Agent) -> Finding {
+    let others = agent.fabric.as_ref().map_or(0, |fabric| fabric.roster.saturating_sub(1));
     match &agent.mdns {
+        Some(Ok(0)) if others > 0 && agent.now.at.since(agent.started.at) > MULTICAST_TAKES => {
+            finding(
+                "discovery",
+                FindingLevel::Warning,
+                format!("multicast shows none of the {others} others"),
+                "look at this machine's cable and at what filters UDP 5353; where multicast cannot work, set discovery.seeds in \
+             weftd.toml and discovery.mdns = false",
+            )
+        }
         Some(Ok(seen)) => finding(
             "discovery",
             FindingLevel::Ok,

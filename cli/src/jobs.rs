@@ -1,7 +1,9 @@
 //! `weft jobs`, `ps`, `explain`, `scale`, `restart`, `stop` and `wait`.
 
 use fabric::alloc::Phase;
-use fabric::api::{AllocView, Explanation, JobState, JobView, RestartBody, Scale, Submitted};
+use fabric::api::{
+    AllocView, Explanation, JobState, JobView, NodeState, RestartBody, Scale, Submitted,
+};
 use fabric::id::JobName;
 use fabric::job::JobKind;
 use fabric::resources::bytes;
@@ -86,6 +88,10 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
     ]);
     for alloc in allocs {
         let row = &alloc.row;
+        // What it says of itself is from before its node went.
+        let is_gone =
+            matches!(alloc.node_state, NodeState::Dead | NodeState::Left | NodeState::Unknown);
+        let is_lost = is_gone && row.phase.is_live();
         let cpus = if row.claim.cpus.is_empty() {
             format!("{} shared", f64::from(row.claim.shared_millis) / 1000.0)
         } else {
@@ -102,9 +108,16 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
         table.row([
             alloc.id.slot.to_string().into(),
             alloc.id.epoch.to_string().into(),
-            alloc.node_name.clone().into(),
-            phase(row.phase),
+            match alloc.node_state {
+                NodeState::Alive => alloc.node_name.clone().into(),
+                state => Cell::new(format!("{} ({state})", alloc.node_name), Tone::Bad),
+            },
+            match is_lost {
+                true => Cell::new("lost", Tone::Bad),
+                false => phase(row.phase),
+            },
             match (row.phase, row.healthy) {
+                _ if is_lost => "-".into(),
                 (_, true) => Cell::new("healthy", Tone::Good),
                 (Phase::Running, false) => Cell::new("unhealthy", Tone::Bad),
                 (_, false) => "-".into(),

@@ -1,13 +1,20 @@
 //! `weft status` and `weft doctor`: is all well?
 
-use fabric::api::{FabricStatus, Finding, FindingLevel, NodeState, Status, VoterView, VotersView};
-
+use fabric::api::{
+    FabricStatus, Finding, FindingLevel, NodeState, NodeView, Status, VoterView, VotersView,
+};
 use fabric::id::NodeId;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::screen::{Cell, Table, Tone, plural};
+
+/// The doctor is not waited for any longer by who asks how things stand.
+const DOCTOR_TAKES: Duration = Duration::from_secs(3);
+/// Nodes that are named.
+const NAMES_MAX: usize = 8;
 
 /// What an agent says of itself and its fabric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +59,8 @@ pub fn fingerprint(key: &NodeId) -> String {
 /// This node and its fabric. Degraded when something is not as it should be.
 pub async fn status(context: &Context) -> Result<Exit, Failure> {
     let agent: AgentStatus = context.client.get("/v1/status").await?;
-    let troubles = troubles(&agent);
+    let mut troubles = troubles(&agent);
+    troubles.extend(errors(context).await);
     let exit = if troubles.is_empty() { Exit::Ok } else { Exit::Degraded };
     if context.screen.is_json() {
         context.screen.json(&agent)?;
@@ -73,10 +81,41 @@ pub async fn status(context: &Context) -> Result<Exit, Failure> {
     ];
     if let Some(fabric) = &status.fabric {
         fields.extend(of_fabric(fabric));
+        let nodes: Vec<NodeView> = context.client.get("/v1/nodes").await.unwrap_or_default();
+        fields.extend(of_nodes(&nodes));
     }
     fields.extend(status.warnings.iter().map(|text| ("warning", Cell::new(text, Tone::Bad))));
     context.screen.fields(&fields)?;
     Ok(exit)
+}
+
+/// What the doctor calls an error: a machine is not well beside one. Says nothing where that takes long.
+async fn errors(context: &Context) -> Option<String> {
+    let asked = context.client.get::<Vec<Finding>>("/v1/doctor");
+    let findings = tokio::time::timeout(DOCTOR_TAKES, asked).await.ok()?.ok()?;
+    let errors = findings.iter().filter(|finding| finding.level == FindingLevel::Error);
+    let checks: Vec<&str> = errors.map(|finding| finding.check.as_str()).collect();
+    let checks = Some(checks.join(", ")).filter(|checks| !checks.is_empty())?;
+    Some(format!("weft doctor finds errors ({checks})"))
+}
+
+/// Which nodes are away, and which are drained.
+fn of_nodes(nodes: &[NodeView]) -> Vec<(&'static str, Cell)> {
+    let named = |nodes: Vec<String>, tone| {
+        let more = nodes.len().saturating_sub(NAMES_MAX);
+        let mut text = nodes[..nodes.len() - more].join(", ");
+        if more > 0 {
+            text.push_str(&format!(" and {more} more"));
+        }
+        (!nodes.is_empty()).then(|| Cell::new(text, tone))
+    };
+    let away = nodes.iter().filter(|node| node.state != NodeState::Alive);
+    let away = away.map(|node| format!("{} ({})", node.name, node.state)).collect();
+    let drains = |node: &&NodeView| node.info.as_ref().is_some_and(|info| info.draining);
+    let draining = nodes.iter().filter(drains).map(|node| node.name.clone());
+    let away = named(away, Tone::Bad).map(|cell| ("away", cell));
+    let draining = named(draining.collect(), Tone::Busy).map(|cell| ("draining", cell));
+    away.into_iter().chain(draining).collect()
 }
 
 fn of_fabric(fabric: &FabricStatus) -> Vec<(&'static str, Cell)> {

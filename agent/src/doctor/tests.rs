@@ -260,3 +260,20 @@ fn cores_of_jobs_are_told_with_who_runs_there_and_who_elsewhere() {
     agent.exclusive = CpuSet::new();
     assert_eq!(told(&machine, &agent), None);
 }
+
+#[test]
+fn nobody_seen_by_multicast_is_said_once_others_could_have_been() {
+    let level = |agent: &Agent| discovery(agent).level;
+    let mut agent = agent();
+    assert_eq!(level(&agent), FindingLevel::Ok);
+    agent.mdns = Some(Ok(0));
+    let said = discovery(&agent);
+    assert_eq!(said.level, FindingLevel::Warning);
+    assert!(said.message.contains("none of the 2 others"), "{}", said.message);
+    agent.now = agent.started;
+    assert_eq!(level(&agent), FindingLevel::Ok, "it has only just started");
+    agent = self::agent();
+    agent.mdns = Some(Ok(0));
+    agent.fabric.as_mut().unwrap().roster = 1;
+    assert_eq!(level(&agent), FindingLevel::Ok, "there are no others");
+}

@@ -139,7 +139,8 @@ fn status_is_3_when_not_all_is_well() {
             .await
             .exits(3)
             .shows("degraded: 1 node is dead")
-            .shows("2 alive, 1 dead");
+            .shows("2 alive, 1 dead")
+            .shows("away        node2 (dead)");
         let json = fake.weft(&["status", "-o", "json"]).await.exits(3).json();
         assert_eq!(json["fabric"]["nodes"]["dead"], 1);
     });
@@ -161,6 +162,8 @@ fn doctor_gives_advice_and_its_exit_code_says_how_bad_it_is() {
         fake.state.borrow_mut().findings.push(finding(FindingLevel::Error, "make room"));
         let json = fake.weft(&["doctor", "-o", "json"]).await.exits(1).json();
         assert_eq!(json[2]["level"], "error");
+        // A machine is not well beside an error of its own.
+        fake.weft(&["status"]).await.exits(3).shows("weft doctor finds errors (disk)");
     });
 }
 
@@ -212,6 +215,11 @@ fn ps_shows_what_runs_where() {
         assert_eq!(words[3..], ["running", "healthy"]);
         fake.weft(&["ps", "--all"]).await.exits(0);
         assert_eq!(fake.state.borrow().requests.last().unwrap(), "GET /v1/allocs?all=true");
+        // What it said of itself before its node went is not what it is now.
+        fake.state.borrow_mut().nodes[0].state = NodeState::Dead;
+        let ran = fake.weft(&["ps", "web"]).await.exits(0).shows("node1 (dead)  lost   -");
+        assert!(!ran.stdout.contains("healthy"), "{}", ran.stdout);
+        fake.state.borrow_mut().nodes[0].state = NodeState::Alive;
         let json = fake.weft(&["ps", "-o", "json"]).await.exits(0).json();
         assert_eq!(json[0]["row"]["phase"], "running");
     });
