@@ -1,7 +1,8 @@
-//! The repository's own checks: the tests that its documents name are there.
+//! The repository's own checks: the tests that its documents name are there, and its scripts for tests do as they say.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of crates").to_owned()
@@ -187,4 +188,110 @@ fn tests_that_other_documents_name_are_there() {
     }
     assert!(looked_at > 60, "only {looked_at} names were found");
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// A script of ours, what it said, and its exit status.
+fn script(name: &str, words: &[&str]) -> (String, Option<i32>) {
+    let output = Command::new(root().join("agent/tests").join(name))
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+}
+
+#[test]
+fn skipped_tests_are_counted_and_named_by_reason() {
+    // As cargo prints it: two programs, then a script, then the first one's tests where they can run.
+    let said = "\
+running 5 tests
+test store::works ... ok
+test host::needs_root ... ok
+test host::too ... ok
+test elsewhere::first_here ... ok
+test elsewhere::in_part ... ok
+
+successes:
+
+---- host::needs_root stdout ----
+a word
+skipped: needs root
+skipped: needs root
+
+---- host::too stdout ----
+skipped: needs root
+skipped: no pids controller
+
+---- elsewhere::first_here stdout ----
+skipped: systemd is not PID 1
+
+---- elsewhere::in_part stdout ----
+skipped: systemd is not PID 1
+
+
+successes:
+    host::needs_root
+    store::works
+
+test result: ok. 5 passed; 0 failed
+
+running 1 test
+test other::fails ... FAILED
+
+failures:
+
+---- other::fails stdout ----
+it is shown
+
+test result: FAILED. 0 passed; 1 failed
+test_deb: skipped: no systemd in a container here
+
+running 2 tests
+test elsewhere::first_here ... ok
+test elsewhere::in_part ... ok
+
+successes:
+
+---- elsewhere::in_part stdout ----
+skipped: no cpu controller
+
+
+successes:
+    elsewhere::first_here
+    elsewhere::in_part
+
+test result: ok. 2 passed; 0 failed
+";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("said");
+    std::fs::write(&path, said).expect("written");
+    let path = path.to_str().expect("text");
+    let (shown, status) = script("skipped.sh", &["sh", "-c", "cat \"$1\"; exit 7", "sh", path]);
+    assert_eq!(status, Some(7), "{shown}");
+    let end = "
+4 tests were skipped, whole or in part:
+  needs root
+      host::needs_root
+      host::too
+  no cpu controller
+      elsewhere::in_part
+  no pids controller
+      host::too
+  no systemd in a container here
+      test_deb
+";
+
+    assert!(shown.ends_with(&end), "{shown}");
+    for (text, is_shown) in [
+        ("test store::works ... ok\n", true),
+        ("it is shown\n", true),
+        ("test result: FAILED. 0 passed; 1 failed\n", true),
+        ("a word\n", false),
+        ("systemd is not PID 1", false),
+    ] {
+        assert_eq!(shown.contains(text), is_shown, "{text:?} in {shown}");
+    }
+
+    let (shown, status) = script("skipped.sh", &["echo", "test a ... ok"]);
+    assert_eq!((shown.as_str(), status), ("test a ... ok\n", Some(0)), "nothing was skipped");
 }
