@@ -1,5 +1,6 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
 # make test         every test; which were skipped, and why, is told at the end
+# make test-beside-load  the same while all CPUs are busy; SMALL=1: the executor's tests only, a minute
 # make test-swarm   the simulator over many seeds: SEEDS=2000 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself, host metrics beside node_exporter
@@ -28,7 +29,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-all test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-all test-beside-load test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -52,6 +53,11 @@ test-all:
 	@images/test_deb.sh $(TARGET)/debug
 	@images/test_upgrade.sh $(TARGET)/debug
 	@images/test_extensions.sh
+
+# Built before: what is to be slow are the tests.
+test-beside-load: setup
+	$(CARGO) test --workspace --no-run --quiet
+	@agent/tests/beside_load.sh $(if $(SMALL),$(CARGO) test --workspace --bin weftd executor::,$(MAKE) --no-print-directory test)
 
 test-swarm: setup
 	$(CARGO) build -p weft-sim

@@ -1,8 +1,12 @@
 //! The repository's own checks: the tests that its documents name are there, and its scripts for tests do as they say.
 
+// A test waits for the real thing.
+#![allow(clippy::disallowed_methods)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of crates").to_owned()
@@ -294,4 +298,63 @@ test result: ok. 2 passed; 0 failed
 
     let (shown, status) = script("skipped.sh", &["echo", "test a ... ok"]);
     assert_eq!((shown.as_str(), status), ("test a ... ok\n", Some(0)), "nothing was skipped");
+}
+
+#[test]
+fn a_command_beside_load_has_its_exit_status_and_leaves_no_loop() {
+    let (said, status) = script("beside_load.sh", &["sh", "-c", "exit 7"]);
+    assert_eq!(status, Some(7), "{said}");
+    let loops: Vec<u32> = said
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .map(|(pids, _)| pids.split(' ').filter_map(|pid| pid.parse().ok()).collect())
+        .unwrap_or_default();
+    let cpus = Command::new("nproc").output().expect("coreutils").stdout;
+    let cpus = String::from_utf8_lossy(&cpus).trim().parse().ok();
+    assert_eq!(Some(loops.len()), cpus, "one for each: {said}");
+    assert!(loops.iter().all(|pid| !is_busy(*pid)), "{said}");
+
+    // Nobody could tell its loops to end: they find out.
+    let mut killed = Command::new(root().join("agent/tests/beside_load.sh"))
+        .args(["sleep", "1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bash");
+    let mut line = String::new();
+    let stdout = killed.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a line");
+    let loops: Vec<u32> = line
+        .split(['(', ')'])
+        .nth(1)
+        .map(|pids| pids.split(' ').filter_map(|pid| pid.parse().ok()).collect())
+        .unwrap_or_default();
+    assert!(!loops.is_empty() && loops.iter().all(|pid| is_busy(*pid)), "{line}");
+    let until = Instant::now() + Duration::from_secs(60);
+    let command = loop {
+        let others = children_of(killed.id()).into_iter().find(|pid| !loops.contains(pid));
+        match others {
+            Some(command) => break command,
+            None => assert!(Instant::now() < until, "it runs no command"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    killed.kill().expect("it is ours");
+    killed.wait().expect("it is ours");
+    let command = nix::unistd::Pid::from_raw(command as i32);
+    nix::sys::signal::kill(command, nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+    while loops.iter().any(|pid| is_busy(*pid)) {
+        assert!(Instant::now() < until, "{loops:?} go on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether a process is a loop of the script.
+fn is_busy(pid: u32) -> bool {
+    let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.contains("beside_load.sh")
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    text.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
