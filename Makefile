@@ -1,5 +1,7 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
-# make test         every test; those that need root or a program say so when they are skipped
+# make test         every test; which were skipped, and why, is told at the end
+# make test-beside-load  the same while all CPUs are busy; SMALL=1: the executor's tests only, a minute
+# make fuzz         what reads bytes from outside, by cargo-fuzz: SECONDS=60 each; FUZZ=TARGET for one
 # make test-swarm   the simulator over many seeds: SEEDS=2000 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself, host metrics beside node_exporter
@@ -28,7 +30,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-all test-beside-load fuzz test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -42,12 +44,24 @@ build: setup
 
 test: setup
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root: the tests in network namespaces and on systemd will be skipped"
-	$(CARGO) test --workspace
+	@agent/tests/skipped.sh $(MAKE) --no-print-directory test-all
+
+# What `make test` runs: skipped.sh reads what tests that pass have printed.
+test-all:
+	$(CARGO) test --workspace -- --show-output
 	@agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
 	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')"
 	@images/test_deb.sh $(TARGET)/debug
 	@images/test_upgrade.sh $(TARGET)/debug
 	@images/test_extensions.sh
+
+# Built before: what is to be slow are the tests.
+test-beside-load: setup
+	$(CARGO) test --workspace --no-run --quiet
+	@agent/tests/beside_load.sh $(if $(SMALL),$(CARGO) test --workspace --bin weftd executor::,$(MAKE) --no-print-directory test)
+
+fuzz: setup
+	@SECONDS_EACH=$(or $(SECONDS),60) fabric/fuzz/run.sh $(FUZZ)
 
 test-swarm: setup
 	$(CARGO) build -p weft-sim

@@ -259,7 +259,7 @@ impl Invitations {
         let Some(given) = self.given.get_mut(token) else { return false };
         let good = given.node == *node && given.until > now && given.secret_hash == *secret_hash;
         if good {
-            // No secret has this hash: it stays only so that nobody invites the same node meanwhile.
+            // Spent. The node is a member from now on, and is not listed among those that wait any more.
             given.until = now;
         }
         good

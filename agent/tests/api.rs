@@ -431,6 +431,21 @@ fn a_second_node_joins_runs_work_and_shows_its_log_anywhere() {
     first.wait("/v1/allocs", "nothing", |allocs| allocs == &json!([]));
 }
 
+/// Not a promise but its limit: what a job says in `env` is kept by every node, and shown by each to whoever may use its socket.
+#[test]
+fn every_node_shows_the_environment_of_every_job() {
+    let first = Agent::found("first");
+    let second = Agent::start("second");
+    join(&second, &token(&first), &first).expect(200);
+    let mut spec = sleeper();
+    spec["task"]["env"] = json!({"PASSWORD": "hunter2"});
+    spec["placement"]["constraints"] = json!(["name == \"first\""]);
+    first.run(&spec);
+    let job = second.wait("/v1/jobs/sleeper", "known there", |job| job["state"] == "healthy");
+    assert_eq!(job["spec"]["task"]["env"]["PASSWORD"], "hunter2");
+    first.stop_job("sleeper");
+}
+
 #[test]
 fn tokens_that_do_not_fit_are_refused() {
     let first = Agent::found("first");

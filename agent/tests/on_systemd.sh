@@ -1,7 +1,8 @@
 #!/bin/bash
 # The executor's own tests (`agent/src/executor/on_systemd.rs`) where systemd is process 1.
 #
-#   on_systemd.sh TEST-PROGRAM [ONLY [OPTION]]  the unit tests of weftd, as cargo built them; those whose name contains ONLY
+#   on_systemd.sh TEST-PROGRAM [ONLY [OPTION]]  the unit tests of weftd, as cargo built them; those whose name contains ONLY.
+#                                             OPTION: how they are run, else --show-output, for skipped.sh
 #
 # They start tasks by means of weftd itself, which cargo builds into the folder above. WEFT_ROUNDS says how often stories of people who
 # start units by hand are told.
@@ -27,7 +28,7 @@ trap 'exit 130' INT TERM
 "$here/nspawn.sh" run "$name" /opt/tests --list >/dev/null || skip "the program does not run in the container"
 echo "on_systemd: the executor's tests in a container with systemd as process 1"
 export WEFT_TEST_ENV="${WEFT_TEST_ENV:-} WEFT_ROUNDS=${WEFT_ROUNDS:-2}"
-"$here/nspawn.sh" run "$name" /opt/tests "${2:-on_systemd_}" ${3:+"$3"} || exit 1
+"$here/nspawn.sh" run "$name" /opt/tests "${2:-on_systemd_}" "${3:---show-output}" || exit 1
 # Where tasks cannot see it.
 "$here/nspawn.sh" run "$name" sh -c 'cp /opt/tests /opt/weftd /root/' || exit 1
-"$here/nspawn.sh" run "$name" /root/tests on_systemd_a_unit_runs
+"$here/nspawn.sh" run "$name" /root/tests on_systemd_a_unit_runs --show-output

@@ -624,6 +624,50 @@ fn on_systemd_the_sandbox_is_closed_unless_it_is_opened() {
     let _ = std::fs::remove_file("/tmp/weft-test");
 }
 
+/// Each word of `[task]` that opens something opens that alone: root has no capability, and writes where it was told.
+#[test]
+fn on_systemd_a_user_a_path_and_a_capability_open_nothing_else() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    let folder = std::path::Path::new("/srv/weft-writable");
+    std::fs::create_dir_all(folder).unwrap();
+    let look = "grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; \
+        touch /srv/weft-writable/x 2>/dev/null && echo srv-written; \
+        touch /etc/weft-test-root 2>/dev/null && echo etc-written; \
+        ls -d /dev/kmsg 2>/dev/null; ls /root >/dev/null 2>&1 && echo root-seen; \
+        unshare -U true 2>/dev/null && echo unshared; true";
+    let mut root = shell("root", look);
+    root.task.user = Some("root".into());
+    root.task.sandbox.writable = vec![folder.to_str().unwrap().into()];
+    let mut binds = shell("binds", look);
+    binds.task.sandbox.capabilities = vec!["CAP_NET_BIND_SERVICE".into()];
+    for (one, has, not) in [
+        (
+            &root,
+            ["Uid:\t0\t0\t0\t0", "CapEff:\t0000000000000000", "srv-written"],
+            ["CapBnd:\t0000000000000400", "CapEff:\t0000000000000400"],
+        ),
+        (
+            &binds,
+            ["CapEff:\t0000000000000400", "CapBnd:\t0000000000000400", "NoNewPrivs:\t1"],
+            ["srv-written", "Uid:\t0"],
+        ),
+    ] {
+        agent.start(one);
+        outcome(&mut agent, one);
+        let log = agent.log(one, LogQuery::default());
+        for line in has.iter().chain(&["NoNewPrivs:\t1", "Seccomp:\t2"]) {
+            assert!(log.lines().any(|said| said == *line), "{line} in {log}");
+        }
+        let never = ["etc-written", "/dev/kmsg", "root-seen", "unshared"];
+        for line in not.iter().chain(&never) {
+            assert!(!log.lines().any(|said| said.starts_with(line)), "{line} in {log}");
+        }
+    }
+    assert!(!std::path::Path::new("/etc/weft-test-root").exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn on_systemd_a_claimed_device_is_there_and_others_are_not() {
     let state = tempfile::tempdir().unwrap();

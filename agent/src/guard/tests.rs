@@ -224,6 +224,24 @@ fn a_unit_is_asked_to_stop_at_the_end_of_its_lease_and_not_before() {
     }
 }
 
+/// Its agent may see it go in the moment after it was asked, and says what stands there then.
+#[test]
+fn why_a_unit_is_asked_to_stop_is_written_down_before_it_is_asked() {
+    let guarded = Guarded::new().guarded();
+    let mut unit = guarded.unit("noted", POLITE, Kind::Marked);
+    unit.wait_for_log("up");
+    // Whoever opens this to write waits until somebody reads.
+    let note = guarded.folder.path().join(format!(".{}.fired", unit.lease.unit));
+    nix::unistd::mkfifo(&note, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    unit.write(BootTime::now() + MOMENT, PATIENCE);
+    unit.armed();
+    pause(5 * MOMENT);
+    assert_eq!(unit.log(), "up\n", "it was not asked yet");
+    let reading = std::fs::File::open(note).unwrap();
+    unit.wait_for_log("asked");
+    drop(reading);
+}
+
 #[test]
 fn a_unit_that_does_not_hear_is_killed_after_its_stop_timeout_with_all_it_started() {
     for kind in [Kind::Cgroup, Kind::Marked] {

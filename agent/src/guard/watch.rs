@@ -262,8 +262,9 @@ impl Unit {
                 false
             }
             Stage::Armed => {
-                let told = lease.ask(|_| true);
+                // First, because who is asked may be gone a moment later, and its agent want to know why.
                 note(folder, lease, &Fired { run: lease.run, asked: now, killed: None });
+                let told = lease.ask(|_| true);
                 say(&format!("{}: its lease has run out: asked to stop", lease.unit));
                 self.stage = Stage::Asked { at: now, told, next: now + ASK_PERIOD };
                 false

@@ -48,8 +48,7 @@ pub fn only(probe: Probe) -> Config {
 
 pub fn skipped(reason: &str) {
     assert!(std::env::var("WEFT_MUST").as_deref() != Ok("ebpf"), "{reason}");
-    // Past the capturing of what tests print.
-    let _closed = writeln!(std::io::stderr(), "skipped: {reason}");
+    eprintln!("skipped: {reason}");
 }
 
 /// A cgroup, which goes when this is dropped.

@@ -477,6 +477,40 @@ fn who_was_removed_has_nothing_to_do() {
     assert!(ticks < 100, "{ticks} ticks in ten seconds");
 }
 
+/// What a removed node knows opens nothing that comes later, and lets nobody in.
+#[test]
+fn a_removal_changes_the_gossip_key_and_revokes_every_token() {
+    let mut fleet = Fleetlet::new(3);
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    let keys = |fleet: &Fleetlet, node| {
+        fleet.nodes[&node].keyring().keys.into_values().collect::<Vec<_>>()
+    };
+    fleet.ask(a, Request::Remove { node: c, new_key: [8; 32], force: true });
+    fleet.run(Duration::from_secs(20));
+    for node in [a, b] {
+        assert_eq!(keys(&fleet, node), [[7; 32], [8; 32]], "{node:?}: both open for a while");
+    }
+    assert_eq!(keys(&fleet, c), [[7; 32]], "nobody gave it the new one");
+    for by in [a, b] {
+        fleet.ask(
+            by,
+            Request::Enrol {
+                node: c,
+                name: "n3".into(),
+                level: LEVEL,
+                token: crate::table::TokenId("t".into()),
+                secret_hash: [3; 32],
+            },
+        );
+        let answer = fleet.answers.pop();
+        assert!(matches!(answer, Some(Answer::Refused(_))), "{answer:?}");
+    }
+    fleet.run(limits::KEY_OVERLAP);
+    for node in [a, b] {
+        assert_eq!(keys(&fleet, node), [[8; 32]], "{node:?}: the old key is gone");
+    }
+}
+
 #[test]
 fn who_submits_to_a_full_table_is_told() {
     let mut fleet = Fleetlet::new(1);

@@ -22,6 +22,26 @@ fn of_each_job_the_last_logs_are_kept() {
     assert_eq!(kept(ended.collect()), wanted.map(PathBuf::from).into());
 }
 
+/// A record has the environment of its task, and files may hold secrets: who is not root cannot enter the folder they lie in.
+#[test]
+fn nobody_but_the_agents_user_can_enter_the_folder_of_a_unit() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path(), View::Own).unwrap();
+    let mut launch = shell("secretive", "true");
+    launch.task.files =
+        vec![fabric::job::TaskFile { path: "/etc/app/conf".into(), content: "hunter2".into() }];
+    let folder = store.folder(&launch.alloc);
+    let record =
+        Record { launch: launch.clone(), boot: "b".into(), process: None, user: None, ended: None };
+    store.write(&record).unwrap();
+    write_files(&folder.join("files"), &launch).unwrap();
+    drop(crate::executor::open_append(&folder.join("stdout")).unwrap());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(folder.parent().unwrap()), mode(&folder)), (0o700, 0o700));
+    assert_eq!((mode(&folder.join("unit.json")), mode(&folder.join("stdout"))), (0o600, 0o600));
+    assert_eq!(mode(&folder.join("files/0")), 0o444, "the task reads it, and nobody writes it");
+}
+
 #[test]
 fn beyond_the_bound_the_job_that_has_most_gives_up_its_oldest() {
     // Each has as much as it may have; `old` ended once, before all others.

@@ -139,3 +139,40 @@ fn what_comes_with_a_welcome_is_checked_too() {
     assert!(new.is_member(&node(2)) && !new.is_member(&node(9)));
     assert_eq!(new.counters().forged, 1);
 }
+
+/// Who listens with an old gossip key gets no key and no token by it, and nobody takes one that a datagram brings.
+#[test]
+fn keys_and_tokens_travel_over_streams_only() {
+    let mut fleet = Fleetlet::new(3);
+    let now = fleet.now;
+    let one = fleet.nodes.get_mut(&node(1)).unwrap();
+    let keyring = crate::table::Keyring { keys: [(9, [5; 32])].into() };
+    let stamp = Stamp { reading: (now.wall.0 + 1) << 16, node: node(2) };
+    let row: SharedEntry =
+        Entry::written(&FABRIC, &signer(node(2)), Key::Keyring, stamp, Value::Keyring(keyring))
+            .into();
+    let before = (one.table.fingerprint(), one.counters().malformed);
+    let payload = Datagram::Push(vec![row.clone()]).encode();
+    one.handle(now, Input::Datagram { from: node(2), payload });
+    assert_eq!((one.table.fingerprint(), one.counters().malformed), (before.0, before.1 + 1));
+    assert_eq!(one.take_in(now, Brought::ByStream(node(2)), row, true), Merge::Taken);
+
+    // The key changes and the tokens are revoked: what it tells of that by gossip.
+    while one.poll().is_some() {}
+    let remove = crate::io::Request::Remove { node: node(3), new_key: [4; 32], force: true };
+    one.handle(now, Input::Request { id: 1, request: remove });
+    let (mut pushed, mut time, end) = (Vec::new(), now, now.at + Duration::from_secs(2));
+    loop {
+        while let Some(output) = one.poll() {
+            if let crate::io::Output::Transmit { datagram: Datagram::Push(entries), .. } = output {
+                pushed.extend(entries);
+            }
+        }
+        let Some(at) = one.next_deadline().filter(|at| *at < end) else { break };
+        time.at = at.max(time.at + Duration::from_micros(10));
+        one.handle(time, Input::Tick);
+    }
+    assert!(pushed.iter().any(|entry| entry.key == Key::Roster(node(3))), "it told of the removal");
+    let secret = |entry: &&SharedEntry| matches!(entry.key, Key::Keyring | Key::Token(_));
+    assert_eq!(pushed.iter().find(secret), None);
+}
