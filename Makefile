@@ -56,6 +56,7 @@ test-swarm: setup
 	@for planted in \
 	    "forgets-a-claim|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|never claimed twice" \
 	    "believes-every-clock|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|one wrong clock changes no other" \
+	    "forgets-disk|--seeds 30 --nodes 8 --minutes 10|more disk promised than its pool" \
 	    "holds-a-lease-too-long|--seeds 30 --nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "voter-forgets|--seeds 30 --nodes 8 --minutes 5 --aim-at-leases|never has two live units" \
 	    "retires-without-a-place|--seeds 30 --nodes 8 --minutes 10|a roll out " \

@@ -32,7 +32,10 @@ const KEYS: &[(&str, &[&str])] = &[
     ("", &["state", "log"]),
     ("node", &["name", "labels", "witness", "approval", "level"]),
     ("listen", &["address", "port", "advertise"]),
-    ("resources", &["cpus", "housekeeping", "confine_system", "memory", "ports", "devices"]),
+    (
+        "resources",
+        &["cpus", "housekeeping", "confine_system", "memory", "disk", "ports", "devices"],
+    ),
     ("discovery", &["mdns", "interfaces", "domains", "seeds"]),
     ("api", &["socket", "group"]),
     ("executor", &["kind"]),
@@ -122,6 +125,8 @@ pub struct ResourcesSection {
     pub confine_system: bool,
     /// Memory for work, `4GiB`; `auto`: what the machine has, less a reserve.
     pub memory: String,
+    /// Disk for work, `200GiB`, of the file system with the state directory; `auto`: what is free, less a reserve.
+    pub disk: String,
     /// Ports for dynamic requests, `20000-31999`.
     pub ports: String,
     /// Devices that may be claimed: paths, classes or bus identities; `["auto"]`: all that are found.
@@ -201,6 +206,7 @@ impl Default for ResourcesSection {
             housekeeping: AUTO.into(),
             confine_system: true,
             memory: AUTO.into(),
+            disk: AUTO.into(),
             ports: "20000-31999".into(),
             devices: vec![AUTO.into()],
         }
@@ -349,7 +355,8 @@ impl Config {
         Ok(Share {
             cpus: cpu_set("resources.cpus", &resources.cpus)?,
             housekeeping: cpu_set("resources.housekeeping", &resources.housekeeping)?,
-            memory: memory(&resources.memory)?,
+            memory: size("resources.memory", &resources.memory, 1)?,
+            disk: size("resources.disk", &resources.disk, 0)?,
             ports: Some(ports(&resources.ports)?),
             devices: match resources.devices.as_slice() {
                 [only] if only == AUTO => None,
@@ -386,14 +393,15 @@ fn cpu_set(key: &'static str, text: &str) -> Result<Option<CpuSet>, ConfigError>
     })
 }
 
-fn memory(text: &str) -> Result<Option<u64>, ConfigError> {
+/// `least`: in bytes.
+fn size(key: &'static str, text: &str, least: u64) -> Result<Option<u64>, ConfigError> {
     if text == AUTO {
         return Ok(None);
     }
     match fabric::job::parse_bytes(text) {
-        Some(bytes) if bytes > 0 => Ok(Some(bytes)),
+        Some(bytes) if bytes >= least => Ok(Some(bytes)),
         _ => Err(ConfigError::Value {
-            key: "resources.memory",
+            key,
             message: format!("{text:?} is no size: write \"4GiB\", \"512MiB\" or \"auto\""),
         }),
     }

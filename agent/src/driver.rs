@@ -10,6 +10,7 @@ use fabric::clock::{Instant, Now};
 use fabric::cpuset::CpuSet;
 use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
+use fabric::node::disk_on_disk;
 use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, PortsUsed, Topology};
 use std::collections::{BTreeMap, BTreeSet};
@@ -237,7 +238,9 @@ impl Driver {
         let (invite, invited) = mpsc::channel(INVITED_MAX);
         let (looks, looked) = mpsc::channel(OUTCOMES_MAX);
         let (listen, listening) = mpsc::channel(OUTCOMES_MAX);
-        let mut topology = topology::topology(&config, &choice.executor)?;
+        let (pools, claimed) = disk_on_disk(&opened.rows, &identity.id());
+        let before = topology::DiskBefore { pools, claimed };
+        let mut topology = topology::topology(&config, &choice.executor, before)?;
         topology.ports_used = listening::at_start(&listeners, topology.ports);
         let channels = Channels {
             calls: calls_received,

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 mod devices;
+pub mod disk;
 mod plugged;
 mod share;
 
@@ -19,7 +20,7 @@ mod share;
 mod tests;
 
 pub use plugged::{Plugged, Settling};
-pub use share::{Share, narrow};
+pub use share::{Share, ShareError, narrow};
 
 /// Bytes of any one file that is read here.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -50,7 +51,7 @@ impl Sysfs {
 
     /// Everything that this machine has and that the agent itself may use: CPUs that are offline or
     /// outside the agent's affinity are left out, memory is bounded by the agent's cgroup, and
-    /// devices without a node in `/dev` are not usable. `enforced` and `ports` are left empty.
+    /// devices without a node in `/dev` are not usable. `enforced`, `ports` and `pools` are left empty.
     /// Blocks. Fails only when the CPUs cannot be found at all.
     pub fn read(&self) -> io::Result<Topology> {
         let cpus = self.cpus()?;
@@ -83,6 +84,7 @@ impl Sysfs {
             devices: devices::read(self),
             ports: (0, 0),
             ports_used: Vec::new(),
+            pools: Vec::new(),
             enforced: Default::default(),
         })
     }

@@ -380,6 +380,9 @@ pub enum QuotaCommand {
         /// Memory, as in 16GiB
         #[arg(long, value_parser = bytes, value_name = "SIZE")]
         memory: Option<u64>,
+        /// Disk, as in 500GiB
+        #[arg(long, value_parser = bytes, value_name = "SIZE")]
+        disk: Option<u64>,
         /// Devices of a class
         #[arg(long, value_parser = device_count, value_name = "CLASS=COUNT")]
         devices: Vec<(String, u32)>,

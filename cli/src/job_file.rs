@@ -73,6 +73,9 @@ pub fn from_flags(run: Run, screen: &Screen) -> Result<JobSpec, Failure> {
     if let Some(memory) = run.memory {
         spec.resources.memory = memory;
     }
+    if let Some(disk) = run.disk {
+        spec.resources.disk = disk;
+    }
     spec.resources.numa = match run.numa {
         None | Some(Numa::None) => NumaPolicy::None,
         Some(Numa::Prefer) => NumaPolicy::Prefer,

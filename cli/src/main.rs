@@ -95,10 +95,18 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Token(TokenCommand::List) => membership::token_list(context).await,
         Command::Token(TokenCommand::Revoke { id }) => membership::token_revoke(context, &id).await,
         Command::Fabric(FabricCommand::Reclock) => membership::reclock(context).await,
-        Command::Quota(QuotaCommand::Set { namespace, cores, memory, devices, allocs, force }) => {
+        Command::Quota(QuotaCommand::Set {
+            namespace,
+            cores,
+            memory,
+            disk,
+            devices,
+            allocs,
+            force,
+        }) => {
             let cpu_millis = cores.map(|cores| (cores * 1000.0).round() as u64);
             let devices = devices.into_iter().collect();
-            let quota = fabric::quota::Quota { cpu_millis, memory, devices, allocs };
+            let quota = fabric::quota::Quota { cpu_millis, memory, devices, allocs, disk };
             quotas::set(context, namespace.as_str(), quota, force).await
         }
         Command::Quota(QuotaCommand::List) => quotas::list(context).await,

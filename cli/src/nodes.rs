@@ -20,15 +20,29 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
         context.screen.json(&nodes)?;
         return Ok(Exit::Ok);
     }
-    let mut table =
-        Table::new(&["NAME", "ID", "STATE", "CORES FREE", "MEMORY FREE", "ALLOCS", "LABELS"]);
+    let mut table = Table::new(&[
+        "NAME",
+        "ID",
+        "STATE",
+        "CORES FREE",
+        "MEMORY FREE",
+        "DISK FREE",
+        "ALLOCS",
+        "LABELS",
+    ]);
     for node in &nodes {
-        let (cores, memory) = match &node.info {
+        let (cores, memory, disk) = match &node.info {
             Some(info) => (
                 format!("{} of {}", node.free.cores, info.topology.cores.len()),
                 format!("{} of {}", bytes(node.free.memory), bytes(info.topology.memory)),
+                match info.topology.disk() {
+                    Some(pool) => {
+                        format!("{} of {}", bytes(node.free.disk), bytes(pool.capacity))
+                    }
+                    None => "-".into(),
+                },
             ),
-            None => ("?".into(), "?".into()),
+            None => ("?".into(), "?".into(), "?".into()),
         };
         let name = if node.local { format!("{} (here)", node.name) } else { node.name.clone() };
         table.row([
@@ -37,6 +51,7 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
             state(node),
             cores.into(),
             memory.into(),
+            disk.into(),
             node.allocs.len().to_string().into(),
             labels(node).into(),
         ]);
@@ -118,6 +133,20 @@ pub async fn show(context: &Context, wanted: &str) -> Result<Exit, Failure> {
                 format!("{} of {} free", bytes(node.free.memory), bytes(topology.memory)).into(),
             ),
         ]);
+        if let Some(pool) = topology.disk() {
+            fields.push((
+                "disk",
+                format!(
+                    "{} of {} free in pool {} ({} set aside, {} used by others)",
+                    bytes(node.free.disk),
+                    bytes(pool.capacity),
+                    pool.name,
+                    bytes(pool.reserved),
+                    bytes(pool.used)
+                )
+                .into(),
+            ));
+        }
         for device in &topology.devices {
             let free = if node.free.devices.contains(&device.path) { "free" } else { "taken" };
             let hardware = device.hardware.as_deref().unwrap_or("-");

@@ -40,7 +40,7 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
         context.screen.json(&quotas)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&["NAMESPACE", "CPUS", "MEMORY", "ALLOCATIONS", "DEVICES"]);
+    let mut table = Table::new(&["NAMESPACE", "CPUS", "MEMORY", "DISK", "ALLOCATIONS", "DEVICES"]);
     for view in &quotas {
         let (quota, used) = (&view.quota, &view.used);
         let cpus = |millis: u64| (millis as f64 / 1000.0).to_string();
@@ -48,6 +48,7 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
             view.namespace.to_string().into(),
             of(cpus(used.cpu_millis), quota.cpu_millis.map(cpus)).into(),
             of(resources::bytes(used.memory), quota.memory.map(resources::bytes)).into(),
+            of(resources::bytes(used.disk), quota.disk.map(resources::bytes)).into(),
             of(used.allocs.to_string(), quota.allocs.map(|most| most.to_string())).into(),
             devices(quota, used).into(),
         ]);

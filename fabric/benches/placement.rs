@@ -147,6 +147,7 @@ fn shared() -> JobSpec {
             numa: NumaPolicy::None,
             hugepages: BTreeMap::new(),
             devices: Vec::new(),
+            disk: 0,
         },
         ports: vec![fabric::job::Port { name: "http".into(), fixed: None }],
         health: None,

@@ -16,6 +16,8 @@
 //!   where possible and otherwise takes what there is, unbound. Work on shared CPUs runs on all of
 //!   them; for it only the memory, pages and devices count.
 //! - **Memory** counts against the whole, and against a memory node when the claim is bound to it.
+//! - **Disk** counts against the node's one pool. It is promised and not enforced: what a task really keeps there, nobody
+//!   stops.
 //! - **Devices** have one holder at a time. **Ports** are fixed, whatever the number, or picked from
 //!   the node's range, each after the one before, so that a freed port is not reused at once. One that a program
 //!   listens on which is not the fabric's is given to nobody.
@@ -48,7 +50,7 @@ use layout::{Layout, NO_CORE};
 /// What a node has, and what it has given to whom.
 ///
 /// Invariants, as the property tests check them: no CPU, device or port is in two claims; the sums of
-/// claimed memory, huge pages and shared CPU stay within what there is (except after
+/// claimed memory, disk, huge pages and shared CPU stay within what there is (except after
 /// [`Ledger::adopt`] and [`Ledger::topology_changed`], when nothing more is given away until they do);
 /// exclusive CPUs and the shared pool are disjoint; a release restores exactly what the hold took.
 #[derive(Clone, Debug)]
@@ -66,6 +68,10 @@ pub struct Ledger {
     /// Bytes bound to each memory node, and in all. Wide, because claims come from other nodes too.
     bound: Vec<u128>,
     memory: u128,
+    /// Bytes claimed of the pool of disk.
+    disk: u128,
+    /// Plants a bug: disk that was given away counts as free.
+    forgets_disk: bool,
     shared_millis: u64,
     /// Claims that run on the shared CPUs.
     shared_claims: u32,
@@ -121,6 +127,14 @@ pub enum Conflict {
         /// Bytes free.
         free: u64,
     },
+    /// Less disk is free.
+    #[error("{wanted} bytes of disk wanted, {free} free")]
+    Disk {
+        /// Bytes claimed.
+        wanted: u64,
+        /// Bytes free.
+        free: u64,
+    },
     /// Fewer huge pages are free there.
     #[error("huge pages of {size_kib} KiB on memory node {numa} are not free")]
     Hugepages {
@@ -137,14 +151,19 @@ pub enum Conflict {
     Port(u16),
 }
 
+/// What is true of a node or not, before any number counts: beside its [`Summary`] in the same cache line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Switches {
+    pub pinning: bool,
+    pub numa_binding: bool,
+    pub full: bool,
+}
+
 /// What a placement needs to know of a node before it looks closely, in one cache line with what else
 /// it needs. Derived from a ledger in time that does not grow with the number of claims. Nothing here is
 /// less than what is really free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    pub pinning: bool,
-    pub numa_binding: bool,
-    pub full: bool,
     /// Free cores and hardware threads, in all and on the memory node with the most.
     pub cores: u16,
     pub cores_of_one_node: u16,
@@ -166,6 +185,8 @@ pub(crate) struct Summary {
     pub memory_of_one_node_mib: u32,
     pub memory_used_mib: u32,
     pub memory_total_mib: u32,
+    /// Free disk, rounded up.
+    pub disk_mib: u32,
 }
 
 /// Bytes as MiB, rounded up, at most 4 PiB: whoever asks for more bytes never asks for fewer MiB.
@@ -191,6 +212,8 @@ impl Ledger {
             total: Count::default(),
             bound: Vec::new(),
             memory: 0,
+            disk: 0,
+            forgets_disk: false,
             shared_millis: 0,
             shared_claims: 0,
             pages: Vec::new(),
@@ -202,6 +225,11 @@ impl Ledger {
         };
         ledger.lay_out(topology);
         ledger
+    }
+
+    /// The same with a planted bug or without: see [`Canary::ForgetsDisk`](crate::node::Canary::ForgetsDisk).
+    pub(crate) fn forgetting_disk(self, forgets_disk: bool) -> Self {
+        Self { forgets_disk, ..self }
     }
 
     /// Picks what an allocation of `spec` would get: the exact cores, memory node, devices and ports.
@@ -272,6 +300,7 @@ impl Ledger {
             shared_millis: self.shared_free().try_into().unwrap_or(u32::MAX),
             memory: self.memory_free(),
             devices: self.free_devices().map(|device| device.path.clone()).collect(),
+            disk: self.disk_free(),
         }
     }
 
@@ -315,9 +344,6 @@ impl Ledger {
         let exclusive = u64::from(self.layout.cpu_count - self.total.threads);
         let on_one_node = (0..self.nodes.len()).map(|node| self.memory_free_on(node)).max();
         Summary {
-            pinning: self.layout.enforced.pinning,
-            numa_binding: self.layout.enforced.numa,
-            full: self.is_full(),
             cores: self.total.whole as u16,
             cores_of_one_node: most(|count| count.whole),
             threads: self.total.threads as u16,
@@ -333,6 +359,16 @@ impl Ledger {
             memory_of_one_node_mib: mib(on_one_node.unwrap_or(0)),
             memory_used_mib: mib(self.memory.try_into().unwrap_or(u64::MAX)),
             memory_total_mib: mib(self.layout.memory),
+            disk_mib: mib(self.disk_free()),
+        }
+    }
+
+    /// What decides before these numbers.
+    pub(crate) fn switches(&self) -> Switches {
+        Switches {
+            pinning: self.layout.enforced.pinning,
+            numa_binding: self.layout.enforced.numa,
+            full: self.is_full(),
         }
     }
 
@@ -359,6 +395,10 @@ impl Ledger {
 
     fn memory_free(&self) -> u64 {
         u128::from(self.layout.memory).saturating_sub(self.memory) as u64
+    }
+
+    fn disk_free(&self) -> u64 {
+        u128::from(self.layout.disk).saturating_sub(self.disk) as u64
     }
 
     /// Bytes that can be bound to the memory node with this index.
@@ -423,6 +463,10 @@ impl Ledger {
         if claim.memory > free {
             return Err(Conflict::Memory { wanted: claim.memory, free });
         }
+        let free = self.disk_free();
+        if claim.disk > free {
+            return Err(Conflict::Disk { wanted: claim.disk, free });
+        }
         let mut pages: BTreeMap<(u32, u16), u64> = BTreeMap::new();
         for &(size_kib, numa, count) in &claim.hugepages {
             *pages.entry((size_kib, numa)).or_default() += u64::from(count);
@@ -452,6 +496,11 @@ impl Ledger {
         self.layout.pools.binary_search_by_key(&(size_kib, numa), |p| (p.size_kib, p.numa)).ok()
     }
 
+    /// Bytes of disk that a claim takes out of the pool.
+    fn disk_of(&self, claim: &Claim) -> u128 {
+        if self.forgets_disk { 0 } else { claim.disk.into() }
+    }
+
     fn count(&mut self, claim: &Claim) {
         self.cpus.insert_all(&claim.cpus);
         for cpu in claim.cpus.iter() {
@@ -462,6 +511,7 @@ impl Ledger {
         }
         self.shared_millis += u64::from(claim.shared_millis);
         self.memory += u128::from(claim.memory);
+        self.disk += self.disk_of(claim);
         if let Some(node) = self.bound_node(claim) {
             self.bound[node] += u128::from(claim.memory);
         }
@@ -504,6 +554,7 @@ impl Ledger {
         }
         self.shared_millis -= u64::from(claim.shared_millis);
         self.memory -= u128::from(claim.memory);
+        self.disk -= self.disk_of(claim);
         if let Some(node) = self.bound_node(claim) {
             self.bound[node] -= u128::from(claim.memory);
         }
@@ -593,7 +644,7 @@ impl Ledger {
             }
         }
         self.bound = vec![0; self.layout.nodes.len()];
-        self.memory = 0;
+        (self.memory, self.disk) = (0, 0);
         (self.shared_millis, self.shared_claims) = (0, 0);
         self.pages = vec![0; self.layout.pools.len()];
         self.device_free = vec![true; self.layout.devices.len()];

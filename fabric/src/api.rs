@@ -227,6 +227,9 @@ pub struct Free {
     pub memory: u64,
     /// Device paths.
     pub devices: Vec<String>,
+    /// Bytes of disk.
+    #[serde(default)]
+    pub disk: u64,
 }
 
 /// One allocation. `GET /v1/allocs[?job=NAME][&all=true]` answers a list of these.

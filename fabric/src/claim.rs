@@ -1,4 +1,4 @@
-//! What a node has given to an allocation, by name: which cores, how many bytes, which devices and ports.
+//! What a node has given to an allocation, by name: which cores, how many bytes of memory and disk, which devices and ports.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::cpuset::CpuSet;
 use crate::level::evolving;
 
-/// Cores, memory, devices and ports that a node has given to an allocation.
+/// Cores, memory, disk, devices and ports that a node has given to an allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Claim {
@@ -24,6 +24,9 @@ pub struct Claim {
     pub devices: Vec<String>,
     /// Port numbers by name.
     pub ports: BTreeMap<String, u16>,
+    /// Bytes of the pool of disk [`DEFAULT`](crate::topology::DiskPool::DEFAULT).
+    #[serde(default)]
+    pub disk: u64,
 }
 
-evolving!(Claim { cpus, shared_millis, mems, memory, hugepages, devices, ports });
+evolving!(Claim { cpus, shared_millis, mems, memory, hugepages, devices, ports } 3 { disk });

@@ -217,9 +217,12 @@ pub struct Resources {
     pub hugepages: BTreeMap<u32, u32>,
     /// Devices: a class (`gpu`), a bus identity (`usb:1a86:7523`) or a path (`/dev/ttyUSB0`), one each.
     pub devices: Vec<String>,
+    /// Bytes that it may keep on the node's disk: counted, and not enforced. 0: it asks for none.
+    #[serde(default)]
+    pub disk: u64,
 }
 
-evolving!(Resources { cpu, memory, swap, numa, hugepages, devices });
+evolving!(Resources { cpu, memory, swap, numa, hugepages, devices } 3 { disk });
 
 impl Default for Resources {
     /// A tenth of a shared CPU and 64 MiB: what a small service on a small board needs.
@@ -231,6 +234,7 @@ impl Default for Resources {
             numa: NumaPolicy::None,
             hugepages: BTreeMap::new(),
             devices: Vec::new(),
+            disk: 0,
         }
     }
 }

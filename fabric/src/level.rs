@@ -14,7 +14,8 @@ use crate::clock::WallTime;
 /// |---|---|---|
 /// | 1 | 0.2.0 | all that was there |
 /// | 2 | 0.2.0 | `[keep]` in a job |
-pub const LEVEL: u8 = 2;
+/// | 3 | 0.2.0 | disk: in jobs, claims and quotas, and the pools of a node |
+pub const LEVEL: u8 = 3;
 /// The lowest level that an agent can be told to act at.
 pub const LEVEL_MIN: u8 = 1;
 

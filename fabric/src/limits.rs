@@ -67,6 +67,9 @@ pub const JOB_MEMORY_BYTES_MAX: u64 = 1 << 50;
 const _: () = assert!(JOB_MEMORY_BYTES_MAX.checked_mul(ALLOCS_PER_NODE_MAX as u64).is_some());
 /// Bytes of memory of one allocation: with less, the dynamic loader of a small program fails.
 pub const JOB_MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Bytes of disk of one allocation: sums over all of them cannot overflow.
+pub const JOB_DISK_BYTES_MAX: u64 = 1 << 50;
+const _: () = assert!(JOB_DISK_BYTES_MAX.checked_mul(ALLOCS_PER_NODE_MAX as u64).is_some());
 /// Huge pages of one size of one allocation.
 pub const HUGEPAGES_MAX: u32 = 1 << 24;
 /// Threads of one allocation: the kernel has no more process ids.

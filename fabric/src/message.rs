@@ -235,12 +235,12 @@ impl Leveled for Message {
             Message::Propose { job, .. }
             | Message::Displace { job, .. }
             | Message::Reserve { job, .. } => job.level(),
+            Message::Reject { reason, .. } => reason.level(),
             Message::Buckets(_)
             | Message::Rows { .. }
             | Message::Want(_)
             | Message::Held { .. }
             | Message::Accept { .. }
-            | Message::Reject { .. }
             | Message::Retire { .. }
             | Message::Drain { .. }
             | Message::Restart { .. }

@@ -62,7 +62,7 @@ pub use informed::Waits;
 use leases::Leases;
 use levels::Levels;
 use persistence::Disk;
-pub use persistence::level_on_disk;
+pub use persistence::{disk_on_disk, level_on_disk};
 use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
@@ -124,6 +124,8 @@ pub enum Canary {
     ForgetsDeletions,
     /// A node takes every row for the writing of the node that it names.
     TakesUnsigned,
+    /// Ledgers count disk that was given away as free.
+    ForgetsDisk,
 }
 
 /// Where a node's table comes from.
@@ -272,7 +274,8 @@ impl Node {
             generation: config.generation,
             address: address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         };
-        let ledger = Ledger::new(&config.info.topology);
+        let forgets_disk = config.canary == Some(Canary::ForgetsDisk);
+        let ledger = Ledger::new(&config.info.topology).forgetting_disk(forgets_disk);
         let mut node = Self {
             info: config.info.clone(),
             clock: HybridClock::new(config.id, 0),
@@ -287,7 +290,7 @@ impl Node {
                 _ => Membership::new(now.at, identity, seed(2)),
             },
             gossip: Gossip::default(),
-            fleet: Fleet::default(),
+            fleet: Fleet::default().forgetting_disk(forgets_disk),
             stock: Stock::default(),
             supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger)
                 .on_arch(&config.info.topology.arch),
@@ -367,15 +370,14 @@ impl Node {
             Origin::Formed { table, records, .. } => {
                 self.begin_with(now, *table, records);
                 self.open_accounts();
-                if self.table.node(&self.config.id) == Some(&self.info) {
+                if self.table.node(&self.config.id) == Some(&self.readable_info()) {
                     return;
                 }
             }
         }
         now = self.read_clocks(own);
         self.info.reached = self.levels.reached();
-        let info = Box::new(self.info.clone());
-        self.write(now, Key::Node(self.config.id), Value::Node(info));
+        self.publish_info(now);
         self.remember_voter();
     }
 
@@ -781,7 +783,7 @@ impl Node {
                 self.account_for_node(*node);
                 self.coordinator.all_dirty = true;
                 self.duties.all |= *node == self.config.id;
-                if *node == self.config.id && self.table.node(node) != Some(&self.info) {
+                if *node == self.config.id && self.table.node(node) != Some(&self.readable_info()) {
                     // A former life of ours, with a clock that was ahead of this one.
                     self.publish_info(now);
                 }
@@ -1094,7 +1096,7 @@ impl Node {
     }
 
     fn publish_info(&mut self, now: Now) {
-        let info = Box::new(self.info.clone());
+        let info = Box::new(self.readable_info());
         self.write(now, Key::Node(self.config.id), Value::Node(info));
     }
 

@@ -6,8 +6,8 @@
 //! - Only allocations of strictly lower priority go. So a chain of displacements goes down in priority with
 //!   every step: it ends, and nobody is displaced by whom he displaced.
 //! - Of all sets that make enough room the one that loses least goes: the sum of size times priority, then the
-//!   number, then the youngest. A thousandth of a logical CPU, a MiB of memory and a thousandth of a device are
-//!   of the same size.
+//!   number, then the youngest. A thousandth of a logical CPU, a MiB of memory, a GiB of disk and a thousandth of a
+//!   device are of the same size.
 //! - Looked at are all single victims, all pairs among the first `PAIRS_AMONG`, and the set that is found by
 //!   taking the cheapest one after the other and giving back whom it does without.
 
@@ -89,7 +89,8 @@ pub fn victims(
 /// How much a claim takes, whatever of.
 fn size(claim: &Claim) -> u64 {
     let cpu = claim.cpus.len() as u64 * 1000 + u64::from(claim.shared_millis);
-    (cpu + (claim.memory >> 20)).saturating_add(claim.devices.len() as u64 * 1000)
+    let bytes = (claim.memory >> 20).saturating_add(claim.disk >> 30);
+    cpu.saturating_add(bytes).saturating_add(claim.devices.len() as u64 * 1000)
 }
 
 struct Search<'s> {

@@ -37,9 +37,11 @@ pub struct Quota {
     pub devices: BTreeMap<String, u32>,
     /// Allocations.
     pub allocs: Option<u32>,
+    /// Bytes of disk.
+    pub disk: Option<u64>,
 }
 
-evolving!(Quota { cpu_millis, memory, devices, allocs });
+evolving!(Quota { cpu_millis, memory, devices, allocs } 3 { disk });
 
 /// What claims add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,12 +54,15 @@ pub struct Amount {
     pub devices: BTreeMap<String, u32>,
     /// Allocations.
     pub allocs: u32,
+    /// Bytes of disk.
+    #[serde(default)]
+    pub disk: u64,
 }
 
 /// The first limit that would be exceeded, in words and figures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Excess {
-    /// `CPU`, `memory`, `allocations`, or a class of devices.
+    /// `CPU`, `memory`, `disk`, `allocations`, or a class of devices.
     pub what: String,
     /// What it would be, with its unit.
     pub wanted: String,
@@ -85,6 +90,10 @@ impl Quota {
                 let bytes = resources::bytes;
                 return excess("memory", bytes(amount.memory), bytes(*most));
             }
+            Quota { disk: Some(most), .. } if amount.disk > *most => {
+                let bytes = resources::bytes;
+                return excess("disk", bytes(amount.disk), bytes(*most));
+            }
             Quota { allocs: Some(most), .. } if amount.allocs > *most => {
                 return excess("allocations", number(amount.allocs), number(*most));
             }
@@ -106,7 +115,7 @@ impl Quota {
     pub fn validate(&self) -> Result<(), String> {
         if *self == Quota::default() {
             return Err(
-                "it limits nothing: give cores, memory, devices or allocations, or remove it"
+                "it limits nothing: give cores, memory, disk, devices or allocations, or remove it"
                     .into(),
             );
         }
@@ -146,6 +155,7 @@ impl Amount {
             memory: claim.memory,
             devices,
             allocs: 1,
+            disk: claim.disk,
         }
     }
 
@@ -169,6 +179,7 @@ impl Amount {
             memory: spec.resources.memory.saturating_mul(u64::from(count)),
             devices,
             allocs: count,
+            disk: spec.resources.disk.saturating_mul(u64::from(count)),
         }
     }
 
@@ -181,6 +192,7 @@ impl Amount {
     pub fn add(&mut self, other: &Amount) {
         self.cpu_millis = self.cpu_millis.saturating_add(other.cpu_millis);
         self.memory = self.memory.saturating_add(other.memory);
+        self.disk = self.disk.saturating_add(other.disk);
         self.allocs = self.allocs.saturating_add(other.allocs);
         for (class, number) in &other.devices {
             let sum = self.devices.entry(class.clone()).or_default();
@@ -192,6 +204,7 @@ impl Amount {
     pub fn subtract(&mut self, other: &Amount) {
         self.cpu_millis = self.cpu_millis.saturating_sub(other.cpu_millis);
         self.memory = self.memory.saturating_sub(other.memory);
+        self.disk = self.disk.saturating_sub(other.disk);
         self.allocs = self.allocs.saturating_sub(other.allocs);
         for (class, number) in &other.devices {
             if let Some(sum) = self.devices.get_mut(class) {
@@ -406,9 +419,10 @@ impl Accounts {
             .map(|(name, most)| fits(u64::from(*most), class(used, name), class(amount, name)));
         let cpus = quota.cpu_millis.map(|most| fits(most, used.cpu_millis, amount.cpu_millis));
         let memory = quota.memory.map(|most| fits(most, used.memory, amount.memory));
+        let disk = quota.disk.map(|most| fits(most, used.disk, amount.disk));
         let (allocs, each) = (u64::from(used.allocs), u64::from(amount.allocs));
         let allocs = quota.allocs.map(|most| fits(u64::from(most), allocs, each));
-        let limits = devices.chain([cpus, memory, allocs].into_iter().flatten());
+        let limits = devices.chain([cpus, memory, disk, allocs].into_iter().flatten());
         Some(limits.flatten().min().unwrap_or(u64::MAX))
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::id::{AllocId, Namespace};
 use crate::job::duration;
+use crate::level::{LEVEL_MIN, Leveled};
 use crate::quota::Excess;
 
 /// Why a node will not run an allocation. The same type answers a proposal and fills `explain`.
@@ -139,6 +140,49 @@ pub enum Rejection {
         /// How many there are.
         of: u32,
     },
+    /// Less disk is free than asked for, in bytes.
+    Disk {
+        /// The pool that it would come from.
+        pool: String,
+        /// Asked for.
+        wanted: u64,
+        /// Not promised to anybody.
+        free: u64,
+        /// What claims may add up to. 0: the node has no such pool, or gives nothing of it.
+        of: u64,
+    },
+}
+
+impl Leveled for Rejection {
+    fn level(&self) -> u8 {
+        match self {
+            Rejection::Disk { .. } => 3,
+            Rejection::Constraint { .. }
+            | Rejection::Cores { .. }
+            | Rejection::Cpu { .. }
+            | Rejection::Memory { .. }
+            | Rejection::Numa
+            | Rejection::Hugepages { .. }
+            | Rejection::Device { .. }
+            | Rejection::Port { .. }
+            | Rejection::NotEnforced { .. }
+            | Rejection::Draining
+            | Rejection::Impaired { .. }
+            | Rejection::NotAlive
+            | Rejection::Outdated
+            | Rejection::FailedHere { .. }
+            | Rejection::Full
+            | Rejection::Witness
+            | Rejection::Epoch { .. }
+            | Rejection::Architecture { .. }
+            | Rejection::AntiAffinity { .. }
+            | Rejection::Returned { .. }
+            | Rejection::Quota { .. }
+            | Rejection::Kept { .. }
+            | Rejection::PortUsed { .. }
+            | Rejection::PortsUsed { .. } => LEVEL_MIN,
+        }
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -156,6 +200,13 @@ impl fmt::Display for Rejection {
             }
             Rejection::Memory { wanted, free } => {
                 write!(f, "{} memory wanted, {} free", bytes(*wanted), bytes(*free))
+            }
+            Rejection::Disk { pool, wanted, of: 0, .. } => {
+                write!(f, "{} disk wanted, and pool {pool} has none to give", bytes(*wanted))
+            }
+            Rejection::Disk { pool, wanted, free, of } => {
+                let (wanted, free, of) = (bytes(*wanted), bytes(*free), bytes(*of));
+                write!(f, "{wanted} disk wanted, {free} free of {of} in pool {pool}")
             }
             Rejection::Numa => f.write_str("no single memory node has all of it free"),
             Rejection::Hugepages { size_kib, wanted, free } => {

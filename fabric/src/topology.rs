@@ -39,6 +39,42 @@ pub struct Topology {
     /// [`PORTS_USED_MAX`](crate::limits::PORTS_USED_MAX) stretches.
     #[serde(default)]
     pub ports_used: Vec<PortsUsed>,
+    /// Where disk is claimed from. Empty: jobs that ask for disk do not run here.
+    #[serde(default)]
+    pub pools: Vec<DiskPool>,
+}
+
+/// A part of the machine's disks that claims are made on: one file system. Its size is the sum of the three figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+pub struct DiskPool {
+    /// What it is called: [`DiskPool::DEFAULT`].
+    pub name: String,
+    /// Bytes that claims may add up to.
+    pub capacity: u64,
+    /// Bytes that are set aside: for the system, or because the owner gives less than there is.
+    pub reserved: u64,
+    /// Bytes that others than allocations used when the capacity was decided.
+    pub used: u64,
+}
+
+evolving!(DiskPool { name, capacity, reserved, used });
+
+impl DiskPool {
+    /// The pool that a job's `disk` comes from: the file system with the agent's state directory.
+    pub const DEFAULT: &'static str = "default";
+
+    /// Bytes of the whole file system.
+    pub fn size(&self) -> u64 {
+        self.capacity.saturating_add(self.reserved).saturating_add(self.used)
+    }
+}
+
+impl Topology {
+    /// The pool that a job's `disk` comes from.
+    pub fn disk(&self) -> Option<&DiskPool> {
+        self.pools.iter().find(|pool| pool.name == DiskPool::DEFAULT)
+    }
 }
 
 /// A stretch of ports that are not to be had.
@@ -55,7 +91,7 @@ pub struct PortsUsed {
 evolving!(Topology {
     arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced,
     ports_used
-} within devices);
+} 3 { pools } within devices);
 
 /// One physical core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

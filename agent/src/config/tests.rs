@@ -80,6 +80,7 @@ fn values_are_taken_over() {
         cpus = "0-1"
         housekeeping = ""
         memory = "64MiB"
+        disk = "0B"
         ports = "30000-30100"
         devices = []
         [discovery]
@@ -99,6 +100,7 @@ fn values_are_taken_over() {
             cpus: Some("0-1".parse().unwrap()),
             housekeeping: Some(CpuSet::new()),
             memory: Some(64 << 20),
+            disk: Some(0),
             ports: Some((30000, 30100)),
             devices: Some(Vec::new()),
         }
@@ -131,6 +133,8 @@ fn what_makes_no_sense_is_refused_with_place_and_advice() {
         ("[node\n", "1:6"),
         ("[resources]\ncpus = \"a-b\"", "resources.cpus"),
         ("[resources]\nmemory = \"many\"", "resources.memory"),
+        ("[resources]\nmemory = \"0B\"", "resources.memory"),
+        ("[resources]\ndisk = \"all\"", "resources.disk: \"all\" is no size"),
         ("[resources]\nports = \"5-4\"", "resources.ports"),
         ("[discovery]\nseeds = [\"host\"]", "has no port"),
         ("[executor]\nkind = \"docker\"", "2:8"),

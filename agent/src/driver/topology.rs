@@ -1,28 +1,56 @@
-//! What this machine is made of, as it is now: looked at again when something is plugged in, when jobs get cores for
+//! What this machine is made of, and how much disk it has, as it is now: looked at again when something is plugged in, when jobs get cores for
 //! themselves or give them back, and once a minute.
 
 use anyhow::Context;
 use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::io::Launch;
-use fabric::topology::Topology;
+use fabric::topology::{DiskPool, Topology};
 use std::time::Duration;
 
 use super::Driver;
 use crate::config::Config;
 use crate::executor::Executor;
+use crate::topology::disk::{self, Space};
 use crate::topology::{Sysfs, narrow};
 
 /// Time between two looks at the hardware.
 const PERIOD: Duration = Duration::from_secs(60);
 
+/// What is known of disk before it is looked at.
+#[derive(Debug)]
+pub(super) struct DiskBefore {
+    /// As they were found last.
+    pub pools: Vec<DiskPool>,
+    /// Bytes that claims add up to.
+    pub claimed: u64,
+}
+
 /// The share of the machine that work may use.
-pub(super) fn topology(config: &Config, executor: &Executor) -> anyhow::Result<Topology> {
+pub(super) fn topology(
+    config: &Config,
+    executor: &Executor,
+    before: DiskBefore,
+) -> anyhow::Result<Topology> {
     let sysfs = Sysfs::default().giving_up(executor.kept_free());
     let machine = sysfs.read().context("cannot read what this machine is made of")?;
-    let mut topology = narrow(machine, &config.share()?)?;
+    let share = config.share()?;
+    let mut topology = narrow(machine, &share)?;
+    topology.pools = pools(config, share.disk, before)?;
     topology.enforced = executor.enforced();
     Ok(topology)
+}
+
+fn pools(config: &Config, given: Option<u64>, before: DiskBefore) -> anyhow::Result<Vec<DiskPool>> {
+    let space = match Space::of(&config.state) {
+        Ok(space) => space,
+        Err(error) => {
+            tracing::warn!(%error, state = %config.state.display(), "cannot see how much disk there is");
+            return Ok(before.pools);
+        }
+    };
+    let known = before.pools.iter().find(|pool| pool.name == DiskPool::DEFAULT);
+    Ok(vec![disk::pool(space, given, known, before.claimed)?])
 }
 
 /// At the start: those that run have their cores for themselves, and the agent must know which of its own it was moved
@@ -66,9 +94,11 @@ impl Driver {
     fn look_at_hardware(&self) {
         let (config, executor) = (self.config.clone(), self.executor.clone());
         let (looks, free) = (self.looks.clone(), self.kept_free.clone());
+        let claimed = self.member.as_ref().map_or(0, |member| member.node.disk_claimed());
+        let before = DiskBefore { pools: self.topology.pools.clone(), claimed };
         tokio::spawn(async move {
             keep_free(&executor, &free).await;
-            let look = tokio::task::spawn_blocking(move || topology(&config, &executor));
+            let look = tokio::task::spawn_blocking(move || topology(&config, &executor, before));
             match look.await {
                 // Nobody listens: the agent ends. Full: another look is about to be taken in.
                 Ok(Ok(topology)) => drop(looks.try_send(topology)),
@@ -88,7 +118,7 @@ impl Driver {
     pub(super) fn looked(&mut self, mut topology: Topology) {
         topology.ports_used.clone_from(&self.topology.ports_used);
         if topology != self.topology {
-            tracing::info!("the hardware changed");
+            tracing::info!("the hardware, or the room on the disk, changed");
             self.topology = topology;
             self.changed();
         }

@@ -19,6 +19,9 @@ pub struct Share {
     /// 64 MiB, at most 2 GiB), which stays with the system.
     #[serde(deserialize_with = "bytes")]
     pub memory: Option<u64>,
+    /// Bytes of disk that claims may add up to. Default: what is free, less a reserve.
+    #[serde(deserialize_with = "bytes")]
+    pub disk: Option<u64>,
     /// CPUs that work never runs on: `"0"`, or `""` for none. Default: the first core of a machine
     /// that gives more than two, none otherwise.
     pub housekeeping: Option<CpuSet>,
@@ -53,6 +56,16 @@ pub enum ShareError {
     /// More memory than there is.
     #[error("resources.memory = {wanted}: this agent can use only {present} bytes")]
     TooMuchMemory {
+        /// Bytes.
+        wanted: u64,
+        /// Bytes.
+        present: u64,
+    },
+    /// More disk than there is.
+    #[error(
+        "resources.disk = {wanted}: the file system with the state directory has only {present} bytes"
+    )]
+    TooMuchDisk {
         /// Bytes.
         wanted: u64,
         /// Bytes.
@@ -154,7 +167,7 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
         Bytes::Text(text) => match fabric::job::parse_bytes(&text) {
             Some(bytes) => Ok(Some(bytes)),
             None => Err(de::Error::custom(format!(
-                "{text:?} is not an amount of memory: write bytes or a unit, as in 512MiB or 4GiB"
+                "{text:?} is no size: write bytes or a unit, as in 512MiB or 4GiB"
             ))),
         },
     }

@@ -42,6 +42,9 @@ pub struct Run {
     /// Memory, as in 64MiB
     #[arg(long, value_parser = bytes, value_name = "SIZE")]
     pub memory: Option<u64>,
+    /// What it may keep on the node's disk, as in 2GiB [default: none]
+    #[arg(long, value_parser = bytes, value_name = "SIZE")]
+    pub disk: Option<u64>,
     /// Cores and memory on one memory node
     #[arg(long, value_enum)]
     pub numa: Option<Numa>,

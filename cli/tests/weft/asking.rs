@@ -171,8 +171,9 @@ fn nodes_are_listed_found_drained_and_removed() {
         fake.weft(&["nodes"])
             .await
             .exits(0)
-            .shows("NAME          ID        STATE  CORES FREE  MEMORY FREE   ALLOCS  LABELS\n")
-            .shows("node1 (here)  a0101010  alive  4 of 4      1GiB of 1GiB  0       rack=r1\n");
+            .shows("NAME          ID        STATE  CORES FREE  MEMORY FREE   DISK FREE       ALLOCS  LABELS\n")
+            .shows("node1 (here)  a0101010  alive  4 of 4      1GiB of 1GiB  30GiB of 40GiB  0       rack=r1\n")
+            .shows("node3         a2101010  alive  4 of 4      1GiB of 1GiB  -               0       rack=r2\n");
         assert_eq!(
             fake.weft(&["nodes", "-o", "json"]).await.exits(0).json().as_array().unwrap().len(),
             3
@@ -182,6 +183,8 @@ fn nodes_are_listed_found_drained_and_removed() {
             .exits(0)
             .shows("name        node3")
             .shows("x86_64, debian 12");
+        let disk = "30GiB of 40GiB free in pool default (2GiB set aside, 8GiB used by others)";
+        fake.weft(&["node", "node1"]).await.exits(0).shows(disk);
 
         let node = fake.weft(&["ps", "-o", "json"]).await.exits(0).json()[0]["node_name"]
             .as_str()
@@ -255,11 +258,26 @@ fn tokens_are_made_listed_and_revoked() {
 #[test]
 fn quotas_are_set_listed_and_removed() {
     beside_an_agent(|fake| async move {
-        let set =
-            ["quota", "set", "team", "--cores", "8", "--memory", "1GiB", "--devices", "gpu=2"];
+        let set = [
+            "quota",
+            "set",
+            "team",
+            "--cores",
+            "8",
+            "--memory",
+            "1GiB",
+            "--disk",
+            "5GiB",
+            "--devices",
+            "gpu=2",
+        ];
         fake.weft(&set).await.exits(0).says("namespace team has a quota");
         let list = fake.weft(&["quota", "list"]).await.exits(0);
-        list.shows("team").shows("6 of 8").shows("0B of 1GiB").shows("gpu: 0 of 2");
+        list.shows("team")
+            .shows("6 of 8")
+            .shows("0B of 1GiB")
+            .shows("3GiB of 5GiB")
+            .shows("gpu: 0 of 2");
         fake.weft(&["quota", "set", "team", "--cores", "2"]).await.exits(1).says("--force");
         fake.weft(&["quota", "set", "team", "--cores", "2", "--force"]).await.exits(0);
         fake.weft(&["quota", "set", "team"]).await.exits(2).says("it limits nothing");

@@ -299,6 +299,8 @@ fn run_makes_a_job_from_flags() {
             "2",
             "--memory",
             "1.5GiB",
+            "--disk",
+            "2GiB",
             "--numa",
             "prefer",
             "--env",
@@ -328,7 +330,7 @@ fn run_makes_a_job_from_flags() {
             let spec = &state.jobs[&web()].spec;
             assert_eq!((spec.count, spec.kind), (2, JobKind::Service));
             assert!(matches!(spec.resources.cpu, CpuRequest::Exclusive { cores: 2, .. }));
-            assert_eq!(spec.resources.memory, 3 << 29);
+            assert_eq!((spec.resources.memory, spec.resources.disk), (3 << 29, 2 << 30));
             assert_eq!(spec.task.command, ["/bin/web", "${port.http}", "--flag"]);
             assert_eq!(spec.task.env["A"], "b=c");
             assert_eq!(spec.ports[1].fixed, Some(9000));

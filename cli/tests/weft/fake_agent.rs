@@ -13,7 +13,7 @@ use fabric::io::Verdict;
 use fabric::job::{CpuRequest, JobSpec};
 use fabric::quota::Amount;
 use fabric::resources::Rejection;
-use fabric::topology::{Core, NodeInfo, Topology};
+use fabric::topology::{Core, DiskPool, NodeInfo, Topology};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
@@ -216,12 +216,20 @@ fn node(index: usize) -> NodeView {
     let mut id = [0x10; 32];
     id[0] = 0xa0 + index as u8;
     let core = |cpu: u16| Core { cpus: [cpu].into_iter().collect(), ..Core::default() };
+    let pool = DiskPool {
+        name: DiskPool::DEFAULT.into(),
+        capacity: 40 << 30,
+        reserved: 2 << 30,
+        used: 8 << 30,
+    };
     let topology = Topology {
         arch: "x86_64".into(),
         os: "debian 12".into(),
         kernel: "6.1.0".into(),
         cores: (0..4).map(core).collect(),
         memory: 1 << 30,
+        // The agent of the third is too old to say.
+        pools: if index < 2 { vec![pool] } else { Vec::new() },
         ..Topology::default()
     };
     NodeView {
@@ -237,7 +245,7 @@ fn node(index: usize) -> NodeView {
             executor: "systemd".into(),
             ..NodeInfo::default()
         }),
-        free: Free { cores: 4, memory: 1 << 30, ..Free::default() },
+        free: Free { cores: 4, memory: 1 << 30, disk: 30 << 30, ..Free::default() },
         allocs: Vec::new(),
     }
 }

@@ -50,13 +50,14 @@ fn write_units(text: &mut String, world: &World, node: usize) {
         let claim = &unit.launch.claim;
         line!(
             text,
-            "  {alloc} run {} {:?} since {:.3} s on cpus {}: own cpus {}, {} MiB, devices {:?}, ports {:?}",
+            "  {alloc} run {} {:?} since {:.3} s on cpus {}: own cpus {}, {} MiB, {} GiB of disk, devices {:?}, ports {:?}",
             unit.launch.run,
             unit.state,
             unit.since.as_secs_f64(),
             unit.cpus,
             claim.cpus,
             claim.memory >> 20,
+            claim.disk >> 30,
             claim.devices,
             claim.ports
         );

@@ -227,6 +227,8 @@ pub(crate) fn after_outputs(world: &mut World, node: usize, outputs: usize) {
     if outputs > 0 {
         let machine = &world.nodes[node];
         check!(world, invariant_an_exclusive_core_runs_nobody_elses_work(machine));
+        let machine = &world.nodes[node];
+        check!(world, invariant_no_node_has_more_disk_promised_than_its_pool(machine));
     }
 }
 
@@ -291,6 +293,22 @@ pub fn invariant_a_core_byte_device_or_port_is_never_claimed_twice_on_a_node(
         return Err(format!("{shared} thousandths of {free} shared CPUs of {name} are promised"));
     }
     Ok(())
+}
+
+/// Neither by what its units hold, nor by what it has said yes to and not started yet.
+pub fn invariant_no_node_has_more_disk_promised_than_its_pool(machine: &SimNode) -> Verdict {
+    let pool = machine.hardware.topology.disk().map_or(0, |pool| pool.capacity);
+    let held: u64 = machine.units.there().map(|(_, unit)| unit.launch.claim.disk).sum();
+    let promised = machine.core().map_or(0, |core| core.disk_claimed());
+    match (held, promised) {
+        (held, _) if held > pool => {
+            Err(format!("{held} bytes of the {pool} of {}'s disk are held", machine.name))
+        }
+        (_, promised) if promised > pool => {
+            Err(format!("{promised} bytes of the {pool} of {}'s disk are promised", machine.name))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// No claim names what is not there, or what belongs to the system.

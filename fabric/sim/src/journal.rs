@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 14] = [
+pub const CANARIES: [(&str, Canary); 15] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -109,6 +109,7 @@ pub const CANARIES: [(&str, Canary); 14] = [
     ("knows-no-births", Canary::KnowsNoBirths),
     ("forgets-deletions", Canary::ForgetsDeletions),
     ("writes-any-level", Canary::WritesAnyLevel),
+    ("forgets-disk", Canary::ForgetsDisk),
 ];
 
 /// A planted bug's name.

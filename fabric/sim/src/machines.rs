@@ -1,7 +1,7 @@
-//! Random machines: sockets, SMT, memory nodes, memory, devices, ports and labels.
+//! Random machines: sockets, SMT, memory nodes, memory, disk, devices, ports and labels.
 
 use fabric::cpuset::CpuSet;
-use fabric::topology::{Core, Device, Enforced, HugepagePool, NumaNode, Topology};
+use fabric::topology::{Core, Device, DiskPool, Enforced, HugepagePool, NumaNode, Topology};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +32,12 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Disk grows with memory, so that it is now this, now that of which there is too little.
+    fn pool(self) -> DiskPool {
+        let capacity = self.memory_gib * 3 * GIB;
+        DiskPool { name: DiskPool::DEFAULT.into(), capacity, reserved: 2 * GIB, used: 8 * GIB }
+    }
+
     /// Spells the machine out. Core 0 of the first socket is kept for housekeeping. Hardware threads
     /// are numbered as Linux does on x86: first threads of all cores, then second threads.
     pub fn topology(self) -> Topology {
@@ -59,6 +65,7 @@ impl Shape {
             devices: Vec::new(),
             ports: (20_000, 20_999),
             ports_used: Vec::new(),
+            pools: vec![self.pool()],
             enforced: Enforced {
                 pinning: true,
                 cpuset: true,

@@ -5,7 +5,7 @@ use fabric::alloc::Ending;
 use fabric::api::JobState;
 use fabric::id::{AllocId, JobName, NodeId, SlotId};
 use fabric::io::Request;
-use fabric::level::LEVEL;
+use fabric::level::{LEVEL, LEVEL_MIN};
 use fabric::node::Canary;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -124,7 +124,10 @@ impl Run {
         let mut world = World::new(settings, fleet(plan.nodes, &mut random));
         if plan.seed.is_multiple_of(OLD_AGENTS_EVERY) {
             // An upgrade is under way: every second node has an old agent, the founder among them, until that is restarted.
-            world.nodes.iter_mut().step_by(2).for_each(|node| node.level = LEVEL - 1);
+            // Of any level before ours.
+            let older = (plan.seed / OLD_AGENTS_EVERY) % u64::from(LEVEL - LEVEL_MIN);
+            let level = LEVEL_MIN + older as u8;
+            world.nodes.iter_mut().step_by(2).for_each(|node| node.level = level);
         }
         let aimed = plan.aimed_at_leases;
         let workload = Workload::new(ChaCha8Rng::from_rng(&mut random), aimed);

@@ -389,6 +389,10 @@ impl Stage {
                     let bytes = fabric::job::parse_bytes(value);
                     spec.resources.memory = bytes.context("memory is like 64MiB")?;
                 }
+                "disk" => {
+                    let bytes = fabric::job::parse_bytes(value);
+                    spec.resources.disk = bytes.context("disk is like 2GiB")?;
+                }
                 "version" => {
                     spec.task.env.insert("VERSION".into(), value.into());
                 }

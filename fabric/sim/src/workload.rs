@@ -20,6 +20,7 @@ use crate::units::BEHAVES;
 use crate::world::World;
 
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 /// Jobs at a time.
 const JOBS_MAX: usize = 10;
 /// The namespace that gets quotas.
@@ -53,6 +54,7 @@ pub fn service(name: JobName) -> JobSpec {
             numa: NumaPolicy::None,
             hugepages: BTreeMap::new(),
             devices: Vec::new(),
+            disk: 0,
         },
         ports: Vec::new(),
         health: None,
@@ -86,6 +88,8 @@ pub fn health() -> Health {
 /// Users who change their minds.
 pub struct Workload {
     random: ChaCha8Rng,
+    /// How much disk they want, drawn apart from everything else.
+    disks: ChaCha8Rng,
     /// Jobs that were submitted and not stopped, as far as these users know.
     jobs: BTreeMap<JobName, JobSpec>,
     names: u32,
@@ -99,7 +103,9 @@ impl Workload {
     /// Users without any jobs yet.
     pub fn new(random: ChaCha8Rng, aimed_at_leases: bool) -> Self {
         let (jobs, draining) = (BTreeMap::new(), BTreeSet::new());
-        Self { random, jobs, names: 0, versions: 1, draining, aimed_at_leases }
+        let mut disks = random.clone();
+        disks.set_stream(1);
+        Self { random, disks, jobs, names: 0, versions: 1, draining, aimed_at_leases }
     }
 
     /// How long until the next wish.
@@ -254,6 +260,7 @@ impl Workload {
             // Which old agents cannot read.
             spec.keep.ended = Duration::from_secs(120);
         }
+        spec.resources.disk = self.disk();
         let behaves = self.behaves(&mut spec);
         spec.task.env.insert(BEHAVES.into(), behaves);
         spec
@@ -272,6 +279,15 @@ impl Workload {
 
     fn memory(&mut self) -> u64 {
         self.random.random_range(16..512) * MIB
+    }
+
+    /// None for most jobs: old agents cannot read what asks for disk. For some so much that few machines have it twice.
+    fn disk(&mut self) -> u64 {
+        match self.disks.random_range(0..6u8) {
+            0 => self.disks.random_range(1..4) * GIB,
+            1 => self.disks.random_range(4..=12) * GIB,
+            _ => 0,
+        }
     }
 
     /// Memory nodes, devices, huge pages and ports.

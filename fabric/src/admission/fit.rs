@@ -9,6 +9,7 @@ use crate::claim::Claim;
 use crate::cpuset::CpuSet;
 use crate::job::{CpuRequest, JobSpec, NumaPolicy, Smt};
 use crate::resources::Rejection;
+use crate::topology::DiskPool;
 
 /// How a job fits: what [`Ledger::pick`] needs to come to the same end again.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,7 @@ pub(crate) enum Obstacle<'a> {
     Cores { wanted: u32, free: u32 },
     Cpu { wanted: u32, free: u32 },
     Memory { wanted: u64, free: u64 },
+    Disk { wanted: u64, free: u64, of: u64 },
     Numa,
     Hugepages { size_kib: u32, wanted: u32, free: u32 },
     Device(&'a str),
@@ -43,6 +45,9 @@ impl From<Obstacle<'_>> for Rejection {
             Obstacle::Cores { wanted, free } => Rejection::Cores { wanted, free },
             Obstacle::Cpu { wanted, free } => Rejection::Cpu { wanted, free },
             Obstacle::Memory { wanted, free } => Rejection::Memory { wanted, free },
+            Obstacle::Disk { wanted, free, of } => {
+                Rejection::Disk { pool: DiskPool::DEFAULT.into(), wanted, free, of }
+            }
             Obstacle::Numa => Rejection::Numa,
             Obstacle::Hugepages { size_kib, wanted, free } => {
                 Rejection::Hugepages { size_kib, wanted, free }
@@ -71,6 +76,10 @@ impl Ledger {
         if wanted > free {
             return Err(Obstacle::Memory { wanted, free });
         }
+        let (wanted, free) = (spec.resources.disk, self.disk_free());
+        if wanted > free {
+            return Err(Obstacle::Disk { wanted, free, of: self.layout.disk });
+        }
         for (&size_kib, &wanted) in &spec.resources.hugepages {
             let free = self.pages_free_of(size_kib, None);
             if u64::from(wanted) > free {
@@ -88,7 +97,8 @@ impl Ledger {
 
     /// Picks what a job gets that [`Ledger::fit`] found to fit.
     pub(super) fn pick(&self, spec: &JobSpec, fit: Fit) -> Claim {
-        let mut claim = Claim { memory: spec.resources.memory, ..Claim::default() };
+        let mut claim =
+            Claim { memory: spec.resources.memory, disk: spec.resources.disk, ..Claim::default() };
         match spec.resources.cpu {
             CpuRequest::Shared { millis, .. } => claim.shared_millis = millis,
             CpuRequest::Exclusive { cores, smt } => {

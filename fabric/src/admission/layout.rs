@@ -32,6 +32,8 @@ pub(super) struct Layout {
     /// Fewest and most hardware threads of a core.
     pub core_threads: (u16, u16),
     pub memory: u64,
+    /// Bytes of the pool of disk that claims are made on.
+    pub disk: u64,
     /// Sorted by size and memory node; the numbers of pages of equal ones are added up.
     pub pools: Vec<Pool>,
     pub devices: Vec<Device>,
@@ -115,6 +117,7 @@ impl Layout {
     pub fn new(topology: &Topology) -> Self {
         let mut layout = Layout {
             memory: topology.memory,
+            disk: topology.disk().map_or(0, |pool| pool.capacity),
             ports: (topology.ports.0.max(1), topology.ports.1),
             enforced: topology.enforced,
             ..Layout::default()

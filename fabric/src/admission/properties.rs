@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::tests::{GIB, alloc, device, job, machine, port};
+use super::tests::{GIB, alloc, device, job, machine, pool, port};
 use super::*;
 use crate::job::{CpuRequest, NumaPolicy, Smt};
 use crate::topology::{Device, HugepagePool};
@@ -18,6 +18,7 @@ prop_compose! {
         devices in proptest::collection::vec((0usize..3, 0usize..3, proptest::option::of(0u16..4)), 0..6),
         pages in proptest::collection::vec((0u16..4, 0u32..20), 0..4),
         ports in (1u16..40, 0u16..12),
+        disk in proptest::option::of(0..=9 * GIB),
     ) -> Topology {
         let mut topology = machine(nodes, caches, cores, threads);
         for (node, memory) in topology.numa.iter_mut().zip(memory) {
@@ -38,6 +39,7 @@ prop_compose! {
             .map(|(numa, count)| HugepagePool { size_kib: 2048, numa, count })
             .collect();
         topology.ports = (ports.0, ports.0 + ports.1);
+        topology.pools = disk.map(pool).into_iter().collect();
         topology
     }
 }
@@ -51,6 +53,7 @@ prop_compose! {
         pages in proptest::option::weighted(0.2, 1u32..12),
         devices in proptest::collection::vec(0usize..6, 0..3),
         ports in proptest::collection::vec(proptest::option::of(1u16..50), 0..3),
+        disk in proptest::option::of(0..=3 * GIB),
     ) -> JobSpec {
         let mut spec = job("any");
         spec.resources.cpu = if exclusive {
@@ -59,6 +62,7 @@ prop_compose! {
             CpuRequest::Shared { millis, hard }
         };
         spec.resources.memory = memory;
+        spec.resources.disk = disk.unwrap_or(0);
         spec.resources.numa = [NumaPolicy::None, NumaPolicy::Prefer, NumaPolicy::Require][numa];
         spec.resources.hugepages = pages.map(|count| (2048, count)).into_iter().collect();
         let names = ["gpu", "tty", "net", "usb:1:1", "usb:2:2", "/dev/d1"];
@@ -75,7 +79,7 @@ fn check_invariants(topology: &Topology, ledger: &Ledger) {
     let all: CpuSet = topology.cores.iter().flat_map(|core| core.cpus.iter()).collect();
     let mut exclusive = CpuSet::new();
     let (mut devices, mut ports) = (BTreeSet::new(), BTreeSet::new());
-    let (mut memory, mut millis, mut in_pool) = (0, 0, 0);
+    let (mut memory, mut disk, mut millis, mut in_pool) = (0, 0, 0, 0);
     let mut bound: BTreeMap<u16, u64> = BTreeMap::new();
     let mut pages: BTreeMap<u16, u32> = BTreeMap::new();
     for (_, claim) in ledger.claims() {
@@ -90,6 +94,7 @@ fn check_invariants(topology: &Topology, ledger: &Ledger) {
             assert!(ports.insert(*port), "port {port} is claimed twice");
         }
         memory += claim.memory;
+        disk += claim.disk;
         millis += claim.shared_millis;
         in_pool += u32::from(claim.cpus.is_empty());
         if let [node] = claim.mems.iter().collect::<Vec<_>>()[..] {
@@ -100,6 +105,8 @@ fn check_invariants(topology: &Topology, ledger: &Ledger) {
         }
     }
     assert!(memory <= topology.memory);
+    let capacity = topology.pools.iter().map(|pool| pool.capacity).sum::<u64>();
+    assert!(disk <= capacity);
     for (node, bytes) in bound {
         assert!(bytes <= topology.numa.iter().find(|numa| numa.id == node).unwrap().memory);
     }
@@ -114,6 +121,7 @@ fn check_invariants(topology: &Topology, ledger: &Ledger) {
     assert!(in_pool == 0 || !pool.is_empty());
     let free = ledger.free();
     assert_eq!(free.memory, topology.memory - memory);
+    assert_eq!(free.disk, capacity - disk);
     assert_eq!(free.shared_millis as usize, 1000 * pool.len() - millis as usize);
     let whole = topology.cores.iter().filter(|core| pool.contains_all(&core.cpus)).count();
     assert_eq!(free.cores as usize, whole);
@@ -137,7 +145,7 @@ fn check_claim(topology: &Topology, spec: &JobSpec, claim: &Claim) {
             assert!(touched.iter().all(|core| claim.cpus.contains_all(core)));
         }
     }
-    assert_eq!(claim.memory, spec.resources.memory);
+    assert_eq!((claim.memory, claim.disk), (spec.resources.memory, spec.resources.disk));
     let pages: u32 = claim.hugepages.iter().map(|(_, _, count)| count).sum();
     assert_eq!(pages, spec.resources.hugepages.values().sum::<u32>());
     assert_eq!(claim.devices.len(), spec.resources.devices.len());
@@ -175,6 +183,8 @@ fn could_fit(topology: &Topology, ledger: &Ledger, spec: &JobSpec) -> bool {
     let in_use = claims().any(|claim| claim.cpus.is_empty());
     let spare = (pool.len() as u64).saturating_sub(millis.div_ceil(1000).max(u64::from(in_use)));
     let memory: u64 = topology.memory - claims().map(|claim| claim.memory).sum::<u64>();
+    let capacity = topology.pools.iter().map(|pool| pool.capacity).sum::<u64>();
+    let disk = capacity - claims().map(|claim| claim.disk).sum::<u64>();
     let held: BTreeSet<u16> = claims().flat_map(|claim| claim.ports.values().copied()).collect();
     let fixed: Vec<u16> = spec.ports.iter().filter_map(|port| port.fixed).collect();
     let distinct: BTreeSet<u16> = fixed.iter().copied().collect();
@@ -223,6 +233,7 @@ fn could_fit(topology: &Topology, ledger: &Ledger, spec: &JobSpec) -> bool {
         cpu && bound && pages && can_serve(&spec.resources.devices, &devices)
     };
     memory >= spec.resources.memory
+        && disk >= spec.resources.disk
         && ports
         && match spec.resources.numa {
             NumaPolicy::Require => topology.numa.iter().any(|numa| on(Some(numa.id))),
@@ -304,19 +315,20 @@ proptest! {
         claims in proptest::collection::vec(
             (
                 proptest::collection::vec(0u16..40, 0..3), 0u32..2500, proptest::option::of(0u16..5),
-                0..=2 * GIB, proptest::option::of(0usize..7), proptest::option::of(0u16..9),
+                0..=2 * GIB, 0..=2 * GIB, proptest::option::of(0usize..7), proptest::option::of(0u16..9),
             ),
             1..20,
         ),
     ) {
         let (mut strict, mut facts) = (Ledger::new(&topology), Ledger::new(&topology));
         let empty = without_hint(&facts);
-        for (index, (cpus, millis, node, memory, device, port)) in claims.into_iter().enumerate() {
+        for (index, (cpus, millis, node, memory, disk, device, port)) in claims.into_iter().enumerate() {
             let claim = Claim {
                 shared_millis: if cpus.is_empty() { millis } else { 0 },
                 cpus: cpus.into_iter().collect(),
                 mems: node.filter(|&id| topology.numa.iter().any(|n| n.id == id)).into_iter().collect(),
                 memory,
+                disk,
                 hugepages: Vec::new(),
                 devices: device.map(|index| format!("/dev/d{index}")).into_iter().collect(),
                 ports: port.map(|port| ("p".into(), port)).into_iter().collect(),

@@ -7,7 +7,7 @@ use crate::job::{
     CpuRequest, JobKind, NumaPolicy, Placement, Port, Resources, Restart, Sandbox, Smt, Task,
     Update,
 };
-use crate::topology::{Core, Device, Enforced, HugepagePool, NumaNode, PortsUsed};
+use crate::topology::{Core, Device, DiskPool, Enforced, HugepagePool, NumaNode, PortsUsed};
 
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -35,6 +35,7 @@ pub(crate) fn job(name: &str) -> JobSpec {
             numa: NumaPolicy::None,
             hugepages: BTreeMap::new(),
             devices: Vec::new(),
+            disk: 0,
         },
         ports: Vec::new(),
         health: None,
@@ -222,6 +223,67 @@ fn bound_memory_counts_against_its_node_and_the_whole() {
     assert!(ledger.admit(&shared(0, 2 * GIB)).is_ok());
 }
 
+/// A pool of so many bytes.
+pub(crate) fn pool(capacity: u64) -> DiskPool {
+    DiskPool { name: DiskPool::DEFAULT.into(), capacity, ..DiskPool::default() }
+}
+
+#[test]
+fn disk_is_given_away_to_the_last_byte_and_no_further() {
+    let topology = Topology { pools: vec![pool(100 * GIB)], ..machine(1, 1, 4, 1) };
+    let mut ledger = Ledger::new(&topology);
+    let mut spec = job("any");
+    spec.resources.disk = 60 * GIB;
+    assert_eq!(place(&mut ledger, 0, &spec).disk, 60 * GIB);
+    assert_eq!(ledger.free().disk, 40 * GIB);
+    let refused = ledger.admit(&spec).unwrap_err();
+    let figures =
+        |wanted, free| Rejection::Disk { pool: "default".into(), wanted, free, of: 100 * GIB };
+    assert_eq!(refused, figures(60 * GIB, 40 * GIB));
+    assert_eq!(refused.to_string(), "60GiB disk wanted, 40GiB free of 100GiB in pool default");
+    spec.resources.disk = 40 * GIB + 1;
+    assert_eq!(ledger.admit(&spec), Err(figures(40 * GIB + 1, 40 * GIB)));
+    spec.resources.disk = 40 * GIB;
+    place(&mut ledger, 1, &spec);
+    spec.resources.disk = 1;
+    assert!(ledger.admit(&spec).is_err());
+    spec.resources.disk = 0;
+    assert!(ledger.admit(&spec).is_ok(), "who asks for none needs none");
+    ledger.release(&alloc(0));
+    assert_eq!(ledger.free().disk, 60 * GIB);
+}
+
+#[test]
+fn a_claim_on_disk_outlives_a_pool_that_has_become_too_small() {
+    let with = |capacity| Topology { pools: vec![pool(capacity)], ..machine(1, 1, 4, 1) };
+    let mut ledger = Ledger::new(&with(100 * GIB));
+    let mut spec = job("any");
+    spec.resources.disk = 60 * GIB;
+    let claim = place(&mut ledger, 0, &spec);
+    ledger.topology_changed(&with(50 * GIB));
+    assert_eq!((ledger.claim(&alloc(0)), ledger.free().disk), (Some(&claim), 0));
+    spec.resources.disk = 1;
+    assert!(ledger.admit(&spec).is_err());
+    // An agent that has just started finds its allocations, whatever the pool is by now.
+    let mut again = Ledger::new(&with(50 * GIB));
+    assert!(matches!(again.hold(&alloc(0), claim.clone()), Err(Conflict::Disk { .. })));
+    again.adopt(&alloc(0), claim).unwrap();
+    again.release(&alloc(0));
+    assert_eq!(again.free().disk, 50 * GIB);
+}
+
+#[test]
+fn a_node_without_a_pool_has_no_disk_to_give() {
+    let other = DiskPool { name: "scratch".into(), ..pool(GIB) };
+    for pools in [vec![], vec![other]] {
+        let ledger = Ledger::new(&Topology { pools, ..machine(1, 1, 4, 1) });
+        let mut spec = job("any");
+        spec.resources.disk = GIB;
+        let refused = ledger.admit(&spec).unwrap_err();
+        assert_eq!(refused.to_string(), "1GiB disk wanted, and pool default has none to give");
+    }
+}
+
 #[test]
 fn exclusive_cores_may_not_starve_the_shared_pool() {
     let mut ledger = Ledger::new(&machine(1, 1, 4, 1));
@@ -391,6 +453,7 @@ fn hold_refuses_whatever_is_not_free() {
     let mut topology = machine(2, 1, 2, 1);
     topology.devices = vec![device("/dev/gpu0", "gpu", None, None)];
     topology.hugepages = vec![HugepagePool { size_kib: 2048, numa: 0, count: 4 }];
+    topology.pools = vec![pool(100 * GIB)];
     let mut ledger = Ledger::new(&topology);
     let held = Claim {
         cpus: cpus("0-1"),
@@ -400,6 +463,7 @@ fn hold_refuses_whatever_is_not_free() {
         devices: vec!["/dev/gpu0".into()],
         ports: [("http".into(), 80)].into(),
         shared_millis: 0,
+        disk: 60 * GIB,
     };
     ledger.hold(&alloc(0), held.clone()).unwrap();
     ledger.hold(&alloc(0), held.clone()).expect("once more is no change");
@@ -419,6 +483,11 @@ fn hold_refuses_whatever_is_not_free() {
             1,
             Claim { memory: 6 * GIB, ..claim() },
             Conflict::Memory { wanted: 6 * GIB, free: 5 * GIB },
+        ),
+        (
+            1,
+            Claim { disk: 41 * GIB, ..claim() },
+            Conflict::Disk { wanted: 41 * GIB, free: 40 * GIB },
         ),
         (
             1,

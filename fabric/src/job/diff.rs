@@ -79,7 +79,7 @@ fn in_job_file(path: String, value: Value) -> (String, Value) {
         let cpus = number.map_or(value, |millis| Value::from(millis as f64 / 1000.0));
         return ("resources.cpu".into(), cpus);
     }
-    if path == "resources.memory" || path == "resources.swap" {
+    if ["resources.memory", "resources.swap", "resources.disk"].contains(&&*path) {
         return (path, number.map_or(value, size));
     }
     if let Some(kib) =

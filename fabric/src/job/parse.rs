@@ -297,6 +297,7 @@ fn resources(section: &Section<'_>, resources: &mut Resources) -> Result<(), Par
         "smt",
         "memory",
         "swap",
+        "disk",
         "numa",
         "hugepages",
         "devices",
@@ -307,6 +308,9 @@ fn resources(section: &Section<'_>, resources: &mut Resources) -> Result<(), Par
     }
     if let Some(item) = section.item("swap") {
         resources.swap = item.bytes()?;
+    }
+    if let Some(item) = section.item("disk") {
+        resources.disk = item.bytes()?;
     }
     if let Some(item) = section.item("numa") {
         resources.numa = item.choice(&NUMA)?;

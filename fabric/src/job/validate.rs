@@ -336,6 +336,11 @@ impl JobSpec {
         ensure(resources.swap <= most, "resources.swap", || {
             format!("out of range: at most {}", crate::resources::bytes(most))
         })?;
+        let most = limits::JOB_DISK_BYTES_MAX;
+        ensure(resources.disk <= most, "resources.disk", || {
+            let bytes = crate::resources::bytes;
+            format!("{} is out of range: at most {}", bytes(resources.disk), bytes(most))
+        })?;
         bounded("resources.hugepages", resources.hugepages.len())?;
         for (size_kib, count) in &resources.hugepages {
             let path = || "resources.hugepages".to_owned();

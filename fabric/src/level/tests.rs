@@ -1,7 +1,10 @@
 use super::*;
 use crate::alloc::AllocRow;
+use crate::claim::Claim;
 use crate::job::JobSpec;
 use crate::message::{DecodeError, Message};
+use crate::quota::Quota;
+use crate::resources::Rejection;
 use crate::table::{Entry, JobEntry, Key, Value};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -107,6 +110,19 @@ fn an_entry_says_by_its_first_byte_who_can_read_it() {
     assert_eq!(Entry::decode(&newer.encode()).unwrap(), newer);
     let row = AllocRow { keep_s: 60, ..AllocRow::default() };
     assert_eq!((AllocRow::default().level(), row.level()), (1, 2));
+
+    let refused = |reason| {
+        let alloc = crate::id::AllocId::new(spec.name.clone(), 0, 1);
+        Message::Reject { alloc, reason }.encode()[0]
+    };
+    let disk = Rejection::Disk { pool: "default".into(), wanted: 2, free: 1, of: 1 };
+    assert_eq!((refused(Rejection::Full), refused(disk)), (FORMAT + 1, FORMAT + 3));
+    spec.resources.disk = 1;
+    assert_eq!(entry(&spec).encode()[0], FORMAT + 3);
+    let row = AllocRow { claim: Claim { disk: 1, ..Claim::default() }, ..AllocRow::default() };
+    assert_eq!(row.level(), 3);
+    assert_eq!((Quota { allocs: Some(1), disk: None, ..Quota::default() }).level(), 1);
+    assert_eq!((Quota { disk: Some(1), ..Quota::default() }).level(), 3);
 
     let mut bytes = newer.encode();
     bytes[0] = FORMAT + LEVEL + 1;

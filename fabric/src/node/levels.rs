@@ -4,8 +4,12 @@ use crate::api::{Problem, ProblemKind};
 use crate::clock::Now;
 use crate::id::NodeId;
 use crate::level::{LEVEL_MIN, Leveled};
+use crate::topology::NodeInfo;
 
 use super::{Canary, Node};
+
+/// The level from which on a node says which pools of disk it has.
+const POOLS: u8 = 3;
 
 /// How far the fabric has come, as this node knows. It only rises.
 #[derive(Debug)]
@@ -84,6 +88,15 @@ impl Node {
         }
         self.info.reached = reached;
         self.publish_info(now);
+    }
+
+    /// What this node says of itself, without what the fabric cannot read yet: it is said once all members can.
+    pub(super) fn readable_info(&self) -> NodeInfo {
+        let mut info = self.info.clone();
+        if self.levels.reached < POOLS {
+            info.topology.pools.clear();
+        }
+        info
     }
 
     /// What a user asks for can be written at the level that the fabric has reached.

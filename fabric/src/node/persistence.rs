@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{Now, WallTime};
-use crate::id::SlotId;
+use crate::id::{NodeId, SlotId};
 use crate::io::Output;
 use crate::level::LEVEL_MIN;
 use crate::limits;
@@ -15,6 +15,7 @@ use crate::message::{Message, decode_row, encode_row};
 use crate::resources::Rejection;
 use crate::supervisor::Record;
 use crate::table::{Key, Table, Value};
+use crate::topology::DiskPool;
 
 use super::Node;
 use super::leases::VoterRecord;
@@ -93,6 +94,31 @@ fn coded<T: serde::Serialize>(kind: u8, key: &T) -> Vec<u8> {
 pub fn level_on_disk(rows: &[(Vec<u8>, Vec<u8>)]) -> u8 {
     let row = rows.iter().find(|(key, _)| key.first() == Some(&LEVEL));
     row.and_then(|(_, value)| decode_row::<u8>(value).ok()).unwrap_or(LEVEL_MIN)
+}
+
+/// What node `id` said last of its pools of disk, and how many bytes of disk its claims add up to, by what [`Output::Persist`]
+/// wrote.
+pub fn disk_on_disk(rows: &[(Vec<u8>, Vec<u8>)], id: &NodeId) -> (Vec<DiskPool>, u64) {
+    let (mut pools, mut claimed) = (Vec::new(), 0_u64);
+    for (key, value) in rows {
+        let Some((&ENTRY, key)) = key.split_first() else { continue };
+        // Most rows are others': those are not read.
+        let own = match postcard::from_bytes::<Key>(key) {
+            Ok(Key::Node(node) | Key::Alloc(_, node)) => node == *id,
+            _ => false,
+        };
+        if !own {
+            continue;
+        }
+        match decode_row::<crate::table::Entry>(value).map(|entry| entry.value) {
+            Ok(Value::Node(info)) => pools = info.topology.pools,
+            Ok(Value::Alloc(row)) if row.phase.holds_claim() => {
+                claimed = claimed.saturating_add(row.claim.disk);
+            }
+            _ => {}
+        }
+    }
+    (pools, claimed)
 }
 
 impl Node {

@@ -381,6 +381,7 @@ fn is_about_room(reason: &Rejection) -> bool {
         Rejection::Cores { .. }
             | Rejection::Cpu { .. }
             | Rejection::Memory { .. }
+            | Rejection::Disk { .. }
             | Rejection::Numa
             | Rejection::Hugepages { .. }
             | Rejection::Device { .. }

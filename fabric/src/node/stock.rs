@@ -12,7 +12,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::placement::Fleet;
 
-use super::Node;
+use super::{Canary, Node};
 
 /// Since when the fleet is not needed any more, if it is there at all.
 #[derive(Debug, Default)]
@@ -55,13 +55,17 @@ impl Node {
         let idle = self.stock.used.is_some_and(|used| used + limits::FLEET_KEPT <= now.at);
         if idle && self.coordinator.has_no_proposals() {
             self.stock.used = None;
-            self.fleet = Fleet::default();
+            self.fleet = self.no_fleet();
         }
+    }
+
+    fn no_fleet(&self) -> Fleet {
+        Fleet::default().forgetting_disk(self.config.canary == Some(Canary::ForgetsDisk))
     }
 
     /// Everything that the table says of `wanted` nodes and of what they have given away.
     fn counted(&self, wanted: impl Fn(&NodeId) -> bool) -> Fleet {
-        let mut fleet = Fleet::default();
+        let mut fleet = self.no_fleet();
         for (node, _) in self.table.roster().filter(|(node, _)| wanted(node)) {
             if let Some(info) = self.table.node(&node) {
                 fleet.upsert(node, Arc::new(info.clone()));

@@ -35,6 +35,7 @@ fn info(name: &str) -> NodeInfo {
             numa: vec![NumaNode { id: 0, memory: 1 << 30 }],
             memory: 1 << 30,
             ports: (20000, 20100),
+            pools: vec![crate::admission::tests::pool(10 << 30)],
             enforced: Enforced { pinning: true, numa: true, ..Enforced::default() },
             ..Topology::default()
         },

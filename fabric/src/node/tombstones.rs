@@ -208,7 +208,7 @@ impl Node {
         else {
             return false;
         };
-        let own = *node == self.config.id && *info != self.info;
+        let own = *node == self.config.id && *info != self.readable_info();
         !own && NodeInfo { seen: info.seen, ..(**before).clone() } == *info
     }
 

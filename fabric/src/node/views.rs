@@ -62,6 +62,12 @@ impl Node {
         jobs.flat_map(|spec| spec.ports.iter().filter_map(|port| port.fixed)).collect()
     }
 
+    /// Bytes of disk that claims on this node add up to.
+    pub fn disk_claimed(&self) -> u64 {
+        let claims = self.supervisor.ledger().claims();
+        claims.fold(0, |sum, (_, claim)| sum.saturating_add(claim.disk))
+    }
+
     /// CPUs of this node that allocations have for themselves.
     pub fn exclusive_cpus(&self) -> &CpuSet {
         self.supervisor.ledger().exclusive_cpus()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::{Ledger, Summary};
+use crate::admission::{Ledger, Summary, Switches};
 use crate::claim::Claim;
 use crate::id::{AllocId, NodeId};
 use crate::job::JobSpec;
@@ -32,6 +32,7 @@ pub struct Candidate {
 #[repr(align(64))]
 pub(super) struct Glance {
     pub summary: Summary,
+    pub switches: Switches,
     /// Alive, known, and neither draining nor impaired.
     pub open: bool,
     /// Differs for every [`NodeInfo`] of the last four thousand million that the fleet has seen; never 0
@@ -53,6 +54,8 @@ pub struct Fleet {
     arrangement: u64,
     /// How many nodes have a class of devices, by the class's bit.
     nodes_with_class: [u32; 32],
+    /// Plants a bug in all ledgers.
+    forgets_disk: bool,
 }
 
 impl Candidate {
@@ -116,6 +119,7 @@ impl Candidate {
         let willing = |info: &Arc<NodeInfo>| !info.draining && info.impaired.is_none();
         Glance {
             summary: self.ledger.summary(),
+            switches: self.ledger.switches(),
             open: self.alive && self.resting.is_none() && self.info.as_ref().is_some_and(willing),
             version,
         }
@@ -126,6 +130,11 @@ impl Fleet {
     /// No nodes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with a planted bug or without: see [`Canary::ForgetsDisk`](crate::node::Canary::ForgetsDisk).
+    pub(crate) fn forgetting_disk(self, forgets_disk: bool) -> Self {
+        Self { forgets_disk, ..self }
     }
 
     /// How many nodes there are.
@@ -272,7 +281,7 @@ impl Fleet {
                 info: None,
                 alive: false,
                 resting: None,
-                ledger: Ledger::new(&Default::default()),
+                ledger: Ledger::new(&Default::default()).forgetting_disk(self.forgets_disk),
                 proposed: BTreeSet::new(),
                 contested: BTreeMap::new(),
             });

@@ -47,6 +47,7 @@ pub(super) struct Needs {
     cores: u32,
     threads: u32,
     memory_mib: u32,
+    disk_mib: u32,
     numa: NumaPolicy,
     device_names: u64,
     strategy: Strategy,
@@ -77,6 +78,7 @@ impl Needs {
             cores,
             threads,
             memory_mib: mib(resources.memory),
+            disk_mib: mib(resources.disk),
             numa: resources.numa,
             device_names: resources.devices.iter().fold(0, |bits, name| bits | name_bit(name)),
             strategy: spec.placement.strategy,
@@ -86,9 +88,9 @@ impl Needs {
     /// False: the node cannot take it, as [`Candidate::check`](super::Candidate::check) would find out
     /// at more expense. True: it is worth asking.
     pub fn may_fit(&self, glance: &Glance) -> bool {
-        let node = &glance.summary;
+        let (node, switches) = (&glance.summary, &glance.switches);
         let cpu = if self.is_exclusive {
-            node.pinning
+            switches.pinning
                 && self.cores <= u32::from(node.cores)
                 && self.threads <= u32::from(node.threads)
                 && self.cpus(node) <= u32::from(node.spare_cpus)
@@ -96,12 +98,13 @@ impl Needs {
             self.shared_millis <= node.shared_free_millis && node.threads > 0
         };
         glance.open
-            && !node.full
+            && !switches.full
             && cpu
             && self.memory_mib <= node.memory_mib
+            && self.disk_mib <= node.disk_mib
             && self.device_names & !node.device_names == 0
             && (self.numa != NumaPolicy::Require
-                || node.numa_binding && self.fits_one_memory_node(node))
+                || switches.numa_binding && self.fits_one_memory_node(node))
     }
 
     /// CPUs that an exclusive claim takes at least.

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::admission::properties::any_spec;
-use crate::admission::tests::{GIB, alloc, device, job, machine, pinned, shared};
+use crate::admission::tests::{GIB, alloc, device, job, machine, pinned, pool, shared};
 use crate::constraint::Constraint;
 use crate::id::AllocId;
 use crate::job::{Affinity, NumaPolicy, Port, Strategy as PlacementStrategy};
@@ -118,6 +118,12 @@ fn each_filter_says_why() {
         why_not(&small, &shared(0, 5 * GIB)),
         Rejection::Memory { wanted: 5 * GIB, free: 4 * GIB }
     );
+    let mut wants_disk = spec.clone();
+    wants_disk.resources.disk = 2 * GIB;
+    let with_pool = Topology { pools: vec![pool(GIB)], ..machine(1, 1, 2, 1) };
+    let refused = why_not(&fleet([info(0, with_pool)]), &wants_disk);
+    assert_eq!(refused.to_string(), "2GiB disk wanted, 1GiB free of 1GiB in pool default");
+    assert!(matches!(why_not(&small, &wants_disk), Rejection::Disk { of: 0, .. }));
     let mut wants_gpu = spec.clone();
     wants_gpu.resources.devices = vec!["gpu".into()];
     assert_eq!(why_not(&small, &wants_gpu), Rejection::Device { device: "gpu".into() });

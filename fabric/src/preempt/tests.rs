@@ -1,5 +1,5 @@
 use super::*;
-use crate::admission::tests::{pinned, shared};
+use crate::admission::tests::{pinned, pool, shared};
 use crate::id::JobName;
 use crate::job::NumaPolicy;
 use crate::topology::{Core, Enforced, Topology};
@@ -52,6 +52,26 @@ fn the_set_that_loses_least_goes() {
     ] {
         let (info, ledger, candidates) = full(&held);
         assert_eq!(names(victims(&wanted, &info, &ledger, &candidates)), goes, "{held:?}");
+    }
+}
+
+#[test]
+fn who_holds_the_disk_makes_room_for_it() {
+    let mut info = info(4, 4 << 30);
+    info.topology.pools = vec![pool(100 << 30)];
+    let mut ledger = Ledger::new(&info.topology);
+    let mut candidates = Vec::new();
+    for (name, disk) in [("none", 0), ("large", 60 << 30), ("small", 30 << 30)] {
+        let mut spec = shared(10, 1 << 20);
+        spec.resources.disk = disk;
+        let claim = ledger.admit(&spec).unwrap();
+        ledger.hold(&alloc(name), claim).unwrap();
+        candidates.push(Candidate { alloc: alloc(name), priority: 10, since: WallTime(1) });
+    }
+    let mut wanted = shared(10, 1 << 20);
+    for (disk, goes) in [(40, vec!["small"]), (41, vec!["large"]), (100, vec!["large", "small"])] {
+        wanted.resources.disk = disk << 30;
+        assert_eq!(names(victims(&wanted, &info, &ledger, &candidates)), goes, "{disk}");
     }
 }
 

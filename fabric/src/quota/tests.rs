@@ -43,11 +43,12 @@ fn a_claim_counts_every_thread_it_holds_and_every_device_by_class() {
     let claim = Claim {
         cpus: "0-3".parse().unwrap(),
         memory: 7,
+        disk: 9,
         devices: vec!["/dev/dri/card0".into()],
         ..Claim::default()
     };
     let amount = Amount::of(&claim, Some(&topology));
-    assert_eq!((amount.cpu_millis, amount.memory, amount.allocs), (4000, 7, 1));
+    assert_eq!((amount.cpu_millis, amount.memory, amount.disk, amount.allocs), (4000, 7, 9, 1));
     assert_eq!(amount.devices, BTreeMap::from([("gpu".into(), 1)]));
 }
 
@@ -58,10 +59,12 @@ fn the_first_limit_that_is_exceeded_is_named_with_its_figures() {
         memory: Some(1 << 30),
         devices: [("gpu".to_owned(), 1)].into(),
         allocs: Some(2),
+        disk: Some(10 << 30),
     };
     let said = |amount: Amount| quota.check(&amount).unwrap_err().to_string();
     assert_eq!(said(millis(8500)), "8.5 of 8 CPUs");
     assert_eq!(said(Amount { memory: 3 << 30, ..millis(1) }), "3GiB of 1GiB memory");
+    assert_eq!(said(Amount { disk: 12 << 30, ..millis(1) }), "12GiB of 10GiB disk");
     assert_eq!(said(Amount { allocs: 3, ..millis(1) }), "3 of 2 allocations");
     let devices = [("gpu".to_owned(), 2)].into();
     assert_eq!(said(Amount { devices, ..millis(1) }), "2 of 1 gpu");
@@ -102,17 +105,25 @@ proptest! {
     /// One more than there is room for exceeds a limit, and what there is room for does not.
     #[test]
     fn there_is_room_for_as_many_as_the_limits_let_in(
-        limits in (prop::option::of(0..50_u64), prop::option::of(0..50_u64), prop::option::of(0..9_u32)),
+        limits in (
+            prop::option::of(0..50_u64), prop::option::of(0..50_u64), prop::option::of(0..50_u64),
+            prop::option::of(0..9_u32),
+        ),
         gpus in prop::option::of(0..5_u32),
-        each in (0..9_u64, 0..9_u64, 0..3_u32),
+        each in (0..9_u64, 0..9_u64, 0..9_u64, 0..3_u32),
         used in 0..4_u32,
     ) {
         let gpu = |number: u32| (number > 0).then(|| ("gpu".to_owned(), number)).into_iter().collect();
-        let (cpu_millis, memory, allocs) = limits;
+        let (cpu_millis, memory, disk, allocs) = limits;
         let devices = gpus.map(|number| ("gpu".to_owned(), number)).into_iter().collect();
-        let quota = Quota { cpu_millis, memory, devices, allocs };
-        let each =
-            Amount { cpu_millis: each.0, memory: each.1, devices: gpu(each.2), allocs: 1 };
+        let quota = Quota { cpu_millis, memory, devices, allocs, disk };
+        let each = Amount {
+            cpu_millis: each.0,
+            memory: each.1,
+            disk: each.2,
+            devices: gpu(each.3),
+            allocs: 1,
+        };
         let (name, mut accounts) = accounts(0);
         accounts.open(&name, quota.clone());
         let mut sum = Amount::default();

@@ -182,8 +182,7 @@ fn route(
         ("GET", ["quotas"]) => json(200, &state.quotas),
         ("PUT", ["quotas", namespace]) => {
             let wanted: SetQuota = serde_json::from_slice(body).unwrap();
-            let used =
-                Amount { cpu_millis: 6000, memory: 0, devices: Default::default(), allocs: 6 };
+            let used = Amount { cpu_millis: 6000, allocs: 6, disk: 3 << 30, ..Amount::default() };
             if wanted.quota.check(&used).is_err() && !wanted.force {
                 let detail = "it would stop web/5: repeat with --force";
                 let problem = Problem::new(ProblemKind::Conflict, "namespace has more", detail);

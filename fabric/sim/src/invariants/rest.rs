@@ -465,6 +465,7 @@ struct Left<'a> {
     millis: u64,
     in_the_pool: bool,
     memory: u64,
+    disk: u64,
     bound: BTreeMap<u16, u64>,
     pages: BTreeMap<(u32, u16), u32>,
     devices: Vec<&'a Device>,
@@ -481,6 +482,7 @@ impl<'a> Left<'a> {
             millis: 0,
             in_the_pool: false,
             memory: topology.memory,
+            disk: topology.disk().map_or(0, |pool| pool.capacity),
             bound: topology.numa.iter().map(|numa| (numa.id, numa.memory)).collect(),
             pages: BTreeMap::new(),
             devices: topology.devices.iter().collect(),
@@ -498,6 +500,7 @@ impl<'a> Left<'a> {
             left.in_the_pool |= claim.cpus.is_empty();
             promised += u64::from(claim.shared_millis);
             left.memory = left.memory.saturating_sub(claim.memory);
+            left.disk = left.disk.saturating_sub(claim.disk);
             if let Some(bound) = (claim.mems.len() == 1)
                 .then(|| claim.mems.iter().next())
                 .flatten()
@@ -526,7 +529,10 @@ impl<'a> Left<'a> {
             }
             NumaPolicy::None | NumaPolicy::Prefer => self.covers_on(spec, None),
         };
-        somewhere && self.memory >= spec.resources.memory && self.covers_ports(spec)
+        somewhere
+            && self.memory >= spec.resources.memory
+            && self.disk >= spec.resources.disk
+            && self.covers_ports(spec)
     }
 
     fn covers_on(&self, spec: &JobSpec, numa: Option<u16>) -> bool {

@@ -82,6 +82,19 @@ fn what_is_claimed_twice_is_found() {
 }
 
 #[test]
+fn disk_that_is_promised_twice_is_found() {
+    let claims = |disk| {
+        let claim = Claim { disk, ..claim("") };
+        invariant_no_node_has_more_disk_promised_than_its_pool(&running(
+            vec![claim.clone(), claim],
+            "1-5",
+        ))
+    };
+    assert_eq!(claims(3 << 30), Ok(()), "six GiB are all that there is");
+    assert!(claims((3 << 30) + 1).unwrap_err().contains("of a's disk are held"));
+}
+
+#[test]
 fn a_claim_on_what_is_not_there_is_found() {
     let holds = |claim: Claim, shared: &str| {
         invariant_a_claim_names_only_what_the_machine_has(&running(vec![claim], shared))

@@ -518,7 +518,12 @@ fn table(
 
 fn claim(spec: &JobSpec) -> Claim {
     let CpuRequest::Shared { millis, .. } = spec.resources.cpu else { return Claim::default() };
-    Claim { shared_millis: millis, memory: spec.resources.memory, ..Claim::default() }
+    Claim {
+        shared_millis: millis,
+        memory: spec.resources.memory,
+        disk: spec.resources.disk,
+        ..Claim::default()
+    }
 }
 
 fn found(record: &Record) -> UnitFound {

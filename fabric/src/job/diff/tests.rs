@@ -25,6 +25,7 @@ fn a_change_is_told_in_the_words_of_the_job_file() {
         ("count = 3", "count = 5", vec!["count: 3 > 5"]),
         ("\"64MiB\"", "\"1.5GiB\"", vec!["resources.memory: \"64MiB\" > \"1.5GiB\""]),
         ("\"64MiB\"", "67108865", vec!["resources.memory: \"64MiB\" > 67108865"]),
+        ("disk   = 0", "disk = \"2GiB\"", vec!["resources.disk: \"0B\" > \"2GiB\""]),
         (
             "cores  = 1",
             "cpu = 0.5",

@@ -55,6 +55,14 @@ fn the_node_exporter_example_says_what_it_means() {
 }
 
 #[test]
+fn disk_is_a_size_and_none_unless_it_is_asked_for() {
+    let disk = |lines: &str| parse(&format!("{SMALLEST}\n{lines}")).unwrap().resources.disk;
+    assert_eq!(disk(""), 0);
+    assert_eq!(disk("[resources]\ndisk = \"2GiB\""), 2 << 30);
+    assert_eq!(disk("[resources]\ndisk = 4096"), 4096);
+}
+
+#[test]
 fn the_database_example_says_what_it_means() {
     let spec = parse(DATABASE).unwrap();
     assert_eq!(spec.guarantee, Guarantee::AtMostOne);
@@ -234,7 +242,7 @@ fn the_first_unknown_key_in_the_file_is_named() {
     refused_with(
         "[resources]\nzz = 1\naa = 2",
         (5, 1),
-        "unknown key resources.zz: known are cores, cpu, cpu_hard, smt, memory, swap, numa, hugepages, devices",
+        "unknown key resources.zz: known are cores, cpu, cpu_hard, smt, memory, swap, disk, numa, hugepages, devices",
     );
 }
 
@@ -281,6 +289,21 @@ fn wrong_values_say_what_was_expected() {
             "[resources]\nsmt = \"share\"",
             (5, 7),
             "resources.smt: goes with cores: shared CPU has no siblings to keep or give away",
+        ),
+        (
+            "[resources]\ndisk = \"much\"",
+            (5, 8),
+            "resources.disk: expected a size such as \"64MiB\" or \"1.5GiB\", found \"much\"",
+        ),
+        (
+            "[resources]\ndisk = -1",
+            (5, 8),
+            "resources.disk: expected a size such as \"64MiB\" or \"1.5GiB\", found -1",
+        ),
+        (
+            "[resources]\ndisk = \"2048TiB\"",
+            (5, 8),
+            "resources.disk: 2048TiB is out of range: at most 1024TiB",
         ),
         (
             "[resources]\nmemory = \"64M\"",

@@ -17,7 +17,7 @@ fn spec() -> JobSpec {
 #[test]
 fn a_spec_that_did_not_come_from_a_file_is_checked_as_well() {
     type Change = fn(&mut JobSpec);
-    let table: [(Change, &str); 20] = [
+    let table: [(Change, &str); 21] = [
         (|spec| spec.count = u32::MAX, "count"),
         (|spec| spec.ports.clear(), "task.command[1]"),
         (|spec| spec.ports[0].fixed = Some(0), "port[0].static"),
@@ -44,6 +44,7 @@ fn a_spec_that_did_not_come_from_a_file_is_checked_as_well() {
         (|spec| spec.task.sandbox.writable = vec!["var".into()], "task.sandbox.writable[0]"),
         (|spec| spec.resources.memory = u64::MAX, "resources.memory"),
         (|spec| spec.resources.swap = u64::MAX, "resources.swap"),
+        (|spec| spec.resources.disk = u64::MAX, "resources.disk"),
         (|spec| spec.resources.cpu = CpuRequest::Shared { millis: 0, hard: true }, "resources.cpu"),
         (
             |spec| {

@@ -3,11 +3,13 @@
 
 use super::super::super::tests::*;
 use crate::alloc::{AllocRow, Ending, Phase, StandIn, Succession};
+use crate::claim::Claim;
 use crate::clock::WallTime;
 use crate::id::{AllocId, Birth, JobName, NodeId, SlotId};
 use crate::io::{Answer, Request};
 use crate::level::{FORMAT, LEVEL, LEVEL_MIN, Leveled};
 use crate::message::{Confirm, Datagram, Message};
+use crate::resources::Rejection;
 use crate::stamp::Stamp;
 use crate::table::{Entry, Key, Keyring, TokenEntry, TokenId, Value};
 use crate::timekeeper::ClockReading;
@@ -26,7 +28,11 @@ fn a_disk(level: u8) -> Rows {
     let mut fleet = Fleetlet::at_level(3, level);
     let job = match level {
         LEVEL_MIN => WEB.to_owned(),
-        _ => format!("{WEB}\n[keep]\nended = \"5m\""),
+        2 => format!("{WEB}\n[keep]\nended = \"5m\""),
+        _ => {
+            let disk = "memory = \"16MiB\"\ndisk = \"1GiB\"";
+            format!("{}\n[keep]\nended = \"5m\"", WEB.replace("memory = \"16MiB\"", disk))
+        }
     };
     let one = NodeId([1; 32]);
     assert!(matches!(fleet.submit(one, &job), Answer::Submitted(_)));
@@ -74,13 +80,15 @@ fn entries(level: u8) -> Vec<(String, Entry)> {
         }),
         succession: Some(Box::new(Succession { replaces: 4, stands_in: Some(stood_in) })),
         keep_s: if level > LEVEL_MIN { 60 } else { 0 },
+        claim: Claim { disk: if level > 2 { 7 << 30 } else { 0 }, ..Claim::default() },
         ..AllocRow::default()
     };
     let value = Value::Alloc(Box::new(row));
     let ended = Entry { key: Key::Alloc(slot, stamp.node), stamp, value, signature: None };
     entries.push(("ended".into(), ended));
-    let full: crate::job::JobSpec =
+    let mut full: crate::job::JobSpec =
         crate::job::parse(include_str!("../../../../../docs/examples/mixed.toml")).unwrap();
+    full.resources.disk = if level > 2 { 5 << 30 } else { 0 };
     let signed = |key, value| Entry::written(&FABRIC, &signer(stamp.node), key, stamp, value);
     let job = crate::table::JobEntry {
         previous: Some(Box::new(crate::table::Previous {
@@ -108,6 +116,7 @@ fn entries(level: u8) -> Vec<(String, Entry)> {
     let quota = crate::quota::Quota {
         cpu_millis: Some(8000),
         devices: [("gpu".to_owned(), 2)].into(),
+        disk: (level > 2).then_some(9 << 30),
         ..Default::default()
     };
     let team = crate::id::Namespace::new("team").unwrap();
@@ -129,6 +138,10 @@ fn samples(level: u8) -> BTreeMap<String, Vec<u8>> {
     let alloc = AllocId::new(JobName::new("web").unwrap(), 2, 300);
     let job = entries.iter().find(|(name, _)| name == "mixed").unwrap().1.clone();
     let rows = vec![(job.key.clone(), job.order())];
+    let rejection = match level {
+        LEVEL_MIN | 2 => Rejection::Draining,
+        _ => Rejection::Disk { pool: "default".into(), wanted: 6 << 30, free: 5, of: 10 << 30 },
+    };
     let datagrams = [
         ("swim", Datagram::Swim { packet: vec![0xaa; 40], confirms }),
         ("push", Datagram::Push(shared.iter().take(1).cloned().collect())),
@@ -148,10 +161,7 @@ fn samples(level: u8) -> BTreeMap<String, Vec<u8>> {
         ("held", Message::Held { ticket: 5 }),
         ("propose", Message::Propose { alloc: alloc.clone(), job: job.into(), succession: None }),
         ("accept", Message::Accept { alloc: alloc.clone() }),
-        (
-            "reject",
-            Message::Reject { alloc: alloc.clone(), reason: crate::resources::Rejection::Draining },
-        ),
+        ("reject", Message::Reject { alloc: alloc.clone(), reason: rejection }),
         ("retire", Message::Retire { alloc: alloc.clone(), reason: "x".into() }),
         ("drain", Message::Drain { on: true, by: NodeId([1; 32]) }),
         ("restart", Message::Restart { alloc: alloc.clone() }),
