@@ -124,6 +124,68 @@ fn a_restart_of_the_agent_keeps_the_fabric_its_jobs_and_its_tokens() {
 }
 
 #[test]
+fn disk_is_promised_once_and_who_wants_more_waits_and_is_told_the_figures() {
+    let mut agent = Agent::found("one");
+    // A fabric of one has reached the level of its agent a moment after it was made.
+    let node = agent.wait("/v1/nodes", "a pool of disk", |nodes| {
+        nodes[0]["info"]["topology"]["pools"][0]["capacity"].as_u64().is_some_and(|all| all > 0)
+    });
+    let pool = node[0]["info"]["topology"]["pools"][0].clone();
+    let capacity = pool["capacity"].as_u64().unwrap();
+    assert_eq!(pool["name"], "default");
+    assert_eq!(node[0]["free"]["disk"], capacity);
+    let wants = |name: &str, disk: u64| {
+        let mut job = job(name, &["/usr/bin/sleep", "1000"]);
+        job["resources"]["disk"] = json!(disk);
+        job
+    };
+    let most = capacity / 4 * 3;
+    agent.run(&wants("first", most));
+    assert_eq!(agent.get("/v1/allocs?job=first")[0]["row"]["claim"]["disk"], most);
+    assert_eq!(agent.get("/v1/nodes")[0]["free"]["disk"], capacity - most);
+
+    agent.call("PUT", "/v1/jobs/second", Some(&wants("second", most))).expect(200);
+    let why = agent.wait("/v1/jobs/second/explain", "a reason", |explanation| {
+        explanation["nodes"][0]["rejection"]["disk"].is_object()
+    });
+    let figures = &why["nodes"][0]["rejection"]["disk"];
+    let expected = json!({
+        "pool": "default", "wanted": most, "free": capacity - most, "of": capacity
+    });
+    assert_eq!(*figures, expected);
+    assert_eq!(agent.get("/v1/allocs?job=second"), json!([]), "it waits");
+    // What is promised is known to the next agent, and so is what it found: what has been written since may be the job's.
+    agent.kill();
+    let written = (capacity / 8).max(3 << 29);
+    let file = agent.state().join("written");
+    let length = written.to_string();
+    let there = std::process::Command::new("fallocate").arg("-l").arg(length).arg(&file).status();
+    let is_written = there.is_ok_and(|status| status.success());
+    if !is_written {
+        eprintln!("skipped in part: no file of {written} bytes can be made here");
+    }
+    agent.restart();
+    let node =
+        agent.wait("/v1/nodes", "the claim", |nodes| nodes[0]["free"]["disk"] == capacity - most);
+    assert_eq!(node[0]["info"]["topology"]["pools"][0], pool);
+    agent.stop_job("first");
+    agent.wait("/v1/allocs?job=second", "room for the second", |allocs| {
+        allocs[0]["row"]["phase"] == "running"
+    });
+    agent.stop_job("second");
+    if is_written {
+        // Nobody has a claim any more, so it is somebody else's. A job that gets a core is a reason to look.
+        agent.run(&web());
+        agent.wait("/v1/nodes", "a smaller pool", |nodes| {
+            let pool = &nodes[0]["info"]["topology"]["pools"][0];
+            pool["capacity"].as_u64().is_some_and(|now| now < capacity)
+                && pool["capacity"] == nodes[0]["free"]["disk"]
+        });
+        agent.stop_job("web");
+    }
+}
+
+#[test]
 fn two_agents_cannot_share_a_state_directory_or_a_socket() {
     let agent = Agent::start("one");
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_weftd"))
