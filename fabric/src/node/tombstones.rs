@@ -70,6 +70,11 @@ impl Node {
             let short = (limits::PURGE_ROUND / 6).as_millis() as u64;
             return self.drop_tombstones(WallTime(now.wall.0.saturating_sub(short)));
         }
+        if !self.disk.is_whole() {
+            // There may be an older version of what was deleted on it, which would come back once nothing says so any more. What
+            // was refused is written again as long as it is in the table.
+            return;
+        }
         let members = self.table.members();
         let complete = self.membership.others_alive() + 1 >= members;
         let round = round(members, complete).as_millis() as u64;
