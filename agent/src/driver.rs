@@ -481,8 +481,8 @@ impl Driver {
                     ))));
                 }
                 Step::Ask(request) => {
-                    journal::tell_wish(&by, &request);
-                    return member.ask(now, request, Asker::Caller(answer));
+                    let wish = journal::wish(&by, &request, &member.node);
+                    return member.ask(now, request, Asker::Caller(answer, wish));
                 }
                 Step::Other(operation) => operation,
             },
@@ -543,7 +543,7 @@ impl Driver {
             .find_node(name)
             .and_then(|node| Ok(Request::Remove { node, new_key: new_key?, force }));
         match request {
-            Ok(request) => member.ask(now, request, Asker::Caller(answer)),
+            Ok(request) => member.ask(now, request, Asker::Caller(answer, None)),
             Err(problem) => drop(answer.send(Err(problem))),
         }
     }

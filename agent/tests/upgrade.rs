@@ -6,7 +6,7 @@
 
 mod testbed;
 
-use fabric::level::{LEVEL, LEVEL_MIN};
+use fabric::level::{LEVEL, LEVEL_MIN, Leveled};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -40,7 +40,8 @@ fn agents_are_upgraded_one_after_the_other_under_load_and_one_goes_back() {
     assert_eq!(before.values().map(Vec::len).sum::<usize>(), 6, "{before:?}");
     assert_eq!(levels(&machines), [old; 3]);
     let mut newer = job("newer", 1, "");
-    newer.keep.ended = Duration::from_secs(300);
+    newer.resources.disk = 1 << 20;
+    assert_eq!(newer.level(), LEVEL, "a job that only the newest agents can read");
 
     // Load: jobs come and go at the first machine that answers, all the time.
     let (stop, done) = (AtomicBool::new(false), AtomicU32::new(0));

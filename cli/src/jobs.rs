@@ -89,9 +89,7 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
     for alloc in allocs {
         let row = &alloc.row;
         // What it says of itself is from before its node went.
-        let is_gone =
-            matches!(alloc.node_state, NodeState::Dead | NodeState::Left | NodeState::Unknown);
-        let is_lost = is_gone && row.phase.is_live();
+        let gone = gone(alloc);
         let cpus = if row.claim.cpus.is_empty() {
             format!("{} shared", f64::from(row.claim.shared_millis) / 1000.0)
         } else {
@@ -112,12 +110,12 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
                 NodeState::Alive => alloc.node_name.clone().into(),
                 state => Cell::new(format!("{} ({state})", alloc.node_name), Tone::Bad),
             },
-            match is_lost {
-                true => Cell::new("lost", Tone::Bad),
-                false => phase(row.phase),
+            match gone {
+                Some(word) => Cell::new(word, Tone::Bad),
+                None => phase(row.phase),
             },
             match (row.phase, row.healthy) {
-                _ if is_lost => "-".into(),
+                _ if gone.is_some() => "-".into(),
                 (_, true) => Cell::new("healthy", Tone::Good),
                 (Phase::Running, false) => Cell::new("unhealthy", Tone::Bad),
                 (_, false) => "-".into(),
@@ -131,6 +129,19 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
         ]);
     }
     table
+}
+
+/// What is to be said of an allocation in place of what it said of itself before its node went.
+pub fn gone(alloc: &AllocView) -> Option<&'static str> {
+    if !alloc.row.phase.is_live() {
+        return None;
+    }
+    match alloc.node_state {
+        NodeState::Alive | NodeState::Suspect => None,
+        NodeState::Dead | NodeState::Left => Some("lost"),
+        // It may be this node that hears nobody.
+        NodeState::Unknown => Some("unknown"),
+    }
 }
 
 fn phase(phase: Phase) -> Cell {

@@ -29,6 +29,15 @@ pub struct AgentStatus {
     pub entry: Option<Entry>,
 }
 
+/// The same as a document.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    agent: &'a AgentStatus,
+    /// Why not all is well, in words.
+    troubles: &'a [String],
+}
+
 /// How a node that is in no fabric means to get into one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -63,7 +72,7 @@ pub async fn status(context: &Context) -> Result<Exit, Failure> {
     troubles.extend(errors(context).await);
     let exit = if troubles.is_empty() { Exit::Ok } else { Exit::Degraded };
     if context.screen.is_json() {
-        context.screen.json(&agent)?;
+        context.screen.json(&Told { agent: &agent, troubles: &troubles })?;
         return Ok(exit);
     }
     let AgentStatus { status, fingerprint: print, .. } = agent;

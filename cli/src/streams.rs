@@ -114,7 +114,7 @@ fn show_line(screen: &Screen, label: &str, line: &[u8], alone: bool) -> Result<(
 }
 
 /// The last lines that an allocation wrote to stderr, or to stdout if it wrote none there. Empty where its log is gone.
-pub async fn last_lines(client: &Client, failed: &FailedVersion, lines: u32) -> Vec<String> {
+pub async fn last_lines(client: &Client, failed: &FailedVersion, lines: usize) -> Vec<String> {
     for stream in ["stderr", "stdout"] {
         let source = Source {
             client: client.clone(),
@@ -123,17 +123,22 @@ pub async fn last_lines(client: &Client, failed: &FailedVersion, lines: u32) -> 
             node: Some(failed.node),
             label: String::new(),
             follow: false,
-            tail: Some(lines),
+            // Some of them may be empty.
+            tail: Some(4 * lines as u32),
             stream,
             of: Of { previous: false, epoch: Some(failed.alloc.epoch) },
         };
         let Ok(mut stream) = source.open().await else { return Vec::new() };
         let mut cutter = Lines::new(LINE_BYTES_MAX);
-        let mut last = Vec::new();
+        let mut last: Vec<Vec<u8>> = Vec::new();
+        let mut keep = |lines_cut: Vec<Vec<u8>>| {
+            last.extend(lines_cut.into_iter().filter(|line| !line.trim_ascii().is_empty()));
+            last.drain(..last.len().saturating_sub(lines));
+        };
         while let Ok(Some(bytes)) = stream.next().await {
-            last.extend(cutter.push(&bytes));
+            keep(cutter.push(&bytes));
         }
-        last.extend(cutter.finish());
+        keep(cutter.finish().into_iter().collect());
         if !last.is_empty() {
             return last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         }

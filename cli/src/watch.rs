@@ -5,6 +5,7 @@
 use fabric::alloc::Phase;
 use fabric::api::{AllocView, Explanation, JobState, JobView};
 use fabric::id::JobName;
+use fabric::job::duration;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::screen::{Cell, Table, Tone, plural, printable};
-use crate::streams;
+use crate::{jobs, streams};
 
 /// Between two looks.
 pub const POLL: Duration = Duration::from_millis(250);
@@ -20,7 +21,11 @@ pub const POLL: Duration = Duration::from_millis(250);
 const AGENT_BACK_WITHIN: Duration = Duration::from_secs(15);
 
 /// Lines that are shown of a version that was taken back.
-const LAST_WORDS: u32 = 3;
+const LAST_WORDS: usize = 3;
+/// Characters of each.
+const LAST_WORDS_WIDTH: usize = 200;
+/// They are not waited for any longer: their node may be gone.
+const LAST_WORDS_TAKE: Duration = Duration::from_secs(2);
 
 /// How a wait came to its end.
 pub enum Ended<T> {
@@ -229,16 +234,22 @@ impl<'a> Progress<'a> {
     /// What the allocation wrote last for which a version was taken back, and where the rest is.
     async fn say_last_words(&self, job: &JobView) {
         let Some(failed) = &job.failed else { return };
-        let lines = streams::last_lines(&self.context.client, failed, LAST_WORDS).await;
+        let lines = streams::last_lines(&self.context.client, failed, LAST_WORDS);
+        let lines = tokio::time::timeout(LAST_WORDS_TAKE, lines).await.unwrap_or_default();
+        let screen = &self.context.screen;
+        let (alloc, node) = (&failed.alloc, printable(&failed.node_name));
         if lines.is_empty() {
+            let slot = &alloc.slot;
+            screen.say(&format!("what {alloc} wrote is on {node}: weft logs {slot} --previous"));
             return;
         }
-        let screen = &self.context.screen;
-        screen.say(&format!("{} on {} wrote last:", failed.alloc, printable(&failed.node_name)));
+        screen.say(&format!("{alloc} on {node} wrote last:"));
         for line in lines {
-            screen.say(&format!("  {}", printable(&line)));
+            let most = line.char_indices().nth(LAST_WORDS_WIDTH).map_or(line.len(), |(at, _)| at);
+            let more = if most < line.len() { "…" } else { "" };
+            screen.say(&format!("  {}{more}", printable(&line[..most])));
         }
-        screen.say(&format!("all of it: weft logs {} --previous", failed.alloc.slot));
+        screen.say(&format!("all of it: weft logs {} --previous", alloc.slot));
     }
 
     /// Whether it is over, and how. Says so.
@@ -298,13 +309,22 @@ impl<'a> Progress<'a> {
             return Ok(Some(Exit::Failed));
         }
         explain(self.context, self.name).await?;
-        screen.say("it stays pending, and starts when a node can take it");
+        screen.say(&match goal.may_revert && job.spec.update.auto_revert {
+            true => format!(
+                "it is taken back if no node can take it within {}, its update.deadline",
+                duration::display(job.spec.update.deadline)
+            ),
+            false => "it stays pending, and starts when a node can take it".into(),
+        });
         Ok(Some(Exit::Unplaceable))
     }
 }
 
 /// `web/0 on rack1: running, healthy`
 fn slot_line(alloc: &AllocView) -> String {
+    if let Some(word) = jobs::gone(alloc) {
+        return format!("{} on {} ({}): {word}", alloc.id.slot, alloc.node_name, alloc.node_state);
+    }
     let healthy = match (alloc.row.phase, alloc.row.healthy) {
         (_, true) => ", healthy",
         (Phase::Running, false) => ", not healthy yet",

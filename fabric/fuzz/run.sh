@@ -28,6 +28,9 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     cargo install --locked cargo-fuzz
 fi
 
+# One that does not build has not crashed.
+for target in "${targets[@]}"; do cargo +nightly fuzz build --fuzz-dir . "$target"; done
+
 failed=()
 for target in "${targets[@]}"; do
     echo "fuzz: $target for $seconds s"

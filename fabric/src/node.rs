@@ -817,17 +817,22 @@ impl Node {
                     Some(job) => format!("submitted by {}", job.by),
                     None => "stopped".into(),
                 };
-                let version = match self.table.entry(key).map(|entry| &entry.value) {
-                    Some(Value::Job(job)) => job.version,
-                    Some(Value::Tombstone { rank }) => *rank,
+                let known = before.as_ref().map(|entry| &entry.value);
+                let version = match (self.table.entry(key).map(|entry| &entry.value), known) {
+                    (Some(Value::Job(job)), _) | (None, Some(Value::Job(job))) => job.version,
+                    (Some(Value::Tombstone { rank }), _) => *rank,
                     _ => 0,
                 };
-                let known = before.as_ref().map(|entry| &entry.value);
                 let moved = known != self.table.entry(key).map(|entry| &entry.value);
-                if moved {
-                    let reverted = self.table.job(name).is_some_and(|job| job.reverted);
-                    let written = self.table.entry(key).filter(|_| !reverted);
-                    let at = written.map_or(now.wall, |entry| entry.stamp.wall());
+                // A tombstone that leaves, and one that takes the place of nothing, is no news.
+                let is_job = |value: Option<&Value>| matches!(value, Some(Value::Job(_)));
+                if moved && (is_job(known) || self.table.job(name).is_some()) {
+                    let job = self.table.job(name);
+                    let at = match (job.filter(|job| job.reverted), self.table.entry(key)) {
+                        (Some(job), _) => self.failed_at(job),
+                        (None, entry) => entry.map(|entry| entry.stamp.wall()),
+                    };
+                    let at = at.unwrap_or(now.wall);
                     self.event_of(at, api::EventKind::Job { job: name.clone(), version, message });
                 }
             }

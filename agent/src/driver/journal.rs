@@ -5,6 +5,12 @@ use fabric::alloc::Phase;
 use fabric::api::{Event, EventKind, NodeState};
 use fabric::id::NodeId;
 use fabric::io::Request;
+use fabric::node::Node;
+
+/// How the words about a job begin whose last version was taken back.
+const REVERTED: &str = "reverted";
+/// How those about an allocation begin that was given up.
+const FAILED: &str = "failed";
 
 /// Something happened.
 pub(super) fn tell(event: &Event, me: &NodeId) {
@@ -14,6 +20,9 @@ pub(super) fn tell(event: &Event, me: &NodeId) {
         }
         EventKind::Node { name, state, .. } => tracing::info!("node {name} is {state}"),
         EventKind::Roster { name, message, .. } => tracing::info!("node {name}: {message}"),
+        EventKind::Job { job, version, message } if message.starts_with(REVERTED) => {
+            tracing::warn!("job {job} version {version}: {message}")
+        }
         EventKind::Job { job, version, message } => {
             tracing::info!("job {job} version {version}: {message}")
         }
@@ -23,6 +32,9 @@ pub(super) fn tell(event: &Event, me: &NodeId) {
                 (Phase::Running, true) => tracing::info!("{alloc} is running, healthy"),
                 (Phase::Running, false) if !message.is_empty() => {
                     tracing::warn!("{alloc} is running, not healthy{colon}{message}")
+                }
+                (Phase::Ended, _) if message.starts_with(FAILED) => {
+                    tracing::warn!("{alloc} is {phase}{colon}{message}")
                 }
                 (Phase::Running | Phase::Stopping | Phase::Ended, _) => {
                     tracing::info!("{alloc} is {phase}{colon}{message}")
@@ -35,24 +47,27 @@ pub(super) fn tell(event: &Event, me: &NodeId) {
     }
 }
 
-/// Somebody wants something changed. Who submits a job is told with the job itself.
-pub(super) fn tell_wish(by: &str, request: &Request) {
-    match request {
-        Request::Stop { job } => tracing::info!("{by} stops job {job}"),
-        Request::RestartSlot { job, index } => tracing::info!("{by} restarts {job}/{index}"),
-        Request::Drain { node, on: true } => tracing::info!("{by} drains node {}", node.short()),
-        Request::Drain { node, on: false } => {
-            tracing::info!("{by} ends the draining of node {}", node.short())
+/// What is said once somebody's wish was carried out. Who submits or scales a job is told with the job itself.
+pub(super) fn wish(by: &str, request: &Request, node: &Node) -> Option<String> {
+    Some(match request {
+        Request::Stop { job } => format!("{by} stops job {job}"),
+        Request::RestartJob { job, .. } => format!("{by} restarts job {job}"),
+        Request::RestartSlot { job, index } => format!("{by} restarts {job}/{index}"),
+        Request::Drain { node: which, on: true } => {
+            format!("{by} drains node {}", node.name_of(which))
         }
-        Request::RevokeToken { id } => tracing::info!("{by} revokes token {}", id.0),
+        Request::Drain { node: which, on: false } => {
+            format!("{by} ends the draining of node {}", node.name_of(which))
+        }
+        Request::RevokeToken { id } => format!("{by} revokes token {}", id.0.escape_debug()),
         Request::SetQuota { namespace, .. } => {
-            tracing::info!("{by} sets the quota of namespace {namespace}")
+            format!("{by} sets the quota of namespace {namespace}")
         }
         Request::RemoveQuota { namespace } => {
-            tracing::info!("{by} removes the quota of namespace {namespace}")
+            format!("{by} removes the quota of namespace {namespace}")
         }
-        Request::Rebalance { wish } if wish.apply => tracing::info!("{by} rebalances the fabric"),
-        Request::Reclock => tracing::info!("{by} has what is dated ahead dated anew"),
-        _ => {}
-    }
+        Request::Rebalance { wish } if wish.apply => format!("{by} rebalances the fabric"),
+        Request::Reclock => format!("{by} has what is dated ahead dated anew"),
+        _ => return None,
+    })
 }

@@ -100,10 +100,16 @@ pub(super) fn source(node: &Node, query: &LogQuery) -> Result<Source, Problem> {
     let there = newest.map(|view| view.node).or(wanted);
     let found = match query.of {
         LogOf::Newest => newest.map(|view| this(view.node, &view.id)),
-        LogOf::Previous => failed.map(|failed| this(failed.node, &failed.alloc)).or_else(|| {
-            let which = Which::Before(slot, newest.map(|view| view.id.clone()));
-            Some(Source { node: there?, which })
-        }),
+        LogOf::Previous => {
+            let ran = of_slot().filter(|view| view.row.ran);
+            let before = ran.filter(|view| newest.is_some_and(|newest| view.id != newest.id));
+            let before = before.max_by_key(|view| view.id.epoch);
+            let known = failed.map(|failed| this(failed.node, &failed.alloc));
+            known.or_else(|| before.map(|view| this(view.node, &view.id))).or_else(|| {
+                let which = Which::Before(slot, newest.map(|view| view.id.clone()));
+                Some(Source { node: there?, which })
+            })
+        }
         LogOf::Epoch(epoch) => {
             let known = of_slot().find(|view| view.id.epoch == epoch);
             let known = known.map(|view| this(view.node, &view.id));

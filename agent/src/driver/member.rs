@@ -46,8 +46,8 @@ const OTHERS_MAX: usize = 2;
 /// Where a request's answer goes.
 #[derive(Debug)]
 pub(super) enum Asker {
-    /// A caller of the API, who gets the core's answer.
-    Caller(oneshot::Sender<Result<Reply, Problem>>),
+    /// A caller of the API, who gets the core's answer, and what the log says once that is good.
+    Caller(oneshot::Sender<Result<Reply, Problem>>, Option<String>),
     /// A caller of the API, who gets this once the core agrees.
     Promised(oneshot::Sender<Result<Reply, Problem>>, Result<Reply, Problem>),
     /// A stranger with a token.
@@ -60,7 +60,10 @@ impl Asker {
     fn tell(self, answer: Answer) {
         // Whoever went away in the meantime does not want the answer any more.
         match (self, answer) {
-            (Asker::Caller(asker), answer) => {
+            (Asker::Caller(asker, wish), answer) => {
+                if let Some(wish) = wish.filter(|_| !matches!(answer, Answer::Refused(_))) {
+                    tracing::info!("{wish}");
+                }
                 let _ = asker.send(answers::reply(answer));
             }
             (Asker::Promised(asker, promised), Answer::Done) => {

@@ -4,8 +4,8 @@
 //!
 //! Rotation makes a hole: the file system frees everything but the last [`KEPT_BYTES`], while the
 //! file keeps its length. The writer notices nothing, not a byte of the rest is lost, and positions of
-//! readers stay true. A file system without holes gets its file cut to nothing instead. When that happens is in
-//! [`rotation`]. Nothing is rotated while no agent runs.
+//! readers stay true. After a tebibyte it begins anew. A file system without holes gets its file cut to nothing
+//! instead. When that happens is in [`rotation`]. Nothing is rotated while no agent runs.
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -29,6 +29,8 @@ pub const KEPT_BYTES: u64 = 4 << 20;
 /// Bytes on disk at which a file is rotated.
 pub const ROTATED_BYTES: u64 = 6 << 20;
 
+/// Bytes that a file may be long, most of them freed. The file systems that know the shortest files end at 2 TiB.
+const LENGTH_MAX: u64 = 1 << 40;
 /// Bytes in one piece of a log.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Pieces that wait for a slow reader; then the reading waits.
@@ -172,6 +174,10 @@ struct Reader {
     end: Option<u64>,
     /// What stands before `position` and was read already.
     ahead: Vec<u8>,
+    /// Bytes before `position` that were freed before they were read, and nobody was told yet.
+    lost: u64,
+    /// What was read last ends within a line.
+    within_line: bool,
 }
 
 impl Reader {
@@ -184,13 +190,21 @@ impl Reader {
             None => (start, Vec::new()),
             Some(lines) => tail(&file, start, length, lines)?,
         };
-        Ok(Self { channel, file, position, end, ahead })
+        Ok(Self { channel, file, position, end, ahead, lost: 0, within_line: false })
     }
 
     fn read(&mut self) -> io::Result<Bytes> {
-        if !self.ahead.is_empty() {
-            return Ok(std::mem::take(&mut self.ahead).into());
+        let bytes = match self.ahead.is_empty() {
+            true => self.read_on()?,
+            false => std::mem::take(&mut self.ahead).into(),
+        };
+        if let Some(last) = bytes.last() {
+            self.within_line = *last != b'\n';
         }
+        Ok(bytes)
+    }
+
+    fn read_on(&mut self) -> io::Result<Bytes> {
         let length = self.file.metadata()?.len();
         if length < self.position {
             // It was cut: what follows is new.
@@ -202,17 +216,31 @@ impl Reader {
         let end = self.end.map_or(length, |end| end.min(length));
         loop {
             // The hole may have caught up with a slow reader: there is nothing in it but zeroes.
-            self.position = first_kept_after(&self.file, self.position, length);
-            let mut buffer = vec![0; CHUNK_BYTES.min(end.saturating_sub(self.position) as usize)];
-            let count = self.file.read_at(&mut buffer, self.position)?;
+            let start = first_kept_after(&self.file, self.position, length);
+            let mut buffer = vec![0; CHUNK_BYTES.min(end.saturating_sub(start) as usize)];
+            let count = self.file.read_at(&mut buffer, start)?;
             buffer.truncate(count);
             // And it may have done so while this was read.
-            let kept = first_kept_after(&self.file, self.position, length) - self.position;
+            let kept = first_kept_after(&self.file, start, length) - start;
             let freed = count.min(usize::try_from(kept).unwrap_or(usize::MAX));
             let zeroes = buffer[..freed].iter().rposition(|&byte| byte == 0).map_or(0, |at| at + 1);
-            self.position += count as u64;
-            if zeroes < count || count == 0 {
-                return Ok(Bytes::from(buffer).slice(zeroes..));
+            self.lost += start - self.position + zeroes as u64;
+            self.position = start + count as u64;
+            let bytes = Bytes::from(buffer).slice(zeroes..);
+            if self.lost == 0 {
+                return Ok(bytes);
+            }
+            // It goes on with a whole line.
+            let line = bytes.iter().position(|&byte| byte == b'\n');
+            self.lost += line.map_or(bytes.len(), |at| at + 1) as u64;
+            let rest = line.map_or(Bytes::new(), |at| bytes.slice(at + 1..));
+            if line.is_some() || count == 0 {
+                let lost = std::mem::take(&mut self.lost);
+                let end_of_line = if self.within_line { "\n" } else { "" };
+                let note = format!(
+                    "{end_of_line}weft: {lost} bytes were printed faster than they were read, and are gone\n"
+                );
+                return Ok([note.as_bytes(), &rest[..]].concat().into());
             }
         }
     }
@@ -268,10 +296,16 @@ fn tail(file: &File, start: u64, length: u64, lines: u64) -> io::Result<(u64, Ve
     Ok((start, Vec::new()))
 }
 
-/// Frees what is more than kept, when a file has grown past `rotated` bytes on disk, and gives back its length. Blocks.
+/// Frees what is more than kept, when a file has grown past `rotated` bytes on disk, and gives back its length. One that nears
+/// the greatest length that file systems know begins anew. Blocks.
 pub fn rotate(path: &Path, rotated: u64, kept: u64) -> io::Result<u64> {
     let meta = std::fs::metadata(path)?;
-    let hole = meta.len().saturating_sub(kept);
+    // Whole blocks: of a part of one, zeroes would stay.
+    let block = meta.blksize().max(1);
+    let hole = meta.len().saturating_sub(kept) / block * block;
+    if meta.len() > LENGTH_MAX {
+        return File::options().write(true).open(path)?.set_len(0).map(|()| 0);
+    }
     if meta.blocks() * 512 <= rotated || hole == 0 {
         return Ok(meta.len());
     }

@@ -5,9 +5,10 @@
 use super::Node;
 use crate::alloc::{AllocRow, Ending};
 use crate::api;
+use crate::clock::WallTime;
 use crate::id::{AllocId, JobName, NodeId};
 use crate::limits;
-use crate::table::JobEntry;
+use crate::table::{JobEntry, Key};
 use std::collections::BTreeMap;
 
 /// What went wrong last with the version of each job that was submitted last.
@@ -20,6 +21,8 @@ struct Failure {
     alloc: AllocId,
     node: NodeId,
     reason: String,
+    /// When its row said so.
+    at: WallTime,
     /// It ended, and is not only unwell.
     is_end: bool,
 }
@@ -54,7 +57,9 @@ impl Node {
         let Some(job) = self.table.job(name) else { return };
         if job.previous.is_some() && row.version == job.version {
             let (version, reason) = (job.version, reason.clone());
-            let failure = Failure { version, alloc: alloc.clone(), node, reason, is_end };
+            let entry = self.table.entry(&Key::Alloc(alloc.slot.clone(), node));
+            let at = entry.map_or(WallTime(0), |entry| entry.stamp.wall());
+            let failure = Failure { version, alloc: alloc.clone(), node, reason, at, is_end };
             self.coordinator.failures.note(name, failure);
         }
     }
@@ -72,6 +77,11 @@ impl Node {
         let failure = self.coordinator.failures.of(job)?;
         let (slot, node) = (&failure.alloc.slot, self.name_of(&failure.node));
         Some(format!("{slot} on {node}: {}", failure.reason))
+    }
+
+    /// When that was.
+    pub(super) fn failed_at(&self, job: &JobEntry) -> Option<WallTime> {
+        self.coordinator.failures.of(job).map(|failure| failure.at)
     }
 
     /// The allocation that tells why a job's last version was reverted.

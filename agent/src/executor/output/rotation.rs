@@ -8,7 +8,6 @@
 // A thread of its own, beside the runtime: it may wait.
 #![allow(clippy::disallowed_methods)]
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
@@ -32,6 +31,8 @@ const LITTLE_BYTES: u64 = 64 << 10;
 const OFTEN: Duration = Duration::from_millis(100);
 /// Time between two looks where no watch can be had.
 const UNWATCHED_PERIOD: Duration = Duration::from_millis(200);
+/// Time between two words about files that cannot be rotated.
+const COMPLAINTS_PERIOD: Duration = Duration::from_secs(60);
 const STACK_BYTES: usize = 128 << 10;
 
 /// The rotation of one executor's units. Clones are the same one; the thread ends with the last.
@@ -71,8 +72,8 @@ struct Folder {
     path: PathBuf,
     length: u64,
     state: State,
-    /// That something is wrong was said.
-    complained: bool,
+    /// It is looked at once more.
+    over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,25 +135,18 @@ impl Drop for Thread {
 impl Drop for Rotated {
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
-        let mut folders = shared.lock();
-        let Some(folder) = folders.by_number.remove(&self.number) else { return };
-        let watch = folders.watches.iter().find(|(_, number)| **number == self.number);
-        if let (Some(watch), Some(inotify)) = (watch.map(|(watch, _)| *watch), &shared.inotify) {
-            folders.watches.remove(&watch);
-            // It may have told something just now, and be gone.
-            let _ = inotify.rm_watch(watch);
+        // Not here, since whoever drops it may not wait: the thread looks once more.
+        if let Some(folder) = shared.lock().by_number.get_mut(&self.number) {
+            (folder.state, folder.over) = (State::Grows, true);
         }
-        drop(folders);
-        // What it printed last.
-        let _ = rotate_both(&folder.path);
+        shared.wake();
     }
 }
 
 impl Folders {
     fn add(&mut self, path: &Path) -> u64 {
         self.next += 1;
-        let folder =
-            Folder { path: path.into(), length: 0, state: State::Grows, complained: false };
+        let folder = Folder { path: path.into(), length: 0, state: State::Grows, over: false };
         self.by_number.insert(self.next, folder);
         self.next
     }
@@ -231,25 +225,68 @@ impl Shared {
 
     /// Rotates what has to be, and gives back the most that is new of any unit.
     fn look(&self) -> u64 {
-        let mut folders = self.lock();
-        let Folders { by_number, watches, .. } = &mut *folders;
+        let due = {
+            let folders = self.lock();
+            let due = folders.by_number.iter().filter(|(_, it)| it.state != State::Quiet);
+            due.map(|(number, it)| (*number, it.path.clone(), it.length, it.over))
+                .collect::<Vec<_>>()
+        };
         let mut most = 0;
-        for (number, folder) in by_number.iter_mut().filter(|(_, it)| it.state != State::Quiet) {
-            let new = folder.look();
-            most = most.max(new);
-            if new >= LITTLE_BYTES {
-                folder.state = State::Grows;
-                continue;
+        // Not under the lock: a disk may be slow.
+        for (number, path, before, over) in due {
+            let mut length = look_at(&path);
+            let mut new = length.abs_diff(before);
+            let mut watch = None;
+            if new < LITTLE_BYTES {
+                watch = self.watch(&path);
+                // What came before the watch was set has told nobody.
+                let later = look_at(&path);
+                new = new.max(later.abs_diff(length));
+                length = later;
             }
-            folder.state = match self.watch(&folder.path) {
-                Some(watch) => {
-                    watches.insert(watch, *number);
-                    State::Quiet
-                }
-                None => State::Unwatched,
-            };
+            most = most.max(new);
+            self.note(number, length, new, watch);
+            if over {
+                self.forget(number);
+            }
         }
         most
+    }
+
+    /// What a look has found.
+    fn note(&self, number: u64, length: u64, new: u64, watch: Option<WatchDescriptor>) {
+        let mut folders = self.lock();
+        let Folders { by_number, watches, .. } = &mut *folders;
+        if let Some(watch) = watch {
+            watches.insert(watch, number);
+        }
+        let Some(folder) = by_number.get_mut(&number) else { return };
+        folder.length = length;
+        folder.state = match watch {
+            _ if new >= LITTLE_BYTES => State::Grows,
+            Some(_) => State::Quiet,
+            None => State::Unwatched,
+        };
+        if folder.over {
+            // It was not when this look began.
+            folder.state = State::Grows;
+        }
+    }
+
+    fn forget(&self, number: u64) {
+        let mut folders = self.lock();
+        let Folders { by_number, watches, .. } = &mut *folders;
+        let Some(gone) = by_number.remove(&number) else { return };
+        for (watch, _) in watches.extract_if(.., |_, watched| *watched == number) {
+            if let Some(inotify) = &self.inotify {
+                // It may have told something just now, and be gone.
+                let _ = inotify.rm_watch(watch);
+            }
+        }
+        // The next run of the unit had the same watch.
+        for folder in by_number.values_mut().filter(|folder| folder.path == gone.path) {
+            folder.state = State::Grows;
+        }
     }
 
     fn watch(&self, folder: &Path) -> Option<WatchDescriptor> {
@@ -265,37 +302,30 @@ fn period_for(new: u64, time: Duration) -> Duration {
         .map_or(PERIOD, |period| period.clamp(PERIOD_MIN, PERIOD))
 }
 
-impl Folder {
-    /// Rotates what has to be, and gives back how many bytes are new.
-    fn look(&mut self) -> u64 {
-        match rotate_both(&self.path) {
-            Ok(length) => {
-                let new = length.abs_diff(self.length);
-                self.length = length;
-                new
-            }
+/// Rotates a unit's files, and gives back the sum of their lengths. One that is not there is empty.
+fn look_at(folder: &Path) -> u64 {
+    let length = |channel: Channel| {
+        let path = channel.path(folder);
+        match rotate(&path, ROTATED_BYTES, KEPT_BYTES) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => {
-                if !std::mem::replace(&mut self.complained, true) {
-                    let folder = self.path.display();
-                    tracing::warn!(%error, %folder, "the output of a task cannot be rotated");
-                }
-                0
+                complain(&path, &error);
+                path.metadata().map_or(0, |meta| meta.len())
             }
         }
-    }
+    };
+    Channel::ALL.map(length).iter().sum()
 }
 
-/// The sum of both files' lengths. One that is not there is empty.
-fn rotate_both(folder: &Path) -> io::Result<u64> {
-    let mut sum = 0;
-    for path in Channel::ALL.map(|channel| channel.path(folder)) {
-        match rotate(&path, ROTATED_BYTES, KEPT_BYTES) {
-            Ok(length) => sum += length,
-            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
-            Err(error) => return Err(error),
-        }
+/// Once a minute, of all files together.
+fn complain(path: &Path, error: &io::Error) {
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if said.is_none_or(|at| at.elapsed() > COMPLAINTS_PERIOD) {
+        *said = Some(Instant::now());
+        tracing::warn!(%error, file = %path.display(), "the output of a task cannot be rotated");
     }
-    Ok(sum)
 }
 
 #[cfg(test)]
@@ -343,7 +373,8 @@ mod tests {
         wait_until("it is quiet", || all_quiet(&rotation));
         drop(watched);
         let shared = rotation.0.lock().unwrap().as_ref().unwrap().0.clone();
-        assert!(shared.lock().by_number.is_empty() && shared.lock().watches.is_empty());
+        let forgotten = |it: &Folders| it.by_number.is_empty() && it.watches.is_empty();
+        wait_until("it is forgotten", || forgotten(&shared.lock()));
         // The thread ends with the last that may want it.
         drop(rotation);
         wait_until("the thread has ended", || Arc::strong_count(&shared) == 1);
@@ -358,11 +389,28 @@ mod tests {
         let watched = rotation.watch(state.path());
         wait_until("it is rotated", || on_disk(state.path()) <= ROTATED_BYTES);
         wait_until("it is quiet", || all_quiet(&rotation));
-        // Nobody may look between the writing and the end.
-        rotation.0.lock().unwrap().as_ref().unwrap().0.lock().over = true;
+        // The last words of one that is over, and the next run in the same folder.
+        let next = rotation.watch(state.path());
         std::fs::write(state.path().join("stdout"), &much).unwrap();
         drop(watched);
-        assert!(on_disk(state.path()) <= 2 * ROTATED_BYTES);
+        wait_until("it is rotated", || on_disk(state.path()) <= 2 * ROTATED_BYTES);
+        wait_until("it is quiet", || all_quiet(&rotation));
+        let much = vec![b'x'; 4 * ROTATED_BYTES as usize];
+        std::fs::write(state.path().join("stdout"), &much).unwrap();
+        wait_until("it is rotated", || on_disk(state.path()) <= 2 * ROTATED_BYTES);
+        std::fs::write(state.path().join("stderr"), &much).unwrap();
+        drop(next);
+        wait_until("it is rotated", || on_disk(state.path()) <= 2 * ROTATED_BYTES);
+    }
+
+    #[test]
+    fn one_file_that_cannot_be_rotated_does_not_keep_the_other_from_it() {
+        let state = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("stdout", state.path().join("stdout")).unwrap();
+        std::fs::write(state.path().join("stderr"), vec![b'x'; 4 * ROTATED_BYTES as usize])
+            .unwrap();
+        look_at(state.path());
+        assert!(on_disk(state.path()) <= ROTATED_BYTES);
     }
 
     #[test]

@@ -68,6 +68,56 @@ fn a_follower_sees_what_comes_and_survives_a_cut_file() {
     });
 }
 
+#[test]
+fn a_file_as_long_as_a_file_can_be_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stdout");
+    let mut writer = crate::executor::spawn::open_append(&path).unwrap();
+    writer.set_len(LENGTH_MAX - 1).unwrap();
+    writer.write_all(b"xy").unwrap();
+    assert_eq!(rotate(&path, 1 << 20, 64 << 10).unwrap(), 0);
+    writer.write_all(b"and on\n").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"and on\n");
+}
+
+/// Lines that do not end where blocks do.
+#[test]
+fn who_reads_too_slowly_is_told_what_is_missing_and_goes_on_with_a_whole_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stdout");
+    std::fs::write(folder.path().join("stderr"), "").unwrap();
+    let mut writer = crate::executor::spawn::open_append(&path).unwrap();
+    let line = |number: u32| format!("{number:0>70}\n");
+    let mut print = |numbers: std::ops::Range<u32>| {
+        writer.write_all(numbers.map(line).collect::<String>().as_bytes()).unwrap();
+        writer.sync_all().unwrap();
+    };
+    print(0..20_000);
+    // Nothing but whole blocks is freed, and so nothing reads as zeroes.
+    rotate(&path, 1 << 20, 64 << 10).unwrap();
+    let all = std::fs::read(&path).unwrap();
+    let kept = first_kept(&File::open(&path).unwrap(), all.len() as u64) as usize;
+    assert!(kept > 1 << 20 && !all[kept..].contains(&0));
+
+    let query = LogQuery { follow: true, tail: Some(2), channel: None };
+    let mut reader = Reader::open(Channel::Stdout, &path, query).unwrap();
+    assert_eq!(reader.read().unwrap(), [line(19_998), line(19_999)].concat());
+    assert!(reader.read().unwrap().is_empty());
+    print(20_000..40_000);
+    rotate(&path, 1 << 20, 64 << 10).unwrap();
+    let read = reader.read().unwrap();
+    let (note, rest) = std::str::from_utf8(&read).unwrap().split_once('\n').unwrap();
+    let lost: usize = note.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(note.starts_with("weft: ") && note.ends_with("are gone"), "{note}");
+    let first: u32 = rest.lines().next().unwrap().parse().unwrap();
+    assert_eq!(lost, (first as usize - 20_000) * 71, "{note}");
+    let mut last = rest.lines().count() as u32 + first;
+    while let Some(line) = reader.read().unwrap().split(|&byte| byte == b'\n').rev().nth(1) {
+        last = std::str::from_utf8(line).unwrap_or_default().parse().unwrap_or(last) + 1;
+    }
+    assert_eq!(last, 40_000);
+}
+
 /// A thread that prints numbered lines as fast as it can until it is told to stop.
 fn flood(path: &Path, over: &'static AtomicBool) -> std::thread::JoinHandle<()> {
     let mut writer = crate::executor::spawn::open_append(path).unwrap();
