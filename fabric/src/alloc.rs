@@ -159,8 +159,9 @@ impl fmt::Display for Ending {
 /// they meet. See `docs/PROTOCOL.md`, 'Two allocations of one slot'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Succession {
-    /// Copies up to this epoch end once this one is healthy: it was meant to take over from them, or has outlived
-    /// its time as a stand-in. The one that it stands in for is none of them. 0: none.
+    /// Copies of this epoch end once this one is healthy: it was meant to take over from them, or has decided so when they met. Of
+    /// earlier ones it says nothing: one that nobody could see then may have run all along. The one that it stands in for is
+    /// none of them. 0: none.
     pub replaces: u64,
     /// A copy whose node stopped answering.
     pub stands_in: Option<StandIn>,
@@ -264,7 +265,7 @@ impl AllocRow {
     pub fn replaces(&self, epoch: u64) -> bool {
         self.succession.as_ref().is_some_and(|succession| {
             let stands_in = succession.stands_in.is_some_and(|known| known.epoch == epoch);
-            succession.replaces >= epoch && !stands_in
+            succession.replaces == epoch && !stands_in
         })
     }
 

@@ -385,7 +385,7 @@ impl Supervisor {
     pub fn replace(&mut self, slot: &SlotId, epoch: u64) {
         if let Some(local) = self.locals.get_mut(slot) {
             let succession = local.row.succession.get_or_insert_default();
-            succession.replaces = succession.replaces.max(epoch);
+            succession.replaces = epoch;
             // Whom it stands in for is another question, unless it is that one.
             succession.stands_in.take_if(|known| known.epoch == epoch);
             self.changed.insert(slot.clone());

@@ -70,6 +70,7 @@ impl Node {
         let mine = rank(slot, row.epoch, me);
         let runs_well = row.phase == Phase::Running && row.healthy;
         let (mut contests, mut replaces) = (None, None);
+        let mut is_telling = false;
         for (_, node, other, _) in self.table.allocs_in(slot) {
             if node == me || !other.phase.is_live() || !self.is_up(&node) {
                 continue;
@@ -81,7 +82,9 @@ impl Node {
                     return Some(Conduct::End(Ending::Superseded { epoch: other.epoch }));
                 }
                 contests = contests.max(Some(other.epoch));
-            } else if !row.replaces(other.epoch) && other.contests >= row.epoch && other.healthy {
+            } else if row.replaces(other.epoch) {
+                is_telling = true;
+            } else if other.contests >= row.epoch && other.healthy {
                 if self.yields(now, local, node, other, in_force) {
                     return Some(Conduct::End(Ending::Yielded { epoch: other.epoch }));
                 }
@@ -90,7 +93,8 @@ impl Node {
         }
         match (contests.filter(|epoch| *epoch > row.contests), replaces) {
             (Some(epoch), _) if runs_well => Some(Conduct::Contest(epoch)),
-            (_, Some(epoch)) if runs_well => Some(Conduct::Replace(epoch)),
+            // One after the other: a row names one epoch.
+            (_, Some(epoch)) if runs_well && !is_telling => Some(Conduct::Replace(epoch)),
             _ => None,
         }
     }

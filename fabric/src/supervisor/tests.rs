@@ -259,7 +259,7 @@ fn a_failing_unit_is_restarted_ever_later_and_then_given_up() {
 }
 
 #[test]
-fn a_decision_about_one_copy_says_nothing_of_the_one_that_is_stood_in_for() {
+fn a_decision_about_one_copy_says_nothing_of_others() {
     let mut bench = Bench::new();
     bench.up();
     let slot = bench.id().slot;
@@ -268,10 +268,12 @@ fn a_decision_about_one_copy_says_nothing_of_the_one_that_is_stood_in_for() {
     let succession = Succession { replaces: 0, stands_in: Some(stands_in) };
     bench.supervisor.locals.get_mut(&slot).unwrap().row.succession = Some(Box::new(succession));
     bench.supervisor.replace(&slot, 5);
-    assert!(bench.row().replaces(5) && bench.row().replaces(4));
+    assert!(bench.row().replaces(5));
+    // One of an earlier epoch that nobody could see may have run all along.
+    assert!(!bench.row().replaces(4), "{:?}", bench.row().succession);
     assert!(!bench.row().replaces(2), "{:?}", bench.row().succession);
     bench.supervisor.replace(&slot, 2);
-    assert!(bench.row().replaces(2));
+    assert!(bench.row().replaces(2) && !bench.row().replaces(5));
 }
 
 #[test]
