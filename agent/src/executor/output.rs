@@ -215,8 +215,13 @@ impl Reader {
         }
         let end = self.end.map_or(length, |end| end.min(length));
         loop {
+            if self.end.is_some_and(|end| self.position >= end) && self.lost == 0 {
+                return Ok(Bytes::new());
+            }
             // The hole may have caught up with a slow reader: there is nothing in it but zeroes.
             let start = first_kept_after(&self.file, self.position, length);
+            // What comes after the end is nobody's loss.
+            let start = start.min(end.max(self.position));
             let mut buffer = vec![0; CHUNK_BYTES.min(end.saturating_sub(start) as usize)];
             let count = self.file.read_at(&mut buffer, start)?;
             buffer.truncate(count);

@@ -103,8 +103,12 @@ fn who_reads_too_slowly_is_told_what_is_missing_and_goes_on_with_a_whole_line() 
     let mut reader = Reader::open(Channel::Stdout, &path, query).unwrap();
     assert_eq!(reader.read().unwrap(), [line(19_998), line(19_999)].concat());
     assert!(reader.read().unwrap().is_empty());
+    let mut once =
+        Reader::open(Channel::Stdout, &path, LogQuery { follow: false, ..query }).unwrap();
+    assert_eq!(once.read().unwrap(), [line(19_998), line(19_999)].concat());
     print(20_000..40_000);
     rotate(&path, 1 << 20, 64 << 10).unwrap();
+    assert!(once.read().unwrap().is_empty(), "what came after its end is no loss");
     let read = reader.read().unwrap();
     let (note, rest) = std::str::from_utf8(&read).unwrap().split_once('\n').unwrap();
     let lost: usize = note.split(' ').nth(1).unwrap().parse().unwrap();
