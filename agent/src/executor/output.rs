@@ -31,6 +31,8 @@ pub const ROTATED_BYTES: u64 = 6 << 20;
 
 /// Bytes that a file may be long, most of them freed. The file systems that know the shortest files end at 2 TiB.
 const LENGTH_MAX: u64 = 1 << 40;
+/// How often the end of a file is looked for that runs away.
+const OPENINGS_MAX: u32 = 50;
 /// Bytes in one piece of a log.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Pieces that wait for a slow reader; then the reading waits.
@@ -183,13 +185,22 @@ struct Reader {
 impl Reader {
     fn open(channel: Channel, path: &Path, query: LogQuery) -> io::Result<Self> {
         let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        let start = first_kept(&file, length);
-        let end = (!query.follow).then_some(length);
-        let (position, ahead) = match query.tail {
-            None => (start, Vec::new()),
-            Some(lines) => tail(&file, start, length, lines)?,
+        let mut tries = 0;
+        let (length, position, ahead) = loop {
+            let length = file.metadata()?.len();
+            let start = first_kept(&file, length);
+            let (position, ahead) = match query.tail {
+                None => (start, Vec::new()),
+                Some(lines) => tail(&file, start, length, lines)?,
+            };
+            // The hole may have passed while the lines were looked for: then these are no lines.
+            let begin = position - ahead.len() as u64;
+            tries += 1;
+            if first_kept(&file, file.metadata()?.len()) <= begin || tries == OPENINGS_MAX {
+                break (length, position, ahead);
+            }
         };
+        let end = (!query.follow).then_some(length);
         Ok(Self { channel, file, position, end, ahead, lost: 0, within_line: false })
     }
 
