@@ -31,7 +31,7 @@ pub(super) fn tell(event: &Event, me: &NodeId) {
             match (phase, healthy) {
                 (Phase::Running, true) => tracing::info!("{alloc} is running, healthy"),
                 (Phase::Running, false) if !message.is_empty() => {
-                    tracing::warn!("{alloc} is running, not healthy{colon}{message}")
+                    tracing::warn!("{alloc} is running, not healthy: {message}")
                 }
                 (Phase::Ended, _) if message.starts_with(FAILED) => {
                     tracing::warn!("{alloc} is {phase}{colon}{message}")

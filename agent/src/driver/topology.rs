@@ -1,5 +1,5 @@
-//! What this machine is made of, and how much disk it has, as it is now: looked at again when something is plugged in, when jobs get cores for
-//! themselves or give them back, and once a minute.
+//! What this machine is made of, and how much disk it has, as it is now: looked at again when something is plugged in, when
+//! jobs get cores for themselves or give them back, and once a minute.
 
 use anyhow::Context;
 use fabric::clock::Instant;

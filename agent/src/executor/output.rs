@@ -29,7 +29,7 @@ pub const KEPT_BYTES: u64 = 4 << 20;
 /// Bytes on disk at which a file is rotated.
 pub const ROTATED_BYTES: u64 = 6 << 20;
 
-/// Bytes that a file may be long, most of them freed. The file systems that know the shortest files end at 2 TiB.
+/// Bytes that a file may be long, most of them freed: well below where a file of ext4 ends, which is 16 TiB.
 const LENGTH_MAX: u64 = 1 << 40;
 /// How often the end of a file is looked for that runs away.
 const OPENINGS_MAX: u32 = 50;

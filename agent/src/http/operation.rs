@@ -183,7 +183,7 @@ pub struct LogQuery {
 pub enum LogOf {
     /// The newest that runs, else the newest.
     Newest,
-    /// The one that failed where the last version was reverted for it, else the one before the newest on its node.
+    /// The one that failed where the last version was reverted for it, else the one before the newest.
     Previous,
     /// The one with this epoch.
     Epoch(u64),
