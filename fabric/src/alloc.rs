@@ -10,7 +10,7 @@ use crate::clock::WallTime;
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, Birth, NodeId, SlotId};
 use crate::job::SpecHash;
-use crate::level::evolving;
+use crate::level::{self, LEVEL_MIN, Leveled, evolving};
 use crate::limits;
 
 /// How far an allocation has come. A lattice: within one epoch it only ever moves down this list. The numbers are those on
@@ -158,13 +158,76 @@ impl fmt::Display for Ending {
 /// What was there of a slot when an allocation was proposed for it: decides which of two copies goes on when
 /// they meet. See `docs/PROTOCOL.md`, 'Two allocations of one slot'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Succession {
-    /// Copies of this epoch end once this one is healthy: it was meant to take over from them, or has decided so when they met. Of
+    /// The copy of this epoch ends once this one is healthy: it was meant to take over from it, or has decided so when they met. Of
     /// earlier ones it says nothing: one that nobody could see then may have run all along. The one that it stands in for is
     /// none of them. 0: none.
     pub replaces: u64,
+    /// The birth of that copy: both sides of a split may have given one epoch. 0: not said, whichever it is. Since level 3.
+    #[serde(default)]
+    pub replaces_birth: Birth,
     /// A copy whose node stopped answering.
     pub stands_in: Option<StandIn>,
+}
+
+impl Succession {
+    /// Says which copy ends for this one.
+    pub fn replace(&mut self, (epoch, birth): (u64, Birth)) {
+        (self.replaces, self.replaces_birth) = (epoch, birth);
+    }
+
+    /// Whether this copy ends for this one.
+    fn replaces(&self, earlier: &AllocRow) -> bool {
+        self.replaces == earlier.epoch
+            && match self.replaces_birth {
+                Birth(0) => self.stands_in.is_none_or(|known| known.epoch != earlier.epoch),
+                birth => birth == earlier.birth,
+            }
+    }
+}
+
+/// What follows `replaces` in binary formats. The first two are written as the option is that was there before.
+#[derive(Serialize, Deserialize)]
+enum Rest {
+    Nothing,
+    StandsIn(StandIn),
+    Born(Birth, Option<StandIn>),
+}
+
+impl Serialize for Succession {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return Succession::serialize(self, serializer);
+        }
+        let rest = match (self.replaces_birth, self.stands_in) {
+            (Birth(0), None) => Rest::Nothing,
+            (Birth(0), Some(stands_in)) => Rest::StandsIn(stands_in),
+            (birth, stands_in) => Rest::Born(birth, stands_in),
+        };
+        (self.replaces, rest).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Succession {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return Succession::deserialize(deserializer);
+        }
+        let (replaces, rest) = Deserialize::deserialize(deserializer)?;
+        let (replaces_birth, stands_in) = match rest {
+            Rest::Nothing => (Birth(0), None),
+            Rest::StandsIn(stands_in) => (Birth(0), Some(stands_in)),
+            Rest::Born(birth, stands_in) => (birth, stands_in),
+        };
+        Ok(Self { replaces, replaces_birth, stands_in })
+    }
+}
+
+impl Leveled for Succession {
+    fn level(&self) -> u8 {
+        if level::is_default(&self.replaces_birth) { LEVEL_MIN } else { 3 }
+    }
 }
 
 /// A copy that may run on, though nobody who was asked could see it.
@@ -240,7 +303,7 @@ pub struct AllocRow {
 evolving!(AllocRow {
     epoch, birth, phase, spec, version, claim, healthy, healthy_since, since, restarts, pid,
     effective_cpus, effective_mems, ending, trouble, succession, contests, ran, vacant
-} 2 { keep_s } within claim);
+} 2 { keep_s } within claim, succession);
 
 impl AllocRow {
     /// How long it is remembered once it has ended.
@@ -261,12 +324,9 @@ impl AllocRow {
         (self.epoch, self.birth) == (alloc.epoch, alloc.birth)
     }
 
-    /// Whether copies of this epoch end for this one.
-    pub fn replaces(&self, epoch: u64) -> bool {
-        self.succession.as_ref().is_some_and(|succession| {
-            let stands_in = succession.stands_in.is_some_and(|known| known.epoch == epoch);
-            succession.replaces == epoch && !stands_in
-        })
+    /// Whether that copy of its slot ends for this one.
+    pub fn replaces(&self, earlier: &AllocRow) -> bool {
+        self.succession.as_ref().is_some_and(|succession| succession.replaces(earlier))
     }
 
     /// The copy that it stands in for.

@@ -14,7 +14,7 @@ use crate::clock::WallTime;
 /// |---|---|---|
 /// | 1 | 0.2.0 | all that was there |
 /// | 2 | 0.2.0 | `[keep]` in a job |
-/// | 3 | 0.2.0 | disk: in jobs, claims and quotas, and the pools of a node |
+/// | 3 | 0.2.0 | disk: in jobs, claims and quotas, and the pools of a node; the birth of the copy that another one replaces |
 pub const LEVEL: u8 = 3;
 /// The lowest level that an agent can be told to act at.
 pub const LEVEL_MIN: u8 = 1;

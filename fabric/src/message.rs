@@ -232,9 +232,9 @@ impl Leveled for Message {
             Message::Entries { entries, .. }
             | Message::Hold { entries, .. }
             | Message::News { entries } => entries.level(),
-            Message::Propose { job, .. }
-            | Message::Displace { job, .. }
-            | Message::Reserve { job, .. } => job.level(),
+            Message::Propose { job, succession, .. }
+            | Message::Displace { job, succession, .. }
+            | Message::Reserve { job, succession, .. } => job.level().max(succession.level()),
             Message::Reject { reason, .. } => reason.level(),
             Message::Buckets(_)
             | Message::Rows { .. }

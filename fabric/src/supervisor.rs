@@ -25,7 +25,7 @@ use crate::alloc::{AllocRow, Ending, Phase, Succession};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
 use crate::cpuset::CpuSet;
-use crate::id::{AllocId, NodeId, SlotId};
+use crate::id::{AllocId, Birth, NodeId, SlotId};
 use crate::io::{Launch, Lease, Output, UnitEvent, UnitFound};
 use crate::job::placeholder::Placeholders;
 use crate::job::{CpuRequest, Guarantee, JobSpec, SpecHash};
@@ -381,13 +381,13 @@ impl Supervisor {
         }
     }
 
-    /// Tells copies of the slot up to this epoch to end.
-    pub fn replace(&mut self, slot: &SlotId, epoch: u64) {
+    /// Tells the copy of the slot of this epoch and birth to end.
+    pub fn replace(&mut self, slot: &SlotId, earlier: (u64, Birth)) {
         if let Some(local) = self.locals.get_mut(slot) {
             let succession = local.row.succession.get_or_insert_default();
-            succession.replaces = epoch;
+            succession.replace(earlier);
             // Whom it stands in for is another question, unless it is that one.
-            succession.stands_in.take_if(|known| known.epoch == epoch);
+            succession.stands_in.take_if(|known| known.epoch == earlier.0);
             self.changed.insert(slot.clone());
         }
     }

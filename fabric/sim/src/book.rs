@@ -313,6 +313,15 @@ impl Book {
         earlier
     }
 
+    /// The disk of a node refused a write. What has begun there may be on no disk, and count again once its agent has restarted.
+    pub fn refused(&mut self, node: usize) {
+        for (at, run) in self.begun.values_mut() {
+            if *at == node {
+                *run = 0;
+            }
+        }
+    }
+
     /// A node says how another one is doing.
     pub fn saw(&mut self, time: Duration, node: usize, subject: NodeId, state: NodeState) {
         self.views.insert((node, subject), (state, time));

@@ -175,7 +175,8 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
 }
 
 /// Not on two nodes, and not on one after the other: `earlier` is where it was started first, and the highest run that
-/// has begun. What is started anew in its place has a higher run; the same run is told again to whoever adopts it.
+/// has begun, unless the disk refused a write since. What is started anew in its place has a higher run; the same run is told again to
+/// whoever adopts it.
 pub fn invariant_no_two_allocations_share_an_identity(
     launch: &Launch,
     earlier: Option<(usize, u32)>,

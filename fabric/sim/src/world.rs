@@ -660,6 +660,7 @@ impl World {
                 self.push(after, Event::Input { node, life, input });
             }
             Written::Refused { reason } => {
+                self.book.refused(node);
                 let input = Box::new(Input::PersistFailed { sequence, reason });
                 self.push(Duration::ZERO, Event::Input { node, life, input });
             }

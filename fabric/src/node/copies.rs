@@ -19,12 +19,15 @@
 
 use crate::alloc::{AllocRow, Ending, Phase, StandIn, Succession};
 use crate::clock::Now;
-use crate::id::{NodeId, SlotId};
+use crate::id::{Birth, NodeId, SlotId};
 use crate::job::{Guarantee, SpecHash};
 use crate::limits;
 use crate::supervisor::Local;
 
 use super::{Canary, Node};
+
+/// The level from which on a copy says by its birth, too, whom it replaces.
+const BIRTHS: u8 = 3;
 
 /// What an allocation does about the other copies of its slot.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,21 +36,22 @@ pub(super) enum Conduct {
     End(Ending),
     /// It tells a later copy that it is there, and healthy.
     Contest(u64),
-    /// It tells earlier copies to end.
-    Replace(u64),
+    /// It tells the earlier copy of this epoch and birth to end.
+    Replace((u64, Birth)),
 }
 
 impl Node {
     /// What is there of a slot for which an allocation is about to be proposed.
     pub(super) fn succession_of(&self, slot: &SlotId) -> Option<Box<Succession>> {
         let mut succession = Succession::default();
+        let mut replaces = None;
         for (_, node, row, _) in self.table.allocs_in(slot) {
             if !row.phase.is_live() {
                 continue;
             }
             let ran_well = row.phase == Phase::Running && row.healthy;
             let stands_in = if self.is_up(&node) || node == self.config.id {
-                succession.replaces = succession.replaces.max(row.epoch);
+                replaces = replaces.max(Some(self.naming(row)));
                 // Whoever takes over from a stand-in stands in for the same one.
                 row.stands_in().filter(|known| !self.is_up(&known.node))
             } else {
@@ -59,6 +63,9 @@ impl Node {
             let epoch = |known: &StandIn| known.epoch;
             succession.stands_in =
                 succession.stands_in.into_iter().chain(stands_in).max_by_key(epoch);
+        }
+        if let Some(earlier) = replaces {
+            succession.replace(earlier);
         }
         (succession != Succession::default()).then(|| Box::new(succession))
     }
@@ -78,25 +85,31 @@ impl Node {
             if rank(slot, other.epoch, node) > mine {
                 let took_over = other.phase == Phase::Running && other.healthy;
                 let wins = self.config.canary == Some(Canary::HigherEpochWins);
-                if took_over && (!runs_well || other.replaces(row.epoch) || wins) {
+                if took_over && (!runs_well || other.replaces(row) || wins) {
                     return Some(Conduct::End(Ending::Superseded { epoch: other.epoch }));
                 }
                 contests = contests.max(Some(other.epoch));
-            } else if row.replaces(other.epoch) {
+            } else if row.replaces(other) {
                 is_telling = true;
             } else if other.contests >= row.epoch && other.healthy {
                 if self.yields(now, local, node, other, in_force) {
                     return Some(Conduct::End(Ending::Yielded { epoch: other.epoch }));
                 }
-                replaces = replaces.max(Some(other.epoch));
+                replaces = replaces.max(Some(self.naming(other)));
             }
         }
         match (contests.filter(|epoch| *epoch > row.contests), replaces) {
             (Some(epoch), _) if runs_well => Some(Conduct::Contest(epoch)),
-            // One after the other: a row names one epoch.
-            (_, Some(epoch)) if runs_well && !is_telling => Some(Conduct::Replace(epoch)),
+            // One after the other: a row names one of them.
+            (_, Some(earlier)) if runs_well && !is_telling => Some(Conduct::Replace(earlier)),
             _ => None,
         }
+    }
+
+    /// What a later copy says to name this one: an epoch and, once all can read it, a birth.
+    fn naming(&self, row: &AllocRow) -> (u64, Birth) {
+        let birth = if self.level() >= BIRTHS { row.birth } else { Birth(0) };
+        (row.epoch, birth)
     }
 
     /// Whether an allocation of ours ends for an earlier copy that is there and healthy.

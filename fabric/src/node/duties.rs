@@ -60,7 +60,7 @@ impl Node {
                     self.supervisor.retire(now, &slot, ending);
                 }
                 Conduct::Contest(epoch) => self.supervisor.contest(&slot, epoch),
-                Conduct::Replace(epoch) => self.supervisor.replace(&slot, epoch),
+                Conduct::Replace(earlier) => self.supervisor.replace(&slot, earlier),
             }
         }
         self.keep_quotas(now);

@@ -265,15 +265,20 @@ fn a_decision_about_one_copy_says_nothing_of_others() {
     let slot = bench.id().slot;
     let node = NodeId([9; 32]);
     let stands_in = StandIn { node, epoch: 2, healthy_since: WallTime(7), by_most: true };
-    let succession = Succession { replaces: 0, stands_in: Some(stands_in) };
+    let succession = Succession { stands_in: Some(stands_in), ..Succession::default() };
     bench.supervisor.locals.get_mut(&slot).unwrap().row.succession = Some(Box::new(succession));
-    bench.supervisor.replace(&slot, 5);
-    assert!(bench.row().replaces(5));
-    // One of an earlier epoch that nobody could see may have run all along.
-    assert!(!bench.row().replaces(4), "{:?}", bench.row().succession);
-    assert!(!bench.row().replaces(2), "{:?}", bench.row().succession);
-    bench.supervisor.replace(&slot, 2);
-    assert!(bench.row().replaces(2) && !bench.row().replaces(5));
+    let copy = |epoch, birth| AllocRow { epoch, birth: Birth(birth), ..AllocRow::default() };
+    for (name, same) in [(0, true), (7, false)] {
+        bench.supervisor.replace(&slot, (5, Birth(name)));
+        let replaces = |epoch, birth| bench.row().replaces(&copy(epoch, birth));
+        assert!(replaces(5, 7));
+        // Both sides of a split may have given an epoch.
+        assert_eq!(replaces(5, 8), same, "an agent of before level 3 says only the epoch");
+        // One of an earlier epoch that nobody could see may have run all along.
+        assert!(!replaces(4, 7) && !replaces(2, 7), "{:?}", bench.row().succession);
+    }
+    bench.supervisor.replace(&slot, (2, Birth(0)));
+    assert!(bench.row().replaces(&copy(2, 7)) && !bench.row().replaces(&copy(5, 7)));
 }
 
 #[test]

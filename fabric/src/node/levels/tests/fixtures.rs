@@ -43,6 +43,11 @@ fn a_disk(level: u8) -> Rows {
     fleet.disks[&one].clone().into_iter().collect()
 }
 
+fn succession(level: u8, stands_in: Option<StandIn>) -> Succession {
+    let birth = Birth(if level > 2 { 0xb1b1 } else { 0 });
+    Succession { replaces: 4, replaces_birth: birth, stands_in }
+}
+
 /// Values of every kind at this level.
 fn entries(level: u8) -> Vec<(String, Entry)> {
     let mut entries = Vec::new();
@@ -78,7 +83,7 @@ fn entries(level: u8) -> Vec<(String, Entry)> {
             priority: 90,
             over: 10,
         }),
-        succession: Some(Box::new(Succession { replaces: 4, stands_in: Some(stood_in) })),
+        succession: Some(Box::new(succession(level, Some(stood_in)))),
         keep_s: if level > LEVEL_MIN { 60 } else { 0 },
         claim: Claim { disk: if level > 2 { 7 << 30 } else { 0 }, ..Claim::default() },
         ..AllocRow::default()
@@ -142,6 +147,7 @@ fn samples(level: u8) -> BTreeMap<String, Vec<u8>> {
         LEVEL_MIN | 2 => Rejection::Draining,
         _ => Rejection::Disk { pool: "default".into(), wanted: 6 << 30, free: 5, of: 10 << 30 },
     };
+    let proposed = (level > 2).then(|| Box::new(succession(level, None)));
     let datagrams = [
         ("swim", Datagram::Swim { packet: vec![0xaa; 40], confirms }),
         ("push", Datagram::Push(shared.iter().take(1).cloned().collect())),
@@ -159,7 +165,10 @@ fn samples(level: u8) -> BTreeMap<String, Vec<u8>> {
         ),
         ("hold", Message::Hold { ticket: 5, entries: shared.clone() }),
         ("held", Message::Held { ticket: 5 }),
-        ("propose", Message::Propose { alloc: alloc.clone(), job: job.into(), succession: None }),
+        (
+            "propose",
+            Message::Propose { alloc: alloc.clone(), job: job.into(), succession: proposed },
+        ),
         ("accept", Message::Accept { alloc: alloc.clone() }),
         ("reject", Message::Reject { alloc: alloc.clone(), reason: rejection }),
         ("retire", Message::Retire { alloc: alloc.clone(), reason: "x".into() }),
