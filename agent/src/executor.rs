@@ -185,6 +185,28 @@ impl Executor {
         }
     }
 
+    /// Makes ready what a unit needs before it is started; nothing for a run that was started before. The error says in words
+    /// what is missing.
+    pub async fn prepare(&self, launch: Launch) -> Result<(), String> {
+        if self.knows(&launch.alloc, launch.run) {
+            return Ok(());
+        }
+        match self {
+            Executor::Systemd(systemd) => systemd.prepare(launch).await,
+            Executor::Direct(direct) => direct.prepare(launch).await,
+        }
+    }
+
+    /// Removes what was prepared for a unit that is not to be started any more.
+    pub async fn unprepare(&self, alloc: &AllocId) {
+        let (store, alloc) = (self.store().clone(), alloc.clone());
+        let _ = output::blocking(move || {
+            store.unprepare(&alloc);
+            Ok(())
+        })
+        .await;
+    }
+
     /// Whether this run of a unit, or a later one, was started before: then [`Executor::start`] starts nothing.
     pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
         match self {

@@ -148,7 +148,9 @@ fn phase(phase: Phase) -> Cell {
     let tone = match phase {
         Phase::Running => Tone::Good,
         Phase::Ended => Tone::Faint,
-        Phase::Pending | Phase::Reserved | Phase::Starting | Phase::Stopping => Tone::Busy,
+        Phase::Pending | Phase::Reserved | Phase::Preparing | Phase::Starting | Phase::Stopping => {
+            Tone::Busy
+        }
     };
     Cell::new(phase.to_string(), tone)
 }

@@ -23,6 +23,8 @@ pub enum Phase {
     Pending = 0x10,
     /// The node has written the claim to its disk.
     Reserved = 0x20,
+    /// The node makes ready what the unit needs. Since level 3; below, it is said to be starting.
+    Preparing = 0x30,
     /// The unit manager was asked to start it.
     Starting = 0x40,
     /// The unit is active; restarts in place do not leave this phase.
@@ -35,9 +37,10 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in their order.
-    pub const ALL: [Phase; 6] = [
+    pub const ALL: [Phase; 7] = [
         Phase::Pending,
         Phase::Reserved,
+        Phase::Preparing,
         Phase::Starting,
         Phase::Running,
         Phase::Stopping,
@@ -46,7 +49,7 @@ impl Phase {
 
     /// Whether the slot counts as filled and the claim as held by its slot.
     pub fn is_live(self) -> bool {
-        matches!(self, Phase::Reserved | Phase::Starting | Phase::Running)
+        matches!(self, Phase::Reserved | Phase::Preparing | Phase::Starting | Phase::Running)
     }
 
     /// Whether the claim is still held: a stopping unit uses its cores until it is gone.
@@ -55,11 +58,18 @@ impl Phase {
     }
 }
 
+impl Leveled for Phase {
+    fn level(&self) -> u8 {
+        if *self == Phase::Preparing { 3 } else { LEVEL_MIN }
+    }
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Phase::Pending => "pending",
             Phase::Reserved => "reserved",
+            Phase::Preparing => "preparing",
             Phase::Starting => "starting",
             Phase::Running => "running",
             Phase::Stopping => "stopping",
@@ -303,7 +313,7 @@ pub struct AllocRow {
 evolving!(AllocRow {
     epoch, birth, phase, spec, version, claim, healthy, healthy_since, since, restarts, pid,
     effective_cpus, effective_mems, ending, trouble, succession, contests, ran, vacant
-} 2 { keep_s } within claim, succession);
+} 2 { keep_s } within claim, succession, phase);
 
 impl AllocRow {
     /// How long it is remembered once it has ended.

@@ -231,6 +231,8 @@ pub enum Request {
 /// What the unit manager says of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnitEvent {
+    /// All that it needs is there: it may be started.
+    Prepared,
     /// It runs, and these are the limits that it really has.
     Running {
         /// Main process.
@@ -305,7 +307,10 @@ pub enum Output {
         /// Encoded key to encoded entry, or `None` to delete.
         changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },
-    /// Start a unit. Starting one that is there already changes nothing.
+    /// Make ready what a unit needs, and say [`UnitEvent::Prepared`], or why not. Said again for a run that is being prepared,
+    /// or has been started, it changes nothing.
+    Prepare(Box<Launch>),
+    /// Start a unit that is prepared. Starting one that is there already changes nothing.
     Start(Box<Launch>),
     /// Stop a unit: its stop signal, then after its stop timeout, kill.
     Stop {

@@ -127,6 +127,8 @@ pub enum Canary {
     TakesUnsigned,
     /// Ledgers count disk that was given away as free.
     ForgetsDisk,
+    /// A unit is started before what it needs is ready.
+    StartsUnprepared,
 }
 
 /// Where a node's table comes from.
@@ -532,7 +534,7 @@ impl Node {
         if self.is_removed() {
             // Nothing is left to do but to end what runs.
             self.do_duties(now, false);
-            self.supervisor.tick(now, false);
+            self.supervisor.tick(now, false, self.levels.reached());
             self.flush_supervisor(now);
             return self.expire_requests(now);
         }
@@ -541,7 +543,7 @@ impl Node {
         self.do_detours(now);
         self.do_duties(now, settled);
         self.do_leases(now, settled);
-        self.supervisor.tick(now, settled);
+        self.supervisor.tick(now, settled, self.levels.reached());
         if settled {
             self.coordinate(now);
         }

@@ -2,17 +2,19 @@
 //! again and when they are given up.
 //!
 //! ```text
-//!   reserve ──► Reserved ──on disk──► Starting ──unit runs──► Running ──retire──► Stopping ──unit gone──► Ended
-//!                                        │                     │  ▲                                      ▲
-//!                                        │   exit, bad health  ▼  │ after a delay                        │
-//!                                        └──────────────────► (no unit) ──too many restarts──────────────┘
+//!   reserve ──► Reserved ──on disk──► Preparing ──► Starting ──unit runs──► Running ──retire──► Stopping ──unit gone──► Ended
+//!                                         │            │                     │  ▲                                      ▲
+//!                                         │            │   exit, bad health  ▼  │ after a delay                        │
+//!                                         └────────────┴─────────────────► (no unit) ──too many restarts──────────────┘
 //! ```
+//!
+//! Each run is prepared before it is started, also those in place, which leave neither `Starting` nor `Running`.
 //!
 //! An at-most-one allocation waits for a lease in `Reserved`, starts and restarts only while it is unexpired, and
 //! is retired the moment it runs out.
 //!
 //! Commands to the unit manager may be lost: while one shows no effect it is given again, each time
-//! after twice the wait. That holds for starts, for stops, also of units that no record explains, and for moves to other
+//! after twice the wait. That holds for preparations and starts, for stops, also of units that no record explains, and for moves to other
 //! CPUs. An extended lease is not repeated: the next renewal says more.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -64,6 +66,10 @@ enum Unit {
     Unknown,
     /// There is none.
     Absent,
+    /// The agent was asked to make ready what it needs.
+    Preparing,
+    /// That is there, and nothing else yet.
+    Prepared,
     /// It was asked to start.
     Asked,
     /// It runs.
@@ -213,8 +219,9 @@ impl Local {
             (Phase::Ended, _) => None,
             (Phase::Reserved, _) if self.held_back.is_some() && self.told => self.held_back,
             (Phase::Reserved, _) if self.tenure == Tenure::Waiting => None,
-            (_, Unit::Absent) => Some(self.start_at),
-            (Phase::Stopping, _) | (_, Unit::Asked) => Some(self.retry_at),
+            (Phase::Stopping, unit) if unit != Unit::Absent => Some(self.retry_at),
+            (_, Unit::Absent | Unit::Prepared) => Some(self.start_at),
+            (_, Unit::Preparing | Unit::Asked) => Some(self.retry_at),
             (Phase::Running, _) if self.restarting.is_some() => Some(self.retry_at),
             _ => None,
         };
@@ -490,7 +497,7 @@ impl Supervisor {
 
     /// The unit manager said something.
     pub fn unit(&mut self, now: Now, alloc: &AllocId, run: u32, event: UnitEvent) {
-        let is_over = !matches!(event, UnitEvent::Running { .. });
+        let is_over = !matches!(event, UnitEvent::Prepared | UnitEvent::Running { .. });
         if is_over {
             self.strays.gone(alloc, run);
         }
@@ -505,6 +512,11 @@ impl Supervisor {
         }
         local.unsure = matches!(event, UnitEvent::Refused { .. });
         match event {
+            UnitEvent::Prepared if local.unit == Unit::Preparing => {
+                local.unit = Unit::Prepared;
+                local.start_at = now.at;
+            }
+            UnitEvent::Prepared => {}
             UnitEvent::Running { pid, cpus, mems } => {
                 let fresh = local.unit != Unit::Active;
                 local.unit = Unit::Active;
@@ -630,7 +642,7 @@ impl Supervisor {
         self.changed.insert(slot.clone());
         if local.row.phase == Phase::Stopping {
             self.end(now, slot);
-        } else if local.row.phase > Phase::Reserved {
+        } else if local.row.phase > Phase::Preparing {
             // A machine that was switched off is not the unit's failure: this start does not count.
             local.row.trouble = Some("the unit was gone when the agent came back".into());
             local.start_at = now.at;
@@ -782,8 +794,8 @@ impl Supervisor {
     }
 
     /// Does what is due. Units are started only when `may_start`: a node that has just come back first
-    /// learns whether its slots went elsewhere.
-    pub fn tick(&mut self, now: Now, may_start: bool) {
+    /// learns whether its slots went elsewhere. `level`: what the fabric can read.
+    pub fn tick(&mut self, now: Now, may_start: bool, level: u8) {
         let late = now.at.since(self.started) > limits::ADOPT_TIMEOUT;
         let shared = self.ledger.shared_cpus();
         let slots = if self.shared == shared { self.busy_slots() } else { self.slots() };
@@ -809,7 +821,9 @@ impl Supervisor {
                         continue;
                     }
                     if local.may_run(now.at) {
-                        local.enter(now, Phase::Starting);
+                        let next = [Phase::Preparing, Phase::Starting];
+                        let next = next.into_iter().find(|phase| phase.level() <= level);
+                        local.enter(now, next.unwrap_or(Phase::Starting));
                         local.start_at = now.at;
                         self.changed.insert(slot.clone());
                     }
@@ -837,18 +851,33 @@ impl Supervisor {
                     self.outputs.push(Output::Confine { alloc, run, cpus: shared.clone() });
                 }
             }
-            if !matches!(local.row.phase, Phase::Starting | Phase::Running) {
+            if !local.row.phase.is_live() || local.row.phase == Phase::Reserved {
                 continue;
             }
             match local.unit {
                 Unit::Absent if local.start_at <= now.at && may_start && local.may_run(now.at) => {
                     local.record.run += 1;
+                    local.unit = Unit::Preparing;
+                    local.arm(now.at);
+                    let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
+                    self.outputs.push(Output::Prepare(Box::new(launch)));
+                    self.changed.insert(slot.clone());
+                }
+                Unit::Preparing if local.retry_at <= now.at => {
+                    local.rearm(now.at);
+                    let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
+                    self.outputs.push(Output::Prepare(Box::new(launch)));
+                }
+                Unit::Prepared if may_start && local.may_run(now.at) => {
+                    if local.row.phase == Phase::Preparing {
+                        local.enter(now, Phase::Starting);
+                        self.changed.insert(slot.clone());
+                    }
                     local.unit = Unit::Asked;
                     local.arm(now.at);
                     (local.confined_to, local.moving) = (shared.clone(), None);
                     let launch = launch(&self.node, &self.arch, local, shared, &local.record.spec);
                     self.outputs.push(Output::Start(Box::new(launch)));
-                    self.changed.insert(slot.clone());
                 }
                 Unit::Asked if local.retry_at <= now.at => {
                     local.rearm(now.at);

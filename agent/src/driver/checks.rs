@@ -36,6 +36,7 @@ impl Checks {
     /// A unit did something.
     pub(super) fn event(&mut self, alloc: &AllocId, run: u32, event: &UnitEvent) {
         match event {
+            UnitEvent::Prepared => {}
             UnitEvent::Running { pid, .. } => {
                 if let Some(launch) = self.launches.get(alloc).filter(|launch| launch.run == run) {
                     self.checker.start(launch, *pid);

@@ -330,6 +330,7 @@ impl Member {
                     self.persisting = sequence;
                     hands.store.persist(sequence, changes);
                 }
+                Output::Prepare(launch) => hands.unit(UnitCommand::Prepare(launch)),
                 Output::Start(launch) => {
                     hands.checks.launched(&launch);
                     hands.unit(UnitCommand::Start(launch));

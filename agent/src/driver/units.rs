@@ -1,10 +1,12 @@
 //! Carries out what the core decides about units, in order, beside the loop: the executor may have to
-//! wait until the loop takes an event.
+//! wait until the loop takes an event. Preparations take their time beside all others.
 
 use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
 use fabric::io::{Launch, UnitEvent};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use crate::executor::{Events, Executor};
@@ -17,6 +19,8 @@ pub(super) const COMMANDS_MAX: usize = 1024;
 /// One thing to do about a unit.
 #[derive(Debug)]
 pub(super) enum UnitCommand {
+    /// Make ready what it needs.
+    Prepare(Box<Launch>),
     /// Start it.
     Start(Box<Launch>),
     /// End it.
@@ -53,34 +57,95 @@ pub(super) async fn carry_out(
     events: Events,
     mut commands: mpsc::Receiver<UnitCommand>,
 ) {
+    let preparations = Preparations { executor, listeners, events, under_way: Arc::default() };
+    let executor = &preparations.executor;
     while let Some(command) = commands.recv().await {
         match command {
-            UnitCommand::Start(launch) => match in_its_way(&executor, &listeners, &launch).await {
-                Some(taken) => {
-                    // An error means that the loop is gone.
-                    let _ = events.send((launch.alloc, launch.run, taken)).await;
+            UnitCommand::Prepare(launch) => preparations.begin(*launch),
+            UnitCommand::Start(launch) => executor.start(*launch).await,
+            UnitCommand::Stop { alloc, run } => {
+                let is_prepared = !executor.knows(&alloc, run);
+                executor.stop(&alloc, run).await;
+                if is_prepared && !preparations.stop(&alloc, run) {
+                    executor.unprepare(&alloc).await;
                 }
-                None => executor.start(*launch).await,
-            },
-            UnitCommand::Stop { alloc, run } => executor.stop(&alloc, run).await,
+            }
             UnitCommand::Confine { alloc, run, cpus } => executor.confine(&alloc, run, cpus),
             UnitCommand::Extend { alloc, run, until } => executor.extend(&alloc, run, until),
         }
     }
 }
 
-/// Whoever listens on a port of a unit that is about to start.
-async fn in_its_way(
-    executor: &Executor,
-    listeners: &Listeners,
-    launch: &Launch,
-) -> Option<UnitEvent> {
-    let ports = &launch.claim.ports;
-    if ports.is_empty() || executor.knows(&launch.alloc, launch.run) {
-        return None;
+/// Preparations: beside each other and beside everything else, since what a unit needs may take long to come. Clones are the
+/// same ones.
+#[derive(Clone)]
+struct Preparations {
+    executor: Executor,
+    listeners: Listeners,
+    events: Events,
+    /// Of which run, and whether it is still wanted.
+    under_way: Arc<Mutex<BTreeMap<AllocId, (u32, bool)>>>,
+}
+
+impl Preparations {
+    /// Begins one, unless it is under way.
+    fn begin(&self, launch: Launch) {
+        let (alloc, run) = (launch.alloc.clone(), launch.run);
+        match self.lock().get_mut(&alloc) {
+            Some((known, wanted)) if *known == run => return *wanted = true,
+            // Of an earlier run: it ends, and this one is asked for again.
+            Some(_) => return,
+            None => {}
+        }
+        self.lock().insert(alloc.clone(), (run, true));
+        let preparations = self.clone();
+        tokio::spawn(async move {
+            let event = preparations.prepare(launch).await;
+            let wanted = preparations.lock().remove(&alloc).is_some_and(|(_, wanted)| wanted);
+            if wanted {
+                // An error means that the loop is gone.
+                let _ = preparations.events.send((alloc, run, event)).await;
+            } else {
+                preparations.executor.unprepare(&alloc).await;
+            }
+        });
     }
-    let (listeners, ports) = (listeners.clone(), ports.clone());
-    let looking = tokio::task::spawn_blocking(move || listeners.in_the_way(&ports));
-    let (port, by) = looking.await.ok().flatten()?;
-    Some(UnitEvent::PortTaken { port, by })
+
+    /// What a preparation under way makes is removed as soon as it has ended. False: none is.
+    fn stop(&self, alloc: &AllocId, run: u32) -> bool {
+        match self.lock().get_mut(alloc) {
+            Some((known, wanted)) if *known == run => {
+                *wanted = false;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    async fn prepare(&self, launch: Launch) -> UnitEvent {
+        if let Some(taken) = self.in_its_way(&launch).await {
+            return taken;
+        }
+        match self.executor.prepare(launch).await {
+            Ok(()) => UnitEvent::Prepared,
+            Err(reason) => UnitEvent::Refused { reason },
+        }
+    }
+
+    /// Whoever listens on a port of a unit that is about to start.
+    async fn in_its_way(&self, launch: &Launch) -> Option<UnitEvent> {
+        let ports = &launch.claim.ports;
+        if ports.is_empty() || self.executor.knows(&launch.alloc, launch.run) {
+            return None;
+        }
+        let (listeners, ports) = (self.listeners.clone(), ports.clone());
+        let looking = tokio::task::spawn_blocking(move || listeners.in_the_way(&ports));
+        let (port, by) = looking.await.ok().flatten()?;
+        Some(UnitEvent::PortTaken { port, by })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AllocId, (u32, bool)>> {
+        // Nothing panics while holding it.
+        self.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }

@@ -24,7 +24,7 @@ use super::desk::{Command, Desk, Events, Seat};
 use super::mount_points::View;
 use super::output::{Channel, blocking};
 use super::process::{self, Members, PidFd};
-use super::record::{self, Record, Store};
+use super::record::{Record, Store};
 use super::spawn::{self, Identity, Plan};
 use crate::guard::{Keeper, LeaseOf, Leases, Reach};
 
@@ -128,6 +128,16 @@ impl Direct {
     /// The leases of its units.
     pub fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    /// Makes ready what a unit needs before it is started.
+    pub async fn prepare(&self, launch: Launch) -> Result<(), String> {
+        if let Some(user) = &launch.task.user {
+            Identity::of(user)?;
+        }
+        let store = self.store.clone();
+        let prepared = blocking(move || store.prepare(&launch)).await;
+        prepared.map_err(|error| format!("its files cannot be written: {error}"))
     }
 
     /// Starts a unit, unless this run of it is there.
@@ -408,8 +418,7 @@ impl Direct {
         if !launch.task.files.is_empty() && !nix::unistd::geteuid().is_root() {
             return Err("files can be mounted only by an agent that runs as root".into());
         }
-        let files = record::write_files(&folder.join("files"), launch)
-            .map_err(said("its files cannot be written"))?;
+        let files = self.store.files(launch).map_err(said("its files cannot be written"))?;
         let (sources, wanted): (Vec<_>, Vec<_>) = files.into_iter().unzip();
         let places = self.store.claim_mount_points(&launch.alloc, &wanted);
         let places = places.map_err(said("its files cannot be put where it wants them"))?;

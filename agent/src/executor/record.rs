@@ -58,7 +58,15 @@ impl Store {
         let folder = std::path::absolute(state)?.join("alloc");
         make(&folder)?;
         let mount_points = MountPoints::new(folder.clone(), view);
-        Ok(Self { folder, ends: Arc::default(), mount_points, rotation: Rotation::default() })
+        let store =
+            Self { folder, ends: Arc::default(), mount_points, rotation: Rotation::default() };
+        for entry in std::fs::read_dir(&store.folder)?.flatten() {
+            // The agent before may have ended between a preparation and its start.
+            if let Some(alloc) = entry.file_name().to_str().and_then(AllocId::from_unit) {
+                store.unprepare(&alloc);
+            }
+        }
+        Ok(store)
     }
 
     /// Keeps a unit's output within bounds until this is dropped.
@@ -89,6 +97,40 @@ impl Store {
     /// The folder of one unit.
     pub fn folder(&self, alloc: &AllocId) -> PathBuf {
         self.folder.join(alloc.unit())
+    }
+
+    /// Makes ready what a start finds in the unit's folder: the task's files.
+    pub fn prepare(&self, launch: &Launch) -> io::Result<()> {
+        if launch.task.files.is_empty() {
+            return Ok(());
+        }
+        let folder = self.folder(&launch.alloc);
+        make(&folder)?;
+        write_files(&folder.join("files"), launch)
+    }
+
+    /// Pairs of where each of the task's files is and where the task wants to see it. Prepares them if they are not there.
+    pub fn files(&self, launch: &Launch) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+        let folder = self.folder(&launch.alloc).join("files");
+        let number = |(number, wanted): (usize, &fabric::job::TaskFile)| {
+            (folder.join(number.to_string()), PathBuf::from(&wanted.path))
+        };
+        let pairs: Vec<_> = launch.task.files.iter().enumerate().map(number).collect();
+        if !pairs.iter().all(|(file, _)| file.is_file()) {
+            self.prepare(launch)?;
+        }
+        Ok(pairs)
+    }
+
+    /// Removes what was prepared for a unit that was never started.
+    pub fn unprepare(&self, alloc: &AllocId) {
+        let folder = self.folder(alloc);
+        if !folder.join("unit.json").exists()
+            && let Err(error) = std::fs::remove_dir_all(&folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, folder = %folder.display(), "what was prepared for a unit stays");
+        }
     }
 
     /// Writes a record, all or nothing.
@@ -154,6 +196,8 @@ impl Store {
             let Some(alloc) = name.to_str().and_then(AllocId::from_unit) else { continue };
             match self.read(&alloc) {
                 Ok(record) => records.push(record),
+                // It is prepared, and was not started yet.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) if passes(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(unit = alloc.unit(), %error, "cannot read the record of a unit")
@@ -222,13 +266,8 @@ fn surplus(ended: Vec<(JobName, SystemTime, PathBuf)>) -> Vec<PathBuf> {
     surplus
 }
 
-/// Writes the task's files into `folder`, readable by everybody and writable by nobody, and gives
-/// back pairs of where each is and where the task wants to see it.
-pub fn write_files(folder: &Path, launch: &Launch) -> io::Result<Vec<(PathBuf, PathBuf)>> {
-    let mut pairs = Vec::new();
-    if launch.task.files.is_empty() {
-        return Ok(pairs);
-    }
+/// Writes the task's files into `folder`, readable by everybody and writable by nobody.
+fn write_files(folder: &Path, launch: &Launch) -> io::Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -247,9 +286,8 @@ pub fn write_files(folder: &Path, launch: &Launch) -> io::Result<Vec<(PathBuf, P
         let path = folder.join(number.to_string());
         std::fs::write(&path, &wanted.content)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444))?;
-        pairs.push((path, wanted_path.to_owned()));
     }
-    Ok(pairs)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use super::mount_points::View;
 use super::output::{Channel, blocking};
 use super::process::{self, ExitStatus, Members};
 use super::properties::{self, Surroundings};
-use super::record::{self, Record, Store};
+use super::record::{Record, Store};
 use super::spawn;
 use crate::guard::{self, LeaseOf, Leases, Reach};
 
@@ -170,6 +170,13 @@ impl Systemd {
     /// The leases of its units.
     pub fn leases(&self) -> &Leases {
         &self.leases
+    }
+
+    /// Makes ready what a unit needs before it is started. Whether there is its user, systemd knows.
+    pub async fn prepare(&self, launch: Launch) -> Result<(), String> {
+        let store = self.store.clone();
+        let prepared = blocking(move || store.prepare(&launch)).await;
+        prepared.map_err(|error| format!("its files cannot be written: {error}"))
     }
 
     /// Starts a unit, unless this run of it is there.
@@ -409,7 +416,7 @@ impl Systemd {
     /// Starts the unit and waits until it was executed or refused.
     async fn launch(&self, launch: &Launch) -> Result<(MessageStream, State), String> {
         let unit = launch.alloc.unit();
-        let around = self.prepare(launch).await?;
+        let around = self.surroundings(launch).await?;
         let on_bus = |error: zbus::Error| format!("systemd: {error}");
         let cgroup = match LeaseOf::of(launch) {
             Some(lease) => {
@@ -629,7 +636,7 @@ impl Systemd {
     }
 
     /// Writes what systemd and the next agent need on disk.
-    async fn prepare(&self, launch: &Launch) -> Result<Surroundings, String> {
+    async fn surroundings(&self, launch: &Launch) -> Result<Surroundings, String> {
         let systemd = self.clone();
         let launch = launch.clone();
         let prepared = blocking(move || {
@@ -642,7 +649,7 @@ impl Systemd {
                 launch,
             };
             systemd.store.write(&record)?;
-            let files = record::write_files(&folder.join("files"), &record.launch)?;
+            let files = systemd.store.files(&record.launch)?;
             for channel in Channel::ALL {
                 spawn::open_append(&channel.path(&folder))?;
             }

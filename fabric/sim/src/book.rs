@@ -330,6 +330,7 @@ impl Book {
     /// The unit manager says something of a unit.
     pub fn unit(&mut self, time: Duration, node: usize, alloc: &AllocId, event: &UnitEvent) {
         match event {
+            UnitEvent::Prepared => {}
             UnitEvent::Running { .. } => {
                 self.active.entry((node, alloc.clone())).or_insert(time);
                 self.emptied.filled(node, alloc);

@@ -156,6 +156,7 @@ pub(crate) fn before_persist(world: &mut World, node: usize, sequence: u64, chan
 /// Before a unit is started.
 pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
     check!(world, invariant_nothing_starts_before_its_claim_is_on_disk(&world.nodes[node], launch));
+    check!(world, invariant_nothing_starts_before_it_is_prepared(&world.nodes[node], launch));
     let earlier = world.book.first_start(node, launch);
     check!(world, invariant_no_two_allocations_share_an_identity(launch, earlier, node));
     let job = &launch.alloc.slot.job;
@@ -172,6 +173,21 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
         check!(world, invariant_restarts_of_agents_start_nothing_again(world, node, launch));
         command(world, node, Command::Start, &launch.alloc, launch.run);
     }
+}
+
+/// What was started before, and is told again, needs nothing.
+pub fn invariant_nothing_starts_before_it_is_prepared(
+    machine: &SimNode,
+    launch: &Launch,
+) -> Verdict {
+    let units = &machine.units;
+    if !units.is_new(launch) || units.is_prepared(launch) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} starts {}, run {}, before it is prepared",
+        machine.name, launch.alloc, launch.run
+    ))
 }
 
 /// Not on two nodes, and not on one after the other: `earlier` is where it was started first, and the highest run that

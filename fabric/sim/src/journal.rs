@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 15] = [
+pub const CANARIES: [(&str, Canary); 16] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -110,6 +110,7 @@ pub const CANARIES: [(&str, Canary); 15] = [
     ("forgets-deletions", Canary::ForgetsDeletions),
     ("writes-any-level", Canary::WritesAnyLevel),
     ("forgets-disk", Canary::ForgetsDisk),
+    ("starts-unprepared", Canary::StartsUnprepared),
 ];
 
 /// A planted bug's name.

@@ -19,6 +19,8 @@ pub const BEHAVES: &str = "BEHAVES";
 /// How a unit of a job behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behaviour {
+    /// From the command to `prepared`; without one, a few milliseconds.
+    pub prepares: Option<Duration>,
     /// From the command to `active`; without one, up to half a second.
     pub starts: Option<Duration>,
     /// It exits with a failure after running this long.
@@ -41,7 +43,7 @@ impl std::fmt::Display for NotABehaviour {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{:?} is not a behaviour: write well, starts=2s, exits=10s, refuses, ignores-stop, unhealthy or misplaced",
+            "{:?} is not a behaviour: write well, prepares=5s, starts=2s, exits=10s, refuses, ignores-stop, unhealthy or misplaced",
             self.0
         )
     }
@@ -52,6 +54,7 @@ impl std::error::Error for NotABehaviour {}
 impl Behaviour {
     /// A unit that starts, runs until it is stopped, and then ends.
     pub const WELL: Behaviour = Behaviour {
+        prepares: None,
         starts: None,
         exits: None,
         refuses: false,
@@ -69,6 +72,7 @@ impl Behaviour {
             let duration = || fabric::job::duration::parse(value).map_err(|_| refuse()).map(Some);
             match name {
                 "" | "well" => {}
+                "prepares" => behaviour.prepares = duration()?,
                 "starts" => behaviour.starts = duration()?,
                 "exits" => behaviour.exits = duration()?,
                 "refuses" => behaviour.refuses = true,
@@ -172,6 +176,8 @@ impl Guard {
 /// What a unit does next, if nobody intervenes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// What it needs is ready.
+    Prepared,
     /// It becomes active.
     Active,
     /// It exits by itself.
@@ -206,6 +212,8 @@ pub struct UnitManager {
     pub units: BTreeMap<AllocId, Unit>,
     /// What the agent remembers of each allocation: the latest run and what was last said of it.
     desk: BTreeMap<AllocId, (u32, Option<UnitEvent>)>,
+    /// What is being made ready for a start, or is ready. The agent's own, as the desk is.
+    preparations: BTreeMap<AllocId, Preparation>,
     /// Starts that wait for an earlier run to end.
     waiting: BTreeMap<AllocId, Launch>,
     random: ChaCha8Rng,
@@ -220,16 +228,53 @@ impl UnitManager {
             steady: false,
             units: BTreeMap::new(),
             desk: BTreeMap::new(),
+            preparations: BTreeMap::new(),
             waiting: BTreeMap::new(),
             random,
             lives: 0,
         }
     }
 
+    /// Makes ready what a run needs. One that was started before needs nothing.
+    pub fn prepare(&mut self, launch: &Launch, disk_refuses: bool) -> Prepare {
+        let (alloc, run) = (launch.alloc.clone(), launch.run);
+        if !self.is_new(launch) {
+            return Prepare::Done;
+        }
+        match self.preparations.get(&alloc) {
+            Some(known) if known.run == run && known.is_ready => return Prepare::Done,
+            Some(known) if known.run == run => return Prepare::UnderWay,
+            _ if disk_refuses => {
+                return Prepare::Refused { reason: "no space left on device".into() };
+            }
+            _ => {}
+        }
+        let usual = self.taking(1..20);
+        let after = Behaviour::of(&launch.task).prepares.unwrap_or(usual);
+        self.lives += 1;
+        let life = self.lives;
+        self.preparations.insert(alloc.clone(), Preparation { run, life, is_ready: false });
+        Prepare::Begun(NextStep { after, alloc, life, step: Step::Prepared })
+    }
+
+    /// Whether this run has not been started before.
+    pub fn is_new(&self, launch: &Launch) -> bool {
+        self.desk.get(&launch.alloc).is_none_or(|(run, _)| *run < launch.run)
+    }
+
+    /// Whether all is ready for this run.
+    pub fn is_prepared(&self, launch: &Launch) -> bool {
+        let known = self.preparations.get(&launch.alloc);
+        known.is_some_and(|known| known.run == launch.run && known.is_ready)
+    }
+
     /// Starts a unit. A run that was started before stays as it is, also when it is over; an earlier
     /// run has to end first.
     pub fn start(&mut self, launch: Launch, at: Instant, time: Duration) -> Start {
         let alloc = launch.alloc.clone();
+        if self.is_new(&launch) {
+            self.preparations.remove(&alloc);
+        }
         match self.desk.get(&alloc) {
             Some((run, last)) if *run >= launch.run => return Start::Again(*run, last.clone()),
             _ => self.desk.insert(alloc.clone(), (launch.run, None)),
@@ -288,6 +333,9 @@ impl UnitManager {
         let ending = self.taking(5..800);
         let kept = self.units.get_mut(alloc).filter(|u| u.is_there() && u.launch.run == run);
         let Some(unit) = kept else {
+            if self.preparations.get(alloc).is_some_and(|known| known.run == run) {
+                self.preparations.remove(alloc);
+            }
             if self.waiting.get(alloc).is_some_and(|launch| launch.run == run) {
                 self.waiting.remove(alloc);
             }
@@ -371,6 +419,12 @@ impl UnitManager {
         time: Duration,
         heard: bool,
     ) -> Option<(u32, UnitEvent, Option<NextStep>)> {
+        if due.step == Step::Prepared {
+            let known = self.preparations.get_mut(&due.alloc);
+            let known = known.filter(|known| known.life == due.life)?;
+            known.is_ready = true;
+            return Some((known.run, UnitEvent::Prepared, None));
+        }
         let crash_after = self.taking(50..1_500);
         let unit = self.units.get_mut(&due.alloc).filter(|unit| unit.life == due.life)?;
         let run = unit.launch.run;
@@ -417,6 +471,7 @@ impl UnitManager {
     /// The agent dies, and what it remembered with it.
     pub fn forget(&mut self) {
         self.desk.clear();
+        self.preparations.clear();
         self.waiting.clear();
     }
 
@@ -474,6 +529,31 @@ impl UnitManager {
         }
         event
     }
+}
+
+/// What is made ready for a start.
+#[derive(Clone, Copy, Debug)]
+struct Preparation {
+    run: u32,
+    /// Tells it from an earlier one of the same allocation.
+    life: u64,
+    is_ready: bool,
+}
+
+/// What became of a command to prepare.
+#[derive(Clone, Debug)]
+pub enum Prepare {
+    /// It is ready, or needs nothing.
+    Done,
+    /// It was told so before.
+    UnderWay,
+    /// It has begun.
+    Begun(NextStep),
+    /// It cannot be made ready.
+    Refused {
+        /// In words.
+        reason: String,
+    },
 }
 
 /// What became of a start command.

@@ -319,7 +319,7 @@ impl Workload {
         if self.aimed_at_leases && spec.guarantee == Guarantee::AtMostOne {
             return if self.chance(4) { "well" } else { "ignores-stop" }.into();
         }
-        match self.random.random_range(0..24u8) {
+        match self.random.random_range(0..25u8) {
             0 => format!("exits={}s", self.random.random_range(1..20)),
             1 => "refuses".into(),
             2 | 3 => "ignores-stop".into(),
@@ -328,6 +328,7 @@ impl Workload {
                 "unhealthy".into()
             }
             5 | 6 => "starts=3s".into(),
+            7 => format!("prepares={}s", self.random.random_range(1..8)),
             _ => "well".into(),
         }
     }

@@ -7,6 +7,7 @@ use crate::alloc::{AllocRow, Ending, Phase, Succession};
 use crate::api;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
+use crate::io::Output;
 use crate::job::JobKind;
 use crate::limits;
 use crate::message::Message;
@@ -162,7 +163,9 @@ impl Node {
             // Asked again: the answer was lost, or is still on its way to the disk.
             match local.row().phase {
                 Phase::Pending | Phase::Reserved => {}
-                Phase::Starting | Phase::Running => self.send(from, Message::Accept { alloc }),
+                Phase::Preparing | Phase::Starting | Phase::Running => {
+                    self.send(from, Message::Accept { alloc })
+                }
                 Phase::Stopping | Phase::Ended => {
                     self.send(from, Message::Reject { alloc, reason: Rejection::Outdated });
                 }
@@ -275,7 +278,14 @@ impl Node {
                 news.entry(proposer).or_default().push(entry.clone());
             }
         }
-        let outputs = self.supervisor.take_outputs();
+        let mut outputs = self.supervisor.take_outputs();
+        if self.config.canary == Some(Canary::StartsUnprepared) {
+            for output in &mut outputs {
+                if let Output::Prepare(launch) = output {
+                    *output = Output::Start(launch.clone());
+                }
+            }
+        }
         self.outputs.extend(outputs);
         for (proposer, alloc) in self.supervisor.take_accepted() {
             self.send(proposer, Message::Accept { alloc });

@@ -294,7 +294,7 @@ impl Node {
             match local.row().phase {
                 Phase::Reserved if !local.was_accepted() => {}
                 Phase::Pending => {}
-                Phase::Reserved | Phase::Starting | Phase::Running => {
+                Phase::Reserved | Phase::Preparing | Phase::Starting | Phase::Running => {
                     self.send(from, Message::Accept { alloc });
                 }
                 Phase::Stopping | Phase::Ended => {

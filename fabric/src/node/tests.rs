@@ -203,6 +203,11 @@ impl Fleetlet {
                         }
                         queue.push_back((to, Input::Persisted { through: sequence }));
                     }
+                    Output::Prepare(launch) => {
+                        let (alloc, run) = (launch.alloc, launch.run);
+                        let event = UnitEvent::Prepared;
+                        queue.push_back((to, Input::Unit { alloc, run, event }));
+                    }
                     Output::Start(launch) => {
                         let words = format!("start {} run {}", launch.alloc, launch.run);
                         self.commands.push((self.now.at, to, words));

@@ -2,6 +2,7 @@ use super::*;
 use crate::alloc::StandIn;
 use crate::clock::WallTime;
 use crate::id::JobName;
+use crate::level::{LEVEL, LEVEL_MIN};
 use crate::topology::{Core, Enforced, Topology};
 
 mod leases;
@@ -13,6 +14,8 @@ struct Bench {
     supervisor: Supervisor,
     now: Now,
     spec: JobSpec,
+    /// What is to be prepared is prepared at once.
+    prepares: bool,
 }
 
 impl Bench {
@@ -32,7 +35,7 @@ impl Bench {
         let now = Now { at: Instant::at(Duration::from_secs(100)), wall: WallTime(1) };
         let mut supervisor = Supervisor::new(now.at, "n1".into(), Ledger::new(&topology));
         supervisor.units_found(now, Vec::new());
-        Self { supervisor, now, spec }
+        Self { supervisor, now, spec, prepares: true }
     }
 
     fn id(&self) -> AllocId {
@@ -45,18 +48,31 @@ impl Bench {
 
     fn wait(&mut self, time: Duration) -> Vec<String> {
         self.now.at = self.now.at + time;
-        self.supervisor.tick(self.now, true);
+        self.supervisor.tick(self.now, true, LEVEL);
         self.commands()
     }
 
     fn commands(&mut self) -> Vec<String> {
-        let words = |output| match output {
-            Output::Start(launch) => format!("start {}", launch.run),
-            Output::Stop { run, .. } => format!("stop {run}"),
-            Output::Confine { cpus, .. } => format!("confine {cpus}"),
-            other => format!("{other:?}"),
-        };
-        self.supervisor.take_outputs().into_iter().map(words).collect()
+        let mut said = Vec::new();
+        loop {
+            let mut prepared = None;
+            for output in self.supervisor.take_outputs() {
+                said.push(match output {
+                    Output::Prepare(launch) if self.prepares => {
+                        prepared = Some((launch.alloc, launch.run));
+                        continue;
+                    }
+                    Output::Prepare(launch) => format!("prepare {}", launch.run),
+                    Output::Start(launch) => format!("start {}", launch.run),
+                    Output::Stop { run, .. } => format!("stop {run}"),
+                    Output::Confine { cpus, .. } => format!("confine {cpus}"),
+                    other => format!("{other:?}"),
+                });
+            }
+            let Some((alloc, run)) = prepared else { return said };
+            self.supervisor.unit(self.now, &alloc, run, UnitEvent::Prepared);
+            self.supervisor.tick(self.now, true, LEVEL);
+        }
     }
 
     fn unit(&mut self, run: u32, event: UnitEvent) {
@@ -107,7 +123,8 @@ impl Bench {
         match phase {
             Phase::Pending => {}
             Phase::Reserved => bench.reserve(),
-            Phase::Starting => {
+            Phase::Preparing | Phase::Starting => {
+                bench.prepares = phase == Phase::Starting;
                 bench.reserve();
                 bench.supervisor.persisted(5);
                 bench.wait(Duration::ZERO);
@@ -128,6 +145,7 @@ impl Bench {
             assert_eq!(bench.row().phase, phase);
         }
         bench.commands();
+        bench.prepares = false;
         bench
     }
 }
@@ -141,11 +159,15 @@ type Outcome = (Phase, &'static [&'static str]);
 #[test]
 fn every_phase_knows_every_event() {
     use Phase::*;
-    let happenings: [Happening; 6] = [
+    let happenings: [Happening; 7] = [
         ("disk", |bench| {
             bench.supervisor.persisted(5);
             bench.now.at = bench.now.at + Duration::from_millis(1);
-            bench.supervisor.tick(bench.now, true);
+            bench.supervisor.tick(bench.now, true, LEVEL);
+        }),
+        ("prepared", |bench| {
+            bench.unit(1, UnitEvent::Prepared);
+            bench.supervisor.tick(bench.now, true, LEVEL);
         }),
         ("running", |bench| bench.running(1)),
         ("exited", |bench| bench.exited(1)),
@@ -155,11 +177,12 @@ fn every_phase_knows_every_event() {
         }),
         ("stale exit", |bench| bench.exited(0)),
     ];
-    let expected: &[(Phase, [Outcome; 6])] = &[
+    let expected: &[(Phase, [Outcome; 7])] = &[
         (
             Reserved,
             [
-                (Starting, &["start 1"]),
+                (Preparing, &["prepare 1"]),
+                (Reserved, &[]),
                 (Reserved, &[]),
                 (Reserved, &[]),
                 (Reserved, &[]),
@@ -168,8 +191,21 @@ fn every_phase_knows_every_event() {
             ],
         ),
         (
+            Preparing,
+            [
+                (Preparing, &[]),
+                (Starting, &["start 1"]),
+                (Running, &[]),
+                (Preparing, &[]),
+                (Preparing, &[]),
+                (Stopping, &["stop 1"]),
+                (Preparing, &[]),
+            ],
+        ),
+        (
             Starting,
             [
+                (Starting, &[]),
                 (Starting, &[]),
                 (Running, &[]),
                 (Starting, &[]),
@@ -185,6 +221,7 @@ fn every_phase_knows_every_event() {
                 (Running, &[]),
                 (Running, &[]),
                 (Running, &[]),
+                (Running, &[]),
                 (Stopping, &["stop 1"]),
                 (Running, &[]),
             ],
@@ -192,6 +229,7 @@ fn every_phase_knows_every_event() {
         (
             Stopping,
             [
+                (Stopping, &[]),
                 (Stopping, &[]),
                 (Stopping, &["stop 1"]),
                 (Ended, &[]),
@@ -202,7 +240,15 @@ fn every_phase_knows_every_event() {
         ),
         (
             Ended,
-            [(Ended, &[]), (Ended, &[]), (Ended, &[]), (Ended, &[]), (Ended, &[]), (Ended, &[])],
+            [
+                (Ended, &[]),
+                (Ended, &[]),
+                (Ended, &[]),
+                (Ended, &[]),
+                (Ended, &[]),
+                (Ended, &[]),
+                (Ended, &[]),
+            ],
         ),
     ];
     for (phase, outcomes) in expected {
@@ -256,6 +302,63 @@ fn a_failing_unit_is_restarted_ever_later_and_then_given_up() {
     assert_eq!(bench.row().phase, Phase::Ended, "two restarts are the policy");
     assert_eq!(bench.row().restarts, 2);
     assert!(matches!(bench.row().ending, Some(Ending::Failed { .. })));
+}
+
+#[test]
+fn each_run_is_prepared_before_it_is_started() {
+    let mut bench = Bench::new();
+    bench.prepares = false;
+    bench.reserve();
+    bench.supervisor.persisted(5);
+    assert_eq!(bench.wait(Duration::ZERO), ["prepare 1"]);
+    assert_eq!(bench.row().phase, Phase::Preparing);
+    // The command, or what the agent says of it, may be lost.
+    assert_eq!(bench.wait(limits::UNIT_RETRY), ["prepare 1"]);
+    bench.unit(1, UnitEvent::Prepared);
+    assert_eq!(bench.wait(Duration::ZERO), ["start 1"]);
+    assert_eq!(bench.row().phase, Phase::Starting);
+    bench.unit(1, UnitEvent::Prepared);
+    assert!(bench.wait(Duration::ZERO).is_empty(), "said twice");
+    bench.running(1);
+    bench.exited(1);
+    assert_eq!(bench.wait(Duration::from_secs(1)), ["prepare 2"]);
+    assert_eq!(bench.row().phase, Phase::Running, "a phase is not gone through twice");
+    bench.unit(1, UnitEvent::Prepared);
+    assert!(bench.wait(Duration::ZERO).is_empty(), "of an earlier run");
+    // What cannot be prepared has not been started: like a start that is refused.
+    bench.unit(2, UnitEvent::Refused { reason: "no space left on device".into() });
+    assert_eq!(bench.row().trouble.as_deref(), Some("no space left on device"));
+    assert_eq!(bench.wait(Duration::from_secs(2)), ["prepare 3"]);
+    assert!(bench.retire());
+    assert_eq!(bench.commands(), ["stop 3"], "the preparation ends");
+    bench.unit(3, UnitEvent::Prepared);
+    assert!(bench.wait(Duration::ZERO).is_empty(), "it was too late");
+    bench.exited(3);
+    assert_eq!(bench.row().phase, Phase::Ended);
+}
+
+#[test]
+fn a_fabric_with_old_agents_hears_of_no_preparation() {
+    for level in LEVEL_MIN..=LEVEL {
+        let mut bench = Bench::new();
+        bench.reserve();
+        bench.supervisor.persisted(5);
+        bench.supervisor.tick(bench.now, true, level);
+        assert!(bench.row().level() <= level, "{:?} at level {level}", bench.row().phase);
+        assert_eq!(bench.commands(), ["start 1"]);
+    }
+}
+
+#[test]
+fn what_was_being_prepared_is_prepared_again_by_the_next_agent() {
+    let mut bench = Bench::new();
+    bench.prepares = false;
+    let (record, row) = record(&bench, Phase::Preparing);
+    bench.supervisor.restore(bench.now.at, record, row);
+    bench.supervisor.units_found(bench.now, Vec::new());
+    assert_eq!(bench.wait(Duration::ZERO), ["prepare 4"]);
+    assert_eq!(bench.row().trouble, None, "no unit was there that is gone");
+    assert_eq!((bench.row().phase, bench.row().restarts), (Phase::Preparing, 0));
 }
 
 #[test]
@@ -370,7 +473,7 @@ fn a_unit_that_is_gone_after_a_restart_starts_again_on_its_claim() {
     let claim = row.claim.clone();
     bench.supervisor.restore(bench.now.at, record, row);
     bench.supervisor.units_found(bench.now, Vec::new());
-    bench.supervisor.tick(bench.now, false);
+    bench.supervisor.tick(bench.now, false, LEVEL);
     assert!(bench.commands().is_empty(), "not before the others had a say");
     assert_eq!(bench.wait(Duration::ZERO), ["start 4"]);
     assert_eq!((bench.row().phase, &bench.row().claim), (Phase::Running, &claim));

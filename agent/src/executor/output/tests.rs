@@ -159,8 +159,8 @@ fn a_log_ends_where_it_ended_when_it_was_asked_for_however_fast_it_grows() {
             let text = String::from_utf8(text).unwrap();
             // The last of them may be half printed, and the note of what is gone may come at the end.
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            let numbers = whole.lines().filter(|line| !line.starts_with("weft: "));
-            let last: Option<u64> = numbers.last().map(|line| line.parse().expect(line));
+            let mut numbers = whole.lines().filter(|line| !line.starts_with("weft: "));
+            let last: Option<u64> = numbers.next_back().map(|line| line.parse().expect(line));
             assert!(last.is_none_or(|last| last < most / 64), "more than there was");
             text
         })

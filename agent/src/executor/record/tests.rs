@@ -34,12 +34,87 @@ fn nobody_but_the_agents_user_can_enter_the_folder_of_a_unit() {
     let record =
         Record { launch: launch.clone(), boot: "b".into(), process: None, user: None, ended: None };
     store.write(&record).unwrap();
-    write_files(&folder.join("files"), &launch).unwrap();
+    store.prepare(&launch).unwrap();
     drop(crate::executor::open_append(&folder.join("stdout")).unwrap());
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(folder.parent().unwrap()), mode(&folder)), (0o700, 0o700));
     assert_eq!((mode(&folder.join("unit.json")), mode(&folder.join("stdout"))), (0o600, 0o600));
     assert_eq!(mode(&folder.join("files/0")), 0o444, "the task reads it, and nobody writes it");
+}
+
+#[test]
+fn what_was_prepared_goes_unless_its_unit_was_started() {
+    let state = tempfile::tempdir().unwrap();
+    let store = Store::open(state.path(), View::Own).unwrap();
+    let mut launch = shell("ready", "true");
+    let bare = launch.clone();
+    launch.task.files = ["/etc/app/a", "/etc/app/b"]
+        .map(|path| fabric::job::TaskFile { path: path.into(), content: path.into() })
+        .into();
+    store.prepare(&bare).unwrap();
+    let folder = store.folder(&launch.alloc);
+    assert!(!folder.exists(), "what needs nothing leaves nothing");
+    store.prepare(&launch).unwrap();
+    let read = |store: &Store| {
+        let pairs = store.files(&launch).unwrap().into_iter();
+        pairs.map(|(file, to)| (std::fs::read_to_string(file).unwrap(), to)).collect::<Vec<_>>()
+    };
+    let wanted = ["/etc/app/a", "/etc/app/b"].map(|path| (path.to_owned(), PathBuf::from(path)));
+    assert_eq!(read(&store), wanted);
+    assert_eq!(store.all().unwrap(), [], "it is no unit yet");
+    store.unprepare(&launch.alloc);
+    assert!(!folder.exists());
+    assert_eq!(read(&store), wanted, "a start does not rely on it");
+    // An agent that ended in between leaves nothing either.
+    drop(store);
+    let store = Store::open(state.path(), View::Own).unwrap();
+    assert!(!folder.exists());
+    store.prepare(&launch).unwrap();
+    let record =
+        Record { launch: launch.clone(), boot: "b".into(), process: None, user: None, ended: None };
+    store.write(&record).unwrap();
+    store.unprepare(&launch.alloc);
+    let store = Store::open(state.path(), View::Own).unwrap();
+    assert_eq!(store.all().unwrap(), [record]);
+    assert_eq!(read(&store), wanted);
+}
+
+#[test]
+fn a_disk_that_fills_while_preparing_is_said_and_leaves_nothing_behind() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root can mount a small file system");
+    }
+    let state = tempfile::tempdir().unwrap();
+    let small = SmallDisk::mount(state.path());
+    let store = Store::open(&small.0, View::Own).unwrap();
+    let mut launch = shell("hungry", "true");
+    let content = "x".repeat(100 << 10);
+    launch.task.files = (0..4)
+        .map(|n| fabric::job::TaskFile { path: format!("/etc/{n}"), content: content.clone() })
+        .collect();
+    let error = store.prepare(&launch).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::ENOSPC), "{error}");
+    store.unprepare(&launch.alloc);
+    assert!(!store.folder(&launch.alloc).exists());
+    launch.task.files.truncate(2);
+    store.prepare(&launch).unwrap();
+}
+
+/// 256 KiB, until this is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("size=256k")).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 #[test]

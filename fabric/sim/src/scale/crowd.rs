@@ -313,6 +313,9 @@ impl Crowd {
         if member.core.is_none() {
             return;
         }
+        if *event == UnitEvent::Prepared {
+            return;
+        }
         let runs = matches!(event, UnitEvent::Running { .. });
         let filled = self.filled.entry(alloc.slot.clone()).or_default();
         if runs && member.running.insert(alloc.clone()) {
@@ -349,6 +352,12 @@ impl Crowd {
                 let after = Duration::from_micros(self.random.random_range(500..8_000));
                 let input = Box::new(Input::Persisted { through: sequence });
                 self.push(after, Event::Input { node, input });
+            }
+            Output::Prepare(launch) => {
+                let after = Duration::from_millis(self.random.random_range(1..20));
+                let (alloc, run) = (launch.alloc, launch.run);
+                let input = Input::Unit { alloc, run, event: UnitEvent::Prepared };
+                self.push(after, Event::Input { node, input: Box::new(input) });
             }
             Output::Start(launch) => {
                 let after = Duration::from_millis(self.random.random_range(20..500));

@@ -19,7 +19,7 @@ impl World {
         if let Some(next) = next {
             self.push(next.after, Event::Unit { node, step: next });
         }
-        let ended = !matches!(event, UnitEvent::Running { .. });
+        let ended = !matches!(event, UnitEvent::Prepared | UnitEvent::Running { .. });
         self.unit_says(node, step.alloc.clone(), run, event);
         if ended {
             self.start_what_waited(node, &step.alloc);
@@ -32,9 +32,13 @@ impl World {
             agent.checks.remove(&alloc);
         }
         self.book.unit(self.time, node, &alloc, &event);
+        if event == UnitEvent::Prepared {
+            return self.pass_on(node, alloc, run, event);
+        }
         self.tell(|world| {
             let name = &world.nodes[node].name;
             match &event {
+                UnitEvent::Prepared => String::new(),
                 UnitEvent::Running { .. } => format!("{alloc} runs on {name}"),
                 UnitEvent::Exited { status, .. } => format!("{alloc} ended on {name}: {status}"),
                 UnitEvent::Refused { reason } => format!("{alloc} refused on {name}: {reason}"),

@@ -12,7 +12,7 @@ use crate::disk::{DiskMode, Write};
 use crate::gate::Sealed;
 use crate::invariants;
 use crate::trace::Detail;
-use crate::units::{Start, Step, Stop};
+use crate::units::{Prepare, Start, Step, Stop};
 
 /// A unit that is told to move to other CPUs is seen there after this.
 const CONFINES_WITHIN: Duration = Duration::from_micros(500);
@@ -57,6 +57,10 @@ impl World {
                 let due = self.nodes[node].disk.write(write, self.time, taking);
                 let life = self.life(node);
                 self.push(due - self.time, Event::Disk { node, life, sequence });
+            }
+            Output::Prepare(launch) => {
+                self.trace.hash(self.time, node, 10, launch.alloc.unit().as_bytes());
+                self.prepare_unit(node, &launch);
             }
             Output::Start(launch) => {
                 self.trace.hash(self.time, node, 4, launch.alloc.unit().as_bytes());
@@ -155,6 +159,25 @@ impl World {
             DiskMode::Slow => (300_000, 3_000_000),
         };
         Duration::from_micros(self.random.random_range(least..most))
+    }
+
+    fn prepare_unit(&mut self, node: usize, launch: &Launch) {
+        if self.command_is_lost(node) {
+            return;
+        }
+        let (alloc, run) = (launch.alloc.clone(), launch.run);
+        let refusing = self.nodes[node].disk.mode == DiskMode::Refusing;
+        match self.nodes[node].units.prepare(launch, refusing) {
+            Prepare::UnderWay => {}
+            Prepare::Done => self.pass_on(node, alloc, run, UnitEvent::Prepared),
+            Prepare::Refused { reason } => {
+                self.unit_says(node, alloc, run, UnitEvent::Refused { reason });
+            }
+            Prepare::Begun(step) => {
+                self.book.progress(node, &alloc);
+                self.push(step.after, Event::Unit { node, step });
+            }
+        }
     }
 
     fn start_unit(&mut self, node: usize, launch: Launch) {

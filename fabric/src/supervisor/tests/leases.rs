@@ -48,7 +48,10 @@ fn nothing_starts_before_its_lease_and_the_launch_says_how_long_it_is() {
     assert_eq!(bench.supervisor.take_accepted(), [(PROPOSER, bench.id())], "the claim is held");
     assert_eq!(bench.supervisor.waiting_for_a_lease().count(), 1);
     let until = bench.lease(10);
-    bench.supervisor.tick(bench.now, true);
+    bench.prepares = false;
+    assert_eq!(bench.wait(Duration::ZERO), ["prepare 1"]);
+    bench.unit(1, UnitEvent::Prepared);
+    bench.supervisor.tick(bench.now, true, LEVEL);
     let outputs = bench.supervisor.take_outputs();
     let [Output::Start(launch)] = &outputs[..] else { panic!("{outputs:?}") };
     let stop_timeout = bench.spec.task.stop_timeout;

@@ -88,6 +88,12 @@ fn entries(level: u8) -> Vec<(String, Entry)> {
         claim: Claim { disk: if level > 2 { 7 << 30 } else { 0 }, ..Claim::default() },
         ..AllocRow::default()
     };
+    if level > 2 {
+        let row = AllocRow { phase: Phase::Preparing, ending: None, ..row.clone() };
+        let value = Value::Alloc(Box::new(row));
+        let key = Key::Alloc(slot.clone(), stamp.node);
+        entries.push(("preparing".into(), Entry { key, stamp, value, signature: None }));
+    }
     let value = Value::Alloc(Box::new(row));
     let ended = Entry { key: Key::Alloc(slot, stamp.node), stamp, value, signature: None };
     entries.push(("ended".into(), ended));
