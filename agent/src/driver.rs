@@ -59,6 +59,7 @@ mod counters;
 mod elsewhere;
 mod enter;
 pub mod farewell;
+mod handover;
 mod hardware;
 mod journal;
 mod listening;
@@ -181,7 +182,9 @@ impl Driver {
         level::check(&config, &opened.rows)?;
         let identity = Arc::new(Identity::load_or_create(&config.state)?);
         machine::bind(&config.state, &machine);
+        let before = identity::last_generation(&config.state);
         let start = Start::new(identity::next_generation(&config.state, started.wall.0))?;
+        let handover = handover::take(&config.api.socket, identity.id(), before);
         let fabric = Fabric::load(&config.state)?;
         let mut disk = opened.store;
         let token_labels = match disk.note(enter::LABELS_NOTE) {
@@ -314,7 +317,7 @@ impl Driver {
             socket = %driver.config.api.socket.display(), "weftd {}", env!("CARGO_PKG_VERSION")
         );
         match fabric {
-            Some(fabric) => driver.restore(fabric, opened.rows)?,
+            Some(fabric) => driver.restore(fabric, opened.rows, handover)?,
             None => driver.forget(opened.rows),
         }
         driver.open_door()?;
@@ -721,6 +724,15 @@ impl Driver {
         }
         // Waits for the disk: there is nothing left to do beside it.
         self.store.close();
+        if let Some(generation) = identity::last_generation(&self.config.state)
+            && let Some(member) = self.member
+            && let Some(handover) = member.node.hand_over(self.clock.now())
+        {
+            let (socket, id) = (&self.config.api.socket, self.identity.id());
+            if let Err(error) = handover::leave(socket, id, generation, handover) {
+                tracing::warn!(%error, "the next agent will be mute as a voter for a while");
+            }
+        }
         if let Err(error) = std::fs::remove_file(&self.config.api.socket) {
             tracing::debug!(%error, "the API's socket stays");
         }

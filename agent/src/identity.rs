@@ -207,10 +207,7 @@ impl fmt::Debug for Fabric {
 /// The last number is kept on disk; where that fails the clock alone must do, with a warning.
 pub fn next_generation(state: &Path, wall_millis: u64) -> u64 {
     let path = state.join(GENERATION);
-    let last = read_bounded(&path)
-        .ok()
-        .flatten()
-        .and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<u64>().ok());
+    let last = last_generation(state);
     let next = wall_millis.max(last.map_or(0, |last| last.saturating_add(LIFE)));
     if let Err(error) = write_whole(&path, format!("{next}\n").as_bytes()) {
         tracing::warn!(
@@ -221,6 +218,12 @@ pub fn next_generation(state: &Path, wall_millis: u64) -> u64 {
         );
     }
     next
+}
+
+/// The number that was given last, as far as the disk knows.
+pub fn last_generation(state: &Path) -> Option<u64> {
+    let bytes = read_bounded(&state.join(GENERATION)).ok().flatten()?;
+    String::from_utf8(bytes).ok()?.trim().parse().ok()
 }
 
 struct Keys {

@@ -15,7 +15,7 @@
 mod testbed;
 
 use fabric::api::{JobState, JobView};
-use fabric::job::JobSpec;
+use fabric::job::{Guarantee, JobSpec};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -312,6 +312,49 @@ fn a_restart_of_all_agents_starts_and_ends_nothing() {
     }
     println!(
         "ground: {rounds} restarts of all three agents, {slots} slots: {} units ended, {} started",
+        ended.len(),
+        started.len()
+    );
+    assert!(ended.is_empty(), "ended: {ended:?}");
+    assert!(started.is_empty(), "started: {started:?}");
+}
+
+/// At-most-one work: the agents are voters too, and hand over what they have granted.
+#[test]
+fn a_restart_of_all_agents_takes_no_lease_away() {
+    let _turn = turn();
+    let Some(lab) = Lab::new("leases") else { return };
+    let mut ground = Ground::begin(&lab, 3);
+    let mut leased = ground.job("elm", "");
+    leased.guarantee = Guarantee::AtMostOne;
+    ground.machines[0].submit(&leased);
+    let wanted = leased.count;
+    let is_up = |ground: &Ground| {
+        ground.machines.iter().all(|machine| {
+            let view: Option<JobView> = machine.try_get("/v1/jobs/elm").ok();
+            view.is_some_and(|view| view.healthy == wanted && view.running == wanted)
+        })
+    };
+    wait_until("the leased job runs", || is_up(&ground).then_some(()));
+    let rounds = rounds(2);
+    let (mut ended, mut started) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let note = ground.note();
+        ground.machines.rotate_left(usize::from(round > 0));
+        let restart = [Restart::InWaves, Restart::Together][round % 2];
+        restart.of(&mut ground.machines);
+        // Longer than a lease, and than what the guard waits for.
+        sleep(Duration::from_secs(15));
+        wait_until("the leased job runs", || is_up(&ground).then_some(()));
+        let (gone, new) = ground.since(&note);
+        if !gone.is_empty() || !new.is_empty() {
+            println!("round {round}, {restart:?}: ended {gone:?}, started {new:?}");
+        }
+        ended.extend(gone);
+        started.extend(new);
+    }
+    println!(
+        "ground: {rounds} restarts of all three agents and voters, {wanted} slots under leases: {} units ended, {} started",
         ended.len(),
         started.len()
     );

@@ -28,7 +28,7 @@ mod tests;
 mod voter;
 
 pub use holder::{Holder, Outcome, Standing};
-pub use voter::Voter;
+pub use voter::{Handover, Voter};
 
 /// What lies between a holder's lease and its voters' locks: how long a lock lasts, on a voter's clock, so
 /// that at its end the unit is gone. The holder counts `LEASE + stop_timeout` from before it asked, on a clock

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -60,6 +61,7 @@ use duties::Duties;
 use gangs::Gangs;
 use informed::Informed;
 pub use informed::Waits;
+pub use leases::Handover;
 use leases::Leases;
 use levels::Levels;
 use persistence::Disk;
@@ -148,6 +150,8 @@ pub enum Origin {
     Restored {
         /// Encoded key and encoded entry.
         rows: Vec<(Vec<u8>, Vec<u8>)>,
+        /// From [`Node::hand_over`] of the life before, and at least so long ago; `None`: it did not end in good order.
+        handover: Option<(Handover, Duration)>,
     },
     /// It is one of many that begin with the same table and know each other: for simulators.
     Formed {
@@ -366,8 +370,11 @@ impl Node {
                     }
                 }
             }
-            Origin::Restored { rows } => {
+            Origin::Restored { rows, handover } => {
                 self.restore(now, rows);
+                if let Some((handover, elapsed)) = handover {
+                    self.take_over(now, handover, elapsed);
+                }
                 self.open_accounts();
             }
             Origin::Formed { table, records, .. } => {

@@ -6,7 +6,7 @@
 
 use fabric::api::{self, Problem, ProblemKind};
 use fabric::id::NodeId;
-use fabric::node::{Config, Node, Origin};
+use fabric::node::{Config, Handover, Node, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -238,8 +238,9 @@ impl Driver {
         &mut self,
         fabric: Fabric,
         rows: Vec<(Vec<u8>, Vec<u8>)>,
+        handover: Option<(Handover, Duration)>,
     ) -> Result<(), Problem> {
-        self.enter(fabric, Origin::Restored { rows })
+        self.enter(fabric, Origin::Restored { rows, handover })
     }
 
     /// Whether somebody who asks for it may have this node enter a fabric. An attempt of the agent's own is given

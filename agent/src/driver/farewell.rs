@@ -83,7 +83,7 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
         canary: None,
         level: config.node.level(),
     };
-    let node = Node::new(now, core, Origin::Restored { rows: opened.rows });
+    let node = Node::new(now, core, Origin::Restored { rows: opened.rows, handover: None });
     let mut seal = Seal::new(identity.id(), start);
     seal.trust(&node.keyring(), |member| node.is_member(member));
     // From the agent's own port, which is free now: that is where it is listened to.

@@ -1,9 +1,11 @@
 //! One node of the simulated fabric: a machine with its clocks, disk and unit manager, and an agent that
 //! may be running or not.
 
+use fabric::clock::Instant;
 use fabric::id::{AllocId, NodeId};
 use fabric::level::LEVEL;
 use fabric::limits;
+use fabric::node::Handover;
 use fabric::table::Keyring;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -41,6 +43,8 @@ pub struct SimNode {
     pub clock: VirtualClock,
     /// What it wrote.
     pub disk: Disk,
+    /// What an agent that ended in good order has left in memory for the next one, and when.
+    pub handover: Option<(Handover, Instant)>,
     /// Gone when the power goes.
     pub units: UnitManager,
     /// Whether the machine is on.
@@ -126,6 +130,7 @@ impl SimNode {
             generation: 0,
             clock: VirtualClock::new(Duration::from_secs(100 * (1 + index as u64))),
             disk: Disk::default(),
+            handover: None,
             units: UnitManager::new(ChaCha8Rng::from_rng(random)),
             powered: true,
             agent: None,

@@ -22,7 +22,7 @@ use crate::gate::Sealed;
 use crate::invariants;
 use crate::machines::Hardware;
 use crate::network::{Network, Quality};
-use crate::node::{SimNode, fresh_identity};
+use crate::node::{Agent, SimNode, fresh_identity};
 use crate::trace::{Detail, Trace};
 use crate::units::NextStep;
 use forger::Forger;
@@ -264,7 +264,7 @@ impl World {
             return;
         }
         self.tell(|world| format!("agent of {} dies", world.nodes[node].name));
-        self.lose_agent(node);
+        self.lose_agent(node, 0);
     }
 
     /// The agent stops or dies, and says so to all that it can reach: at its end, or by what its service manager runs
@@ -275,7 +275,15 @@ impl World {
         }
         self.tell(|world| format!("agent of {} stops", world.nodes[node].name));
         self.feed(node, Input::Leaving { ends });
-        self.lose_agent(node);
+        // In good order or not: the words of a service manager sound alike.
+        let is_clean = self.nodes[node].units.steady || self.random.random_bool(0.5);
+        let pending = self.nodes[node].disk.pending();
+        if let Some(agent) = self.lose_agent(node, if is_clean { pending } else { 0 })
+            && is_clean
+        {
+            let now = self.nodes[node].clock.read(self.time);
+            self.nodes[node].handover = agent.core.hand_over(now).map(|words| (words, now.at));
+        }
     }
 
     /// Stops the agent then, and starts it again so much later.
@@ -292,7 +300,8 @@ impl World {
     /// The machine loses its power.
     pub fn power_off(&mut self, node: usize) {
         self.tell(|world| format!("{} loses its power", world.nodes[node].name));
-        self.lose_agent(node);
+        self.lose_agent(node, 0);
+        self.nodes[node].handover = None;
         // What was about to run here ends by this, and not by a roll-out.
         for (alloc, _) in self.nodes[node].units.there() {
             self.book.emptied.filled(node, alloc);
@@ -678,15 +687,15 @@ impl World {
         id
     }
 
-    fn lose_agent(&mut self, node: usize) {
-        if self.nodes[node].agent.take().is_none() {
-            return;
-        }
+    /// Of the writes under way, this many at least reach the disk.
+    fn lose_agent(&mut self, node: usize, flushed: usize) -> Option<Agent> {
+        let agent = self.nodes[node].agent.take()?;
         let pending = self.nodes[node].disk.pending();
-        let surviving = self.random.random_range(0..=pending);
+        let surviving = self.random.random_range(0..=pending).max(flushed);
         self.nodes[node].disk.crash(surviving);
         self.nodes[node].units.forget();
         self.asked.retain(|_, asked| asked.node != node);
+        Some(agent)
     }
 }
 

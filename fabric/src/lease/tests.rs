@@ -485,11 +485,20 @@ enum Packet {
     Answer(usize, usize, Answer),
 }
 
+/// What a voter may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    Forgets,
+    UsesTwice,
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u32),
     Contend(usize),
     Restart(usize),
+    /// In good order: what it has granted is handed over.
+    HandsOver(usize),
     HolderDies(usize),
     Releases(usize),
 }
@@ -588,7 +597,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..60_u32).prop_map(Step::Pass),
         4 => (0..3_usize).prop_map(Step::Contend),
-        1 => (0..5_usize).prop_map(Step::Restart),
+        2 => (0..5_usize).prop_map(Step::Restart),
+        1 => (0..5_usize).prop_map(Step::HandsOver),
         1 => (0..3_usize).prop_map(Step::HolderDies),
         1 => (0..3_usize).prop_map(Step::Releases),
     ]
@@ -607,10 +617,11 @@ fn lives() -> impl Strategy<Value = (u8, Vec<i32>, Vec<Step>, Vec<u8>)> {
 /// Never two holders at any instant, and tokens only grow.
 fn live_through(
     (voters, rates, steps, dice): (u8, Vec<i32>, Vec<Step>, Vec<u8>),
-    voters_forget: bool,
+    bug: Option<Bug>,
 ) -> Result<(), TestCaseError> {
     let mut world = World::new(voters, &rates);
     let (mut time, mut epoch, mut thrown) = (0.0, 0, 0);
+    let mut handed: BTreeMap<usize, (f64, Handover)> = BTreeMap::new();
     let mut luck = || {
         thrown += 1;
         dice[thrown % dice.len()]
@@ -638,7 +649,23 @@ fn live_through(
             Step::Restart(voter) => {
                 if let Some(machine) = world.voters.get_mut(voter) {
                     let now = machine.clock(time);
-                    machine.it = Voter::restored(now, machine.it.ceiling(), voters_forget);
+                    let forgets = bug == Some(Bug::Forgets);
+                    machine.it = Voter::restored(now, machine.it.ceiling(), forgets);
+                    if let Some((since, handover)) = handed.get(&voter)
+                        && bug == Some(Bug::UsesTwice)
+                    {
+                        let elapsed = now.since(machine.clock(*since));
+                        machine.it.take_over(now, handover.clone(), elapsed);
+                    }
+                }
+            }
+            Step::HandsOver(voter) => {
+                if let Some(machine) = world.voters.get_mut(voter) {
+                    let now = machine.clock(time);
+                    let next = Voter::restored(now, machine.it.ceiling(), false);
+                    let handover = std::mem::replace(&mut machine.it, next).hand_over(now);
+                    handed.insert(voter, (time, handover.clone()));
+                    prop_assert!(machine.it.take_over(now, handover, Duration::ZERO));
                 }
             }
             Step::HolderDies(holder) => {
@@ -660,17 +687,61 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
     #[test]
     fn never_two_holders_and_tokens_only_grow(life in lives()) {
-        live_through(life, false)?;
+        live_through(life, None)?;
     }
 }
 
 #[test]
 fn the_property_finds_a_voter_that_forgets() {
-    let config = ProptestConfig { cases: 4096, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig { cases: 16_384, failure_persistence: None, ..Default::default() };
     let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
     let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, rng);
-    let found = runner.run(&lives(), |life| live_through(life, true)).unwrap_err().to_string();
+    let found = runner.run(&lives(), |life| live_through(life, Some(Bug::Forgets)));
+    let found = found.unwrap_err().to_string();
     assert!(found.contains("two live"), "{found}");
+}
+
+#[test]
+fn what_was_handed_over_is_used_once() {
+    use Step::*;
+    let steps = [HandsOver(0), Contend(0), Pass(10), Restart(0), Contend(1), Pass(10)];
+    let life = || (1, vec![0], steps.to_vec(), vec![31]);
+    live_through(life(), None).unwrap();
+    let found = live_through(life(), Some(Bug::UsesTwice)).unwrap_err().to_string();
+    assert!(found.contains("two live"), "{found}");
+}
+
+#[test]
+fn a_voter_goes_on_where_the_one_of_the_life_before_has_ended() {
+    let later = Duration::from_secs(2);
+    let next = |state| {
+        let (before, now) = voter(state);
+        let mut next = Voter::restored(now, before.ceiling(), false);
+        let handover = before.hand_over(now);
+        // As another agent of the same machine reads it.
+        let text = serde_json::to_string(&handover).unwrap();
+        let handover: Handover = serde_json::from_str(&text).unwrap();
+        assert!(next.take_over(now + later, handover, later));
+        (next, now + later)
+    };
+    let (mut locked, now) = next("locked");
+    let held = locked.handle(now, node(1), &ask(6, PROPOSE)).unwrap().verdict;
+    // It was locked a second before the end of the life before.
+    let for_another = hold(STOP) - Duration::from_secs(1) - later;
+    assert_eq!(held, Verdict::Held { by: Ballot { epoch: 5, node: node(2) }, for_another });
+    let mine = locked.handle(now, node(2), &ask(5, PROPOSE)).unwrap().verdict;
+    assert_eq!(mine, Verdict::Accepted, "it is renewed at once");
+    let (mut promised, now) = next("promised");
+    let below = promised.handle(now, node(1), &ask(4, PROPOSE)).unwrap().verdict;
+    assert_eq!(below, Verdict::Below { at_least: 6 });
+    // Who was mute stays so for the rest of the time.
+    let (mute, now) = next("mute");
+    assert_eq!(mute.mute_for(now), None, "it had a second left");
+    // A disk that knows of less is an older one.
+    let (before, now) = voter("locked");
+    let mut old = Voter::restored(now, 4, false);
+    assert!(!old.take_over(now, before.hand_over(now), Duration::ZERO));
+    assert!(old.mute_for(now).is_some());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The voter's side: a lock for each slot, and a number on disk that epochs never fall below.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -20,6 +21,25 @@ pub struct Voter {
     /// What the ceiling should be raised to.
     wanted: u64,
     mute_until: Option<Instant>,
+}
+
+/// All that a voter which ends in good order knows and its disk does not: the next one need not stay mute. Used once at most,
+/// since what the next one grants is not in it, and by nobody who has lost count of its lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    floor: u64,
+    /// For how much longer it would have been mute itself.
+    mute: Duration,
+    slots: Vec<Handed>,
+}
+
+/// A slot of a [`Handover`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Handed {
+    slot: SlotId,
+    highest: Ballot,
+    /// Whose lock, for how much longer, and the last round that asked for it.
+    lock: Option<(Ballot, Duration, u64)>,
 }
 
 #[derive(Debug)]
@@ -54,6 +74,37 @@ impl Voter {
             voter.silence(now);
         }
         voter
+    }
+
+    /// What the voter of the next life has to know. This one is over: it is not asked again.
+    pub fn hand_over(self, now: Instant) -> Handover {
+        let mute = self.mute_for(now).unwrap_or_default();
+        let slots = self.slots.into_iter().map(|(slot, record)| {
+            let lock = record.locked(now);
+            let lock = lock.map(|lock| (lock.ballot, lock.expires.since(now), lock.round));
+            Handed { slot, highest: record.highest, lock }
+        });
+        Handover { floor: self.floor, mute, slots: slots.collect() }
+    }
+
+    /// Goes on where the voter of the life before has ended, at least `elapsed` ago. False: it knew of more than the
+    /// disk, which is older then, and this voter stays as it is.
+    pub fn take_over(&mut self, now: Instant, handover: Handover, elapsed: Duration) -> bool {
+        if handover.slots.iter().any(|handed| handed.highest.epoch > self.ceiling) {
+            return false;
+        }
+        let lock = |(ballot, left, round): (Ballot, Duration, u64)| Lock {
+            ballot,
+            expires: now + left.saturating_sub(elapsed),
+            round,
+        };
+        let slots = handover.slots.into_iter().map(|handed| {
+            (handed.slot, Record { highest: handed.highest, lock: handed.lock.map(lock) })
+        });
+        self.slots = slots.collect();
+        self.floor = handover.floor;
+        self.mute_until = Some(now + handover.mute.saturating_sub(elapsed));
+        true
     }
 
     /// From now on it answers nothing for the longest hold: others may have granted what it does not know of.

@@ -64,6 +64,14 @@ pub(super) struct VoterRecord {
     acceptor: Acceptor,
 }
 
+/// What a voter knows that its disk does not, for the next life of its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// Of the voter set that it knows.
+    generation: u64,
+    voter: lease::Handover,
+}
+
 /// How long an even number of voters lasts when there is nobody to make it odd.
 const EVEN_MAX: Duration = Duration::from_secs(60);
 /// A voter that is bound by a change that nobody finishes finishes it itself after this.
@@ -225,6 +233,30 @@ impl Node {
         leases.acceptor = record.acceptor;
         if record.ceiling > 0 {
             leases.voter = Voter::restored(now.at, record.ceiling, leases.forgets);
+        }
+    }
+
+    /// Ends this life. What the next one has to know besides the disk; `None`: nothing.
+    pub fn hand_over(self, now: Now) -> Option<Handover> {
+        let Leases { voter, set, .. } = self.leases;
+        let generation = set.generation;
+        (voter.ceiling() > 0).then(|| Handover { generation, voter: voter.hand_over(now.at) })
+    }
+
+    /// Goes on as the voter that the life before has been.
+    pub(super) fn take_over(&mut self, now: Now, handover: Handover, elapsed: Duration) {
+        let leases = &mut self.leases;
+        let known = VoterSet { generation: handover.generation, ..VoterSet::default() };
+        if leases.set.is_of_another_era(&known) || leases.voter.ceiling() == 0 {
+            return;
+        }
+        if !leases.voter.take_over(now.at, handover.voter, elapsed) {
+            tracing::warn!(
+                "what the agent before has granted is not on this disk, which is an older one: this voter says nothing until all of it \
+                 has run out"
+            );
+        } else if leases.is_voter() {
+            leases.voter.raise_floor(leases.set.floor);
         }
     }
 

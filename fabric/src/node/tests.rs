@@ -162,7 +162,8 @@ impl Fleetlet {
         let mut config = config(id, &format!("n{}", id.0[0]));
         (config.generation, config.level) = (generation, level);
         let rows = disk.clone().into_iter().collect();
-        self.nodes.insert(id, Node::new(self.now, config, Origin::Restored { rows }));
+        self.nodes
+            .insert(id, Node::new(self.now, config, Origin::Restored { rows, handover: None }));
         self.disks.insert(id, disk);
     }
 

@@ -97,6 +97,10 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     // Whoever paces the roll-out may know of a version that this node has not heard of yet.
     let known = world.nodes.iter().filter_map(|machine| machine.core()?.job(&alloc.slot.job).ok());
     let known: Vec<JobSpec> = known.map(|view| view.spec).collect();
+    if known.iter().any(|spec| spec.kind != view.kind) {
+        // It becomes another kind of job, and not all have heard: what is a slot of it is not agreed upon.
+        return;
+    }
     let verdict = invariant_a_roll_out_stops_only_what_can_be_replaced(world, alloc, &known);
     if let Err(detail) = verdict {
         let name = "invariant_a_roll_out_stops_only_what_can_be_replaced";

@@ -35,7 +35,10 @@ impl World {
             self.tell(|world| format!("agent of {} is upgraded", world.nodes[node].name));
         }
         let rows = self.nodes[node].disk.restore();
-        self.start_agent(node, Origin::Restored { rows });
+        let at = self.nodes[node].clock.read(self.time).at;
+        let handover = self.nodes[node].handover.take();
+        let handover = handover.map(|(handover, since)| (handover, at.since(since)));
+        self.start_agent(node, Origin::Restored { rows, handover });
     }
 
     pub(super) fn start_agent(&mut self, node: usize, origin: Origin) {

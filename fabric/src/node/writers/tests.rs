@@ -122,7 +122,7 @@ fn a_signature_is_checked_once_and_only_of_what_is_news() {
         })
         .collect();
     let config = one.config.clone();
-    let again = Node::new(now, config, crate::node::Origin::Restored { rows });
+    let again = Node::new(now, config, crate::node::Origin::Restored { rows, handover: None });
     assert!(again.is_member(&node(8)) && again.is_member(&node(9)));
     assert_eq!(asked(), 1);
 }
