@@ -9,7 +9,7 @@ use fabric::claim::Claim;
 use fabric::id::{AllocId, NodeId, SlotId};
 use fabric::job::{CpuRequest, Guarantee, JobKind, JobSpec, NumaPolicy, Smt};
 use fabric::limits;
-use fabric::table::{Key, Value};
+use fabric::table::{Entry, Key, Value};
 use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,6 +23,9 @@ use crate::world::World;
 
 /// A node on which a slot failed may be avoided for this long.
 const AVOIDED: Duration = Duration::from_secs(limits::FAILED_FOR.as_secs() * 2);
+
+/// Milliseconds within which a row leaves when its time has come: at the next look of its node.
+const LEAVES_WITHIN: u64 = 10_000;
 
 /// An invariant of a world at rest.
 type AtRest = fn(&World) -> Verdict;
@@ -69,6 +72,35 @@ pub fn unrest(world: &World) -> Option<Violation> {
     })
 }
 
+/// The first entry that two nodes know in different forms, in words. `None`: they differ by nothing but rows that
+/// are leaving, each when it is time by the clock of whoever has it.
+fn difference(world: &World, one: &str, other: &str) -> Option<String> {
+    let latest = world.nodes.iter().map(|machine| machine.clock.read(world.time).wall.0).max();
+    let is_leaving = |entry: &Entry| match &entry.value {
+        Value::Alloc(row) if row.phase == fabric::alloc::Phase::Ended => {
+            let kept_until = entry.stamp.wall().0 + row.keep().as_millis() as u64;
+            kept_until <= latest.unwrap_or(0) + LEAVES_WITHIN
+        }
+        _ => false,
+    };
+    let entries = |name: &str| {
+        let machine = world.nodes.iter().find(|machine| machine.name == name);
+        let core = machine.and_then(|machine| machine.core()).into_iter();
+        let entries = core.flat_map(|core| core.entries()).map(|entry| &**entry);
+        entries.map(|entry| (entry.key.clone(), entry)).collect::<BTreeMap<_, _>>()
+    };
+    let (mine, theirs) = (entries(one), entries(other));
+    let keys: BTreeSet<_> = mine.keys().chain(theirs.keys()).collect();
+    let mut differing = keys.into_iter().filter(|key| mine.get(key) != theirs.get(key)).peekable();
+    if differing.peek().is_none() {
+        return Some(format!("the fingerprints of {one} and {other} do, and no entry"));
+    }
+    let key = differing.find(|key| {
+        !mine.get(key).into_iter().chain(theirs.get(key)).any(|entry| is_leaving(entry))
+    })?;
+    Some(format!("{one} has {:?}, and {other} has {:?}", mine.get(key), theirs.get(key)))
+}
+
 /// All agents that run have the same table, and see exactly each other alive.
 pub fn invariant_views_converge_after_heal(world: &World) -> Verdict {
     let mut fingerprints: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -79,7 +111,12 @@ pub fn invariant_views_converge_after_heal(world: &World) -> Verdict {
         }
     }
     if fingerprints.len() > 1 {
-        return Err(format!("tables differ: {:?}", fingerprints.values().collect::<Vec<_>>()));
+        let groups: Vec<&Vec<&str>> = fingerprints.values().collect();
+        for group in &groups[1..] {
+            if let Some(difference) = difference(world, groups[0][0], group[0]) {
+                return Err(format!("tables differ: {groups:?}: {difference}"));
+            }
+        }
     }
     let ids: BTreeSet<NodeId> = running.iter().map(|node| world.nodes[*node].identity).collect();
     for machine in running.iter().map(|node| &world.nodes[*node]) {
