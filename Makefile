@@ -58,7 +58,7 @@ test-all:
 # Built before: what is to be slow are the tests.
 test-beside-load: setup
 	$(CARGO) test --workspace --no-run --quiet
-	@agent/tests/beside_load.sh $(if $(SMALL),$(CARGO) test --workspace --bin weftd executor::,$(MAKE) --no-print-directory test)
+	@agent/tests/beside_load.sh $(if $(SMALL),$(CARGO) test --workspace --lib executor::,$(MAKE) --no-print-directory test)
 
 fuzz: setup
 	@SECONDS_EACH=$(or $(SECONDS),60) fabric/fuzz/run.sh $(FUZZ)
@@ -99,7 +99,7 @@ test-model: setup
 test-promql:
 	@demo/setup.sh promql
 	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
-	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --bin weftd host::beside -- --include-ignored --nocapture
+	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --lib host::beside -- --include-ignored --nocapture
 	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --test observing -- --include-ignored --nocapture
 
 test-vm:
