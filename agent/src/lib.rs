@@ -48,6 +48,8 @@ mod driver;
 mod events;
 mod executor;
 mod footprint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod guard;
 mod hardware;
 mod health;
