@@ -1,7 +1,7 @@
 # make setup        install what is missing on this machine (Debian or Ubuntu), and say so
 # make test         every test; which were skipped, and why, is told at the end
 # make test-beside-load  the same while all CPUs are busy; SMALL=1: the executor's tests only, a minute
-# make fuzz         what reads bytes from outside, by cargo-fuzz: SECONDS=60 each; FUZZ=TARGET for one
+# make fuzz         what reads bytes from outside, by cargo-fuzz: SECONDS=60 each, or INPUTS=n; FUZZ="TARGET..." for some
 # make test-swarm   the simulator over many seeds: SEEDS=2000 NODES=20 MINUTES=2
 # make test-model   small clusters searched exhaustively, without the core's code: 5 minutes; SMALL=1: seconds
 # make test-promql  the query language beside Prometheus itself, host metrics beside node_exporter
@@ -58,10 +58,10 @@ test-all:
 # Built before: what is to be slow are the tests.
 test-beside-load: setup
 	$(CARGO) test --workspace --no-run --quiet
-	@agent/tests/beside_load.sh $(if $(SMALL),$(CARGO) test --workspace --bin weftd executor::,$(MAKE) --no-print-directory test)
+	@agent/tests/beside_load.sh $(if $(SMALL),$(CARGO) test --workspace --lib executor::,$(MAKE) --no-print-directory test)
 
 fuzz: setup
-	@SECONDS_EACH=$(or $(SECONDS),60) fabric/fuzz/run.sh $(FUZZ)
+	@SECONDS_EACH=$(SECONDS) INPUTS_EACH=$(INPUTS) fuzz/run.sh $(FUZZ)
 
 test-swarm: setup
 	$(CARGO) build -p weft-sim
@@ -100,7 +100,7 @@ test-model: setup
 test-promql:
 	@demo/setup.sh promql
 	WEFT_MUST=prometheus $(CARGO) test -p weft-metrics --test promql -- --ignored --nocapture
-	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --bin weftd host::beside -- --include-ignored --nocapture
+	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --lib host::beside -- --include-ignored --nocapture
 	WEFT_MUST=prometheus $(CARGO) test -p weft-agent --test observing -- --include-ignored --nocapture
 
 test-vm:

@@ -83,7 +83,7 @@ impl Credentials {
     }
 }
 
-fn token(text: String) -> Result<Token, String> {
+pub(crate) fn token(text: String) -> Result<Token, String> {
     if text.trim().is_empty() {
         return Err("it is empty".into());
     }
@@ -91,7 +91,7 @@ fn token(text: String) -> Result<Token, String> {
 }
 
 /// All of them or none: half of what somebody meant may be worse than nothing.
-fn labels(text: String) -> Result<BTreeMap<String, String>, String> {
+pub(crate) fn labels(text: String) -> Result<BTreeMap<String, String>, String> {
     let mut labels = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let (number, line) = (index + 1, line.trim());
@@ -118,7 +118,7 @@ fn labels(text: String) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// Whether each line has a public key; the server passes over those that have none.
-fn keys(text: String) -> Result<(), String> {
+pub(crate) fn keys(text: String) -> Result<(), String> {
     let mut lines = text
         .lines()
         .enumerate()

@@ -32,7 +32,7 @@ mod mount_points;
 pub mod output;
 pub mod process;
 mod properties;
-mod record;
+pub(crate) mod record;
 mod sandbox;
 mod spawn;
 pub mod systemd;

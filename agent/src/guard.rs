@@ -50,7 +50,9 @@ mod tests;
 
 pub use lease::Fired;
 #[cfg(test)]
-pub use lease::{Folder as LeaseFolder, LeaseFile};
+pub use lease::Folder as LeaseFolder;
+#[cfg(any(test, fuzzing))]
+pub use lease::LeaseFile;
 pub use leases::{Keeper, LeaseOf, Leases, own_program, program};
 pub use reach::Reach;
 pub use watch::WakesUp;

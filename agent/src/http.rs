@@ -142,7 +142,7 @@ pub async fn serve_readers(listener: TcpListener, calls: mpsc::Sender<Call>) {
 
 /// What a caller may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
+pub(crate) enum Access {
     /// All of the table of routes.
     Everything,
     /// What is measured, and whether the agent is well.
@@ -180,12 +180,14 @@ async fn accepted<S, A, F: Future<Output = io::Result<(S, A)>>>(
 }
 
 /// A connection, whichever: HTTP is there once, and not once for each kind.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl Stream for UnixStream {}
 impl Stream for TcpStream {}
+#[cfg(any(test, fuzzing))]
+impl Stream for tokio::io::DuplexStream {}
 
-async fn connection(
+pub(crate) async fn connection(
     stream: Box<dyn Stream>,
     calls: mpsc::Sender<Call>,
     by: String,

@@ -76,11 +76,11 @@ impl Machine {
         self.0.iter().find(|(known, _)| known == name).map(|(_, hash)| hash.as_str())
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect()
     }
 
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let marks = text.lines().filter_map(|line| line.split_once(' '));
         Self(marks.map(|(name, hash)| (name.to_owned(), hash.to_owned())).collect())
     }

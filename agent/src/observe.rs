@@ -24,6 +24,7 @@ use fabric::id::AllocId;
 use fabric::limits;
 use futures_util::{StreamExt, stream};
 use metrics::answer::Answer;
+use metrics::evaluate::Limits;
 use metrics::exposition::{Exposition, Format};
 use metrics::store::Usage;
 use nix::time::{ClockId, clock_gettime};
@@ -46,7 +47,7 @@ mod allocations;
 mod counters;
 mod counts;
 mod families;
-mod gather;
+pub(crate) mod gather;
 mod own;
 mod probing;
 pub mod query;
@@ -492,10 +493,10 @@ impl Thread {
                 let _ = answer.send(text_of(&self.recorder, format));
             }
             Question::Alone(query, answer) => {
-                let _ = answer.send(gather::alone(query, self.recorder.store()));
+                let _ = answer.send(gather::alone(query, self.recorder.store(), Limits::default()));
             }
             Question::Begin(query, answer) => {
-                let begun = Gathering::begin(query, self.recorder.store());
+                let begun = Gathering::begin(query, self.recorder.store(), Limits::default());
                 let _ = answer.send(begun.map(Box::new));
             }
             Question::Take(mut gathering, node, bytes, answer) => {
@@ -504,7 +505,11 @@ impl Thread {
             }
             Question::Finish(gathering, answer) => drop(answer.send(gathering.finish())),
             Question::Peer(bytes, answer) => {
-                let _ = answer.send(gather::respond_to(&bytes, self.recorder.store()));
+                let _ = answer.send(gather::respond_to(
+                    &bytes,
+                    self.recorder.store(),
+                    Limits::default(),
+                ));
             }
         }
         self.ledger.borrow_mut().answered(cpu_time().saturating_sub(before));

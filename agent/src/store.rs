@@ -9,7 +9,7 @@
 //! others hold copies of its table, and its key lies in another file. A store that a newer agent wrote
 //! is not touched.
 
-mod database;
+pub(crate) mod database;
 
 use anyhow::Context;
 use std::collections::BTreeMap;

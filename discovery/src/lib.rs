@@ -28,6 +28,8 @@
 #![deny(unsafe_code)]
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod interfaces;
 mod inventory;
 mod known;

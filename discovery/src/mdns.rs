@@ -500,20 +500,25 @@ fn report(event: ServiceEvent) -> Option<Report> {
 
 /// What a resolved instance says. `None` when it cannot be reached anywhere.
 fn seen(service: &ResolvedService) -> Option<Found> {
-    if service.fullname.len() > limits::NAME_BYTES_MAX {
+    let properties = service.txt_properties.iter();
+    let properties =
+        properties.map(|property| (property.key().as_bytes(), property.val().unwrap_or_default()));
+    instance(&service.fullname, service.port, service.addresses.iter(), properties)
+}
+
+/// The instance of this name, at these addresses, with these properties in its text.
+pub(crate) fn instance<'a>(
+    name: &str,
+    port: u16,
+    addresses: impl Iterator<Item = &'a ScopedIp>,
+    properties: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+) -> Option<Found> {
+    if name.len() > limits::NAME_BYTES_MAX {
         return None;
     }
-    let properties = service.txt_properties.iter();
-    let hint = Hint::read(
-        properties.map(|property| (property.key().as_bytes(), property.val().unwrap_or_default())),
-    );
-    let mut addresses = Vec::new();
-    for address in &service.addresses {
-        addresses.push(socket_address(address, service.port));
-    }
-    let addresses = tidy(addresses.into_iter(), false);
-    let Hint { node, fabric } = hint;
-    let name = service.fullname.clone();
+    let Hint { node, fabric } = Hint::read(properties);
+    let addresses = tidy(addresses.map(|address| socket_address(address, port)), false);
+    let name = name.to_owned();
     (!addresses.is_empty()).then_some(Found { source: Source::Mdns, name, node, fabric, addresses })
 }
 

@@ -9,7 +9,7 @@
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -117,12 +117,7 @@ impl Lookup {
                 continue;
             }
             for kind in [RecordType::A, RecordType::AAAA] {
-                for record in self.records(&service.target, kind).await? {
-                    let ip = match &record.data {
-                        RData::A(a) => a.0.into(),
-                        RData::AAAA(aaaa) => aaaa.0.into(),
-                        _ => continue,
-                    };
+                for ip in self.records(&service.target, kind).await?.iter().filter_map(ip) {
                     if addresses.len() < 4 * limits::ADDRESSES_PER_INSTANCE_MAX {
                         addresses.push(SocketAddr::new(ip, service.port));
                     }
@@ -134,16 +129,28 @@ impl Lookup {
             return Ok(None);
         }
         let texts = self.records(instance, RecordType::TXT).await?;
-        let hint = texts.iter().find_map(|record| match &record.data {
-            RData::TXT(text) => {
-                Some(Hint::read_strings(text.txt_data.iter().map(|string| &**string)))
-            }
-            _ => None,
-        });
-        let Hint { node, fabric } = hint.unwrap_or_default();
+        let Hint { node, fabric } = hint(&texts);
         let name = instance.to_ascii();
         Ok(Some(Found { source: Source::Dns, name, node, fabric, addresses }))
     }
+}
+
+/// The address in a record.
+pub(crate) fn ip(record: &Record) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(a) => Some(a.0.into()),
+        RData::AAAA(aaaa) => Some(aaaa.0.into()),
+        _ => None,
+    }
+}
+
+/// What the first text among these records says.
+pub(crate) fn hint(records: &[Record]) -> Hint {
+    let hint = records.iter().find_map(|record| match &record.data {
+        RData::TXT(text) => Some(Hint::read_strings(text.txt_data.iter().map(|string| &**string))),
+        _ => None,
+    });
+    hint.unwrap_or_default()
 }
 
 #[cfg(test)]

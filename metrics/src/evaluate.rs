@@ -33,9 +33,10 @@ use std::collections::BTreeMap;
 pub use self::aggregate::{Group, quantile};
 pub use self::date::Date;
 pub use self::histogram::bucket_quantile;
-use crate::labels::Labels;
+use crate::labels::{Labels, Matcher};
 use crate::limits::{
-    QUERY_SAMPLES_MAX, QUERY_SERIES_MAX, QUERY_VALUES_MAX, STEPS_MAX, SUBQUERY_STEP_MS, TIME_MS_MAX,
+    PARTS_MAX, QUERY_SAMPLES_MAX, QUERY_SERIES_MAX, QUERY_VALUES_MAX, STEPS_MAX, SUBQUERY_STEP_MS,
+    TIME_MS_MAX,
 };
 use crate::span::{is_stale, stale_marker};
 use crate::store::Source;
@@ -181,6 +182,14 @@ impl Default for Limits {
     }
 }
 
+/// What was used of [`Limits`] so far. Evaluations that share it have together what one may use.
+#[derive(Debug, Default)]
+pub(crate) struct Used {
+    series: Cell<usize>,
+    values: Cell<u64>,
+    samples: Cell<u64>,
+}
+
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluateError {
@@ -222,6 +231,11 @@ pub enum EvaluateError {
         "{0} would have to be fetched from every node, because something beside it depends on all of them: ask one node (scope=node), or write a number there"
     )]
     Fleet(String),
+    /// More than [`PARTS_MAX`].
+    #[error(
+        "the query would be cut into {0} parts for the other nodes, {PARTS_MAX} at most are answered: write fewer selectors, or ask one node (scope=node)"
+    )]
+    Parts(usize),
     /// A part that belongs to another query, or is not as it was asked for.
     #[error("an answer to a part of the query does not fit the query")]
     Part,
@@ -234,12 +248,17 @@ pub fn instant(
     at_ms: i64,
     limits: Limits,
 ) -> Result<Value, EvaluateError> {
+    let used = Used::default();
     let grid = Grid::instant(at_ms)?;
-    let context = Context::new(source, &grid, limits);
+    at_one_time(expr, &grid, &Context::new(source, &grid, limits, &used))
+}
+
+/// Evaluates at the only time of a grid.
+pub(crate) fn at_one_time(expr: &Expr, grid: &Grid, context: &Context) -> Evaluated<Value> {
     match expr {
         Expr::Text(text) => Ok(Value::Text(text.clone())),
-        Expr::Range(..) | Expr::Subquery(_) => context.matrix(expr, &grid).map(Value::Matrix),
-        _ => context.value(expr, &grid).map(finished),
+        Expr::Range(..) | Expr::Subquery(_) => context.matrix(expr, grid).map(Value::Matrix),
+        _ => context.value(expr, grid).map(finished),
     }
 }
 
@@ -250,10 +269,16 @@ pub fn range(
     grid: &Grid,
     limits: Limits,
 ) -> Result<Value, EvaluateError> {
+    let used = Used::default();
+    at_all_times(expr, grid, &Context::new(source, grid, limits, &used))
+}
+
+/// Evaluates at all times of a grid.
+pub(crate) fn at_all_times(expr: &Expr, grid: &Grid, context: &Context) -> Evaluated<Value> {
     if !matches!(expr.kind(), Kind::Scalar | Kind::Vector) {
         return Err(EvaluateError::Kind(expr.kind().name()));
     }
-    Context::new(source, grid, limits).value(expr, grid).map(finished)
+    context.value(expr, grid).map(finished)
 }
 
 /// Series without any value are no part of an answer.
@@ -276,25 +301,14 @@ pub(crate) struct Context<'a> {
     pub start_ms: i64,
     pub end_ms: i64,
     pub limits: Limits,
-    series: Cell<usize>,
-    values: Cell<u64>,
-    samples: Cell<u64>,
+    used: &'a Used,
 }
 
 type Evaluated<T> = Result<T, EvaluateError>;
 
 impl<'a> Context<'a> {
-    pub fn new(source: &'a dyn Source, grid: &Grid, limits: Limits) -> Self {
-        Context {
-            source,
-            parts: &[],
-            start_ms: grid.start_ms,
-            end_ms: grid.end_ms,
-            limits,
-            series: Cell::new(0),
-            values: Cell::new(0),
-            samples: Cell::new(0),
-        }
+    pub fn new(source: &'a dyn Source, grid: &Grid, limits: Limits, used: &'a Used) -> Self {
+        Context { source, parts: &[], start_ms: grid.start_ms, end_ms: grid.end_ms, limits, used }
     }
 
     /// Anything but a range of samples.
@@ -350,10 +364,20 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The series that a selector finds. Looking for them counts, also where there are none: a query may have
+    /// hundreds of selectors, and each tries its matchers on what all series have.
+    pub fn select(&self, matchers: &[Matcher]) -> Evaluated<Vec<(u32, Labels)>> {
+        let each: usize = matchers.iter().map(Matcher::cost).sum();
+        self.look_at(each.saturating_mul(self.source.size()))?;
+        let found = self.source.select(matchers);
+        self.use_series(found.len())?;
+        Ok(found)
+    }
+
     /// Counts series that a selector found.
     pub fn use_series(&self, count: usize) -> Evaluated<()> {
-        self.series.set(self.series.get().saturating_add(count));
-        if self.series.get() > self.limits.series {
+        self.used.series.set(self.used.series.get().saturating_add(count));
+        if self.used.series.get() > self.limits.series {
             return Err(EvaluateError::Series(self.limits.series));
         }
         Ok(())
@@ -361,8 +385,8 @@ impl<'a> Context<'a> {
 
     /// Counts values before there is memory for them.
     pub fn use_values(&self, count: usize) -> Evaluated<()> {
-        self.values.set(self.values.get().saturating_add(count as u64));
-        if self.values.get() > self.limits.values {
+        self.used.values.set(self.used.values.get().saturating_add(count as u64));
+        if self.used.values.get() > self.limits.values {
             return Err(EvaluateError::Values(self.limits.values));
         }
         self.look_at(count)
@@ -370,8 +394,8 @@ impl<'a> Context<'a> {
 
     /// Counts samples and values that are looked at.
     pub fn look_at(&self, count: usize) -> Evaluated<()> {
-        self.samples.set(self.samples.get().saturating_add(count as u64));
-        if self.samples.get() > self.limits.samples {
+        self.used.samples.set(self.used.samples.get().saturating_add(count as u64));
+        if self.used.samples.get() > self.limits.samples {
             return Err(EvaluateError::Samples(self.limits.samples));
         }
         Ok(())

@@ -26,8 +26,11 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::partial::{Partial, Row};
-use crate::evaluate::{Context, EvaluateError, Grid, Limits, Value, finished, instant, range};
+use crate::evaluate::{
+    Context, EvaluateError, Grid, Limits, Used, Value, at_all_times, at_one_time, finished,
+};
 use crate::labels::{Labels, Matcher};
+use crate::limits::PARTS_MAX;
 use crate::span::Span;
 use crate::store::Source;
 use crate::syntax::{Aggregation, Expr, Kind, parse};
@@ -103,7 +106,8 @@ impl Plan {
         {
             return Ok(Finished { value: values.remove(0).1, warnings });
         }
-        let mut context = Context::new(&Nothing, &self.grid, limits);
+        let used = Used::default();
+        let mut context = Context::new(&Nothing, &self.grid, limits, &used);
         context.parts = &values;
         let value = match &self.rest {
             rest if rest.kind() == Kind::Matrix && !self.is_range => {
@@ -118,12 +122,21 @@ impl Plan {
 impl Part {
     /// One node's answer. The part may come from anywhere: it is checked like any query.
     pub fn answer(&self, source: &dyn Source, limits: Limits) -> Result<Partial, PartError> {
+        self.answer_within(source, limits, &Used::default())
+    }
+
+    fn answer_within(
+        &self,
+        source: &dyn Source,
+        limits: Limits,
+        used: &Used,
+    ) -> Result<Partial, PartError> {
         let expr = parse(&self.expression)?;
         let grid = self.grid;
         if let Expr::Aggregate(aggregate) = &expr
             && aggregate.operation.parameter().is_none()
         {
-            let context = Context::new(source, &grid, limits);
+            let context = Context::new(source, &grid, limits, used);
             let rows = context.groups(aggregate, &grid)?;
             return Ok(Partial::of_groups(
                 rows,
@@ -132,9 +145,10 @@ impl Part {
             ));
         }
         let value = if expr.kind() == Kind::Matrix {
-            instant(&expr, source, grid.start_ms(), limits)?
+            let grid = Grid::instant(grid.start_ms())?;
+            at_one_time(&expr, &grid, &Context::new(source, &grid, limits, used))?
         } else {
-            range(&expr, source, &grid, limits)?
+            at_all_times(&expr, &grid, &Context::new(source, &grid, limits, used))?
         };
         match value {
             Value::Vector(curves) => Ok(Partial::Curves(curves)),
@@ -159,6 +173,20 @@ impl Part {
     }
 }
 
+/// One node's answers to all parts of a question, which together may use what one query may: else a question of a
+/// thousand parts would take as long as a thousand.
+pub fn answer_all(
+    parts: &[Part],
+    source: &dyn Source,
+    limits: Limits,
+) -> Result<Vec<Partial>, PartError> {
+    if parts.len() > PARTS_MAX {
+        return Err(EvaluateError::Parts(parts.len()).into());
+    }
+    let used = Used::default();
+    parts.iter().map(|part| part.answer_within(source, limits, &used)).collect()
+}
+
 /// Why a node does not answer a part.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartError {
@@ -181,6 +209,10 @@ struct Nothing;
 impl Source for Nothing {
     fn select(&self, _: &[Matcher]) -> Vec<(u32, Labels)> {
         Vec::new()
+    }
+
+    fn size(&self) -> usize {
+        0
     }
 
     fn read(&self, _: u32, _: i64, _: i64, _: &mut Vec<Span>) {}

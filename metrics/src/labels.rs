@@ -223,6 +223,12 @@ impl Matcher {
         Ok(Matcher { label: label.to_owned(), matching, value: value.to_owned(), regex })
     }
 
+    /// How much it costs to try it on a value, in samples looked at.
+    pub(crate) fn cost(&self) -> usize {
+        // A regular expression looks at a text as often as it is long, at worst.
+        if self.regex.is_some() { self.value.len().max(1) } else { 1 }
+    }
+
     /// Whether a value, empty for a label that is not there, fits.
     pub fn matches(&self, value: &str) -> bool {
         match (&self.regex, self.matching) {

@@ -64,6 +64,9 @@ pub const REGEX_BYTES_MAX: usize = 1 << 10;
 /// its size.
 pub const REGEX_COMPILED_BYTES_MAX: usize = 64 << 10;
 
+/// Parts that a question is cut into for many nodes: it has a selector for each. What a person or a dashboard writes has
+/// a dozen.
+pub const PARTS_MAX: usize = 1_000;
 /// Groups that one node sends of a `topk` over sums; the rest becomes an error bound.
 pub const PARTIAL_GROUPS_MAX: usize = 512;
 

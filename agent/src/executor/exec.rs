@@ -173,7 +173,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(FAILED as u8)
 }
 
-fn read(from: impl Read) -> io::Result<Words> {
+pub(crate) fn read(from: impl Read) -> io::Result<Words> {
     let mut bytes = Vec::new();
     from.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > BYTES_MAX {

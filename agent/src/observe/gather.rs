@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use metrics::answer::{Answer, ErrorType, label_names, label_values, selected};
 use metrics::evaluate::{EvaluateError, Limits, instant, range};
-use metrics::fleet::{PartError, Plan};
+use metrics::fleet::{PartError, Plan, answer_all};
 use metrics::store::{Metadata, Store};
 use metrics::syntax::parse;
 
-use super::query::{Query, Wanted};
+use super::query::{Query, SELECTORS_MAX, Wanted, bad};
 use super::sink::HOME;
 use super::wire::{self, Described, Request, Response};
 
@@ -23,13 +23,14 @@ pub struct Gathering {
     request: Request,
     /// Of all that have answered.
     merged: Response,
+    limits: Limits,
     warnings: Vec<String>,
 }
 
 impl Gathering {
     /// Cuts a question into what every node is asked, and asks this one. The error is the answer already: an
     /// error, or all that there is to say.
-    pub fn begin(query: Query, store: &Store) -> Result<Self, Box<Answer>> {
+    pub fn begin(query: Query, store: &Store, limits: Limits) -> Result<Self, Box<Answer>> {
         let (request, plan) = match &query {
             Query::Evaluate { expression, grid, is_range } => {
                 let expr = parse(expression).map_err(|error| Box::new(error.into()))?;
@@ -49,10 +50,12 @@ impl Gathering {
                 (request, None)
             }
             Query::Metadata { metric, .. } => (Request::Metadata { metric: metric.clone() }, None),
-            Query::Format(_) | Query::BuildInfo => return Err(Box::new(alone(query, store))),
+            Query::Format(_) | Query::BuildInfo => {
+                return Err(Box::new(alone(query, store, limits)));
+            }
         };
-        let merged = respond(&request, store).map_err(Box::new)?;
-        Ok(Self { query, plan, request, merged, warnings: Vec::new() })
+        let merged = respond(&request, store, limits).map_err(Box::new)?;
+        Ok(Self { query, plan, request, merged, limits, warnings: Vec::new() })
     }
 
     /// Whether other nodes have anything to say to it.
@@ -101,10 +104,10 @@ impl Gathering {
 
     /// The answer.
     pub fn finish(self) -> Answer {
-        let Self { query, plan, merged, mut warnings, .. } = self;
+        let Self { query, plan, merged, limits, mut warnings, .. } = self;
         let mut answer = match (query, plan, merged) {
             (Query::Evaluate { grid, is_range, .. }, Some(plan), Response::Parts(parts)) => {
-                match plan.finish(parts, Limits::default()) {
+                match plan.finish(parts, limits) {
                     Ok(finished) => {
                         warnings.extend(finished.warnings);
                         Answer::value(finished.value, &grid, is_range)
@@ -131,7 +134,7 @@ impl Gathering {
 }
 
 /// Answers a question of this node alone.
-pub fn alone(query: Query, store: &Store) -> Answer {
+pub fn alone(query: Query, store: &Store, limits: Limits) -> Answer {
     match query {
         Query::Evaluate { expression, grid, is_range } => {
             let expr = match parse(&expression) {
@@ -139,8 +142,8 @@ pub fn alone(query: Query, store: &Store) -> Answer {
                 Err(error) => return error.into(),
             };
             let value = match is_range {
-                true => range(&expr, store, &grid, Limits::default()),
-                false => instant(&expr, store, grid.start_ms(), Limits::default()),
+                true => range(&expr, store, &grid, limits),
+                false => instant(&expr, store, grid.start_ms(), limits),
             };
             match value {
                 Ok(value) => Answer::value(value, &grid, is_range),
@@ -156,7 +159,7 @@ pub fn alone(query: Query, store: &Store) -> Answer {
             let ours = env!("CARGO_PKG_VERSION");
             Answer::object([("version", "2.42.0".to_owned()), ("weft", ours.to_owned())])
         }
-        query => match Gathering::begin(query, store) {
+        query => match Gathering::begin(query, store, limits) {
             Ok(gathering) => gathering.finish(),
             Err(answer) => *answer,
         },
@@ -164,20 +167,20 @@ pub fn alone(query: Query, store: &Store) -> Answer {
 }
 
 /// What this node has to say to a question. It may come from anywhere: it is checked like any query.
-pub fn respond(request: &Request, store: &Store) -> Result<Response, Answer> {
+pub fn respond(request: &Request, store: &Store, limits: Limits) -> Result<Response, Answer> {
     let find = |selectors: &[String], from_ms, until_ms| {
+        if selectors.len() > SELECTORS_MAX {
+            return Err(bad(format!("more than {SELECTORS_MAX} selectors")));
+        }
         let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
         selected(store, &selectors, from_ms, until_ms).map_err(Answer::from)
     };
     Ok(match request {
         Request::Parts(parts) => {
-            let answers = parts.iter().map(|part| part.answer(store, Limits::default()));
-            Response::Parts(answers.collect::<Result<_, PartError>>().map_err(
-                |error| match error {
-                    PartError::Syntax(error) => Answer::from(error),
-                    PartError::Evaluate(error) => Answer::from(error),
-                },
-            )?)
+            Response::Parts(answer_all(parts, store, limits).map_err(|error| match error {
+                PartError::Syntax(error) => Answer::from(error),
+                PartError::Evaluate(error) => Answer::from(error),
+            })?)
         }
         Request::Series { selectors, from_ms, until_ms } => {
             Response::Series(find(selectors, *from_ms, *until_ms)?)
@@ -197,9 +200,9 @@ pub fn respond(request: &Request, store: &Store) -> Result<Response, Answer> {
 }
 
 /// The same for another node, which sent these bytes.
-pub fn respond_to(bytes: &[u8], store: &Store) -> Vec<u8> {
+pub fn respond_to(bytes: &[u8], store: &Store, limits: Limits) -> Vec<u8> {
     let response = match wire::decode::<Request>(bytes) {
-        Ok(request) => match respond(&request, store) {
+        Ok(request) => match respond(&request, store, limits) {
             Ok(response) => response,
             Err(answer) => {
                 let reason = answer.reason().unwrap_or_default().to_owned();

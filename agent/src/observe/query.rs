@@ -13,7 +13,7 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// Milliseconds of the past that series are looked for in, unless the caller says otherwise: all that a store has.
 const PAST_MS: i64 = 24 * 3_600_000;
 /// Selectors of one question.
-const SELECTORS_MAX: usize = 64;
+pub const SELECTORS_MAX: usize = 64;
 
 /// A question, of whom it is asked, and how long it may take.
 #[derive(Clone, Debug, PartialEq)]

@@ -157,7 +157,7 @@ fn load(database: &Database) -> Result<Vec<Row>, StoreError> {
     read().map_err(refused)
 }
 
-fn note(database: &Database, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn note(database: &Database, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let read = || {
         let table = database.begin_read()?.open_table(NOTES)?;
         Ok::<_, redb::Error>(table.get(name)?.map(|value| value.value().to_vec()))
@@ -243,6 +243,11 @@ fn read_copy(path: &Path) -> Result<Option<(Database, Vec<Row>)>, StoreError> {
     if bytes.len() as u64 > COPY_BYTES_MAX {
         return Err(StoreError::Disk(format!("more than {COPY_BYTES_MAX} bytes")));
     }
+    of_bytes(bytes).map(Some)
+}
+
+/// What a file with these bytes is, in memory.
+pub(crate) fn of_bytes(bytes: Vec<u8>) -> Result<(Database, Vec<Row>), StoreError> {
     let memory = InMemoryBackend::new();
     memory
         .set_len(bytes.len() as u64)
@@ -251,7 +256,7 @@ fn read_copy(path: &Path) -> Result<Option<(Database, Vec<Row>)>, StoreError> {
     drop(bytes);
     let database = prepare(memory)?;
     let rows = load(&database)?;
-    Ok(Some((database, rows)))
+    Ok((database, rows))
 }
 
 /// Renames a damaged store to `store.redb.broken-1`, and older ones up to the last number.

@@ -80,7 +80,7 @@ pub enum Refusal {
 
 impl Key {
     /// Reads a key as openssl writes it.
-    fn parse(name: &str, pem: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str, pem: &str) -> Option<Self> {
         let mut lines =
             pem.lines().map(str::trim).skip_while(|line| *line != "-----BEGIN PUBLIC KEY-----");
         lines.next()?;

@@ -160,7 +160,7 @@ proptest! {
 /// Writes the corpus that the fuzzers start from: `WEFT_REWRITE=1 cargo test -p weft-fabric corpus`.
 #[test]
 fn the_corpus_is_of_this_wire_version() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     let alloc = AllocId::new(JobName::new("web").unwrap(), 2, 3);
     let spec = crate::job::parse(include_str!("../../../docs/examples/web.toml")).unwrap();
     let job = JobEntry {
@@ -228,9 +228,18 @@ fn the_corpus_is_of_this_wire_version() {
     files.push(("entry/roster".into(), roster().encode()));
     files.push(("entry/job".into(), job.encode()));
     files.push(("node/told".into(), told));
+    let rows = crate::fuzzing::rows_on_disk(|now, node| {
+        let (spec, by) =
+            (crate::job::parse(include_str!("../../../docs/examples/web.toml")), "me".into());
+        let spec = Box::new(spec.unwrap());
+        let submit = crate::io::Request::Submit { spec, expected_version: None, by };
+        node.handle(now, crate::io::Input::Request { id: 3, request: submit });
+    });
+    files.push(("node_start/rows".into(), rows));
     for (name, bytes) in files {
         let path = folder.join(&name);
         if std::env::var_os("WEFT_REWRITE").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, &bytes).unwrap();
         }
         let found = std::fs::read(&path).unwrap_or_default();

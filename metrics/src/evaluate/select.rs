@@ -22,8 +22,7 @@ impl Context<'_> {
     /// The newest sample of each series, not older than [`LOOKBACK_MS`]; or when it was taken, in
     /// seconds.
     pub fn selector(&self, selector: &Selector, grid: &Grid, times: bool) -> Evaluated<Vec<Curve>> {
-        let found = self.source.select(&selector.matchers);
-        self.use_series(found.len())?;
+        let found = self.select(&selector.matchers)?;
         let moments: Vec<i64> = grid.times().map(|time| self.moment(selector.when, time)).collect();
         let (from, until) = ends(&moments);
         let mut spans = Vec::new();
@@ -117,8 +116,7 @@ impl Context<'_> {
     ) -> Evaluated<()> {
         match expr {
             Expr::Range(selector, range_ms) => {
-                let found = self.source.select(&selector.matchers);
-                self.use_series(found.len())?;
+                let found = self.select(&selector.matchers)?;
                 let moments: Vec<i64> =
                     grid.times().map(|time| self.moment(selector.when, time)).collect();
                 let (from, until) = ends(&moments);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Keep, Nothing, Part, is_additive};
-use crate::evaluate::{Context, EvaluateError, Grid, Limits};
+use crate::evaluate::{Context, EvaluateError, Grid, Limits, Used};
 use crate::limits::PARTIAL_GROUPS_MAX;
 use crate::syntax::{
     Aggregate, Aggregation, At, Binary, Expr, Function, Grouping, How, Kind, Pairing, Subquery,
@@ -26,7 +26,8 @@ pub(super) fn split(
     grid: &Grid,
     home: &str,
 ) -> Result<(Expr, Vec<Part>), EvaluateError> {
-    let context = Context::new(&Nothing, grid, Limits::default());
+    let used = Used::default();
+    let context = Context::new(&Nothing, grid, Limits::default(), &used);
     let mut splitter = Splitter { context, home, parts: Vec::new() };
     let rest = match (expr.kind(), splitter.place(expr)) {
         // A range of samples as the whole query.

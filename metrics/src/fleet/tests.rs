@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::evaluate::Curve;
+use crate::evaluate::{Curve, range};
 use crate::labels::Labels;
 use crate::store::Store;
 
@@ -12,6 +12,10 @@ const HOME: &str = "node";
 struct Union<'a>(&'a [Store]);
 
 impl Source for Union<'_> {
+    fn size(&self) -> usize {
+        self.0.iter().map(|store| store.size()).sum()
+    }
+
     fn select(&self, matchers: &[Matcher]) -> Vec<(u32, Labels)> {
         let each = self.0.iter().enumerate().flat_map(|(number, store)| {
             let number = number as u32;

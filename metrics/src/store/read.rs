@@ -13,6 +13,9 @@ pub trait Source {
     /// The series that all matchers fit, in the order of their labels.
     fn select(&self, matchers: &[Matcher]) -> Vec<(u32, Labels)>;
 
+    /// How many series there are to choose from.
+    fn size(&self) -> usize;
+
     /// Appends what a series has in `from_ms..=until_ms`, in order of time. A span that reaches over an
     /// end is given as a whole.
     fn read(&self, series: u32, from_ms: i64, until_ms: i64, into: &mut Vec<Span>);
@@ -44,6 +47,10 @@ impl Source for Store {
         let mut found: Vec<_> = found.map(|(id, series)| (id, self.labels_of(series))).collect();
         found.sort_by(|(_, left), (_, right)| left.cmp(right));
         found
+    }
+
+    fn size(&self) -> usize {
+        self.series.len()
     }
 
     /// The steps of the coarsest tier as far back as the next finer one does not reach, and so on to the

@@ -21,13 +21,13 @@ fn evaluate(expression: &str) -> Query {
 
 /// Asks the first node; the others answer over the wire.
 fn ask(query: Query, nodes: &[Recorder]) -> serde_json::Value {
-    let begun = Gathering::begin(query, nodes[0].store());
+    let begun = Gathering::begin(query, nodes[0].store(), Limits::default());
     let mut gathering = match begun {
         Ok(gathering) => gathering,
         Err(answer) => return serde_json::to_value(&*answer).unwrap(),
     };
     for (number, node) in nodes.iter().enumerate().skip(1) {
-        let answer = respond_to(&gathering.request(), node.store());
+        let answer = respond_to(&gathering.request(), node.store(), Limits::default());
         if let Err(answer) = gathering.take(&format!("n{number}"), &answer) {
             return serde_json::to_value(&*answer).unwrap();
         }
@@ -46,7 +46,8 @@ fn the_answer_is_that_of_one_store_with_everything() {
     assert_eq!(answer["data"]["result"][0]["metric"]["node"], "n2", "{answer}");
     assert!(answer.get("warnings").is_none(), "{answer}");
     // Nobody needs to be asked.
-    let Ok(gathering) = Gathering::begin(evaluate("1 + 1"), nodes[0].store()) else {
+    let Ok(gathering) = Gathering::begin(evaluate("1 + 1"), nodes[0].store(), Limits::default())
+    else {
         panic!("an expression")
     };
     assert!(!gathering.asks_others());
@@ -78,12 +79,13 @@ fn who_talks_nonsense_is_named_and_costs_nobody_else_his_answer() {
     let strange: [&[u8]; 4] =
         [b"", b"\x01\xff\xff", b"\x02", &wire::encode(&Response::Texts(Default::default()))];
     for bytes in strange {
-        let Ok(mut gathering) = Gathering::begin(evaluate("sum(done_total)"), nodes[0].store())
+        let Ok(mut gathering) =
+            Gathering::begin(evaluate("sum(done_total)"), nodes[0].store(), Limits::default())
         else {
             panic!("an expression")
         };
         gathering.take("n9", bytes).expect("only a warning");
-        let answer = respond_to(&gathering.request(), nodes[1].store());
+        let answer = respond_to(&gathering.request(), nodes[1].store(), Limits::default());
         gathering.take("n1", &answer).expect("a good answer");
         let answer = serde_json::to_value(gathering.finish()).unwrap();
         assert_eq!(answer["data"]["result"][0]["value"][1], "180", "{answer}");
@@ -102,6 +104,30 @@ fn errors_say_where_and_how_to_do_better() {
     let answer = ask(evaluate("max_over_time((done_total + 1)[50m:1ms])"), &nodes);
     assert_eq!(answer["errorType"], "execution", "{answer}");
     assert!(answer["error"].as_str().unwrap().contains("use a"), "{answer}");
-    let refused = respond_to(&wire::encode(&"nonsense"), nodes[0].store());
+    let refused = respond_to(&wire::encode(&"nonsense"), nodes[0].store(), Limits::default());
     assert!(matches!(wire::decode(&refused), Ok(Response::Refused(_))));
+}
+
+#[test]
+fn a_question_of_many_parts_takes_no_longer_than_a_query_may() {
+    let store = node("n0", 1.0);
+    let ask = |request: &Request| respond_to(&wire::encode(request), store.store(), LIMITS);
+    // One is within a query's limits, and so each of a thousand would be.
+    const LIMITS: Limits = Limits { series: 100, values: 1_000, samples: 1_000 };
+    let grid = Grid::range(0, 60_000, 1_000).unwrap();
+    let part = |text: &str| metrics::fleet::Part { expression: text.into(), grid, keep: None };
+    let parts = |count| Request::Parts(vec![part("sum(done_total)"); count]);
+    assert!(matches!(wire::decode(&ask(&parts(2))), Ok(Response::Parts(_))));
+    let refused = wire::decode::<Response>(&ask(&parts(50))).unwrap();
+    assert!(matches!(&refused, Response::TooMuch(reason) if reason.contains("more than")));
+    // One that finds nothing has looked for it all the same.
+    let nothing = Request::Parts(vec![part("sum({a=~\"(x+x+)+y\"})"); 500]);
+    let refused = wire::decode::<Response>(&ask(&nothing)).unwrap();
+    assert!(matches!(&refused, Response::TooMuch(reason) if reason.contains("samples")));
+    let refused = wire::decode::<Response>(&ask(&Request::Parts(vec![part("1"); 1_001]))).unwrap();
+    assert!(matches!(&refused, Response::TooMuch(reason) if reason.contains("1001 parts")));
+    let selectors = vec!["done_total".to_owned(); SELECTORS_MAX + 1];
+    let find = Request::Series { selectors, from_ms: 0, until_ms: 60_000 };
+    let refused = wire::decode::<Response>(&ask(&find)).unwrap();
+    assert!(matches!(&refused, Response::Refused(reason) if reason.contains("selectors")));
 }
