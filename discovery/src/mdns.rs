@@ -503,21 +503,21 @@ fn seen(service: &ResolvedService) -> Option<Found> {
     let properties = service.txt_properties.iter();
     let properties =
         properties.map(|property| (property.key().as_bytes(), property.val().unwrap_or_default()));
-    instance(&service.fullname, service.port, service.addresses.iter(), properties)
+    instance(&service.fullname, service.port, &service.addresses, properties)
 }
 
 /// The instance of this name, at these addresses, with these properties in its text.
 pub(crate) fn instance<'a>(
     name: &str,
     port: u16,
-    addresses: impl Iterator<Item = &'a ScopedIp>,
+    addresses: impl IntoIterator<Item = &'a ScopedIp>,
     properties: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> Option<Found> {
     if name.len() > limits::NAME_BYTES_MAX {
         return None;
     }
     let Hint { node, fabric } = Hint::read(properties);
-    let addresses = tidy(addresses.map(|address| socket_address(address, port)), false);
+    let addresses = tidy(addresses.into_iter().map(|address| socket_address(address, port)), false);
     let name = name.to_owned();
     (!addresses.is_empty()).then_some(Found { source: Source::Mdns, name, node, fabric, addresses })
 }

@@ -162,7 +162,7 @@ pub fn node_start(bytes: &[u8]) {
     let _ = crate::node::level_on_disk(&rows);
     let _ = crate::node::disk_on_disk(&rows, &ME);
     let mut now = beginning();
-    let mut node = Node::new(now, config(), Origin::Restored { rows });
+    let mut node = Node::new(now, config(), Origin::Restored { rows, handover: None });
     for _ in 0..TICKS {
         now.at = now.at + Duration::from_secs(2);
         node.handle(now, Input::Tick);
