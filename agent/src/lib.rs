@@ -31,6 +31,11 @@
 //! image is written, this program looks at its signature, and ends ([`upgrade::signature`]); after an agent that has
 //! crashed it tells the peers, and ends ([`driver::farewell`]).
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "nobody uses this library but weftd: its documentation is made with all that is private"
+)]
+
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::process::ExitCode;
