@@ -128,6 +128,13 @@ pub struct FabricStatus {
     /// Who grants leases to at-most-one work.
     #[serde(default)]
     pub voters: VotersView,
+    /// Members that are not up because their agents have stopped and will be back, as they said, and for which the others wait a
+    /// little, by name. Their units run on.
+    #[serde(default)]
+    pub stopped_agents: Vec<String>,
+    /// Slots that were healthy there.
+    #[serde(default)]
+    pub left_to_them: u32,
 }
 
 /// Who grants leases to at-most-one work.

@@ -42,6 +42,7 @@ mod gangs;
 mod informed;
 mod leases;
 mod levels;
+mod pending;
 mod persistence;
 mod preempt;
 mod quotas;
@@ -195,6 +196,8 @@ pub struct Node {
     timekeeper: Timekeeper,
     /// What this machine's wall clock showed last.
     own_wall: WallTime,
+    /// When that was: now, for whoever only looks.
+    looked: Instant,
     rng: ChaCha8Rng,
     table: Table,
     membership: Membership,
@@ -284,6 +287,7 @@ impl Node {
             clock: HybridClock::new(config.id, 0),
             timekeeper: Timekeeper::new(config.canary == Some(Canary::BelievesEveryClock)),
             own_wall: now.wall,
+            looked: now.at,
             rng: ChaCha8Rng::seed_from_u64(seed(1)),
             table: Table::default(),
             membership: match &origin {
@@ -619,9 +623,23 @@ impl Node {
         self.table.roster().map(|(node, _)| node).all(|node| {
             node == self.config.id
                 || self.informed.has_agreed(&node)
-                || self.membership.state(&node) == NodeState::Dead
-                    && !self.informed.was_gone_before(now.at, &node)
+                || self.was_seen_to_die(now.at, &node)
         })
+    }
+
+    fn was_seen_to_die(&self, at: Instant, node: &NodeId) -> bool {
+        self.membership.state(node) == NodeState::Dead && !self.informed.was_gone_before(at, node)
+    }
+
+    /// Members that were neither heard since this node's start nor seen to die.
+    pub fn unheard(&self) -> Vec<NodeId> {
+        let others = self.table.roster().map(|(node, _)| node);
+        let unheard = others.filter(|node| {
+            *node != self.config.id
+                && !self.informed.has_heard(node)
+                && !self.was_seen_to_die(self.looked, node)
+        });
+        unheard.collect()
     }
 
     /// Somebody who knows says that this node knows as much.
@@ -668,7 +686,10 @@ impl Node {
 
     /// Why this node places nothing that others may run.
     pub fn waits(&self, at: Instant) -> Option<Waits> {
-        self.informed.waits(at)
+        self.informed.waits(at).map(|waits| match waits {
+            Waits::NotAllHeard if self.unheard().is_empty() => Waits::NotCompared,
+            waits => waits,
+        })
     }
 
     /// Writes an entry of this node's.

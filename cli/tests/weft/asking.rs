@@ -524,3 +524,25 @@ fn the_console_draws_again_only_when_something_has_changed() {
         assert!(text.contains("2 alive, 1 dead") && text.ends_with("\x1b[J"), "{text}");
     });
 }
+
+#[test]
+fn agents_that_have_stopped_are_not_called_dead() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        {
+            let mut state = fake.state.borrow_mut();
+            state.nodes[1].state = fabric::api::NodeState::Dead;
+            state.stopped_agents = vec!["node2".into()];
+        }
+        let ran = fake.weft(&["status"]).await.exits(3);
+        let ran = ran.shows("degraded: stopped agents: node2; their units run on (1 slot)");
+        let ran = ran.shows("node2 (its agent has stopped)");
+        assert!(!ran.stdout.contains("is dead"), "{ran:?}");
+        fake.state.borrow_mut().stopped_agents.clear();
+        fake.weft(&["status"])
+            .await
+            .exits(3)
+            .shows("degraded: 1 node is dead")
+            .shows("node2 (dead)");
+    });
+}

@@ -73,6 +73,8 @@ pub struct State {
     /// Lines that each slot has written.
     pub log_lines: usize,
     pub fabric: Option<String>,
+    /// Nodes whose agents have stopped for a while.
+    pub stopped_agents: Vec<String>,
     ended: Vec<JobName>,
 }
 
@@ -534,6 +536,8 @@ impl State {
                 level: 2,
                 held_back_by: Vec::new(),
                 voters: Default::default(),
+                stopped_agents: self.stopped_agents.clone(),
+                left_to_them: self.stopped_agents.len() as u32,
             }),
             executor: "systemd".into(),
             executor_reason: "it is PID 1".into(),
