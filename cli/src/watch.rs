@@ -60,8 +60,8 @@ pub struct Goal {
     pub version: u64,
     /// Give up when slots are failing or unplaceable for this long; `None`: never.
     pub settle: Option<Duration>,
-    /// There was a version before: when this one fails, the fabric may go back to it.
-    pub may_revert: bool,
+    /// Something was changed: it has to stay healthy for the job's `update.min_healthy`.
+    pub steady: bool,
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
 }
@@ -87,6 +87,10 @@ pub async fn until_healthy(
         Ended::Itself(exit) => exit?,
         Ended::TimedOut => {
             let last = progress.summary();
+            let last = match progress.steady {
+                Some(_) => format!("{last}, but not for its update.min_healthy yet"),
+                None => last,
+            };
             context.screen.say_toned(Tone::Bad, &format!("not healthy in time: {last}"));
             if progress.job.as_ref().is_some_and(|job| job.state == JobState::Unplaceable) {
                 explain(context, job).await?;
@@ -167,14 +171,26 @@ struct Progress<'a> {
     job: Option<JobView>,
     /// Each slot's last line, by slot and node.
     slots: BTreeMap<(u32, String), String>,
-    /// Since when slots are failing or unplaceable.
+    /// Since when slots are failing or unplaceable, if they were not healthy for long enough meanwhile.
     trouble: Option<(JobState, Instant)>,
+    /// Since when all are healthy, and which allocations these are: epoch and restarts, by slot and node.
+    steady: Option<(Instant, Allocations)>,
 }
+
+type Allocations = BTreeMap<(u32, String), (u64, u32)>;
 
 impl<'a> Progress<'a> {
     fn new(context: &'a Context, name: &'a JobName) -> Self {
         let started = Instant::now();
-        Self { context, name, started, job: None, slots: BTreeMap::new(), trouble: None }
+        Self {
+            context,
+            name,
+            started,
+            job: None,
+            slots: BTreeMap::new(),
+            trouble: None,
+            steady: None,
+        }
     }
 
     async fn follow(&mut self, goal: Goal) -> Result<Exit, Failure> {
@@ -209,13 +225,28 @@ impl<'a> Progress<'a> {
                 self.slots.insert(key, line);
             }
         }
-        let before = self.job.as_ref().map(|job| (job.state, job.version));
-        if before != Some((job.state, job.version)) {
-            self.trouble = None;
-        }
-        if matches!(job.state, JobState::Failing | JobState::Unplaceable) {
-            self.trouble.get_or_insert((job.state, Instant::now()));
-        }
+        let is_other = self.job.as_ref().is_some_and(|before| before.version != job.version);
+        self.trouble = match job.state {
+            JobState::Failing | JobState::Unplaceable => self
+                .trouble
+                .filter(|(state, _)| *state == job.state && !is_other)
+                .or(Some((job.state, Instant::now()))),
+            // One that crashes again and again is healthy in between.
+            JobState::Healthy => self.trouble.filter(|_| !is_other),
+            JobState::Progressing | JobState::Reverted => None,
+        };
+        self.steady = match job.state {
+            JobState::Healthy => {
+                let row = |alloc: &AllocView| (alloc.row.epoch, alloc.row.restarts);
+                let now = allocs.iter().filter(|alloc| alloc.current && alloc.row.phase.is_live());
+                let now: Allocations = now
+                    .map(|alloc| ((alloc.id.slot.index, alloc.node.to_string()), row(alloc)))
+                    .collect();
+                let known = self.steady.take().filter(|(_, before)| *before == now && !is_other);
+                known.or_else(|| Some((Instant::now(), now)))
+            }
+            _ => None,
+        };
         self.job = Some(job);
         let seconds = self.started.elapsed().as_secs();
         self.context.screen.replace_line(&format!("{} ({seconds}s)", self.summary()));
@@ -258,6 +289,12 @@ impl<'a> Progress<'a> {
         let screen = &self.context.screen;
         match job.state {
             JobState::Healthy if job.version >= goal.version => {
+                let for_long = |(since, allocs): &(Instant, Allocations)| {
+                    allocs.is_empty() || since.elapsed() >= job.spec.update.min_healthy
+                };
+                if goal.steady && !self.steady.as_ref().is_some_and(for_long) {
+                    return Ok(None);
+                }
                 screen.clear_line();
                 screen.say_toned(Tone::Good, &self.summary());
                 return Ok(Some(Exit::Ok));
@@ -287,13 +324,14 @@ impl<'a> Progress<'a> {
         let (Some(settle), Some((state, since))) = (goal.settle, self.trouble) else {
             return Ok(None);
         };
+        if job.state != state {
+            return Ok(None);
+        }
         let grace = job.spec.health.as_ref().map_or(Duration::ZERO, |health| health.grace);
         let patience = match state {
             JobState::Unplaceable => settle,
             // A version that fails is taken back, if there is one to go back to: worth waiting for.
-            _ if goal.may_revert && job.spec.update.auto_revert => {
-                settle + job.spec.update.deadline
-            }
+            _ if job.reverts_to.is_some() => settle + job.spec.update.deadline,
             _ => settle + grace,
         };
         if since.elapsed() < patience {
@@ -309,12 +347,12 @@ impl<'a> Progress<'a> {
             return Ok(Some(Exit::Failed));
         }
         explain(self.context, self.name).await?;
-        screen.say(&match goal.may_revert && job.spec.update.auto_revert {
-            true => format!(
-                "it is taken back if no node can take it within {}, its update.deadline",
+        screen.say(&match job.reverts_to {
+            Some(version) => format!(
+                "it is taken back, and version {version} is in force again, if no node can take it within {}, its update.deadline",
                 duration::display(job.spec.update.deadline)
             ),
-            false => "it stays pending, and starts when a node can take it".into(),
+            None => "it stays pending, and starts when a node can take it".into(),
         });
         Ok(Some(Exit::Unplaceable))
     }

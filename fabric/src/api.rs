@@ -290,6 +290,9 @@ pub struct JobView {
     /// The allocation that failed, where the version submitted last was reverted for it; absent where this node knows of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<FailedVersion>,
+    /// The version that comes back into force if the one that is being rolled out fails; absent: this one is not taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts_to: Option<u64>,
 }
 
 /// An allocation of a version that was reverted.

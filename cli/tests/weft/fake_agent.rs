@@ -37,6 +37,23 @@ pub struct Job {
     looks: u32,
 }
 
+impl Job {
+    fn flaps(&self) -> bool {
+        self.spec.task.command[0] == FLAPS
+    }
+
+    /// What flaps is healthy for two looks and fails for two.
+    fn fails_now(&self) -> bool {
+        self.spec.task.command[0] == CRASHES || self.flaps() && self.looks % 4 < 2
+    }
+
+    /// As the core says it: while nothing of the new version is healthy.
+    fn reverts_to(&self, healthy: u32) -> Option<u64> {
+        let takes_back = self.previous.is_some() && !self.reverted && self.spec.update.auto_revert;
+        (takes_back && healthy == 0).then_some(self.version - 1)
+    }
+}
+
 struct Alloc {
     index: u32,
     node: usize,
@@ -86,6 +103,8 @@ pub struct Fake {
 
 /// A slot whose command begins with this never works.
 pub const CRASHES: &str = "/bin/crash";
+/// A slot whose command begins with this works and crashes in turn.
+pub const FLAPS: &str = "/bin/flap";
 /// A slot whose command begins with this stays on its way.
 pub const HANGS: &str = "/bin/hang";
 
@@ -144,11 +163,15 @@ impl Fake {
     pub fn has_job(&self, name: &str, count: u32, program: &str) {
         let mut spec = JobSpec::service(JobName::new(name).unwrap(), vec![program.into()]);
         spec.count = count;
+        spec.update.min_healthy = STEADY;
         let mut state = self.state.borrow_mut();
         state.submit(spec);
         (0..10).for_each(|_| state.look());
     }
 }
+
+/// For how long slots of jobs that are put in place have to stay healthy: tests are not to wait for long.
+const STEADY: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// `weft` with a clean environment.
 pub fn weft(socket: &Path) -> Command {
@@ -269,7 +292,7 @@ impl State {
                 here * cores_of(&job.spec)
             })
             .sum();
-        4 - used
+        4u32.saturating_sub(used)
     }
 
     /// The first slot of each job goes one node on.
@@ -397,7 +420,7 @@ impl State {
     fn job_view(&self, name: &JobName) -> Option<JobView> {
         let job =
             self.jobs.get(name).filter(|job| !job.allocs.iter().any(|alloc| alloc.stopping))?;
-        let crashes = job.spec.task.command[0] == CRASHES;
+        let crashes = job.fails_now();
         let healthy = job.allocs.iter().filter(|alloc| alloc.steps >= 3 && !crashes).count() as u32;
         let count = job.spec.count;
         let (state, reason) = if job.reverted {
@@ -425,6 +448,7 @@ impl State {
             state,
             reason,
             failed: None,
+            reverts_to: job.reverts_to(healthy),
         })
     }
 
@@ -447,10 +471,11 @@ impl State {
             1 => Phase::Starting,
             _ => Phase::Running,
         };
-        let crashes = job.spec.task.command[0] == CRASHES;
+        let crashes = job.fails_now();
         let mut row =
             AllocRow { epoch: alloc.epoch, phase, version: alloc.version, ..AllocRow::default() };
         row.healthy = alloc.steps >= 3 && !crashes;
+        row.restarts = if job.flaps() { job.looks / 2 } else { 0 };
         row.trouble = crashes.then(|| "exit status 3".into());
         row.claim.memory = job.spec.resources.memory;
         row.claim.ports = job.spec.ports.iter().map(|port| (port.name.clone(), 20_000)).collect();

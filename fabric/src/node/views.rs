@@ -352,7 +352,22 @@ impl Node {
             state,
             reason,
             failed: self.failed_version(job),
+            reverts_to: self.reverts_to(job, live.iter().map(|(.., row)| *row)),
         }
+    }
+
+    /// The version that comes back into force should the one that is there now fail: while another one still runs, or none
+    /// of this one is healthy.
+    fn reverts_to<'r>(
+        &self,
+        job: &JobEntry,
+        mut live: impl Iterator<Item = &'r AllocRow> + Clone,
+    ) -> Option<u64> {
+        let previous = job.previous.as_ref().filter(|_| !job.reverted)?;
+        let hash = job.hash();
+        let under_way = live.clone().any(|row| row.spec != hash)
+            || !live.any(|row| row.spec == hash && row.healthy);
+        (job.spec.update.auto_revert && under_way).then_some(previous.version)
     }
 
     fn matching_nodes(&self, spec: &JobSpec) -> u32 {

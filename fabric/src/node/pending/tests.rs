@@ -114,6 +114,17 @@ fn a_member_that_was_heard_is_not_called_unheard() {
 }
 
 #[test]
+fn more_slots_of_the_same_are_not_taken_back() {
+    let mut fleet = running();
+    let scale = Request::Scale { job: web(), count: 30, by: "me".into() };
+    fleet.ask(NODES[0], scale);
+    fleet.run(Duration::from_secs(5));
+    let view = seen_by(&fleet, NODES[0]);
+    assert_eq!((view.version, view.state), (2, JobState::Unplaceable), "{:?}", view.reason);
+    assert_eq!(view.reverts_to, None, "a slot is healthy, and nothing of another version runs");
+}
+
+#[test]
 fn times_are_whole_seconds_and_never_none() {
     for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2)] {
         let left = super::in_seconds(Duration::from_millis(millis));
