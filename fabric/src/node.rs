@@ -832,6 +832,7 @@ impl Node {
                 self.duties.jobs.insert(name.clone());
                 self.follow_namespace(name);
                 self.forget_failure(name);
+                self.note_revert(name, before.as_ref().map(|entry| &entry.value));
                 let message = match self.table.job(name) {
                     Some(job) if job.reverted => match self.failure_of(job) {
                         Some(failure) => format!("reverted: {failure}"),

@@ -301,11 +301,9 @@ impl Node {
         };
         let (state, reason) = if job.reverted {
             let hash = job.spec.hash(job.generation);
-            let failed = self.trouble_of(&job.spec, hash).or_else(|| self.failure_of(job));
-            let failed = failed.map(|trouble| format!(" ({trouble})"));
-            let nowhere =
-                || Some(format!(" (it fits nowhere{})", self.why_nowhere(&job.spec, hash)?));
-            let failed = failed.or_else(nowhere).unwrap_or_default();
+            let failed = self.failure_of(job).or_else(|| self.trouble_of(&job.spec, hash));
+            let unknown = || format!("{} has not seen why", self.name_of(&self.config.id));
+            let failed = format!(" ({})", failed.unwrap_or_else(unknown));
             let reason = format!(
                 "version {} failed{failed}: version {version} is in force again",
                 job.version

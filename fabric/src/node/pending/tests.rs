@@ -114,6 +114,32 @@ fn a_member_that_was_heard_is_not_called_unheard() {
 }
 
 #[test]
+fn why_a_version_fitted_nowhere_stays_as_it_was_when_it_was_taken_back() {
+    let mut fleet = running();
+    let [a, b, _] = NODES;
+    let larger = WEB.replace("cores = 1", "cores = 64") + "[update]\ndeadline = \"6s\"\n";
+    fleet.submit(a, &larger);
+    assert_eq!(seen_by(&fleet, a).reverts_to, Some(1));
+    fleet.run(Duration::from_secs(15));
+    let why = "version 2 failed (it fits nowhere: 3 nodes: 64 cores wanted";
+    for node in NODES {
+        let view = seen_by(&fleet, node);
+        assert_eq!((view.state, view.reverts_to), (JobState::Reverted, None));
+        assert!(view.reason.as_ref().is_some_and(|it| it.starts_with(why)), "{:?}", view.reason);
+    }
+    fleet.ask(a, Request::Drain { node: b, on: true });
+    fleet.run(Duration::from_secs(20));
+    for node in NODES {
+        let reason = seen_by(&fleet, node).reason;
+        assert!(reason.as_ref().is_some_and(|it| it.starts_with(why)), "{reason:?}");
+    }
+    // Who was not there knows no reason, and makes none up.
+    fleet.start_at_level(b, crate::level::LEVEL);
+    let reason = seen_by(&fleet, b).reason.expect("a reason");
+    assert!(reason.starts_with("version 2 failed (n2 has not seen why)"), "{reason}");
+}
+
+#[test]
 fn more_slots_of_the_same_are_not_taken_back() {
     let mut fleet = running();
     let scale = Request::Scale { job: web(), count: 30, by: "me".into() };
@@ -122,6 +148,19 @@ fn more_slots_of_the_same_are_not_taken_back() {
     let view = seen_by(&fleet, NODES[0]);
     assert_eq!((view.version, view.state), (2, JobState::Unplaceable), "{:?}", view.reason);
     assert_eq!(view.reverts_to, None, "a slot is healthy, and nothing of another version runs");
+}
+
+#[test]
+fn a_version_that_runs_somewhere_does_not_fit_nowhere() {
+    let mut fleet = running();
+    let bound = WEB.replace("/bin/sleep", "/bin/other").replace("cores = 1", "cores = 4")
+        + "[placement]\nconstraints = ['name == \"n1\"']\n";
+    fleet.submit(NODES[0], &bound);
+    fleet.run(Duration::from_secs(15));
+    let said: Vec<String> = (0..3).map(|index| doing(&fleet, NODES[1], index)).collect();
+    let expected = "version 2 has no place for another slot: ";
+    assert!(said.iter().any(|it| it.starts_with(expected)), "{said:?}");
+    assert!(!said.iter().any(|it| it.contains("fits nowhere")), "{said:?}");
 }
 
 #[test]
