@@ -690,7 +690,12 @@ impl Node {
                 let voters = self.voters_in_words(now, Some(&alloc.id.slot));
                 format!("waits on {} for a lease: {voters}", alloc.node_name)
             }
-            (phase, _) => format!("{phase} on {}", alloc.node_name),
+            (phase, _) => match &alloc.row.trouble {
+                Some(trouble) => {
+                    format!("{phase} on {}, where it was tried before: {trouble}", alloc.node_name)
+                }
+                None => format!("{phase} on {}", alloc.node_name),
+            },
         }
     }
 

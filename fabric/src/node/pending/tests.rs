@@ -114,6 +114,22 @@ fn a_member_that_was_heard_is_not_called_unheard() {
 }
 
 #[test]
+fn a_slot_that_was_tried_before_says_what_went_wrong() {
+    let fleet = running();
+    let node = &fleet.nodes[&NODES[0]];
+    let slot = SlotId { job: web(), index: 0 };
+    let explanation = node.explain(fleet.now, &web()).expect("it is there");
+    let mut allocs = explanation.slots[0].allocs.clone();
+    let entry = node.table.job(&web()).expect("it is there").clone();
+    for phase in [crate::alloc::Phase::Preparing, crate::alloc::Phase::Starting] {
+        (allocs[0].row.phase, allocs[0].row.healthy) = (phase, false);
+        allocs[0].row.trouble = Some("could not be executed".into());
+        let now = node.doing(fleet.now, &entry.spec, &entry, &slot, &allocs);
+        assert!(now.ends_with("where it was tried before: could not be executed"), "{now}");
+    }
+}
+
+#[test]
 fn why_a_version_fitted_nowhere_stays_as_it_was_when_it_was_taken_back() {
     let mut fleet = running();
     let [a, b, _] = NODES;
