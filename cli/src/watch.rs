@@ -3,10 +3,10 @@
 //! Watching changes nothing: whoever stops watching leaves the job as it is.
 
 use fabric::alloc::Phase;
-use fabric::api::{AllocView, Explanation, JobState, JobView};
+use fabric::api::{AllocView, Explanation, JobState, JobView, NodeState};
 use fabric::id::JobName;
 use fabric::job::duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ pub const POLL: Duration = Duration::from_millis(250);
 /// An agent that is restarted while somebody watches is back by then.
 const AGENT_BACK_WITHIN: Duration = Duration::from_secs(15);
 
+/// Allocations, and nodes, that are named while something is to end.
+const LEFT_SHOWN_MAX: usize = 5;
 /// Lines that are shown of a version that was taken back.
 const LAST_WORDS: usize = 3;
 /// Characters of each.
@@ -113,21 +115,22 @@ pub async fn until_gone(
     job: &JobName,
     timeout: Option<Duration>,
 ) -> Result<Exit, Failure> {
+    let mut left = Vec::new();
     let gone = async {
-        let mut last = None;
         loop {
             let stopped = match context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await {
                 Ok(_) => false,
                 Err(Failure::Said(Exit::NotFound, _)) => true,
                 Err(failure) => return Err(failure),
             };
-            let left = allocs(context, job).await?.len();
-            if stopped && left == 0 {
+            let before = std::mem::replace(&mut left, allocs(context, job).await?);
+            if stopped && left.is_empty() {
                 return Ok(());
             }
-            if last.replace(left) != Some(left) && left > 0 {
-                let left = plural(left, "allocation");
-                context.screen.say(&format!("{left} of {job} left"));
+            let (said, now) = (what_is_left(&before), what_is_left(&left));
+            if said != now && !left.is_empty() {
+                let count = plural(left.len(), "allocation");
+                context.screen.say(&printable(&format!("{count} of {job} left: {now}")));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -137,12 +140,44 @@ pub async fn until_gone(
             context.screen.say_toned(Tone::Good, &format!("{job} is gone"));
             Exit::Ok
         }),
-        Ended::TimedOut => Err(Failure::Said(Exit::TimedOut, format!("{job} is not gone yet"))),
+        Ended::TimedOut => {
+            let left = match &left[..] {
+                [] => String::new(),
+                left => format!(": {}", what_is_left(left)),
+            };
+            Err(Failure::Said(Exit::TimedOut, printable(&format!("{job} is not gone yet{left}"))))
+        }
         Ended::Interrupted => {
             context.screen.say("stopped watching, nothing else");
             Ok(Exit::Interrupted)
         }
     }
+}
+
+/// Which allocations are left where, and what is to be done about those whose node does not answer:
+/// `web/1 on two, which is dead; start its agent, or if it is gone for good: weft node two remove`.
+pub fn what_is_left(allocs: &[AllocView]) -> String {
+    let is_up =
+        |alloc: &AllocView| matches!(alloc.node_state, NodeState::Alive | NodeState::Suspect);
+    let one = |alloc: &AllocView| {
+        let (slot, node) = (&alloc.id.slot, &alloc.node_name);
+        match is_up(alloc) {
+            true => format!("{slot} on {node} ({})", alloc.row.phase),
+            false => format!("{slot} on {node}, which is {}", alloc.node_state),
+        }
+    };
+    let more = allocs.len().saturating_sub(LEFT_SHOWN_MAX);
+    let mut parts: Vec<String> = allocs.iter().take(LEFT_SHOWN_MAX).map(one).collect();
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    let silent: BTreeSet<&str> =
+        allocs.iter().filter(|alloc| !is_up(alloc)).map(|alloc| alloc.node_name.as_str()).collect();
+    let advice = silent.into_iter().take(LEFT_SHOWN_MAX).map(|node| {
+        format!("start the agent of {node}, or if it is gone for good: weft node {node} remove")
+    });
+    parts.extend(advice);
+    parts.join("; ")
 }
 
 /// Live allocations of a job.

@@ -450,3 +450,38 @@ fn only_a_version_that_can_be_taken_back_is_said_to_be() {
         );
     });
 }
+
+#[test]
+fn what_does_not_end_is_named_with_what_to_do_about_it() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        fake.state.borrow_mut().nodes[1].state = NodeState::Dead;
+        let dead = "on node2, which is dead; start the agent of node2, or if it is gone for good: weft node node2 remove";
+        let ran = fake.weft(&["stop", "web", "--timeout", "2s"]).await.exits(124);
+        ran.says(&format!("1 allocation of web left: web/1 {dead}"))
+            .says(&format!("web is not gone yet: web/1 {dead}"));
+    });
+}
+
+#[test]
+fn a_drain_that_cannot_go_on_says_so_at_once() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        let stays = "stays until another node can take it: node1: it is draining; node3: ";
+        let ran = fake.weft(&["drain", "node1"]).await.exits(0);
+        assert!(!ran.stderr.contains("stays"), "{ran:?}");
+        fake.weft(&["undrain", "node1"]).await.exits(0);
+        fake.has_job("web", 3, "/bin/web");
+        for index in [0, 2] {
+            fake.weft(&["drain", ["node1", "node2", "node3"][index]]).await.exits(0);
+        }
+        fake.weft(&["drain", "node2"]).await.exits(0).says(stays);
+        fake.weft(&["drain", "node2", "--wait", "--timeout", "300ms"])
+            .await
+            .exits(124)
+            .says("node2 is not empty yet: web/")
+            .says("on node2 (running)");
+    });
+}

@@ -407,11 +407,21 @@ impl State {
                 job.version -= 1;
                 job.allocs.clear();
             }
-            self.place(&name);
+            if !self.ended.contains(&name) {
+                self.place(&name);
+            }
         }
         for name in std::mem::take(&mut self.ended) {
             if let Some(job) = self.jobs.get(&name) {
                 assert!(job.allocs.iter().all(|alloc| alloc.stopping));
+            }
+            // Who is dead ends nothing.
+            let nodes = &self.nodes;
+            let job = self.jobs.get_mut(&name).expect("it was there when it was stopped");
+            job.allocs.retain(|alloc| nodes[alloc.node].state == NodeState::Dead);
+            if !job.allocs.is_empty() {
+                self.ended.push(name);
+                continue;
             }
             self.jobs.remove(&name);
         }

@@ -680,7 +680,11 @@ impl Node {
         }
         let draining = self.table.node(&alloc.node).is_some_and(|info| info.draining);
         match (alloc.row.phase, alloc.row.healthy) {
-            _ if draining => format!("to be moved off {}, which is draining", alloc.node_name),
+            _ if draining => {
+                let fits = !is_unplaceable(&self.current_fleet(), spec);
+                let when = if fits { "" } else { ", when a node can take it: none can now" };
+                format!("to be moved off {}, which is draining{when}", alloc.node_name)
+            }
             (Phase::Running, true) => AS_WANTED.into(),
             (Phase::Running, false) => match &alloc.row.trouble {
                 Some(trouble) => format!("running, not healthy: {trouble}"),
