@@ -236,7 +236,8 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
     context.screen.say(&format!("{} is no longer a member", node.name));
     if !answers {
         context.screen.say(
-            "it did not answer: what still runs there goes on until its agent starts, which ends it, or the machine is off",
+            "it did not answer: what still runs there goes on until it is reached again or its agent starts, which ends it, or \
+             the machine is off",
         );
     }
     Ok(Exit::Ok)

@@ -202,6 +202,9 @@ fn nodes_are_listed_found_drained_and_removed() {
         fake.weft(&["undrain", &node]).await.exits(0).says("takes work again");
         fake.weft(&["drain", "node3", "--timeout", "1s"]).await.exits(2).says("--wait");
 
+        for arguments in [&["node", "remove", "node3"][..], &["node", "node3", "remove", "node3"]] {
+            fake.weft(arguments).await.exits(2).says("the name goes first: weft node node3 remove");
+        }
         fake.weft(&["node", "node3", "remove"]).await.exits(0).says("node3 is no longer a member");
         assert_eq!(fake.state.borrow().nodes.len(), 2);
     });
