@@ -488,6 +488,27 @@ fn a_removed_node_is_locked_out() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(first.get("/v1/status")["fabric"]["nodes"], json!({"alive": 1}));
+    // Who asks it to join again hears what is in the way of that.
+    let told = |status: &Value| status["warnings"].to_string().contains("was removed");
+    second.wait("/v1/status", "knows of its removal", told);
+    let refused = join(&second, &token(&first), &first).expect(409).json();
+    assert_eq!(refused["title"], "this node was removed from its fabric");
+    assert!(refused["detail"].to_string().contains("empty its state directory"), "{refused}");
+}
+
+#[test]
+fn who_names_a_job_that_there_is_not_hears_the_same_everywhere() {
+    let first = Agent::found("first");
+    for (method, path) in [
+        ("GET", "/v1/jobs/nope"),
+        ("GET", "/v1/jobs/nope/explain"),
+        ("GET", "/v1/jobs/nope/logs?slot=0"),
+        ("DELETE", "/v1/jobs/nope"),
+    ] {
+        let problem = first.call(method, path, None).expect(404).json();
+        assert_eq!(problem["title"], "there is no job nope", "{path}: {problem}");
+        assert_eq!(problem["detail"], "`weft jobs` shows those that there are", "{path}");
+    }
 }
 
 fn skip_head(stream: &mut impl BufRead) {

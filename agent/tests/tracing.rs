@@ -148,7 +148,7 @@ fn a_trace_that_makes_no_sense_changes_nothing_and_says_why() {
         assert!(problem.detail.contains("at most 5m"), "{problem}");
     }
     let problem = refused(TraceWhat::Exec, "1s");
-    assert_eq!((problem.status, problem.title.as_str()), (404, "no such job"));
+    assert_eq!((problem.status, problem.title.as_str()), (404, "there is no job busy"));
     for body in ["{}", "{\"what\":\"everything\",\"job\":\"busy\",\"for\":\"1s\"}"] {
         let answered = api::exchange(&machines[0].socket(), "POST", "/v1/traces", Some(body));
         assert_eq!(answered.expect("an answer").0, 400, "{body}");

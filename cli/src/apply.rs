@@ -129,14 +129,13 @@ async fn submit(
 ) -> Result<Exit, Failure> {
     let path = format!("/v1/jobs/{}?expected_version={expected_version}", spec.name);
     let submitted: Submitted = context.client.send(Method::PUT, &path, spec).await?;
-    finish(context, submitted, expected_version > 0, watch).await
+    finish(context, submitted, watch).await
 }
 
-/// Says where the spec is, then waits for it to come true. `may_revert`: there was a version before.
+/// Says where the spec is, then waits for it to come true.
 pub async fn finish(
     context: &Context,
     submitted: Submitted,
-    may_revert: bool,
     watch: Watch,
 ) -> Result<Exit, Failure> {
     let Submitted { job, version, changed, held_by, members } = &submitted;
@@ -151,7 +150,7 @@ pub async fn finish(
         let goal = Goal {
             version: *version,
             settle: Some(watch.settle),
-            may_revert,
+            steady: *changed,
             timeout: watch.timeout,
         };
         let outcome = watch::until_healthy(context, job, goal).await?;

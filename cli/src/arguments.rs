@@ -69,7 +69,7 @@ pub enum Command {
     Token(TokenCommand),
     /// Join the fabric that a token belongs to
     #[command(
-        after_help = "Examples:\n  weft join weft1.5f3a...\n  weft join --address 10.0.0.7:7946 - < token"
+        after_help = "Examples:\n  weft join weft1.5f3a...\n  weft join --address 10.0.0.7:7400 - < token"
     )]
     Join {
         /// From `weft token create`; - reads it from stdin
@@ -188,11 +188,14 @@ pub enum Command {
         /// Of the allocation that failed, if the last version was taken back; otherwise of the one before the newest
         #[arg(long, conflicts_with = "follow")]
         previous: bool,
-        /// Of the slot's allocation with this epoch: the number after the @ in weft ps
+        /// Of the slot's allocation with this epoch: EPOCH in weft ps --all
         #[arg(long, conflicts_with_all = ["follow", "previous"])]
         epoch: Option<u64>,
     },
-    /// Show what happened in the fabric
+    /// Show what happened in the fabric, as this node has seen it since its agent started
+    ///
+    /// Lines come in the order in which this node heard of them, each with the time at which it happened: they may be out of
+    /// order by a little. What was before the last start of the agent is in the journal: journalctl -u weftd.
     #[command(after_help = "Example:\n  weft events -f")]
     Events {
         /// Go on as more happens
@@ -433,6 +436,9 @@ pub enum NodeAction {
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
+        /// Nothing: the node is named before the word
+        #[arg(hide = true)]
+        misplaced: Option<String>,
     },
     /// Let in a node that waits, once its fingerprint was compared with what its own console shows
     #[command(

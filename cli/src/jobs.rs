@@ -208,7 +208,7 @@ pub async fn scale(
 ) -> Result<Exit, Failure> {
     let path = format!("/v1/jobs/{job}/scale");
     let submitted: Submitted = context.client.send(Method::POST, &path, &Scale { count }).await?;
-    apply::finish(context, submitted, true, watch).await
+    apply::finish(context, submitted, watch).await
 }
 
 /// Restarts a job as an update would, or one slot in place.
@@ -224,7 +224,7 @@ pub async fn restart(context: &Context, what: &JobOrSlot, watch: Watch) -> Resul
         None => {
             let body = RestartBody { slot: None };
             let submitted: Submitted = context.client.send(Method::POST, &path, &body).await?;
-            apply::finish(context, submitted, true, watch).await
+            apply::finish(context, submitted, watch).await
         }
     }
 }
@@ -260,7 +260,7 @@ pub async fn wait(
     if gone {
         return watch::until_gone(context, job, timeout).await;
     }
-    let goal = Goal { version: 0, settle: None, may_revert: false, timeout };
+    let goal = Goal { version: 0, settle: None, steady: false, timeout };
     let outcome = watch::until_healthy(context, job, goal).await?;
     if let (true, Some(job)) = (context.screen.is_json(), &outcome.job) {
         context.screen.json(job)?;

@@ -175,7 +175,10 @@ async fn of_node(
         }
         (Some(node), None) if hardware => hardware::show(context, &node).await,
         (Some(node), None) => nodes::show(context, &node).await,
-        (Some(node), Some(NodeAction::Remove { now, timeout, yes, force })) => {
+        (_, Some(NodeAction::Remove { misplaced: Some(name), .. })) => {
+            Err(Failure::usage(format!("the name goes first: weft node {name} remove")))
+        }
+        (Some(node), Some(NodeAction::Remove { now, timeout, yes, force, misplaced: None })) => {
             let removal = nodes::Removal { now, timeout: Some(timeout), yes, force };
             nodes::remove(context, &node, &removal).await
         }

@@ -1,17 +1,21 @@
 //! `weft nodes`, `weft node`, `weft drain` and `weft undrain`.
 
-use fabric::api::{DrainBody, NodeState, NodeView, Status};
-use fabric::job::nearest;
+use fabric::api::{AllocView, DrainBody, Explanation, JobView, NodeState, NodeView, Status};
+use fabric::id::{JobName, NodeId, SlotId};
+use fabric::job::{JobKind, nearest};
 use fabric::resources::bytes;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
-use crate::screen::{Cell, Table, Tone, plural};
+use crate::screen::{Cell, Table, Tone, plural, printable};
 use crate::watch::{self, Ended};
 use crate::{Context, clock, jobs};
 
 /// Hex digits of an id that are enough to name a node by.
 const ID_PREFIX_MIN: usize = 4;
+/// Jobs of a draining node, and nodes, that are named when nobody can take a slot.
+const STAYS_MAX: usize = 6;
 
 /// Every node in a line.
 pub async fn list(context: &Context) -> Result<Exit, Failure> {
@@ -232,7 +236,8 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
     context.screen.say(&format!("{} is no longer a member", node.name));
     if !answers {
         context.screen.say(
-            "it did not answer: what still runs there goes on until its agent starts, which ends it, or the machine is off",
+            "it did not answer: what still runs there goes on until it is reached again or its agent starts, which ends it, or \
+             the machine is off",
         );
     }
     Ok(Exit::Ok)
@@ -249,37 +254,90 @@ pub async fn drain(
     let path = format!("/v1/nodes/{}", node.id);
     context.client.post(&format!("{path}/drain"), &DrainBody { on: true }).await?;
     context.screen.say(&format!("{} hands over its work and takes no more", node.name));
+    let (id, name) = (node.id, node.name);
+    let view: NodeView = context.client.get(&path).await?;
+    for line in stays(context, &id, &view.allocs).await {
+        context.screen.say(&printable(&line));
+    }
     if !wait {
         return Ok(Exit::Ok);
     }
+    let mut left = view.allocs;
+    let mut said = String::new();
     let emptied = async {
-        let mut last = None;
         loop {
-            let view: NodeView = context.client.get(&path).await?;
-            if view.allocs.is_empty() {
+            if left.is_empty() {
                 return Ok(());
             }
-            if last.replace(view.allocs.len()) != Some(view.allocs.len()) {
-                let left = plural(view.allocs.len(), "allocation");
-                context.screen.say(&format!("{left} left on {}", node.name));
+            let now = watch::what_is_left(&left);
+            if said != now {
+                let count = plural(left.len(), "allocation");
+                context.screen.say(&printable(&format!("{count} left on {name}: {now}")));
+                said = now;
             }
             tokio::time::sleep(watch::POLL).await;
+            left = context.client.get::<NodeView>(&path).await?.allocs;
         }
     };
     match watch::bounded(emptied, timeout).await {
         Ended::Itself(result) => result.map(|()| {
-            context.screen.say_toned(Tone::Good, &format!("nothing is left on {}", node.name));
+            context.screen.say_toned(Tone::Good, &format!("nothing is left on {name}"));
             Exit::Ok
         }),
-        Ended::TimedOut => Err(Failure::Said(
-            Exit::TimedOut,
-            format!("{} is not empty yet; it goes on handing over", node.name),
-        )),
+        Ended::TimedOut => {
+            for line in stays(context, &id, &left).await {
+                context.screen.say(&printable(&line));
+            }
+            let left = watch::what_is_left(&left);
+            let text = format!("{name} is not empty yet: {left}; it goes on handing over");
+            Err(Failure::Said(Exit::TimedOut, printable(&text)))
+        }
         Ended::Interrupted => {
             context.screen.say("stopped watching; it goes on handing over");
             Ok(Exit::Interrupted)
         }
     }
+}
+
+/// For what a draining node runs and no other node can take now: that it stays, and which node says no for which reason.
+async fn stays(context: &Context, draining: &NodeId, allocs: &[AllocView]) -> Vec<String> {
+    let mut slots: BTreeMap<&JobName, &SlotId> = BTreeMap::new();
+    for alloc in allocs.iter().filter(|alloc| alloc.row.phase.is_live()) {
+        slots.entry(&alloc.id.slot.job).or_insert(&alloc.id.slot);
+    }
+    let mut lines = Vec::new();
+    for (job, slot) in slots.into_iter().take(STAYS_MAX) {
+        let path = format!("/v1/jobs/{job}");
+        // One that is gone meanwhile stays nowhere; copies of a system job end where they are.
+        let Ok(view) = context.client.get::<JobView>(&path).await else { continue };
+        let Ok(explanation) = context.client.get::<Explanation>(&format!("{path}/explain")).await
+        else {
+            continue;
+        };
+        let is_moving = explanation.slots.iter().any(|it| {
+            let mut live = it.allocs.iter().filter(|alloc| alloc.row.phase.is_live());
+            it.index == slot.index && live.any(|alloc| alloc.node != *draining)
+        });
+        if is_moving {
+            continue;
+        }
+        let others = explanation.nodes.iter().filter(|verdict| verdict.node != *draining);
+        let refusals: Option<Vec<String>> = others
+            .map(|verdict| {
+                let rejection = verdict.rejection.as_ref()?;
+                Some(format!("{}: {rejection}", verdict.name))
+            })
+            .collect();
+        let (JobKind::Service, Some(refusals)) = (view.kind, refusals) else { continue };
+        let more = refusals.len().saturating_sub(STAYS_MAX);
+        let mut reasons = refusals[..refusals.len() - more].join("; ");
+        if more > 0 {
+            reasons.push_str(&format!("; {more} more"));
+        }
+        let reasons = if reasons.is_empty() { "there is none".into() } else { reasons };
+        lines.push(format!("{slot} stays until another node can take it: {reasons}"));
+    }
+    lines
 }
 
 /// Lets a node take work again.

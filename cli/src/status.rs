@@ -91,7 +91,7 @@ pub async fn status(context: &Context) -> Result<Exit, Failure> {
     if let Some(fabric) = &status.fabric {
         fields.extend(of_fabric(fabric));
         let nodes: Vec<NodeView> = context.client.get("/v1/nodes").await.unwrap_or_default();
-        fields.extend(of_nodes(&nodes));
+        fields.extend(of_nodes(&nodes, &fabric.stopped_agents));
     }
     fields.extend(status.warnings.iter().map(|text| ("warning", Cell::new(text, Tone::Bad))));
     context.screen.fields(&fields)?;
@@ -108,18 +108,26 @@ async fn errors(context: &Context) -> Option<String> {
     Some(format!("weft doctor finds errors ({checks})"))
 }
 
+/// The first few of these.
+fn names(names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMES_MAX);
+    let mut text = names[..names.len() - more].join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
 /// Which nodes are away, and which are drained.
-fn of_nodes(nodes: &[NodeView]) -> Vec<(&'static str, Cell)> {
-    let named = |nodes: Vec<String>, tone| {
-        let more = nodes.len().saturating_sub(NAMES_MAX);
-        let mut text = nodes[..nodes.len() - more].join(", ");
-        if more > 0 {
-            text.push_str(&format!(" and {more} more"));
-        }
-        (!nodes.is_empty()).then(|| Cell::new(text, tone))
-    };
+fn of_nodes(nodes: &[NodeView], stopped: &[String]) -> Vec<(&'static str, Cell)> {
+    let named =
+        |nodes: Vec<String>, tone| (!nodes.is_empty()).then(|| Cell::new(names(nodes), tone));
     let away = nodes.iter().filter(|node| node.state != NodeState::Alive);
-    let away = away.map(|node| format!("{} ({})", node.name, node.state)).collect();
+    let state = |node: &NodeView| match stopped.contains(&node.name) {
+        true => "its agent has stopped".to_owned(),
+        false => node.state.to_string(),
+    };
+    let away = away.map(|node| format!("{} ({})", node.name, state(node))).collect();
     let drains = |node: &&NodeView| node.info.as_ref().is_some_and(|info| info.draining);
     let draining = nodes.iter().filter(drains).map(|node| node.name.clone());
     let away = named(away, Tone::Bad).map(|cell| ("away", cell));
@@ -177,11 +185,28 @@ pub fn troubles(agent: &AgentStatus) -> Vec<String> {
         .into_iter()
         .filter_map(|state| Some((state, *fabric.nodes.get(&state)?)))
         .filter(|(_, count)| *count > 0)
+        .filter_map(|(state, count)| match state {
+            // What is expected of them is said of its own.
+            NodeState::Dead => {
+                let count = count.saturating_sub(fabric.stopped_agents.len() as u32);
+                (count > 0).then_some((state, count))
+            }
+            _ => Some((state, count)),
+        })
         .map(|(state, count)| {
             format!("{count} {} {state}", if count == 1 { "node is" } else { "nodes are" })
         })
         .collect();
+    if !fabric.stopped_agents.is_empty() {
+        let names = names(fabric.stopped_agents.clone());
+        let slots = plural(fabric.left_to_them as usize, "slot");
+        troubles.push(format!(
+            "stopped agents: {names}; their units run on ({slots}), and are placed elsewhere unless they are back within half a \
+             minute"
+        ));
+    }
     let missing = fabric.wanted.saturating_sub(fabric.healthy);
+    let missing = missing.saturating_sub(fabric.left_to_them);
     if missing > 0 {
         let missing = plural(missing as usize, "slot");
         troubles.push(match fabric.unplaceable {

@@ -3,10 +3,10 @@
 //! Watching changes nothing: whoever stops watching leaves the job as it is.
 
 use fabric::alloc::Phase;
-use fabric::api::{AllocView, Explanation, JobState, JobView};
+use fabric::api::{AllocView, Explanation, JobState, JobView, NodeState};
 use fabric::id::JobName;
 use fabric::job::duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,6 +20,8 @@ pub const POLL: Duration = Duration::from_millis(250);
 /// An agent that is restarted while somebody watches is back by then.
 const AGENT_BACK_WITHIN: Duration = Duration::from_secs(15);
 
+/// Allocations, and nodes, that are named while something is to end.
+const LEFT_SHOWN_MAX: usize = 5;
 /// Lines that are shown of a version that was taken back.
 const LAST_WORDS: usize = 3;
 /// Characters of each.
@@ -60,8 +62,8 @@ pub struct Goal {
     pub version: u64,
     /// Give up when slots are failing or unplaceable for this long; `None`: never.
     pub settle: Option<Duration>,
-    /// There was a version before: when this one fails, the fabric may go back to it.
-    pub may_revert: bool,
+    /// Something was changed: it has to stay healthy for the job's `update.min_healthy`.
+    pub steady: bool,
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
 }
@@ -87,6 +89,10 @@ pub async fn until_healthy(
         Ended::Itself(exit) => exit?,
         Ended::TimedOut => {
             let last = progress.summary();
+            let last = match progress.steady {
+                Some(_) => format!("{last}, but not for its update.min_healthy yet"),
+                None => last,
+            };
             context.screen.say_toned(Tone::Bad, &format!("not healthy in time: {last}"));
             if progress.job.as_ref().is_some_and(|job| job.state == JobState::Unplaceable) {
                 explain(context, job).await?;
@@ -109,21 +115,22 @@ pub async fn until_gone(
     job: &JobName,
     timeout: Option<Duration>,
 ) -> Result<Exit, Failure> {
+    let mut left = Vec::new();
     let gone = async {
-        let mut last = None;
         loop {
             let stopped = match context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await {
                 Ok(_) => false,
                 Err(Failure::Said(Exit::NotFound, _)) => true,
                 Err(failure) => return Err(failure),
             };
-            let left = allocs(context, job).await?.len();
-            if stopped && left == 0 {
+            let before = std::mem::replace(&mut left, allocs(context, job).await?);
+            if stopped && left.is_empty() {
                 return Ok(());
             }
-            if last.replace(left) != Some(left) && left > 0 {
-                let left = plural(left, "allocation");
-                context.screen.say(&format!("{left} of {job} left"));
+            let (said, now) = (what_is_left(&before), what_is_left(&left));
+            if said != now && !left.is_empty() {
+                let count = plural(left.len(), "allocation");
+                context.screen.say(&printable(&format!("{count} of {job} left: {now}")));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -133,12 +140,44 @@ pub async fn until_gone(
             context.screen.say_toned(Tone::Good, &format!("{job} is gone"));
             Exit::Ok
         }),
-        Ended::TimedOut => Err(Failure::Said(Exit::TimedOut, format!("{job} is not gone yet"))),
+        Ended::TimedOut => {
+            let left = match &left[..] {
+                [] => String::new(),
+                left => format!(": {}", what_is_left(left)),
+            };
+            Err(Failure::Said(Exit::TimedOut, printable(&format!("{job} is not gone yet{left}"))))
+        }
         Ended::Interrupted => {
             context.screen.say("stopped watching, nothing else");
             Ok(Exit::Interrupted)
         }
     }
+}
+
+/// Which allocations are left where, and what is to be done about those whose node does not answer:
+/// `web/1 on two, which is dead; start its agent, or if it is gone for good: weft node two remove`.
+pub fn what_is_left(allocs: &[AllocView]) -> String {
+    let is_up =
+        |alloc: &AllocView| matches!(alloc.node_state, NodeState::Alive | NodeState::Suspect);
+    let one = |alloc: &AllocView| {
+        let (slot, node) = (&alloc.id.slot, &alloc.node_name);
+        match is_up(alloc) {
+            true => format!("{slot} on {node} ({})", alloc.row.phase),
+            false => format!("{slot} on {node}, which is {}", alloc.node_state),
+        }
+    };
+    let more = allocs.len().saturating_sub(LEFT_SHOWN_MAX);
+    let mut parts: Vec<String> = allocs.iter().take(LEFT_SHOWN_MAX).map(one).collect();
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    let silent: BTreeSet<&str> =
+        allocs.iter().filter(|alloc| !is_up(alloc)).map(|alloc| alloc.node_name.as_str()).collect();
+    let advice = silent.into_iter().take(LEFT_SHOWN_MAX).map(|node| {
+        format!("start the agent of {node}, or if it is gone for good: weft node {node} remove")
+    });
+    parts.extend(advice);
+    parts.join("; ")
 }
 
 /// Live allocations of a job.
@@ -167,14 +206,26 @@ struct Progress<'a> {
     job: Option<JobView>,
     /// Each slot's last line, by slot and node.
     slots: BTreeMap<(u32, String), String>,
-    /// Since when slots are failing or unplaceable.
+    /// Since when slots are failing or unplaceable, if they were not healthy for long enough meanwhile.
     trouble: Option<(JobState, Instant)>,
+    /// Since when all are healthy, and which allocations these are: epoch and restarts, by slot and node.
+    steady: Option<(Instant, Allocations)>,
 }
+
+type Allocations = BTreeMap<(u32, String), (u64, u32)>;
 
 impl<'a> Progress<'a> {
     fn new(context: &'a Context, name: &'a JobName) -> Self {
         let started = Instant::now();
-        Self { context, name, started, job: None, slots: BTreeMap::new(), trouble: None }
+        Self {
+            context,
+            name,
+            started,
+            job: None,
+            slots: BTreeMap::new(),
+            trouble: None,
+            steady: None,
+        }
     }
 
     async fn follow(&mut self, goal: Goal) -> Result<Exit, Failure> {
@@ -209,13 +260,28 @@ impl<'a> Progress<'a> {
                 self.slots.insert(key, line);
             }
         }
-        let before = self.job.as_ref().map(|job| (job.state, job.version));
-        if before != Some((job.state, job.version)) {
-            self.trouble = None;
-        }
-        if matches!(job.state, JobState::Failing | JobState::Unplaceable) {
-            self.trouble.get_or_insert((job.state, Instant::now()));
-        }
+        let is_other = self.job.as_ref().is_some_and(|before| before.version != job.version);
+        self.trouble = match job.state {
+            JobState::Failing | JobState::Unplaceable => self
+                .trouble
+                .filter(|(state, _)| *state == job.state && !is_other)
+                .or(Some((job.state, Instant::now()))),
+            // One that crashes again and again is healthy in between.
+            JobState::Healthy => self.trouble.filter(|_| !is_other),
+            JobState::Progressing | JobState::Reverted => None,
+        };
+        self.steady = match job.state {
+            JobState::Healthy => {
+                let row = |alloc: &AllocView| (alloc.row.epoch, alloc.row.restarts);
+                let now = allocs.iter().filter(|alloc| alloc.current && alloc.row.phase.is_live());
+                let now: Allocations = now
+                    .map(|alloc| ((alloc.id.slot.index, alloc.node.to_string()), row(alloc)))
+                    .collect();
+                let known = self.steady.take().filter(|(_, before)| *before == now && !is_other);
+                known.or_else(|| Some((Instant::now(), now)))
+            }
+            _ => None,
+        };
         self.job = Some(job);
         let seconds = self.started.elapsed().as_secs();
         self.context.screen.replace_line(&format!("{} ({seconds}s)", self.summary()));
@@ -258,6 +324,12 @@ impl<'a> Progress<'a> {
         let screen = &self.context.screen;
         match job.state {
             JobState::Healthy if job.version >= goal.version => {
+                let for_long = |(since, allocs): &(Instant, Allocations)| {
+                    allocs.is_empty() || since.elapsed() >= job.spec.update.min_healthy
+                };
+                if goal.steady && !self.steady.as_ref().is_some_and(for_long) {
+                    return Ok(None);
+                }
                 screen.clear_line();
                 screen.say_toned(Tone::Good, &self.summary());
                 return Ok(Some(Exit::Ok));
@@ -287,13 +359,14 @@ impl<'a> Progress<'a> {
         let (Some(settle), Some((state, since))) = (goal.settle, self.trouble) else {
             return Ok(None);
         };
+        if job.state != state {
+            return Ok(None);
+        }
         let grace = job.spec.health.as_ref().map_or(Duration::ZERO, |health| health.grace);
         let patience = match state {
             JobState::Unplaceable => settle,
             // A version that fails is taken back, if there is one to go back to: worth waiting for.
-            _ if goal.may_revert && job.spec.update.auto_revert => {
-                settle + job.spec.update.deadline
-            }
+            _ if job.reverts_to.is_some() => settle + job.spec.update.deadline,
             _ => settle + grace,
         };
         if since.elapsed() < patience {
@@ -309,12 +382,12 @@ impl<'a> Progress<'a> {
             return Ok(Some(Exit::Failed));
         }
         explain(self.context, self.name).await?;
-        screen.say(&match goal.may_revert && job.spec.update.auto_revert {
-            true => format!(
-                "it is taken back if no node can take it within {}, its update.deadline",
+        screen.say(&match job.reverts_to {
+            Some(version) => format!(
+                "it is taken back, and version {version} is in force again, if no node can take it within {}, its update.deadline",
                 duration::display(job.spec.update.deadline)
             ),
-            false => "it stays pending, and starts when a node can take it".into(),
+            None => "it stays pending, and starts when a node can take it".into(),
         });
         Ok(Some(Exit::Unplaceable))
     }

@@ -128,6 +128,13 @@ pub struct FabricStatus {
     /// Who grants leases to at-most-one work.
     #[serde(default)]
     pub voters: VotersView,
+    /// Members that are not up because their agents have stopped and will be back, as they said, and for which the others wait a
+    /// little, by name. Their units run on.
+    #[serde(default)]
+    pub stopped_agents: Vec<String>,
+    /// Slots that were healthy there.
+    #[serde(default)]
+    pub left_to_them: u32,
 }
 
 /// Who grants leases to at-most-one work.
@@ -283,6 +290,9 @@ pub struct JobView {
     /// The allocation that failed, where the version submitted last was reverted for it; absent where this node knows of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<FailedVersion>,
+    /// The version that comes back into force if the one that is being rolled out fails; absent: this one is not taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts_to: Option<u64>,
 }
 
 /// An allocation of a version that was reverted.

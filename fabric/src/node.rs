@@ -43,6 +43,7 @@ mod gangs;
 mod informed;
 mod leases;
 mod levels;
+mod pending;
 mod persistence;
 mod preempt;
 mod quotas;
@@ -199,6 +200,8 @@ pub struct Node {
     timekeeper: Timekeeper,
     /// What this machine's wall clock showed last.
     own_wall: WallTime,
+    /// When that was: now, for whoever only looks.
+    looked: Instant,
     rng: ChaCha8Rng,
     table: Table,
     membership: Membership,
@@ -288,6 +291,7 @@ impl Node {
             clock: HybridClock::new(config.id, 0),
             timekeeper: Timekeeper::new(config.canary == Some(Canary::BelievesEveryClock)),
             own_wall: now.wall,
+            looked: now.at,
             rng: ChaCha8Rng::seed_from_u64(seed(1)),
             table: Table::default(),
             membership: match &origin {
@@ -626,9 +630,23 @@ impl Node {
         self.table.roster().map(|(node, _)| node).all(|node| {
             node == self.config.id
                 || self.informed.has_agreed(&node)
-                || self.membership.state(&node) == NodeState::Dead
-                    && !self.informed.was_gone_before(now.at, &node)
+                || self.was_seen_to_die(now.at, &node)
         })
+    }
+
+    fn was_seen_to_die(&self, at: Instant, node: &NodeId) -> bool {
+        self.membership.state(node) == NodeState::Dead && !self.informed.was_gone_before(at, node)
+    }
+
+    /// Members that were neither heard since this node's start nor seen to die.
+    pub fn unheard(&self) -> Vec<NodeId> {
+        let others = self.table.roster().map(|(node, _)| node);
+        let unheard = others.filter(|node| {
+            *node != self.config.id
+                && !self.informed.has_heard(node)
+                && !self.was_seen_to_die(self.looked, node)
+        });
+        unheard.collect()
     }
 
     /// Somebody who knows says that this node knows as much.
@@ -675,7 +693,10 @@ impl Node {
 
     /// Why this node places nothing that others may run.
     pub fn waits(&self, at: Instant) -> Option<Waits> {
-        self.informed.waits(at)
+        self.informed.waits(at).map(|waits| match waits {
+            Waits::NotAllHeard if self.unheard().is_empty() => Waits::NotCompared,
+            waits => waits,
+        })
     }
 
     /// Writes an entry of this node's.
@@ -818,6 +839,7 @@ impl Node {
                 self.duties.jobs.insert(name.clone());
                 self.follow_namespace(name);
                 self.forget_failure(name);
+                self.note_revert(name, before.as_ref().map(|entry| &entry.value));
                 let message = match self.table.job(name) {
                     Some(job) if job.reverted => match self.failure_of(job) {
                         Some(failure) => format!("reverted: {failure}"),

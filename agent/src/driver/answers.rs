@@ -57,14 +57,7 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
         },
         Operation::RevokeToken(id) => Request::RevokeToken { id },
         Operation::Init(_) | Operation::Join(_) => {
-            return Step::Answered(Err(Problem::new(
-                ProblemKind::Conflict,
-                "this node belongs to a fabric already",
-                format!(
-                    "it belongs to {}; to move it, stop the agent and empty its state directory",
-                    node.status().name
-                ),
-            )));
+            return Step::Answered(Err(belongs_already(node)));
         }
         other => return Step::Other(other),
     };
@@ -84,6 +77,24 @@ pub(super) fn reply(answer: Answer) -> Result<Reply, Problem> {
             "this is a bug of the agent",
         )),
     }
+}
+
+/// What who asks a node to enter a fabric is told that has been in one.
+pub(super) fn belongs_already(node: &Node) -> Problem {
+    let (title, detail) = match node.is_removed() {
+        true => (
+            "this node was removed from its fabric",
+            "to use it again, stop the agent, empty its state directory, start it, and join with a new token".to_owned(),
+        ),
+        false => (
+            "this node belongs to a fabric already",
+            format!(
+                "it belongs to {}; to move it, stop the agent, empty its state directory, and start it again",
+                node.status().name
+            ),
+        ),
+    };
+    Problem::new(ProblemKind::Conflict, title, detail)
 }
 
 fn one_node(node: &Node, name: &str) -> Result<Reply, Problem> {
@@ -109,8 +120,8 @@ fn one_job(node: &Node, name: &JobName) -> Result<Reply, Problem> {
 /// Says which job may have been meant.
 pub(super) fn no_such_job<'a>(name: &JobName, jobs: impl Iterator<Item = &'a str>) -> Problem {
     let detail = match fabric::job::nearest(name.as_str(), jobs) {
-        Some(near) => format!("{name}: did you mean {near}?"),
-        None => format!("{name}: `weft ps` lists the jobs there are"),
+        Some(near) => format!("did you mean {near}? `weft jobs` shows those that there are"),
+        None => "`weft jobs` shows those that there are".into(),
     };
-    Problem::new(ProblemKind::NotFound, "no such job", detail)
+    Problem::new(ProblemKind::NotFound, format!("there is no job {name}"), detail)
 }

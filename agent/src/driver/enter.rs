@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::addresses::routes;
 use super::member::Member;
-use super::{Driver, describe};
+use super::{Driver, answers, describe};
 use crate::http::Reply;
 use crate::identity::{Fabric, Identity};
 use crate::join::{Admission, JoinError, Newcomer, join};
@@ -258,11 +258,8 @@ impl Driver {
         if self.joining.is_some() {
             return conflict("this node is joining already", "wait until that has ended");
         }
-        if self.member.is_some() {
-            return conflict(
-                "this node belongs to a fabric already",
-                "to move it, stop the agent, empty its state directory, and start it again",
-            );
+        if let Some(member) = &self.member {
+            return Err(answers::belongs_already(&member.node));
         }
         Ok(())
     }

@@ -81,17 +81,17 @@ impl Driver {
             warnings.push(REMOVED.into());
         }
         match member.node.waits(self.clock.now().at).filter(|_| !member.node.is_removed()) {
-            Some(Waits::HeardNobody) => warnings.push(
+            Some(Waits::HeardNobody) => warnings.push(format!(
                 "no other member was heard since this agent started: it runs its own work and what it is asked for, and \
-                 nothing that the others may run; if they are gone for good, remove them: weft node NAME remove"
-                    .into(),
-            ),
-            Some(Waits::NotAllHeard) => warnings.push(
-                "not all members were heard since this agent started: their work is placed elsewhere in half a minute, \
-                 unless they come back"
-                    .into(),
-            ),
-            Some(Waits::NoLink) | None => {}
+                 nothing that the others may run; if they are gone for good, remove them: {}",
+                member.node.removal_commands()
+            )),
+            Some(Waits::NotAllHeard) => warnings.push(format!(
+                "not heard since this agent started: {}; their work is placed elsewhere in half a minute, unless they come \
+                 back",
+                member.node.names_of(&member.node.unheard())
+            )),
+            Some(Waits::NotCompared | Waits::NoLink) | None => {}
         }
         warnings.extend(member.twin_troubles());
         if !self.connected && member.node.roster().len() > 1 {

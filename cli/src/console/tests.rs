@@ -18,6 +18,8 @@ fn agent() -> AgentStatus {
         level: 2,
         held_back_by: Vec::new(),
         voters: Default::default(),
+        stopped_agents: Vec::new(),
+        left_to_them: 0,
     };
     let status = Status {
         version: "0.1.0".into(),

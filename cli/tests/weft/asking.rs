@@ -202,6 +202,9 @@ fn nodes_are_listed_found_drained_and_removed() {
         fake.weft(&["undrain", &node]).await.exits(0).says("takes work again");
         fake.weft(&["drain", "node3", "--timeout", "1s"]).await.exits(2).says("--wait");
 
+        for arguments in [&["node", "remove", "node3"][..], &["node", "node3", "remove", "node3"]] {
+            fake.weft(arguments).await.exits(2).says("the name goes first: weft node node3 remove");
+        }
         fake.weft(&["node", "node3", "remove"]).await.exits(0).says("node3 is no longer a member");
         assert_eq!(fake.state.borrow().nodes.len(), 2);
     });
@@ -522,5 +525,27 @@ fn the_console_draws_again_only_when_something_has_changed() {
         let (frames, text) = look(4.5, &mut drawn).await;
         assert_eq!(frames, 2, "{text}");
         assert!(text.contains("2 alive, 1 dead") && text.ends_with("\x1b[J"), "{text}");
+    });
+}
+
+#[test]
+fn agents_that_have_stopped_are_not_called_dead() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        {
+            let mut state = fake.state.borrow_mut();
+            state.nodes[1].state = fabric::api::NodeState::Dead;
+            state.stopped_agents = vec!["node2".into()];
+        }
+        let ran = fake.weft(&["status"]).await.exits(3);
+        let ran = ran.shows("degraded: stopped agents: node2; their units run on (1 slot)");
+        let ran = ran.shows("node2 (its agent has stopped)");
+        assert!(!ran.stdout.contains("is dead"), "{ran:?}");
+        fake.state.borrow_mut().stopped_agents.clear();
+        fake.weft(&["status"])
+            .await
+            .exits(3)
+            .shows("degraded: 1 node is dead")
+            .shows("node2 (dead)");
     });
 }

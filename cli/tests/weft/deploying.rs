@@ -7,7 +7,9 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::beside_an_agent;
-use crate::fake_agent::{CRASHES, HANGS, Ran};
+use crate::fake_agent::{CRASHES, FLAPS, HANGS, Ran};
+use fabric::api::NodeState;
+use std::time::{Duration, Instant};
 
 const WEB: &str = r#"
 name = "web"
@@ -20,6 +22,8 @@ cores = 1
 name = "http"
 [placement]
 constraints = ['labels.rack == "r1"']
+[update]
+min_healthy = "300ms"
 "#;
 
 fn web() -> JobName {
@@ -134,7 +138,7 @@ fn a_malformed_job_file_is_refused_with_its_place_and_nothing_is_sent() {
             (&WEB.replace("/bin/web", "web"), "bad.toml:5:12: task.command[0]"),
             (
                 &format!("{WEB}[[task.files]]\npath = \"/a\"\nsource = \"./none\""),
-                "bad.toml:14:10: task.files[0].source: \"./none\": No such file",
+                "bad.toml:16:10: task.files[0].source: \"./none\": No such file",
             ),
         ] {
             fake.file("bad.toml", text);
@@ -397,5 +401,87 @@ fn stop_waits_until_nothing_is_left() {
         fake.weft(&["wait", "web", "--gone"]).await.exits(0);
         fake.weft(&["stop", "web"]).await.exits(4);
         fake.weft(&["wait", "web"]).await.exits(4);
+    });
+}
+
+#[test]
+fn what_crashes_again_and_again_is_not_called_healthy() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", &WEB.replace("/bin/web", FLAPS).replace("300ms", "2s"));
+        let ran = fake.weft(&["apply", "web.toml", "--settle", "1s"]).await.exits(1);
+        let ran = ran.says("web version 1 is failing").says("exit status 3");
+        assert!(!ran.stderr.contains("is healthy"), "{ran:?}");
+        // Whoever runs out of time before that is told what was missing.
+        fake.file("two.toml", &WEB.replace("\"web\"", "\"two\"").replace("300ms", "1m"));
+        fake.weft(&["apply", "two.toml", "--timeout", "2s"])
+            .await
+            .exits(124)
+            .says("3 of 3 slots healthy, but not for its update.min_healthy yet");
+    });
+}
+
+#[test]
+fn a_change_is_done_when_it_was_healthy_for_long_enough_and_no_change_at_once() {
+    beside_an_agent(|fake| async move {
+        let long = Duration::from_secs(2);
+        fake.file("web.toml", &WEB.replace("300ms", "2s"));
+        let begun = Instant::now();
+        fake.weft(&["apply", "web.toml"]).await.exits(0).says("web version 1 is healthy");
+        assert!(begun.elapsed() >= long);
+        let begun = Instant::now();
+        fake.weft(&["apply", "web.toml"]).await.exits(0).says("says the same already");
+        fake.weft(&["wait", "web"]).await.exits(0);
+        assert!(begun.elapsed() < long);
+    });
+}
+
+#[test]
+fn only_a_version_that_can_be_taken_back_is_said_to_be() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        // There is room for eight, and those that run stay.
+        let ran = fake.weft(&["scale", "web", "9", "--settle", "1s"]).await.exits(7);
+        let ran = ran.says("it stays pending, and starts when a node can take it");
+        assert!(!ran.stderr.contains("taken back"), "{ran:?}");
+        fake.file("web.toml", &WEB.replace("cores = 1", "cores = 8"));
+        fake.weft(&["apply", "web.toml", "--settle", "300ms"]).await.exits(7).says(
+            "it is taken back, and version 2 is in force again, if no node can take it within 2m",
+        );
+    });
+}
+
+#[test]
+fn what_does_not_end_is_named_with_what_to_do_about_it() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        fake.state.borrow_mut().nodes[1].state = NodeState::Dead;
+        let dead = "on node2, which is dead; start the agent of node2, or if it is gone for good: weft node node2 remove";
+        let ran = fake.weft(&["stop", "web", "--timeout", "2s"]).await.exits(124);
+        ran.says(&format!("1 allocation of web left: web/1 {dead}"))
+            .says(&format!("web is not gone yet: web/1 {dead}"));
+    });
+}
+
+#[test]
+fn a_drain_that_cannot_go_on_says_so_at_once() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        let stays = "stays until another node can take it: node1: it is draining; node3: ";
+        let ran = fake.weft(&["drain", "node1"]).await.exits(0);
+        assert!(!ran.stderr.contains("stays"), "{ran:?}");
+        fake.weft(&["undrain", "node1"]).await.exits(0);
+        fake.has_job("web", 3, "/bin/web");
+        for index in [0, 2] {
+            fake.weft(&["drain", ["node1", "node2", "node3"][index]]).await.exits(0);
+        }
+        fake.weft(&["drain", "node2"]).await.exits(0).says(stays);
+        fake.weft(&["drain", "node2", "--wait", "--timeout", "300ms"])
+            .await
+            .exits(124)
+            .says("node2 is not empty yet: web/")
+            .says("on node2 (running)");
     });
 }

@@ -37,6 +37,23 @@ pub struct Job {
     looks: u32,
 }
 
+impl Job {
+    fn flaps(&self) -> bool {
+        self.spec.task.command[0] == FLAPS
+    }
+
+    /// What flaps is healthy for two looks and fails for two.
+    fn fails_now(&self) -> bool {
+        self.spec.task.command[0] == CRASHES || self.flaps() && self.looks % 4 < 2
+    }
+
+    /// As the core says it: while nothing of the new version is healthy.
+    fn reverts_to(&self, healthy: u32) -> Option<u64> {
+        let takes_back = self.previous.is_some() && !self.reverted && self.spec.update.auto_revert;
+        (takes_back && healthy == 0).then_some(self.version - 1)
+    }
+}
+
 struct Alloc {
     index: u32,
     node: usize,
@@ -73,6 +90,8 @@ pub struct State {
     /// Lines that each slot has written.
     pub log_lines: usize,
     pub fabric: Option<String>,
+    /// Nodes whose agents have stopped for a while.
+    pub stopped_agents: Vec<String>,
     ended: Vec<JobName>,
 }
 
@@ -84,6 +103,8 @@ pub struct Fake {
 
 /// A slot whose command begins with this never works.
 pub const CRASHES: &str = "/bin/crash";
+/// A slot whose command begins with this works and crashes in turn.
+pub const FLAPS: &str = "/bin/flap";
 /// A slot whose command begins with this stays on its way.
 pub const HANGS: &str = "/bin/hang";
 
@@ -142,11 +163,15 @@ impl Fake {
     pub fn has_job(&self, name: &str, count: u32, program: &str) {
         let mut spec = JobSpec::service(JobName::new(name).unwrap(), vec![program.into()]);
         spec.count = count;
+        spec.update.min_healthy = STEADY;
         let mut state = self.state.borrow_mut();
         state.submit(spec);
         (0..10).for_each(|_| state.look());
     }
 }
+
+/// For how long slots of jobs that are put in place have to stay healthy: tests are not to wait for long.
+const STEADY: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// `weft` with a clean environment.
 pub fn weft(socket: &Path) -> Command {
@@ -267,7 +292,7 @@ impl State {
                 here * cores_of(&job.spec)
             })
             .sum();
-        4 - used
+        4u32.saturating_sub(used)
     }
 
     /// The first slot of each job goes one node on.
@@ -382,11 +407,21 @@ impl State {
                 job.version -= 1;
                 job.allocs.clear();
             }
-            self.place(&name);
+            if !self.ended.contains(&name) {
+                self.place(&name);
+            }
         }
         for name in std::mem::take(&mut self.ended) {
             if let Some(job) = self.jobs.get(&name) {
                 assert!(job.allocs.iter().all(|alloc| alloc.stopping));
+            }
+            // Who is dead ends nothing.
+            let nodes = &self.nodes;
+            let job = self.jobs.get_mut(&name).expect("it was there when it was stopped");
+            job.allocs.retain(|alloc| nodes[alloc.node].state == NodeState::Dead);
+            if !job.allocs.is_empty() {
+                self.ended.push(name);
+                continue;
             }
             self.jobs.remove(&name);
         }
@@ -395,7 +430,7 @@ impl State {
     fn job_view(&self, name: &JobName) -> Option<JobView> {
         let job =
             self.jobs.get(name).filter(|job| !job.allocs.iter().any(|alloc| alloc.stopping))?;
-        let crashes = job.spec.task.command[0] == CRASHES;
+        let crashes = job.fails_now();
         let healthy = job.allocs.iter().filter(|alloc| alloc.steps >= 3 && !crashes).count() as u32;
         let count = job.spec.count;
         let (state, reason) = if job.reverted {
@@ -423,6 +458,7 @@ impl State {
             state,
             reason,
             failed: None,
+            reverts_to: job.reverts_to(healthy),
         })
     }
 
@@ -445,10 +481,11 @@ impl State {
             1 => Phase::Starting,
             _ => Phase::Running,
         };
-        let crashes = job.spec.task.command[0] == CRASHES;
+        let crashes = job.fails_now();
         let mut row =
             AllocRow { epoch: alloc.epoch, phase, version: alloc.version, ..AllocRow::default() };
         row.healthy = alloc.steps >= 3 && !crashes;
+        row.restarts = if job.flaps() { job.looks / 2 } else { 0 };
         row.trouble = crashes.then(|| "exit status 3".into());
         row.claim.memory = job.spec.resources.memory;
         row.claim.ports = job.spec.ports.iter().map(|port| (port.name.clone(), 20_000)).collect();
@@ -534,6 +571,8 @@ impl State {
                 level: 2,
                 held_back_by: Vec::new(),
                 voters: Default::default(),
+                stopped_agents: self.stopped_agents.clone(),
+                left_to_them: self.stopped_agents.len() as u32,
             }),
             executor: "systemd".into(),
             executor_reason: "it is PID 1".into(),

@@ -58,7 +58,7 @@ impl Node {
 
     /// Both clocks, with the fabric's time in place of this machine's.
     pub(super) fn read_clocks(&mut self, now: Now) -> Now {
-        self.own_wall = now.wall;
+        (self.own_wall, self.looked) = (now.wall, now.at);
         self.timekeeper.read(now, self.table.members(), self.clock.time())
     }
 

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::alloc::{AllocRow, Phase};
-use crate::api::NodeState;
 use crate::clock::{Instant, Now, WallTime};
 use crate::id::{AllocId, Birth, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
@@ -308,11 +307,7 @@ impl Node {
 
     /// Whether what a member that is not up runs is not to be placed elsewhere yet.
     fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
-        let unknown = self.membership.state(node) == NodeState::Unknown
-            || self.informed.was_gone_before(now.at, node);
-        let unheard = self.config.canary != Some(Canary::PlacesUnheard)
-            && self.informed.holds(now.at, node, unknown);
-        self.doubt.holds(now.at, node, priority) || unheard
+        self.held_back(now, node, priority).is_some()
     }
 
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.

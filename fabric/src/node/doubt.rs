@@ -137,12 +137,14 @@ impl Doubt {
         self.case.as_ref().is_some_and(|case| case.members.contains(node))
     }
 
-    /// Whether a slot of this priority that the member ran has to wait: for the end of the doubt, or after it
-    /// for more important ones.
-    pub fn holds(&self, at: Instant, node: &NodeId, priority: u8) -> bool {
+    /// Until when, at the latest, a slot of this priority that the member ran has to wait: for the end of the doubt, or after
+    /// it for more important ones. `None`: it has not to.
+    pub fn holds_until(&self, at: Instant, node: &NodeId, priority: u8) -> Option<Instant> {
         let wait = limits::IMPORTANCE_STEP * u32::from(100u8.saturating_sub(priority));
-        let is_early = |after: &After| at.since(after.ended) < wait && after.members.contains(node);
-        self.covers(node) || self.after.as_ref().is_some_and(is_early)
+        let case = self.case.as_ref().filter(|case| case.members.contains(node));
+        let after = self.after.as_ref().filter(|after| after.members.contains(node));
+        let turn = after.map(|after| after.ended + wait).filter(|turn| at < *turn);
+        case.map(|case| case.since + limits::DOUBT_MAX + wait).or(turn)
     }
 
     /// Whether a node has to look more often.

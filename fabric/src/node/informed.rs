@@ -56,8 +56,21 @@ pub enum Waits {
     HeardNobody,
     /// Not all members were heard since this node's start.
     NotAllHeard,
+    /// All were heard, and have not compared tables with this node yet.
+    NotCompared,
     /// This machine has no link to a network.
     NoLink,
+}
+
+/// Why what a member runs that is not up is not to be placed elsewhere yet, and until when at the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// This machine has no link. With an end: it had none until a moment ago.
+    NoLink { until: Option<Instant> },
+    /// Its agent said that it stops and that its units run on.
+    Away { until: Instant },
+    /// It was not heard since this node's start. Without an end: nobody was.
+    Unheard { until: Option<Instant> },
 }
 
 impl Informed {
@@ -191,17 +204,39 @@ impl Informed {
         }
     }
 
-    /// Whether a member said so a short time ago.
-    pub fn is_away(&self, node: &NodeId) -> bool {
-        self.away.contains_key(node)
+    /// Whether, and why, what a member runs that is not up is not to be placed elsewhere yet. One that was not heard since
+    /// this node's start may have said to others that it will be back. `unknown`: membership has never called it alive or
+    /// dead.
+    pub fn hold(&self, at: Instant, node: &NodeId, unknown: bool) -> Option<Hold> {
+        if let Some(cut) = &self.cut {
+            return Some(Hold::NoLink {
+                until: cut.back.map(|back| back + limits::RECONNECT_HOLD),
+            });
+        }
+        if let Some(said) = self.away.get(node) {
+            return Some(Hold::Away { until: *said + limits::AWAY_GRACE });
+        }
+        let unheard = unknown || !self.heard.contains(node);
+        let lately = at.since(self.started) < limits::UNHEARD_HOLD;
+        (unheard && (self.starting || lately))
+            .then(|| Hold::Unheard { until: self.unheard_until() })
     }
 
-    /// Whether what a member runs that is not up is not to be placed elsewhere yet. One that was not heard since this
-    /// node's start may have said to others that it will be back. `unknown`: membership has never called it alive or dead.
-    pub fn holds(&self, at: Instant, node: &NodeId, unknown: bool) -> bool {
-        let unheard = unknown || !self.heard.contains(node);
-        let may_be_away = unheard && at.since(self.started) < limits::UNHEARD_HOLD;
-        self.cut.is_some() || self.is_away(node) || unheard && self.starting || may_be_away
+    /// When it stops waiting for members that were not heard since its start, at the latest; `None`: nobody was heard, and
+    /// it goes on waiting.
+    pub fn unheard_until(&self) -> Option<Instant> {
+        let from = if self.starting { self.heard_first } else { Some(self.started) };
+        from.map(|from| from + limits::UNHEARD_HOLD)
+    }
+
+    /// Members that said so a short time ago.
+    pub fn away(&self) -> impl Iterator<Item = (NodeId, Instant)> {
+        self.away.iter().map(|(node, said)| (*node, *said + limits::AWAY_GRACE))
+    }
+
+    /// Whether a member was heard since this node's start, as long as that matters.
+    pub fn has_heard(&self, node: &NodeId) -> bool {
+        self.heard.contains(node)
     }
 
     /// Since when a slot may be run by somebody who was not heard, though nothing live of it is known: unless its job, or

@@ -260,7 +260,7 @@ impl Node {
         if known != Some(version) {
             self.coordinator.stuck.insert(spec.name.clone(), (version, now.at));
             let why = self.why_nowhere(spec, job.hash()).unwrap_or_default();
-            let message = format!("version {version} {}{why}", unfit(spec));
+            let message = format!("version {version} {}{why}", self.unfit(spec, job.hash()));
             tracing::warn!(job = %spec.name, "{message}");
             self.event(now, api::EventKind::Job { job: spec.name.clone(), version, message });
         }
@@ -347,8 +347,22 @@ impl Node {
             }
             false => self.why_nowhere(spec, hash).unwrap_or_default(),
         };
-        let what = unfit(spec);
+        let what = self.unfit(spec, hash);
         Some(format!("version {version} {what}{why}; version {before} runs on"))
+    }
+
+    /// What is said of a version that has no place for its next slot, some of which may run already.
+    fn unfit(&self, spec: &JobSpec, hash: SpecHash) -> &'static str {
+        let mut rows = self.table.allocs_of(&spec.name);
+        match spec.kind {
+            JobKind::Service => {
+                match rows.any(|(.., row, _)| row.spec == hash && row.phase.is_live()) {
+                    true => "has no place for another slot",
+                    false => "fits nowhere",
+                }
+            }
+            JobKind::System => "fits on no node that has another one",
+        }
     }
 
     /// Whether a version has failed: the coordinator's view of it, while the roll-out is under way.
@@ -417,13 +431,6 @@ pub(super) fn is_vacated(row: &AllocRow) -> bool {
 pub(super) fn says_nothing(row: &AllocRow) -> bool {
     let never_ran = row.phase == Phase::Ended && !row.ran && !is_vacated(row);
     matches!(row.ending, Some(Ending::Yielded { .. })) || never_ran
-}
-
-fn unfit(spec: &JobSpec) -> &'static str {
-    match spec.kind {
-        JobKind::Service => "fits nowhere",
-        JobKind::System => "fits on no node that has another one",
-    }
 }
 
 /// How many slots of a job a fleet would take, up to all of them.

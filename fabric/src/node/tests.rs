@@ -171,7 +171,7 @@ impl Fleetlet {
         self.feed(node, Input::Request { id: 1, request });
     }
 
-    fn feed(&mut self, node: NodeId, input: Input) {
+    pub fn feed(&mut self, node: NodeId, input: Input) {
         let mut queue = VecDeque::from([(node, input)]);
         while let Some((to, input)) = queue.pop_front() {
             let Some(node) = self.nodes.get_mut(&to) else { continue };

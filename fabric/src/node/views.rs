@@ -13,7 +13,7 @@ use crate::api::{
     AllocView, Explanation, FabricStatus, Free, JobState, JobView, NodeState, NodeView, Plan,
     Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView, VoterView, VotersView,
 };
-use crate::clock::Now;
+use crate::clock::{Now, WallTime};
 use crate::cpuset::CpuSet;
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
@@ -131,7 +131,7 @@ impl Node {
     }
 
     /// The first few of these members by name, and how many more there are.
-    pub(super) fn names_of(&self, members: &[NodeId]) -> String {
+    pub fn names_of(&self, members: &[NodeId]) -> String {
         let names: Vec<String> =
             members.iter().take(limits::REASONS_MAX).map(|node| self.name_of(node)).collect();
         match members.len() - names.len() {
@@ -147,6 +147,11 @@ impl Node {
             *nodes.entry(self.state_of(&node)).or_insert(0) += 1;
         }
         let jobs = self.jobs();
+        let stopped: Vec<NodeId> =
+            self.informed.away().map(|(node, _)| node).filter(|node| !self.is_up(node)).collect();
+        let left = self.table.allocs().filter(|(_, node, row, _)| {
+            row.healthy && row.phase.is_live() && stopped.contains(node)
+        });
         FabricStatus {
             name: self.config.fabric_name.clone(),
             key: self.config.fabric,
@@ -164,6 +169,8 @@ impl Node {
             level: self.level(),
             held_back_by: self.held_back_by().iter().map(|node| self.name_of(node)).collect(),
             voters: self.voters(),
+            stopped_agents: stopped.iter().map(|node| self.name_of(node)).collect(),
+            left_to_them: left.count() as u32,
         }
     }
 
@@ -283,13 +290,20 @@ impl Node {
         let healthy = count(&|row| row.healthy && row.spec == hash);
         let filled = count(&|_| true);
         let trouble = self.trouble_of(spec, hash);
+        let now = Now { at: self.looked, wall: self.own_wall };
+        let (waiting, waits) = match spec.kind {
+            JobKind::Service if filled < wanted => {
+                let there: BTreeSet<u32> = live.iter().map(|(index, ..)| *index).collect();
+                let empty = (0..spec.count).filter(|index| !there.contains(index));
+                self.pending_slots(now, spec, empty)
+            }
+            _ => (0, None),
+        };
         let (state, reason) = if job.reverted {
             let hash = job.spec.hash(job.generation);
-            let failed = self.trouble_of(&job.spec, hash).or_else(|| self.failure_of(job));
-            let failed = failed.map(|trouble| format!(" ({trouble})"));
-            let nowhere =
-                || Some(format!(" (it fits nowhere{})", self.why_nowhere(&job.spec, hash)?));
-            let failed = failed.or_else(nowhere).unwrap_or_default();
+            let failed = self.failure_of(job).or_else(|| self.trouble_of(&job.spec, hash));
+            let unknown = || format!("{} has not seen why", self.name_of(&self.config.id));
+            let failed = format!(" ({})", failed.unwrap_or_else(unknown));
             let reason = format!(
                 "version {} failed{failed}: version {version} is in force again",
                 job.version
@@ -297,6 +311,8 @@ impl Node {
             (JobState::Reverted, Some(reason))
         } else if healthy >= wanted && live.len() as u32 == wanted {
             (JobState::Healthy, None)
+        } else if trouble.is_none() && waiting > 0 && waiting == wanted - filled {
+            (JobState::Progressing, waits)
         } else if let Some(refusal) = self.quota_refusal(spec).filter(|_| filled < wanted) {
             let reason = format!("{} of {wanted} slots wait: {refusal}", wanted - filled);
             (JobState::Unplaceable, Some(reason))
@@ -318,7 +334,7 @@ impl Node {
         } else if trouble.is_some() {
             (JobState::Failing, trouble)
         } else {
-            (JobState::Progressing, None)
+            (JobState::Progressing, waits)
         };
         JobView {
             name: spec.name.clone(),
@@ -334,7 +350,22 @@ impl Node {
             state,
             reason,
             failed: self.failed_version(job),
+            reverts_to: self.reverts_to(job, live.iter().map(|(.., row)| *row)),
         }
+    }
+
+    /// The version that comes back into force should the one that is there now fail: while another one still runs, or none
+    /// of this one is healthy.
+    fn reverts_to<'r>(
+        &self,
+        job: &JobEntry,
+        mut live: impl Iterator<Item = &'r AllocRow> + Clone,
+    ) -> Option<u64> {
+        let previous = job.previous.as_ref().filter(|_| !job.reverted)?;
+        let hash = job.hash();
+        let under_way = live.clone().any(|row| row.spec != hash)
+            || !live.any(|row| row.spec == hash && row.healthy);
+        (job.spec.update.auto_revert && under_way).then_some(previous.version)
     }
 
     fn matching_nodes(&self, spec: &JobSpec) -> u32 {
@@ -352,19 +383,35 @@ impl Node {
         roster.filter(move |node| self.is_up(node) && matches(node))
     }
 
-    /// The last thing that went wrong with any slot in which `hash` is not well.
+    /// The last thing that went wrong with any slot in which `hash` is not well. What runs on where nobody answers is well
+    /// until something else is known, and its node's silence is no trouble of the job's.
     fn trouble_of(&self, spec: &JobSpec, hash: SpecHash) -> Option<String> {
+        // Each copy of a system job is on its own.
+        let place = |slot: &SlotId, node: NodeId| match spec.kind {
+            JobKind::Service => (slot.index, None),
+            JobKind::System => (slot.index, Some(node)),
+        };
         let rows = || self.table.allocs_of(&spec.name).filter(|(.., row, _)| row.spec == hash);
-        let well: BTreeSet<u32> = rows()
-            .filter(|(_, node, row, _)| row.healthy && self.is_up(node))
-            .map(|(slot, ..)| slot.index)
-            .collect();
+        let (mut well, mut newest) = (BTreeSet::new(), BTreeMap::new());
+        for (slot, node, row, _) in rows() {
+            let place = place(slot, node);
+            let healthy = row.healthy && row.phase.is_live();
+            if healthy && self.is_up(&node) {
+                well.insert(place);
+            }
+            let known = newest.entry(place).or_insert((0, WallTime(0), false));
+            *known = (*known).max((row.epoch, row.since, healthy));
+        }
+        well.extend(newest.into_iter().filter(|(_, (.., healthy))| *healthy).map(|(at, _)| at));
         rows()
-            .filter(|(slot, ..)| slot.index < spec.count && !well.contains(&slot.index))
+            .filter(|(slot, node, ..)| {
+                slot.index < spec.count && !well.contains(&place(slot, *node))
+            })
             .filter_map(|(slot, node, row, written)| {
                 let trouble = match (&row.ending, &row.trouble) {
                     (Some(Ending::Failed { reason }), _) => Some(reason),
-                    (None, Some(trouble)) => Some(trouble),
+                    // An old note of what was healthy afterwards.
+                    (None, Some(trouble)) if !row.healthy && self.is_up(&node) => Some(trouble),
                     _ => None,
                 }?;
                 Some((written, format!("{slot} on {}: {trouble}", self.name_of(&node))))
@@ -422,6 +469,10 @@ impl Node {
             unplaceable: Vec::new(),
             warnings: self.lease_warnings(spec),
         };
+        if existing.is_some() && spec.kind == JobKind::Service {
+            let empty = (0..spec.count).filter(|at| !live.keys().any(|(index, _)| index == at));
+            plan.warnings.extend(self.pending_in_a_plan(now, spec, empty, plan.changes.is_empty()));
+        }
         let mut fleet = self.current_fleet().into_owned();
         // What is replaced frees its claim first.
         for ((index, node), row) in &live {
@@ -547,7 +598,7 @@ impl Node {
             allocs.sort_by_key(|alloc| {
                 std::cmp::Reverse((alloc.row.epoch, alloc.row.phase.is_live()))
             });
-            let mut doing = self.doing(now, spec, entry, &allocs);
+            let mut doing = self.doing(now, spec, entry, &slot, &allocs);
             let there = allocs.iter().filter(|alloc| alloc.row.phase.holds_claim());
             let mut involved = there
                 .map(|alloc| alloc.node)
@@ -588,21 +639,23 @@ impl Node {
         })
     }
 
-    fn doing(&self, now: Now, spec: &JobSpec, entry: &JobEntry, allocs: &[AllocView]) -> String {
+    pub(super) fn doing(
+        &self,
+        now: Now,
+        spec: &JobSpec,
+        entry: &JobEntry,
+        slot: &SlotId,
+        allocs: &[AllocView],
+    ) -> String {
         let live = |alloc: &&AllocView| alloc.row.phase.is_live() && self.is_up(&alloc.node);
         let Some(alloc) = allocs.iter().find(live) else {
             let leaving =
                 |alloc: &&AllocView| alloc.row.phase == Phase::Stopping && self.is_up(&alloc.node);
-            let gone = |alloc: &&AllocView| {
-                alloc.row.phase.holds_claim() && self.doubt.covers(&alloc.node)
-            };
-            let slot = allocs.first().map(|alloc| &alloc.id.slot);
-            let back_off = slot.and_then(|slot| self.back_off(now, slot));
+            let back_off = self.back_off(now, slot);
             return if let Some(alloc) = allocs.iter().find(leaving) {
                 format!("waiting for {} on {} to stop", alloc.id, alloc.node_name)
-            } else if let Some(alloc) = allocs.iter().find(gone) {
-                let lost = self.doubt.about().unwrap_or(0);
-                format!("was on {}, one of {lost} nodes gone at once: making sure", alloc.node_name)
+            } else if let Some(pending) = self.pending(now, spec, slot) {
+                self.pending_in_words(now, pending)
             } else if let Some((nodes, left)) = back_off {
                 let left = crate::job::duration::display(left);
                 format!("failed on {nodes} nodes, tried on another one in {left}")
@@ -614,6 +667,9 @@ impl Node {
                 "pending: no node can take it".into()
             } else if needs_lease(spec) && !self.voters().can_decide() {
                 format!("it does not run: {}", self.voters_in_words(now, None))
+            } else if let Some((node, _)) = self.rows_elsewhere(slot).next() {
+                let (name, state) = (self.name_of(&node), self.state_of(&node));
+                format!("was on {name}, which is {state}: being placed elsewhere")
             } else {
                 "being placed".into()
             };
@@ -624,7 +680,11 @@ impl Node {
         }
         let draining = self.table.node(&alloc.node).is_some_and(|info| info.draining);
         match (alloc.row.phase, alloc.row.healthy) {
-            _ if draining => format!("to be moved off {}, which is draining", alloc.node_name),
+            _ if draining => {
+                let fits = !is_unplaceable(&self.current_fleet(), spec);
+                let when = if fits { "" } else { ", when a node can take it: none can now" };
+                format!("to be moved off {}, which is draining{when}", alloc.node_name)
+            }
             (Phase::Running, true) => AS_WANTED.into(),
             (Phase::Running, false) => match &alloc.row.trouble {
                 Some(trouble) => format!("running, not healthy: {trouble}"),
@@ -634,7 +694,12 @@ impl Node {
                 let voters = self.voters_in_words(now, Some(&alloc.id.slot));
                 format!("waits on {} for a lease: {voters}", alloc.node_name)
             }
-            (phase, _) => format!("{phase} on {}", alloc.node_name),
+            (phase, _) => match &alloc.row.trouble {
+                Some(trouble) => {
+                    format!("{phase} on {}, where it was tried before: {trouble}", alloc.node_name)
+                }
+                None => format!("{phase} on {}", alloc.node_name),
+            },
         }
     }
 

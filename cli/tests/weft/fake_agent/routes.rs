@@ -301,7 +301,11 @@ fn node_route(
         ("POST", ["drain"]) => {
             let drain: DrainBody = serde_json::from_slice(body).unwrap();
             state.nodes[index].info.as_mut().unwrap().draining = drain.on;
-            if drain.on {
+            let takes = |node: &NodeView| {
+                node.state == NodeState::Alive
+                    && !node.info.as_ref().is_some_and(|info| info.draining)
+            };
+            if drain.on && state.nodes.iter().any(takes) {
                 state
                     .jobs
                     .values_mut()

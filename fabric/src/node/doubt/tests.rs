@@ -81,10 +81,10 @@ fn who_sees_half_of_the_fabric_acts_when_it_is_calm() {
     assert_eq!(doubt.review(at(calm), sight(10, 0, 2)), Turn::Over);
     assert!(!doubt.covers(&node(1)));
     // The most important slots go at once, the others in their turn.
-    assert!(!doubt.holds(at(calm), &node(1), 100));
-    assert!(doubt.holds(at(calm + 1_499), &node(1), 50));
-    assert!(!doubt.holds(at(calm + 1_500), &node(1), 50));
-    assert!(!doubt.holds(at(calm), &node(11), 1), "that one was never lost");
+    assert_eq!(doubt.holds_until(at(calm), &node(1), 100), None);
+    assert_eq!(doubt.holds_until(at(calm + 1_499), &node(1), 50), Some(at(calm + 1_500)));
+    assert_eq!(doubt.holds_until(at(calm + 1_500), &node(1), 50), None);
+    assert_eq!(doubt.holds_until(at(calm), &node(11), 1), None, "that one was never lost");
     assert_eq!(doubt.review(at(calm + 2_999), sight(10, 0, 2)), Turn::After);
     assert!(doubt.is_awake());
     assert_eq!(doubt.review(at(calm + 3_000), sight(10, 0, 2)), Turn::After, "the last turn");

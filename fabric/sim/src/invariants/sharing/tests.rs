@@ -45,6 +45,7 @@ fn job_view(spec: JobSpec) -> JobView {
         state: JobState::Progressing,
         reason: None,
         failed: None,
+        reverts_to: None,
     }
 }
 
