@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::beside_an_agent;
 use crate::fake_agent::{CRASHES, FLAPS, HANGS, Ran};
 use fabric::api::NodeState;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const WEB: &str = r#"
 name = "web"
@@ -425,13 +425,15 @@ fn a_change_is_done_when_it_was_healthy_for_long_enough_and_no_change_at_once() 
     beside_an_agent(|fake| async move {
         let long = Duration::from_secs(2);
         fake.file("web.toml", &WEB.replace("300ms", "2s"));
-        let begun = Instant::now();
+        let begun = tokio::time::Instant::now();
         fake.weft(&["apply", "web.toml"]).await.exits(0).says("web version 1 is healthy");
         assert!(begun.elapsed() >= long);
-        let begun = Instant::now();
-        fake.weft(&["apply", "web.toml"]).await.exits(0).says("says the same already");
-        fake.weft(&["wait", "web"]).await.exits(0);
-        assert!(begun.elapsed() < long);
+        fake.file("two.toml", &WEB.replace("\"web\"", "\"two\"").replace("300ms", "1h"));
+        fake.weft(&["apply", "two.toml", "--timeout", "2s"]).await.exits(124);
+        // An hour would be more than anybody waits here.
+        let again = fake.weft(&["apply", "two.toml", "--timeout", "5m"]).await;
+        again.exits(0).says("says the same already");
+        fake.weft(&["wait", "two", "--timeout", "5m"]).await.exits(0);
     });
 }
 
