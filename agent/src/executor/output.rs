@@ -188,6 +188,11 @@ impl Reader {
         let mut tries = 0;
         let (length, position, ahead) = loop {
             let length = file.metadata()?.len();
+            if let Some(lines) = query.tail
+                && let Some(ahead) = last_lines(&file, length, lines)?
+            {
+                break (length, length, ahead);
+            }
             let start = first_kept(&file, length);
             let (position, ahead) = match query.tail {
                 None => (start, Vec::new()),
@@ -280,6 +285,26 @@ fn first_kept_after(file: &File, position: u64, length: u64) -> u64 {
         -1 => position,
         data => data as u64,
     }
+}
+
+/// The last `lines` lines, if they are short. It is one read, and asks nothing that waits for whoever prints: what was freed meanwhile
+/// reads as zeroes.
+fn last_lines(file: &File, length: u64, lines: u64) -> io::Result<Option<Vec<u8>>> {
+    let begin = length.saturating_sub(CHUNK_BYTES as u64);
+    let mut buffer = vec![0; (length - begin) as usize];
+    match file.read_exact_at(&mut buffer, begin) {
+        // It was cut.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let known = buffer.iter().rposition(|&byte| byte == 0).map_or(0, |at| at + 1);
+    // The newline at the very end closes the last line, it does not begin another.
+    let body = buffer.len().saturating_sub(1).max(known);
+    let ends = buffer[known..body].iter().enumerate().rev().filter(|&(_, &byte)| byte == b'\n');
+    let Some(wanted) = usize::try_from(lines).ok().and_then(|lines| lines.checked_sub(1)) else {
+        return Ok(None);
+    };
+    Ok(ends.map(|(at, _)| known + at + 1).nth(wanted).map(|from| buffer.split_off(from)))
 }
 
 /// The last `lines` lines, not from before `start`: from where on they are to be read, and what of them is read already, which
