@@ -428,12 +428,12 @@ fn a_change_is_done_when_it_was_healthy_for_long_enough_and_no_change_at_once() 
         let begun = tokio::time::Instant::now();
         fake.weft(&["apply", "web.toml"]).await.exits(0).says("web version 1 is healthy");
         assert!(begun.elapsed() >= long);
-        fake.file("two.toml", &WEB.replace("\"web\"", "\"two\"").replace("300ms", "1h"));
+        fake.file("two.toml", &WEB.replace("\"web\"", "\"two\"").replace("300ms", "110s"));
         fake.weft(&["apply", "two.toml", "--timeout", "2s"]).await.exits(124);
-        // An hour would be more than anybody waits here.
-        let again = fake.weft(&["apply", "two.toml", "--timeout", "5m"]).await;
+        // Almost two minutes would be more than this waits.
+        let again = fake.weft(&["apply", "two.toml", "--timeout", "1m"]).await;
         again.exits(0).says("says the same already");
-        fake.weft(&["wait", "two", "--timeout", "5m"]).await.exits(0);
+        fake.weft(&["wait", "two", "--timeout", "1m"]).await.exits(0);
     });
 }
 
