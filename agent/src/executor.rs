@@ -191,10 +191,18 @@ impl Executor {
         if self.knows(&launch.alloc, launch.run) {
             return Ok(());
         }
-        match self {
-            Executor::Systemd(systemd) => systemd.prepare(launch).await,
-            Executor::Direct(direct) => direct.prepare(launch).await,
-        }
+        let store = self.store().clone();
+        // Of systemd's units, systemd knows whether there is their user.
+        let starts_it = matches!(self, Executor::Direct(_));
+        let prepared = output::blocking(move || {
+            let user = launch.task.user.as_deref().filter(|_| starts_it);
+            let user = user.map(spawn::Identity::of).transpose();
+            Ok(user.and_then(|_| {
+                let said = |error| format!("its files cannot be written: {error}");
+                store.prepare(&launch).map_err(said)
+            }))
+        });
+        prepared.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Removes what was prepared for a unit that is not to be started any more.

@@ -287,22 +287,20 @@ impl Restart {
     }
 }
 
-#[test]
-fn a_restart_of_all_agents_starts_and_ends_nothing() {
-    let _turn = turn();
-    let Some(lab) = Lab::new("restarts") else { return };
-    let mut ground = Ground::begin(&lab, 3);
-    let slots = ground.units().len();
-    let rounds = rounds(2);
+/// Restarts all agents in one of these ways after the other, another one first each time: which units have ended, and which were started.
+fn restarted(
+    ground: &mut Ground,
+    rounds: usize,
+    ways: &[Restart],
+    rest: impl Fn(&Ground, usize),
+) -> (Vec<Unit>, Vec<Start>) {
     let (mut ended, mut started) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let note = ground.note();
-        // Another one is the first each time.
         ground.machines.rotate_left(usize::from(round > 0));
-        let restart = RESTARTS[round % RESTARTS.len()];
+        let restart = ways[round % ways.len()];
         restart.of(&mut ground.machines);
-        sleep(if round + 1 == rounds { LONG_REST } else { REST });
-        ground.settled();
+        rest(ground, round);
         let (gone, new) = ground.since(&note);
         if !gone.is_empty() || !new.is_empty() {
             println!("round {round}, {restart:?}: ended {gone:?}, started {new:?}");
@@ -310,6 +308,20 @@ fn a_restart_of_all_agents_starts_and_ends_nothing() {
         ended.extend(gone);
         started.extend(new);
     }
+    (ended, started)
+}
+
+#[test]
+fn a_restart_of_all_agents_starts_and_ends_nothing() {
+    let _turn = turn();
+    let Some(lab) = Lab::new("restarts") else { return };
+    let mut ground = Ground::begin(&lab, 3);
+    let slots = ground.units().len();
+    let rounds = rounds(2);
+    let (ended, started) = restarted(&mut ground, rounds, &RESTARTS, |ground, round| {
+        sleep(if round + 1 == rounds { LONG_REST } else { REST });
+        ground.settled();
+    });
     println!(
         "ground: {rounds} restarts of all three agents, {slots} slots: {} units ended, {} started",
         ended.len(),
@@ -337,22 +349,12 @@ fn a_restart_of_all_agents_takes_no_lease_away() {
     };
     wait_until("the leased job runs", || is_up(&ground).then_some(()));
     let rounds = rounds(2);
-    let (mut ended, mut started) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let note = ground.note();
-        ground.machines.rotate_left(usize::from(round > 0));
-        let restart = [Restart::InWaves, Restart::Together][round % 2];
-        restart.of(&mut ground.machines);
+    let ways = [Restart::InWaves, Restart::Together];
+    let (ended, started) = restarted(&mut ground, rounds, &ways, |ground, _| {
         // Longer than a lease, and than what the guard waits for.
         sleep(Duration::from_secs(15));
-        wait_until("the leased job runs", || is_up(&ground).then_some(()));
-        let (gone, new) = ground.since(&note);
-        if !gone.is_empty() || !new.is_empty() {
-            println!("round {round}, {restart:?}: ended {gone:?}, started {new:?}");
-        }
-        ended.extend(gone);
-        started.extend(new);
-    }
+        wait_until("the leased job runs", || is_up(ground).then_some(()));
+    });
     println!(
         "ground: {rounds} restarts of all three agents and voters, {wanted} slots under leases: {} units ended, {} started",
         ended.len(),

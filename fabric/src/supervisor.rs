@@ -821,9 +821,11 @@ impl Supervisor {
                         continue;
                     }
                     if local.may_run(now.at) {
-                        let next = [Phase::Preparing, Phase::Starting];
-                        let next = next.into_iter().find(|phase| phase.level() <= level);
-                        local.enter(now, next.unwrap_or(Phase::Starting));
+                        let can_be_said = Phase::Preparing.level() <= level;
+                        local.enter(
+                            now,
+                            if can_be_said { Phase::Preparing } else { Phase::Starting },
+                        );
                         local.start_at = now.at;
                         self.changed.insert(slot.clone());
                     }

@@ -130,16 +130,6 @@ impl Direct {
         &self.leases
     }
 
-    /// Makes ready what a unit needs before it is started.
-    pub async fn prepare(&self, launch: Launch) -> Result<(), String> {
-        if let Some(user) = &launch.task.user {
-            Identity::of(user)?;
-        }
-        let store = self.store.clone();
-        let prepared = blocking(move || store.prepare(&launch)).await;
-        prepared.map_err(|error| format!("its files cannot be written: {error}"))
-    }
-
     /// Starts a unit, unless this run of it is there.
     pub fn start(&self, launch: Launch) {
         if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {

@@ -194,15 +194,14 @@ impl Reader {
                 break (length, length, ahead);
             }
             let start = first_kept(&file, length);
-            let (position, ahead) = match query.tail {
-                None => (start, Vec::new()),
+            let position = match query.tail {
+                None => start,
                 Some(lines) => tail(&file, start, length, lines)?,
             };
             // The hole may have passed while the lines were looked for: then these are no lines.
-            let begin = position - ahead.len() as u64;
             tries += 1;
-            if first_kept(&file, file.metadata()?.len()) <= begin || tries == OPENINGS_MAX {
-                break (length, position, ahead);
+            if first_kept(&file, file.metadata()?.len()) <= position || tries == OPENINGS_MAX {
+                break (length, position, Vec::new());
             }
         };
         let end = (!query.follow).then_some(length);
@@ -307,11 +306,10 @@ fn last_lines(file: &File, length: u64, lines: u64) -> io::Result<Option<Vec<u8>
     Ok(ends.map(|(at, _)| known + at + 1).nth(wanted).map(|from| buffer.split_off(from)))
 }
 
-/// The last `lines` lines, not from before `start`: from where on they are to be read, and what of them is read already, which
-/// is all of them unless they are long, so that nobody who prints faster than they are read takes them away.
-fn tail(file: &File, start: u64, length: u64, lines: u64) -> io::Result<(u64, Vec<u8>)> {
+/// Where the last `lines` lines begin, not before `start`.
+fn tail(file: &File, start: u64, length: u64, lines: u64) -> io::Result<u64> {
     if lines == 0 {
-        return Ok((length, Vec::new()));
+        return Ok(length);
     }
     let mut seen = 0;
     let mut end = length;
@@ -325,16 +323,13 @@ fn tail(file: &File, start: u64, length: u64, lines: u64) -> io::Result<(u64, Ve
             if at + 1 < length {
                 seen += 1;
                 if seen == lines {
-                    return Ok(match end == length {
-                        true => (length, buffer.split_off(offset + 1)),
-                        false => (at + 1, Vec::new()),
-                    });
+                    return Ok(at + 1);
                 }
             }
         }
         end = begin;
     }
-    Ok((start, Vec::new()))
+    Ok(start)
 }
 
 /// Frees what is more than kept, when a file has grown past `rotated` bytes on disk, and gives back its length. One that nears

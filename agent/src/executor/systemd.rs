@@ -172,13 +172,6 @@ impl Systemd {
         &self.leases
     }
 
-    /// Makes ready what a unit needs before it is started. Whether there is its user, systemd knows.
-    pub async fn prepare(&self, launch: Launch) -> Result<(), String> {
-        let store = self.store.clone();
-        let prepared = blocking(move || store.prepare(&launch)).await;
-        prepared.map_err(|error| format!("its files cannot be written: {error}"))
-    }
-
     /// Starts a unit, unless this run of it is there.
     pub fn start(&self, launch: Launch) {
         if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {
