@@ -48,12 +48,11 @@ test: setup
 
 # What `make test` runs: skipped.sh reads what tests that pass have printed.
 test-all:
-	$(CARGO) test --workspace -- --show-output
-	@agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
-	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')"
-	@images/test_deb.sh $(TARGET)/debug
-	@images/test_upgrade.sh $(TARGET)/debug
-	@images/test_extensions.sh
+	@agent/tests/side_by_side.py --each ground --first "ground,on_systemd,test_deb,weftd,fencing" "$(CARGO)" \
+	    "agent/tests/on_systemd.sh {weftd}" \
+	    "images/test_deb.sh $(TARGET)/debug" \
+	    "images/test_upgrade.sh $(TARGET)/debug" \
+	    images/test_extensions.sh
 
 # Built before: what is to be slow are the tests.
 test-beside-load: setup

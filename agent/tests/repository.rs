@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -298,6 +299,64 @@ test result: ok. 2 passed; 0 failed
 
     let (shown, status) = script("skipped.sh", &["echo", "test a ... ok"]);
     assert_eq!((shown.as_str(), status), ("test a ... ok\n", Some(0)), "nothing was skipped");
+}
+
+#[test]
+fn tests_side_by_side_are_shown_whole_and_a_failure_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("changed");
+        path.display().to_string()
+    };
+    // Each waits until the other one runs, too.
+    let meets = |mine: &str, other: &str, status: u8| {
+        format!(
+            "#!/bin/bash\necho {mine} begins\n: > {mine}\nuntil [ -e {other} ]; do sleep 0.01; done\n\
+             echo {mine} ends\nexit {status}\n"
+        )
+    };
+    let left = write("weftd-1", &meets("left", "right", 0));
+    let right = write("ground-1", &meets("right", "left", 3));
+    let artifact = |name: &str, kind: &str, path: &str| {
+        format!(
+            r#"{{"reason":"compiler-artifact","manifest_path":"{}/Cargo.toml","profile":{{"test":true}},"#,
+            folder.path().display()
+        ) + &format!(r#""target":{{"name":"{name}","kind":["{kind}"]}},"executable":"{path}"}}"#)
+    };
+    let built = write(
+        "built",
+        &[artifact("weftd", "lib", &left), artifact("ground", "test", &right)].join("\n"),
+    );
+    let cargo = write("cargo", &format!("#!/bin/bash\n[[ $* = *--doc* ]] || cat {built}\n"));
+    let command = write("of_ours.sh", "#!/bin/bash\necho given \"$1\"\n");
+
+    let (said, status) =
+        script("side_by_side.py", &["--at-once", "2", &cargo, &format!("{command} {{weftd}}")]);
+    assert_eq!(status, Some(1), "{said}");
+    for whole in [
+        "left begins\nleft ends\n".to_owned(),
+        "right begins\nright ends\nside by side: ground failed: exit status 3\n".to_owned(),
+        format!("given {left}\n"),
+        "side by side: 4 of 4 ended after".to_owned(),
+    ] {
+        assert!(said.contains(&whole), "{whole:?} in {said}");
+    }
+    assert!(said.ends_with("side by side: failed: ground\n"), "{said}");
+
+    let lists =
+        "#!/bin/bash\n[ $1 != --list ] || printf 'one: test\\na::two: test\\n'\necho told $*\n";
+    std::fs::write(folder.path().join("ground-1"), lists).expect("written");
+    let (said, status) =
+        script("side_by_side.py", &["--each", "ground", "--first", "ground", &cargo]);
+    assert_eq!(status, Some(0), "{said}");
+    for one in ["told --exact one --show-output\n", "told --exact a::two --show-output\n", "4 of 4"]
+    {
+        assert!(said.contains(one), "{one:?} in {said}");
+    }
+    let (said, status) = script("side_by_side.py", &["false"]);
+    assert_eq!((said.as_str(), status), ("", Some(1)), "nothing was built");
 }
 
 #[test]

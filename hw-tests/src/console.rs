@@ -4,6 +4,7 @@
 
 use crate::lab::Baud;
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{ControlFlags, SetArg, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr};
@@ -131,7 +132,11 @@ fn copy(mut port: File, log: &mut File, shared: &Shared) -> Result<()> {
     let mut kept = log.metadata()?.len();
     while !shared.ended.load(Ordering::Relaxed) {
         let mut asked = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
-        poll(&mut asked, PollTimeout::from(LOOK_AGAIN_MS))?;
+        match poll(&mut asked, PollTimeout::from(LOOK_AGAIN_MS)) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
         match port.read(&mut bytes) {
             Ok(0) => return Ok(()),
             Ok(length) if kept < LOG_BYTES_MAX => {

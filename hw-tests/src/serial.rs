@@ -85,8 +85,12 @@ impl Shell {
                     bail!("a line of more than {LINE_BYTES_MAX} bytes on the serial port")
                 }
                 Ok(length) => self.read.extend_from_slice(&bytes[..length]),
+                // A read that has a timeout is not taken up again by the kernel after a signal.
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => return Err(error).context("the serial port"),
             }
         }

@@ -272,12 +272,14 @@ pub fn command() -> Result<Vec<String>, String> {
     Ok(vec![own, WORD.into()])
 }
 
-/// Whether a process is still this program, on its way to a task.
-pub fn is_on_its_way(pid: u32, command: &[String]) -> bool {
+/// Whether a process has become a task: it was told something, and none of these commands of ours.
+pub fn is_a_task(pid: u32, ours: &[Vec<String>]) -> bool {
     let Ok(words) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    // Empty in the moment of its execution, and for a zombie.
-    let own = command.iter().flat_map(|word| word.bytes().chain([0]));
-    (words.is_empty() && !process::is_zombie(pid)) || words.iter().copied().eq(own)
+    // Empty in the moment of its execution, and from the moment that it ends, before it is a zombie.
+    let is_ours = |command: &Vec<String>| {
+        words.iter().copied().eq(command.iter().flat_map(|word| word.bytes().chain([0])))
+    };
+    !words.is_empty() && !ours.iter().any(is_ours)
 }
 
 #[cfg(not(test))]

@@ -517,17 +517,15 @@ impl Systemd {
         around: &Surroundings,
         mut state: State,
     ) -> Result<State, String> {
-        let mut command = around.command.clone();
+        let mut in_its_sandbox = around.command.clone();
+        in_its_sandbox[0] = properties::PROGRAM_HERE.into();
+        let ours = [around.command.clone(), in_its_sandbox];
         let mut period = EXECUTED_PERIOD;
         let waiting = async {
             while state.pid > 0 && state.code == 0 && !state.is_over() {
-                let is_on_its_way = |command: &[String]| exec::is_on_its_way(state.pid, command);
                 let there =
                     process::start_time(state.pid).is_some() && !process::is_zombie(state.pid);
-                if there && !is_on_its_way(&around.command) && {
-                    command[0] = properties::PROGRAM_HERE.into();
-                    !is_on_its_way(&command)
-                } {
+                if exec::is_a_task(state.pid, &ours) {
                     break;
                 }
                 tokio::time::sleep(period).await;

@@ -52,6 +52,25 @@ fn it_becomes_the_task_and_changes_no_word() {
 }
 
 #[test]
+fn what_ends_before_it_is_a_task_is_none() {
+    let ours = [command().unwrap()];
+    let shell =
+        |script: &str| std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+    let mut task = shell("sleep 60; :");
+    let own = ["/bin/sh", "-c", "sleep 60; :"].map(str::to_owned).to_vec();
+    let told = own.join("\0") + "\0";
+    while std::fs::read_to_string(format!("/proc/{}/cmdline", task.id())).unwrap() != told {}
+    assert!(is_a_task(task.id(), &ours));
+    assert!(!is_a_task(task.id(), &[own]), "it is ours still");
+    task.kill().unwrap();
+    // Nobody has asked for its status: it stays a zombie.
+    while !process::is_zombie(task.id()) {}
+    assert!(!is_a_task(task.id(), &ours));
+    task.wait().unwrap();
+    assert!(!is_a_task(task.id(), &ours), "it is gone");
+}
+
+#[test]
 fn why_it_does_not_become_the_task_is_its_last_line() {
     let state = tempfile::tempdir().unwrap();
     let folder = Folder::new(state.path());
