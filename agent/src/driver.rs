@@ -45,8 +45,10 @@ use answers::Step;
 use approval::Seen;
 use checks::Checks;
 use enter::{Entering, JoinOutcome, Joining};
+use local::Told;
 use member::{Asker, Counts, Hands, Member};
 use provision::Provision;
+use readers::Readers;
 use sources::{Channels, Sources, Wake};
 use units::UnitCommand;
 
@@ -67,6 +69,7 @@ mod local;
 mod logs;
 mod member;
 mod provision;
+mod readers;
 mod services;
 mod sources;
 mod topology;
@@ -143,6 +146,7 @@ pub struct Driver {
     /// What people should know about the start.
     warnings: Vec<String>,
     events: Events,
+    readers: Readers,
     counts: Counts,
     /// Why multicast discovery does not work, if it does not.
     discovery_trouble: Option<String>,
@@ -164,7 +168,7 @@ pub struct Driver {
     next_chores: Instant,
     /// When the streams were told last where members are.
     knew: Instant,
-    told_status: String,
+    said: Told,
 }
 
 impl Driver {
@@ -243,6 +247,7 @@ impl Driver {
         let (invite, invited) = mpsc::channel(INVITED_MAX);
         let (looks, looked) = mpsc::channel(OUTCOMES_MAX);
         let (listen, listening) = mpsc::channel(OUTCOMES_MAX);
+        let (readers, read) = Readers::new();
         let (pools, claimed) = disk_on_disk(&opened.rows, &identity.id());
         let before = topology::DiskBefore { pools, claimed };
         let mut topology = topology::topology(&config, &choice.executor, before)?;
@@ -256,6 +261,7 @@ impl Driver {
             invited,
             looked,
             listening,
+            read,
         };
         let local = Local::look(&BTreeSet::new(), &Local::default());
         let bound = gossip.local_addr()?;
@@ -291,6 +297,7 @@ impl Driver {
             counted: started.at,
             warnings: opened.warnings,
             events: Events::default(),
+            readers,
             counts: Counts::default(),
             discovery_trouble,
             found: BTreeMap::new(),
@@ -306,7 +313,7 @@ impl Driver {
             member: None,
             next_chores: started.at,
             knew: started.at,
-            told_status: String::new(),
+            said: Told::default(),
             name,
             identity,
             config,
@@ -382,6 +389,11 @@ impl Driver {
             Wake::Plugged => self.plugged.heard(now.at),
             Wake::Looked(topology) => self.looked(*topology),
             Wake::Listening(wanted, used) => self.others_listen(&wanted, used),
+            Wake::Read => {
+                if let Some(member) = &self.member {
+                    self.readers.go_on(&member.node);
+                }
+            }
             Wake::Deadline => {
                 if let Some(member) = &mut self.member
                     && member.node.next_deadline().is_some_and(|deadline| deadline <= now.at)
@@ -475,7 +487,8 @@ impl Driver {
             (_, Operation::Init(init)) => return self.init(&init, answer),
             (_, Operation::Join(join)) => return self.join(&join, answer),
             (Some(member), operation) => match answers::step(&member.node, now, operation, &by) {
-                Step::Answered(reply) => return drop(answer.send(reply)),
+                Step::Refused(problem) => return drop(answer.send(Err(problem))),
+                Step::Read(read) => return self.readers.ask(&member.node, read, answer),
                 Step::Ask(_) if self.entering.is_some() => {
                     return drop(answer.send(Err(Problem::new(
                         ProblemKind::Unavailable,
@@ -492,7 +505,7 @@ impl Driver {
             (None, operation) => operation,
         };
         match operation {
-            Operation::Status => drop(answer.send(Reply::json(&self.status()))),
+            Operation::Status => self.status(answer),
             Operation::Doctor => self.doctor(answer),
             Operation::Metrics(format) => {
                 let (samples, observer) = (self.counters(), self.observer.clone());

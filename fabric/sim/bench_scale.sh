@@ -10,7 +10,7 @@ rm -rf "$folder"
 mkdir -p "$folder"
 
 $cargo bench -p weft-fabric --bench placement | tee "$folder/placements.jsonl"
-$cargo build -p weft-sim
+$cargo build --workspace --bin weft-sim
 sim=$target/debug/weft-sim
 
 number=0
@@ -31,6 +31,8 @@ if [ -z "$small" ]; then
     scale deaths --nodes 3000 --jobs 60 --slots 100 --percent 1
 fi
 
+scale readers
+[ -n "$small" ] || scale readers --jobs 200
 for entries in 100000 300000 1000000; do scale table --entries "$entries"; done
 
 # Every row on every node.

@@ -108,6 +108,7 @@ struct Effects {
     reviewed: Instant,
 }
 
+#[derive(Clone)]
 struct Suspicion {
     generation: u64,
     /// Grows when the suspect denies it.
@@ -178,6 +179,19 @@ impl Membership {
                 by_others: BTreeMap::new(),
             },
         }
+    }
+
+    /// What this node believes of the members. It probes nobody and says nothing.
+    pub fn snapshot(&self) -> Self {
+        let known = &self.effects;
+        let roll = SharedRoll::new(known.roll.get());
+        let mut copy = Self::with_roll(known.now, self.identity(), 0, roll);
+        copy.effects.members = known.members;
+        copy.effects.local_health = known.local_health;
+        copy.effects.suspicions = known.suspicions.clone();
+        copy.effects.states = known.states.clone();
+        copy.effects.alive = known.alive;
+        copy
     }
 
     /// Takes in a packet of another member's. False: it could not be read, and changed nothing.

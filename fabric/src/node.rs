@@ -50,6 +50,7 @@ mod quotas;
 mod rebalance;
 mod requests;
 mod rollout;
+mod snapshot;
 mod stock;
 mod tombstones;
 mod views;
@@ -70,6 +71,7 @@ pub use persistence::{disk_on_disk, level_on_disk};
 use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
+pub use snapshot::Snapshot;
 use stock::Stock;
 use tombstones::Purged;
 use writers::{Brought, Writers};
@@ -259,7 +261,7 @@ enum Weight {
 }
 
 /// What happens at times rather than on occasions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Timers {
     started: Instant,
     last_tick: Instant,

@@ -106,7 +106,7 @@ struct Heard {
 }
 
 /// Knows the time. Invariant: `heard` has fewer than [`limits::CLOCKS_MAX`] members.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Timekeeper {
     heard: BTreeMap<NodeId, Heard>,
     /// The fabric's time less the monotonic clock, in milliseconds; `None`: not looked yet.

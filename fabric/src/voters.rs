@@ -230,7 +230,7 @@ impl Acceptor {
 }
 
 /// One attempt to choose the next set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Proposer {
     generation: u64,
     attempt: Attempt,

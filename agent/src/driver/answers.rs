@@ -6,38 +6,36 @@ use fabric::id::JobName;
 use fabric::io::{Answer, Request};
 use fabric::node::Node;
 
+use super::readers::Read;
 use crate::http::{Operation, Reply};
 
 /// What is to be done about an operation.
 pub(super) enum Step {
-    /// It is answered.
-    Answered(Result<Reply, Problem>),
+    /// It is refused.
+    Refused(Problem),
+    /// It is read from the core's state.
+    Read(Read),
     /// The core decides.
     Ask(Request),
     /// It is about the agent itself.
     Other(Operation),
 }
 
-/// Answers what can be read from the core's state, and turns wishes into the core's words.
+/// Says how to read what can be read from the core's state, and turns wishes into the core's words.
 pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Step {
     let by = || by.to_owned();
     let request = match operation {
-        Operation::Nodes => return Step::Answered(Reply::json(&node.nodes())),
-        Operation::Node(name) => return Step::Answered(one_node(node, &name)),
-        Operation::Jobs => return Step::Answered(Reply::json(&node.jobs())),
-        Operation::Job(job) => return Step::Answered(one_job(node, &job)),
+        Operation::Nodes => return read(|node| Reply::json(&node.nodes())),
+        Operation::Node(name) => return read(move |node| one_node(node, &name)),
+        Operation::Jobs => return read(|node| Reply::json(&node.jobs())),
+        Operation::Job(job) => return read(move |node| one_job(node, &job)),
         Operation::Allocs { job, all } => {
-            return Step::Answered(Reply::json(&node.allocs(job.as_ref(), all)));
+            return read(move |node| Reply::json(&node.allocs(job.as_ref(), all)));
         }
-        Operation::Plan(spec) => {
-            return Step::Answered(node.plan(now, &spec).and_then(|plan| Reply::json(&plan)));
-        }
-        Operation::Explain(job) => {
-            let explained = node.explain(now, &job);
-            return Step::Answered(explained.and_then(|explained| Reply::json(&explained)));
-        }
-        Operation::Tokens => return Step::Answered(Reply::json(&node.tokens(now))),
-        Operation::Quotas => return Step::Answered(Reply::json(&node.quotas())),
+        Operation::Plan(spec) => return read(move |node| Reply::json(&node.plan(now, &spec)?)),
+        Operation::Explain(job) => return read(move |node| Reply::json(&node.explain(now, &job)?)),
+        Operation::Tokens => return read(move |node| Reply::json(&node.tokens(now))),
+        Operation::Quotas => return read(|node| Reply::json(&node.quotas())),
         Operation::SetQuota { namespace, wanted } => {
             Request::SetQuota { namespace, quota: wanted.quota, force: wanted.force }
         }
@@ -53,15 +51,19 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
         Operation::Restart { job, slot: Some(index) } => Request::RestartSlot { job, index },
         Operation::Drain { node: name, on } => match node.find_node(&name) {
             Ok(node) => Request::Drain { node, on },
-            Err(problem) => return Step::Answered(Err(problem)),
+            Err(problem) => return Step::Refused(problem),
         },
         Operation::RevokeToken(id) => Request::RevokeToken { id },
         Operation::Init(_) | Operation::Join(_) => {
-            return Step::Answered(Err(belongs_already(node)));
+            return Step::Refused(belongs_already(node));
         }
         other => return Step::Other(other),
     };
     Step::Ask(request)
+}
+
+fn read(read: impl FnOnce(&Node) -> Result<Reply, Problem> + Send + 'static) -> Step {
+    Step::Read(Box::new(read))
 }
 
 /// What an HTTP caller gets of the core's answer.
@@ -90,7 +92,7 @@ pub(super) fn belongs_already(node: &Node) -> Problem {
             "this node belongs to a fabric already",
             format!(
                 "it belongs to {}; to move it, stop the agent, empty its state directory, and start it again",
-                node.status().name
+                node.fabric_name()
             ),
         ),
     };
@@ -98,22 +100,13 @@ pub(super) fn belongs_already(node: &Node) -> Problem {
 }
 
 fn one_node(node: &Node, name: &str) -> Result<Reply, Problem> {
-    let id = node.find_node(name)?;
-    match node.nodes().into_iter().find(|view| view.id == id) {
-        Some(view) => Reply::json(&view),
-        None => Err(Problem::new(
-            ProblemKind::NotFound,
-            "no such node",
-            format!("{name}: it was removed just now"),
-        )),
-    }
+    Reply::json(&node.node_view(node.find_node(name)?))
 }
 
 fn one_job(node: &Node, name: &JobName) -> Result<Reply, Problem> {
-    let jobs = node.jobs();
-    match jobs.iter().find(|view| view.name == *name) {
-        Some(view) => Reply::json(view),
-        None => Err(no_such_job(name, jobs.iter().map(|view| view.name.as_str()))),
+    match node.job(name) {
+        Ok(view) => Reply::json(&view),
+        Err(_) => Err(no_such_job(name, node.job_names())),
     }
 }
 

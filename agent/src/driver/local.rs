@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
 use fabric::id::NodeId;
-use fabric::node::Waits;
+use fabric::node::{Node, Waits};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
@@ -42,14 +43,35 @@ const REMOVED: &str = "this node was removed from the fabric and has ended its w
 /// What an agent says that is older than its fabric.
 const TOO_OLD: &str = "this agent is too old for its fabric and takes no part in it; what runs here runs on: upgrade it";
 
+/// What the service manager was told last.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    text: String,
+    /// What that was made of: the table, the members' states, and whether there is a network.
+    of: Option<(Option<(u64, BTreeMap<NodeState, u32>)>, bool)>,
+}
+
 impl Driver {
     /// This node and its fabric at a glance.
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&mut self, answer: CallAnswer) {
+        let mut status = self.own_status();
+        let Some(member) = &self.member else {
+            return drop(answer.send(Reply::json(&status)));
+        };
+        let read = move |node: &Node| {
+            status.status.fabric = Some(node.status());
+            Reply::json(&status)
+        };
+        self.readers.ask(&member.node, Box::new(read), answer);
+    }
+
+    /// Without its fabric.
+    fn own_status(&self) -> Status {
         let status = api::Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.identity.id(),
             name: self.name.clone(),
-            fabric: self.member.as_ref().map(|member| member.node.status()),
+            fabric: None,
             executor: self.executor.name().into(),
             executor_reason: self.executor_reason.clone(),
             addresses: self.advertised(),
@@ -111,6 +133,12 @@ impl Driver {
 
     /// Tells the service manager how it stands, when that changed.
     pub(super) fn tell_status(&mut self) {
+        let fabric = self.member.as_ref().map(|member| &member.node);
+        let of = (fabric.map(|node| (node.fingerprint(), node.node_states())), self.connected);
+        // A thousand slots are not counted every second to find that nothing has changed.
+        if of.0.is_some() && self.said.of.as_ref() == Some(&of) {
+            return;
+        }
         let text = match &self.member {
             None => self.provision.entry().way.to_string(),
             Some(member) => {
@@ -123,10 +151,11 @@ impl Driver {
             }
         };
         let text = status_line(text, self.connected);
-        if text != self.told_status {
+        if text != self.said.text {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
-            self.told_status = text;
+            self.said.text = text;
         }
+        self.said.of = Some(of);
     }
 
     /// Looks at the machine beside the loop, and judges.

@@ -122,10 +122,9 @@ pub(super) fn source(node: &Node, query: &LogQuery) -> Result<Source, Problem> {
     if let Some(source) = found {
         return Ok(source);
     }
-    let jobs = node.jobs();
-    match jobs.iter().find(|view| view.name == query.job) {
-        None => Err(answers::no_such_job(&query.job, jobs.iter().map(|view| view.name.as_str()))),
-        Some(view) => Err(Problem::new(
+    match node.job(&query.job) {
+        Err(_) => Err(answers::no_such_job(&query.job, node.job_names())),
+        Ok(view) => Err(Problem::new(
             ProblemKind::NotFound,
             "nothing runs there yet",
             format!(

@@ -51,6 +51,8 @@ pub(super) enum Wake {
     Looked(Box<Topology>),
     /// Ports that other programs listen on now, among those that were wanted when it was looked.
     Listening(Wanted, Vec<PortsUsed>),
+    /// Who read beside the loop is done.
+    Read,
     /// The core's deadline, or that of the agent's own chores.
     Deadline,
     /// systemd wants to know that the loop turns.
@@ -75,6 +77,7 @@ pub(super) struct Sources {
     pub(super) invited: mpsc::Receiver<Invited>,
     pub(super) looked: mpsc::Receiver<Topology>,
     listening: mpsc::Receiver<(Wanted, Vec<PortsUsed>)>,
+    read: mpsc::Receiver<()>,
     /// Gone where it could not be started.
     pub(super) discovery: Option<Discovery>,
     links: Option<LinkWatcher>,
@@ -99,6 +102,7 @@ pub(super) struct Channels {
     pub(super) invited: mpsc::Receiver<Invited>,
     pub(super) looked: mpsc::Receiver<Topology>,
     pub(super) listening: mpsc::Receiver<(Wanted, Vec<PortsUsed>)>,
+    pub(super) read: mpsc::Receiver<()>,
 }
 
 impl Sources {
@@ -108,7 +112,7 @@ impl Sources {
         channels: Channels,
         discovery: Option<Discovery>,
     ) -> io::Result<Self> {
-        let Channels { calls, units, checked, written, joined, invited, looked, listening } =
+        let Channels { calls, units, checked, written, joined, invited, looked, listening, read } =
             channels;
         let links = LinkWatcher::open()
             .inspect_err(|error| {
@@ -136,6 +140,7 @@ impl Sources {
             invited,
             looked,
             listening,
+            read,
             discovery,
             links,
             plugged,
@@ -175,6 +180,7 @@ impl Sources {
                 Some(invited) = self.invited.recv() => Wake::Invited(Box::new(invited)),
                 Some(topology) = self.looked.recv() => Wake::Looked(Box::new(topology)),
                 Some((wanted, used)) = self.listening.recv() => Wake::Listening(wanted, used),
+                Some(()) = self.read.recv() => Wake::Read,
                 event = discovered(self.discovery.as_mut()) => Wake::Discovered(event),
                 changed = links(self.links.as_ref()) => match changed {
                     Ok(()) => Wake::Links,

@@ -98,10 +98,8 @@ fn source(node: &Node, wanted: &TraceBody) -> Result<(NodeId, Vec<AllocId>), Pro
             Ok((*only, allocs.collect()))
         }
         [] => {
-            let jobs = node.jobs();
-            if !jobs.iter().any(|view| view.name == *job) {
-                let names = jobs.iter().map(|view| view.name.as_str());
-                return Err(answers::no_such_job(job, names));
+            if !node.job_names().any(|name| name == job.as_str()) {
+                return Err(answers::no_such_job(job, node.job_names()));
             }
             Err(Problem::new(
                 ProblemKind::NotFound,

@@ -33,6 +33,7 @@ macro_rules! check {
     };
 }
 
+mod answers;
 pub mod copies;
 pub mod deletions;
 pub mod leases;
@@ -70,6 +71,7 @@ pub(crate) fn observe(world: &mut World) {
     time::observe(world);
     deletions::observe(world);
     writers::observe(world);
+    answers::observe(world);
     check!(world, invariant_every_request_is_answered(world));
     check!(world, invariant_rows_on_disk_are_readable_and_never_go_back(world));
     if let Err(detail) = sharing::observe(world) {

@@ -38,6 +38,9 @@ enum Command {
         /// Threads; without it, as many as there are cores.
         #[arg(long)]
         threads: Option<usize>,
+        /// Something is wrong on purpose: go on until a promise is broken that reads so, and fail if none is.
+        #[arg(long)]
+        until_broken: Option<String>,
         #[command(flatten)]
         one: One,
     },
@@ -142,6 +145,15 @@ enum Scale {
         #[arg(long, default_value = "mass submit")]
         name: String,
     },
+    /// Ten people ask one of 20 nodes for everything at once.
+    Readers {
+        /// Jobs.
+        #[arg(long, default_value_t = 20)]
+        jobs: usize,
+        /// Slots of each.
+        #[arg(long, default_value_t = 100)]
+        slots: u32,
+    },
     /// One table with many entries.
     Table {
         /// Entries; may be given several times.
@@ -237,7 +249,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         None => one_seed(&arguments.one),
-        Some(Command::Swarm { seeds, threads, one }) => many_seeds(seeds, threads, &one),
+        Some(Command::Swarm { seeds, threads, until_broken: Some(promise), one }) => {
+            until_broken(&promise, seeds, threads, &one)
+        }
+        Some(Command::Swarm { seeds, threads, until_broken: None, one }) => {
+            many_seeds(seeds, threads, &one)
+        }
         Some(Command::Scenario { files }) => scenarios(&files),
         Some(Command::Replay { file, until, dump, trace }) => replay(&file, until, &dump, trace),
         Some(Command::Shrink { file, out, tries }) => shrink_file(&file, out, tries),
@@ -274,6 +291,7 @@ fn large(what: &Scale, seed: u64, out: Option<&Path>) -> anyhow::Result<()> {
             let scene = Scene { seed, nodes, running: (0, 0), quality, rows_stay };
             measures::submit(&mut results, scene, *jobs, *slots, name, *budget)?;
         }
+        Scale::Readers { jobs, slots } => measures::readers(&mut results, seed, *jobs, *slots),
         Scale::Table { entries } => {
             for entries in entries {
                 measures::one_table(&mut results, *entries);
@@ -385,14 +403,38 @@ fn shrink_file(file: &Path, out: Option<PathBuf>, tries: u32) -> anyhow::Result<
     Ok(())
 }
 
-fn many_seeds(seeds: u64, threads: Option<usize>, one: &One) -> anyhow::Result<()> {
+/// What a swarm runs, and in how many threads.
+fn begin_swarm(seeds: u64, threads: Option<usize>, one: &One) -> anyhow::Result<(Plan, usize)> {
     if one.nodes == 0 {
         bail!("a fabric needs at least one node: give --nodes 1 or more");
     }
     println!("seeds {} to {}, {} nodes", one.seed, one.seed + seeds - 1, one.nodes);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let plan = Plan { detail: Detail::Nothing, ..one.plan() };
-    let summary = swarm(&plan, seeds, threads.unwrap_or(cores), |done, result| {
+    Ok((Plan { detail: Detail::Nothing, ..one.plan() }, threads.unwrap_or(cores)))
+}
+
+fn until_broken(
+    promise: &str,
+    seeds: u64,
+    threads: Option<usize>,
+    one: &One,
+) -> anyhow::Result<()> {
+    let (plan, threads) = begin_swarm(seeds, threads, one)?;
+    let breaks = |failure: &Failure| failure.why.to_string().contains(promise);
+    let summary = swarm(&plan, seeds, threads, |_, result| {
+        if let Err(failure) = result {
+            tell_failure(one, failure);
+        }
+        !result.is_err_and(&breaks)
+    });
+    let caught = summary.failures.iter().any(breaks);
+    anyhow::ensure!(caught, "no seed of {seeds} broke a promise that reads {promise:?}");
+    Ok(())
+}
+
+fn many_seeds(seeds: u64, threads: Option<usize>, one: &One) -> anyhow::Result<()> {
+    let (plan, threads) = begin_swarm(seeds, threads, one)?;
+    let summary = swarm(&plan, seeds, threads, |done, result| {
         if let Err(failure) = result {
             tell_failure(one, failure);
         }

@@ -51,7 +51,7 @@ pub struct Standing {
 }
 
 /// Every lease that this node has, wants or gives back.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Holder {
     tenancies: BTreeMap<SlotId, Tenancy>,
     releases: BTreeMap<(SlotId, u64), Release>,
@@ -62,7 +62,7 @@ pub struct Holder {
     holds_too_long: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tenancy {
     epoch: u64,
     stop_timeout: Duration,
@@ -93,7 +93,7 @@ enum Stage {
     Resting(Instant),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Release {
     round: u64,
     left: u32,

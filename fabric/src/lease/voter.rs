@@ -11,7 +11,7 @@ use crate::limits;
 
 /// One voter; the default never voted. Invariants: of each slot at most one lock is unexpired; a slot's `highest` epoch only grows;
 /// `highest <= ceiling` for every slot; what is not above `floor` is granted only as a renewal.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Voter {
     slots: BTreeMap<SlotId, Record>,
     /// Epochs up to here may have been granted by somebody, to anybody.
@@ -42,7 +42,7 @@ struct Handed {
     lock: Option<(Ballot, Duration, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Record {
     /// The highest ballot promised or granted.
     highest: Ballot,

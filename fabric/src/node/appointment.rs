@@ -12,7 +12,7 @@ use super::Node;
 /// suits it best, for a node only has to know whether it is the one, and most find somebody better at once.
 /// Invariant: it is this node exactly when [`Node::coordinator_of`] says so, once [`Node::reappoint`] was told of
 /// every change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Appointments {
     by_job: BTreeMap<JobName, Weight>,
 }

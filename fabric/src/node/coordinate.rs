@@ -25,7 +25,7 @@ use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
 use super::{Canary, Node};
 
 /// What a coordinator keeps in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Coordinator {
     /// Jobs to look at in the next tick.
     pub dirty: BTreeSet<JobName>,
@@ -66,7 +66,7 @@ pub(super) struct Coordinator {
     pub moves: BTreeMap<SlotId, Relocation>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Proposal {
     alloc: AllocId,
     node: NodeId,

@@ -21,12 +21,12 @@ use crate::message::Message;
 use super::{Canary, Node};
 
 /// The members that this node has missed an answer of.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Detours {
     missed: BTreeMap<NodeId, Missed>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Missed {
     /// Asks in a row that were not answered; no more are counted than are enough.
     unanswered: u32,

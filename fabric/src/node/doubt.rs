@@ -26,7 +26,7 @@ use crate::id::NodeId;
 use crate::limits;
 
 /// What a node thinks of itself.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Doubt {
     /// Members that were lost a short time ago and did not come back, the first one first.
     lost: VecDeque<(Instant, NodeId)>,
@@ -35,14 +35,14 @@ pub(super) struct Doubt {
 }
 
 /// A doubt that is over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct After {
     ended: Instant,
     members: BTreeSet<NodeId>,
 }
 
 /// A doubt under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Case {
     since: Instant,
     /// When somebody was lost or suspected last.

@@ -13,7 +13,7 @@ use crate::table::{JobEntry, Key, Value};
 use std::collections::BTreeMap;
 
 /// What went wrong last with the version of each job that was submitted last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Failures(BTreeMap<JobName, Failure>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]

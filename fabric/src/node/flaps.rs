@@ -12,12 +12,12 @@ use crate::id::NodeId;
 use crate::limits;
 
 /// Members that came back from the dead a short time ago, and those that are dead.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Flaps {
     members: BTreeMap<NodeId, Flap>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Flap {
     is_gone: bool,
     returns: u32,

@@ -32,7 +32,7 @@ use super::rollout::how_many_fit;
 use super::{Brought, Node};
 
 /// What a coordinator keeps of gangs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gangs {
     attempts: BTreeMap<JobName, Attempt>,
     back_offs: BTreeMap<JobName, BackOff>,
@@ -40,7 +40,7 @@ pub(super) struct Gangs {
     committed: BTreeMap<AllocId, Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Attempt {
     hash: SpecHash,
     started: Instant,
@@ -52,14 +52,14 @@ struct Attempt {
     committed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     alloc: AllocId,
     node: NodeId,
     reserved: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct BackOff {
     failures: u32,
     until: Instant,

@@ -20,7 +20,7 @@ use crate::id::NodeId;
 use crate::limits;
 
 /// See the module's words.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Informed {
     /// Not informed since the start, and what was written by then may be run by others.
     starting: bool,
@@ -41,7 +41,7 @@ pub(super) struct Informed {
 }
 
 /// This machine has, or had, no link.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Cut {
     /// What was written by then may be run by others.
     since: Instant,

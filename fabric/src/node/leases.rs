@@ -22,7 +22,7 @@ use crate::voters::{Acceptor, Change, Member, Proposer, VoterSet, Wish};
 use super::{Canary, Config, Node};
 
 /// What a node keeps in memory about leases and voters.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leases {
     pub holder: Holder,
     pub voter: Voter,

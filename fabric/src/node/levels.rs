@@ -12,7 +12,7 @@ use super::{Canary, Node};
 const POOLS: u8 = 3;
 
 /// How far the fabric has come, as this node knows. It only rises.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Levels {
     reached: u8,
     /// Somebody's row or the roster has changed since it was looked at.

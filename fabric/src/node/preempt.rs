@@ -23,7 +23,7 @@ use crate::table::{Key, SharedEntry, Value};
 use super::{Brought, Node};
 
 /// What a node keeps of displacements.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Preemption {
     /// Those that wait on this node, in the order in which they came.
     newcomers: Vec<Newcomer>,
@@ -35,7 +35,7 @@ pub(super) struct Preemption {
     cleared: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Newcomer {
     alloc: AllocId,
     spec: JobSpec,

@@ -18,7 +18,7 @@ use crate::table::{Key, SharedEntry, Value};
 use super::{Node, copies};
 
 /// What a node keeps of quotas.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Quotas {
     pub accounts: Accounts,
     /// Since when a namespace has more than it may.

@@ -15,7 +15,7 @@ use crate::placement::Fleet;
 use super::{Canary, Node};
 
 /// Since when the fleet is not needed any more, if it is there at all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Stock {
     /// When something was placed last; `None`: there is no fleet.
     used: Option<Instant>,

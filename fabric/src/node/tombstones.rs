@@ -26,7 +26,7 @@ use crate::topology::{NodeInfo, Seen};
 use super::{Canary, Node};
 
 /// Up to when everything that was deleted is purged here.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Purged {
     until: WallTime,
 }

@@ -140,12 +140,23 @@ impl Node {
         }
     }
 
-    /// The fabric at a glance.
-    pub fn status(&self) -> FabricStatus {
+    /// What people call the fabric.
+    pub fn fabric_name(&self) -> &str {
+        &self.config.fabric_name
+    }
+
+    /// How many nodes are in which state.
+    pub fn node_states(&self) -> BTreeMap<NodeState, u32> {
         let mut nodes = BTreeMap::new();
         for (node, _) in self.table.roster() {
             *nodes.entry(self.state_of(&node)).or_insert(0) += 1;
         }
+        nodes
+    }
+
+    /// The fabric at a glance.
+    pub fn status(&self) -> FabricStatus {
+        let nodes = self.node_states();
         let jobs = self.jobs();
         let stopped: Vec<NodeId> =
             self.informed.away().map(|(node, _)| node).filter(|node| !self.is_up(node)).collect();
@@ -245,6 +256,11 @@ impl Node {
     pub fn jobs(&self) -> Vec<JobView> {
         let fleet = OnceCell::new();
         self.table.jobs().map(|(_, job, entry)| self.job_view(job, entry, &fleet)).collect()
+    }
+
+    /// The names of all jobs.
+    pub fn job_names(&self) -> impl Iterator<Item = &str> {
+        self.table.jobs().map(|(name, ..)| name.as_str())
     }
 
     /// One job.
@@ -422,9 +438,10 @@ impl Node {
 
     /// Allocations: those that hold a claim, or with `ended` all that are still remembered.
     pub fn allocs(&self, job: Option<&JobName>, ended: bool) -> Vec<AllocView> {
-        self.table
-            .allocs()
-            .filter(|(slot, ..)| job.is_none_or(|job| slot.job == *job))
+        let of_one = job.into_iter().flat_map(|job| self.table.allocs_of(job));
+        let of_all = job.is_none().then(|| self.table.allocs()).into_iter().flatten();
+        of_one
+            .chain(of_all)
             .filter(|(_, _, row, _)| ended || row.phase.holds_claim())
             .map(|(slot, node, row, _)| self.alloc_view(slot, node, row))
             .collect()

@@ -159,6 +159,40 @@ pub fn submit(
     Ok(())
 }
 
+/// Ten people ask one node for everything at once: what its loop does of that, beside what answering them in it would take.
+pub fn readers(results: &mut Results, seed: u64, jobs: usize, slots: u32) {
+    const NODES: usize = 20;
+    const ASKERS: u32 = 10;
+    let mut crowd = Crowd::new(Scene { running: (jobs, slots), ..scene(seed, NODES) });
+    crowd.run_for(3 * SECOND);
+    let core = crowd.cores().next().expect("a crowd has nodes");
+    let all = jobs * slots as usize;
+    assert!(core.allocs(None, false).len() >= all, "all of them run");
+    let rounds = 20;
+    let start = time_on_core();
+    for _ in 0..rounds {
+        drop(std::hint::black_box(core.snapshot()));
+    }
+    let copied = time_on_core();
+    for _ in 0..rounds {
+        let answers = (core.status(), core.nodes(), core.jobs(), core.allocs(None, false));
+        std::hint::black_box(serde_json::to_vec(&answers).expect("answers have a JSON form"));
+    }
+    let answered = time_on_core();
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(rounds);
+    let (copy, answer) = (micros(copied - start), micros(answered - copied));
+    results.add(&format!("a copy of what a node knows/{all} slots"), copy, "us", None);
+    results.add(&format!("all that it can be asked for/{all} slots"), answer, "us", None);
+    // The first one has a copy to itself, the others share one.
+    let share = 2.0 * copy / (f64::from(ASKERS) * answer);
+    results.add(
+        &format!("of {ASKERS} askers' time, in the loop/{all} slots"),
+        100.0 * share,
+        "%",
+        Some(5.0),
+    );
+}
+
 /// One node's table of allocation rows: what an entry takes, and how long merging and repeating one takes.
 pub fn one_table(results: &mut Results, entries: u32) {
     let before = resident();
