@@ -11,7 +11,7 @@
 # make test-upgrade agents of different levels beside each other, upgraded one after the other under load
 # make test-ground  restarts, pulled cables, removed nodes, updates that do not fit: nothing ends or starts: ROUNDS=10
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
-# make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes
+# make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes, the core not optimized as in a release
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and a half, 20 GiB; SMALL=1: minutes
 # make image        what nodes start from, into target/images/out: ARCH=x86_64 or aarch64; FORMAT=disk, netboot, container
@@ -141,8 +141,8 @@ bench:
 	@demo/setup.sh bench
 	@mkdir -p $(TARGET)/bench
 	$(CARGO) build --release -p weft-agent --bin weftd
-	$(CARGO) bench -p weft-fabric --bench placement | tee $(TARGET)/bench/placements.jsonl
-	$(CARGO) bench -p weft-metrics --bench store --bench query
+	$(CARGO) bench $(if $(SMALL),--profile dev --workspace,-p weft-fabric) --bench placement | tee $(TARGET)/bench/placements.jsonl
+	$(CARGO) bench $(if $(SMALL),--profile dev --workspace,-p weft-metrics) --bench store --bench query
 	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \
 	    $(CARGO) bench --profile dev --workspace --bench fabric -- $(if $(SMALL),--small) \
 	    --placements $(abspath $(TARGET))/bench/placements.jsonl

@@ -1,7 +1,7 @@
 #!/bin/bash
 # bench_scale.sh TARGET [--small]: what large fabrics cost. Writes TARGET/bench/scale.json and, unless it is
 # the small run, docs/scale.svg; prints a table. Each measurement is a process of its own, so that memory is its
-# own too.
+# own too. The small run leaves out how fast placements are: `make bench` shows that.
 set -euo pipefail
 target=$1 small=${2:-}
 cargo=${CARGO:-cargo}
@@ -9,7 +9,7 @@ folder=$target/bench/scale
 rm -rf "$folder"
 mkdir -p "$folder"
 
-$cargo bench -p weft-fabric --bench placement | tee "$folder/placements.jsonl"
+[ -n "$small" ] || $cargo bench -p weft-fabric --bench placement | tee "$folder/placements.jsonl"
 $cargo build --workspace --bin weft-sim
 sim=$target/debug/weft-sim
 
@@ -47,5 +47,5 @@ else
     scale submit --nodes 610 --jobs 20 --slots 10000 --rows-stay --name "C2M, a tenth" --budget 60
 fi
 
-"$sim" scale report --placements "$folder/placements.jsonl" --out "$target/bench/scale.json" \
-    $([ -n "$small" ] || echo --svg docs/scale.svg) "$folder"/*.json
+"$sim" scale report --out "$target/bench/scale.json" \
+    $([ -n "$small" ] || echo --placements "$folder/placements.jsonl" --svg docs/scale.svg) "$folder"/*.json
