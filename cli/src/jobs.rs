@@ -219,6 +219,11 @@ pub async fn restart(context: &Context, what: &JobOrSlot, watch: Watch) -> Resul
         Some(index) => {
             context.client.post(&path, &RestartBody { slot: Some(*index) }).await?;
             context.screen.say(&format!("{job}/{index} is restarted in place"));
+            if context.screen.is_json() {
+                context
+                    .screen
+                    .json(&context.client.get::<JobView>(&format!("/v1/jobs/{job}")).await?)?;
+            }
             Ok(Exit::Ok)
         }
         None => {
@@ -247,7 +252,12 @@ pub async fn stop(
     }
     context.client.delete(&format!("/v1/jobs/{job}")).await?;
     context.screen.say(&format!("{job} is being stopped"));
-    if detach { Ok(Exit::Ok) } else { watch::until_gone(context, job, timeout).await }
+    let exit = if detach { Exit::Ok } else { watch::until_gone(context, job, timeout).await? };
+    // What it was: there is nothing else to show of it any more.
+    if context.screen.is_json() {
+        context.screen.json(&view)?;
+    }
+    Ok(exit)
 }
 
 /// Waits until a job is healthy, or gone.

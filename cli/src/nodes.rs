@@ -213,7 +213,7 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
         return Err(Failure::failed("nothing was changed"));
     }
     if hands_over {
-        let drained = drain(context, &node.id.to_string(), true, timeout).await;
+        let drained = hand_over(context, &node, true, timeout).await;
         let stays = |text: &str| {
             format!(
                 "{} is still a member: {text}. `weft explain JOB` says what keeps a slot there, `weft undrain {}` lets it take \
@@ -240,6 +240,9 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
              the machine is off",
         );
     }
+    if context.screen.is_json() {
+        context.screen.json(&node)?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -251,10 +254,31 @@ pub async fn drain(
     timeout: Option<Duration>,
 ) -> Result<Exit, Failure> {
     let node = find(context, wanted).await?;
+    let exit = hand_over(context, &node, wait, timeout).await?;
+    show_if_json(context, &node.id).await?;
+    Ok(exit)
+}
+
+/// For programs: how the node is now. People were told what has happened.
+async fn show_if_json(context: &Context, node: &NodeId) -> Result<(), Failure> {
+    if context.screen.is_json() {
+        context
+            .screen
+            .json(&context.client.get::<NodeView>(&format!("/v1/nodes/{node}")).await?)?;
+    }
+    Ok(())
+}
+
+async fn hand_over(
+    context: &Context,
+    node: &NodeView,
+    wait: bool,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
     let path = format!("/v1/nodes/{}", node.id);
     context.client.post(&format!("{path}/drain"), &DrainBody { on: true }).await?;
     context.screen.say(&format!("{} hands over its work and takes no more", node.name));
-    let (id, name) = (node.id, node.name);
+    let (id, name) = (node.id, &node.name);
     let view: NodeView = context.client.get(&path).await?;
     for line in stays(context, &id, &view.allocs).await {
         context.screen.say(&printable(&line));
@@ -345,6 +369,7 @@ pub async fn undrain(context: &Context, wanted: &str) -> Result<Exit, Failure> {
     let node = find(context, wanted).await?;
     context.client.post(&format!("/v1/nodes/{}/drain", node.id), &DrainBody { on: false }).await?;
     context.screen.say(&format!("{} takes work again", node.name));
+    show_if_json(context, &node.id).await?;
     Ok(Exit::Ok)
 }
 
