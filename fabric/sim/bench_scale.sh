@@ -33,10 +33,12 @@ fi
 
 scale readers
 [ -n "$small" ] || scale readers --jobs 200
-for entries in 100000 300000 1000000; do scale table --entries "$entries"; done
+entries=(100000 300000)
+[ -n "$small" ] || entries+=(1000000)
+for entries in "${entries[@]}"; do scale table --entries "$entries"; done
 
 # Every row on every node.
-scale submit --nodes 100 --jobs 10 --slots 1000
+scale submit --nodes 100 --jobs 10 --slots "$([ -n "$small" ] && echo 100 || echo 1000)"
 [ -n "$small" ] || scale submit --nodes 300 --jobs 10 --slots 1000
 
 # C2M's shape: rows on their own node and on the coordinator that proposed them.
@@ -44,7 +46,7 @@ if [ -z "$small" ]; then
     scale submit --nodes 6100 --jobs 200 --slots 10000 --rows-stay --name C2M --budget 60
     scale submit --nodes 10000 --jobs 20 --slots 50000 --rows-stay --name "a million"
 else
-    scale submit --nodes 610 --jobs 20 --slots 10000 --rows-stay --name "C2M, a tenth" --budget 60
+    scale submit --nodes 61 --jobs 20 --slots 1000 --rows-stay --name "C2M, a hundredth" --budget 60
 fi
 
 "$sim" scale report --out "$target/bench/scale.json" \

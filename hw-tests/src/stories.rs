@@ -138,3 +138,6 @@ pub const ALL: &[Story] = &[
         tell: probes_on_debian_kernel::tell,
     },
 ];
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ cpu = 0.1
 command = ["/bin/sleep", "100000"]
 [health]
 command = ["/bin/true"]
-interval = "2s"
+interval = "10s"
 timeout = "10s"
 "#,
     ),

@@ -17,7 +17,7 @@ memory = "64MiB"
 name = "http"
 [health]
 http = "/"
-interval = "2s"
+interval = "10s"
 timeout = "10s"
 grace = "60s"
 failures = 3

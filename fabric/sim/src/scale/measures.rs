@@ -168,9 +168,10 @@ pub fn readers(results: &mut Results, seed: u64, jobs: usize, slots: u32) {
     let core = crowd.cores().next().expect("a crowd has nodes");
     let all = jobs * slots as usize;
     assert!(core.allocs(None, false).len() >= all, "all of them run");
-    let rounds = 20;
+    // The kernel counts a thread's time every few milliseconds.
+    let (copies, rounds) = (2000, 20);
     let start = time_on_core();
-    for _ in 0..rounds {
+    for _ in 0..copies {
         drop(std::hint::black_box(core.snapshot()));
     }
     let copied = time_on_core();
@@ -179,8 +180,8 @@ pub fn readers(results: &mut Results, seed: u64, jobs: usize, slots: u32) {
         std::hint::black_box(serde_json::to_vec(&answers).expect("answers have a JSON form"));
     }
     let answered = time_on_core();
-    let micros = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(rounds);
-    let (copy, answer) = (micros(copied - start), micros(answered - copied));
+    let micros = |time: Duration, rounds: u32| time.as_secs_f64() * 1e6 / f64::from(rounds);
+    let (copy, answer) = (micros(copied - start, copies), micros(answered - copied, rounds));
     results.add(&format!("a copy of what a node knows/{all} slots"), copy, "us", None);
     results.add(&format!("all that it can be asked for/{all} slots"), answer, "us", None);
     // The first one has a copy to itself, the others share one.

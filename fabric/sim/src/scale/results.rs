@@ -78,7 +78,7 @@ impl Results {
         let array: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
         for object in array {
             let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
-            let units = ["1/s", "s", "B/s", "B", "us", "us/s", "MiB", "KiB", "ns", "1"];
+            let units = ["1/s", "s", "B/s", "B", "us", "us/s", "MiB", "KiB", "ns", "%", "1"];
             let unit = units.into_iter().find(|unit| *unit == text("unit")).unwrap_or("1");
             self.figures.push(Figure {
                 name: text("name"),
