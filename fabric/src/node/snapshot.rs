@@ -1,6 +1,6 @@
 //! What a node knows at one moment, to be read beside its loop.
 //!
-//! An answer about two thousand slots takes a hundred times as long to build and to spell as this copy takes: rows are
+//! An answer about two thousand slots takes some hundred times as long to build and to spell as this copy: rows are
 //! shared and not copied. So whoever asks is served elsewhere, and the loop goes on.
 
 use std::collections::VecDeque;
