@@ -28,6 +28,7 @@ readelf          binutils           package: what the programs need
 help2man         help2man           package: man pages
 openssl          openssl            tests: updates of images that are signed
 dnsmasq          dnsmasq-base       tests: discovery by unicast DNS
+faketime         faketime           tests: a machine whose clock is wrong
 '
 [ "${1:-}" != bench ] || needed+='
 serf             serf               bench: the same measured beside it

@@ -45,11 +45,11 @@ use answers::Step;
 use approval::Seen;
 use checks::Checks;
 use enter::{Entering, JoinOutcome, Joining};
-use local::Told;
 use member::{Asker, Counts, Hands, Member};
 use provision::Provision;
 use readers::Readers;
 use sources::{Channels, Sources, Wake};
+use standing::Standing;
 use units::UnitCommand;
 
 mod addresses;
@@ -72,6 +72,7 @@ mod provision;
 mod readers;
 mod services;
 mod sources;
+mod standing;
 mod topology;
 mod traces;
 mod twins;
@@ -147,6 +148,7 @@ pub struct Driver {
     warnings: Vec<String>,
     events: Events,
     readers: Readers,
+    standing: Standing,
     counts: Counts,
     /// Why multicast discovery does not work, if it does not.
     discovery_trouble: Option<String>,
@@ -168,7 +170,7 @@ pub struct Driver {
     next_chores: Instant,
     /// When the streams were told last where members are.
     knew: Instant,
-    said: Told,
+    told_status: String,
 }
 
 impl Driver {
@@ -298,6 +300,7 @@ impl Driver {
             warnings: opened.warnings,
             events: Events::default(),
             readers,
+            standing: Standing::default(),
             counts: Counts::default(),
             discovery_trouble,
             found: BTreeMap::new(),
@@ -313,7 +316,7 @@ impl Driver {
             member: None,
             next_chores: started.at,
             knew: started.at,
-            said: Told::default(),
+            told_status: String::new(),
             name,
             identity,
             config,
@@ -468,7 +471,8 @@ impl Driver {
         }
         if now.at.since(self.counted) >= ask::COUNT_PERIOD {
             self.counted = now.at;
-            self.observer.count(Source::Loop, self.counters());
+            let counters = self.counters();
+            self.observer.count(Source::Loop, counters);
         }
         self.look_after_twins();
         self.try_to_enter();

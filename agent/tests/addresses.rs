@@ -5,6 +5,7 @@
 
 mod testbed;
 
+use fabric::api::Finding;
 use std::collections::BTreeSet;
 use testbed::{GOSSIP_PORT, Lab, Machine, job, wait_equal};
 
@@ -131,6 +132,71 @@ fn a_member_whose_adapter_is_replaced_is_found_again_by_ipv6_alone() {
         machine.wait("has an answer of each", || {
             let (names, warnings) = answers(machine);
             (names.len() == 2 && warnings.is_null()).then_some(())
+        });
+    }
+}
+
+/// From now on neither of the two machines hears anything of the other one.
+fn cut_pair(first: &Machine, second: &Machine) {
+    for (here, there) in [(first, second), (second, first)] {
+        here.netns.exec("nft add table inet pair");
+        here.netns.exec("nft add chain inet pair in { type filter hook input priority 0 ; }");
+        here.netns.exec(&format!("nft add rule inet pair in ip saddr {} drop", there.address()));
+    }
+}
+
+#[test]
+fn two_that_cannot_speak_are_asked_through_a_third_and_are_named() {
+    let Some(lab) = Lab::new("pair") else { return };
+    let machines = lab.fabric(3);
+    let (first, second) = (&machines[0], &machines[1]);
+    let place = "[placement]\nconstraints = ['name == \"n2\"']\n[resources]\ncpu = 0.1";
+    let mut talker = job("talker", 1, place);
+    talker.task.command =
+        ["/bin/sh", "-c", "echo it speaks; sleep 100000"].map(Into::into).to_vec();
+    first.submit(&talker);
+    for machine in &machines {
+        machine.wait_healthy("talker");
+    }
+    cut_pair(first, second);
+    for (machine, other) in [(first, "n2"), (second, "n1")] {
+        machine.wait("finds out that it cannot reach the other one", || {
+            let findings: Vec<Finding> = machine.get("/v1/doctor");
+            let pair = format!("{} and {other} are both alive", machine.name);
+            findings.into_iter().find(|it| it.check == "reach" && it.message.contains(&pair))
+        });
+    }
+    // Everybody is alive, for everybody; what is asked of the one at the other one comes through the third.
+    for machine in &machines {
+        machine.wait_alive(3);
+        machine.wait("has an answer of each", || {
+            let (names, warnings) = answers(machine);
+            (names.len() == 3 && warnings.is_null()).then_some(())
+        });
+    }
+    first.wait("reads the other one's log", || {
+        let log = testbed::api::text(&first.socket(), "/v1/jobs/talker/logs").ok()?;
+        log.contains("it speaks").then_some(())
+    });
+    let hardware: serde_json::Value = first.get("/v1/nodes/n2/hardware");
+    assert!(hardware.is_object(), "{hardware}");
+    // A roll-out that the one decides arrives at the other one.
+    for (version, machine) in [(2, first), (3, second)] {
+        talker.task.env.insert("VERSION".into(), version.to_string());
+        machine.submit(&talker);
+        machine.wait("runs the new version", || {
+            let views: Vec<serde_json::Value> = machine.get("/v1/jobs");
+            let talker = views.iter().find(|view| view["name"] == "talker")?;
+            (talker["version"] == version && talker["state"] == "healthy").then_some(())
+        });
+    }
+    for machine in [first, second] {
+        machine.netns.exec("nft delete table inet pair");
+    }
+    for machine in [first, second] {
+        machine.wait("reaches the other one again", || {
+            let findings: Vec<Finding> = machine.get("/v1/doctor");
+            (!findings.iter().any(|it| it.check == "reach")).then_some(())
         });
     }
 }

@@ -351,6 +351,24 @@ pub enum Output {
     TrustChanged,
 }
 
+impl Output {
+    /// Whether it is said again until it is seen to have worked, or is news that nobody waits for. What goes to the disk is
+    /// said once, in order, and so is an answer; both are as few as what asks for them.
+    pub fn may_be_lost(&self) -> bool {
+        match self {
+            Output::Transmit { .. }
+            | Output::Send { .. }
+            | Output::Prepare(_)
+            | Output::Start(_)
+            | Output::Stop { .. }
+            | Output::Confine { .. }
+            | Output::Extend { .. }
+            | Output::Event(_) => true,
+            Output::Persist { .. } | Output::Answer { .. } | Output::TrustChanged => false,
+        }
+    }
+}
+
 /// A unit to start: everything the executor needs, nothing left to decide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {

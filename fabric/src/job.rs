@@ -36,22 +36,29 @@ pub struct JobSpec {
     /// Its name: one per fabric.
     pub name: JobName,
     /// How many copies, and where.
+    #[serde(default)]
     pub kind: JobKind,
     /// Slots of a service. Always 1 for a system job.
+    #[serde(default = "one")]
     pub count: u32,
     /// What to run.
     pub task: Task,
     /// What it needs.
+    #[serde(default)]
     pub resources: Resources,
     /// Ports, each with a name.
+    #[serde(default)]
     pub ports: Vec<Port>,
     /// How to tell that it works.
     pub health: Option<Health>,
     /// Where it may run and where it is better off.
+    #[serde(default)]
     pub placement: Placement,
     /// How a new version replaces an old one.
+    #[serde(default)]
     pub update: Update,
     /// What to do when it exits.
+    #[serde(default)]
     pub restart: Restart,
     /// How many live allocations a slot may have while the fabric is split.
     #[serde(default)]
@@ -88,10 +95,11 @@ pub enum Guarantee {
 }
 
 /// How a job multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobKind {
     /// `count` copies, somewhere.
+    #[default]
     Service,
     /// One copy on each matching node.
     System,
@@ -104,19 +112,23 @@ pub struct Task {
     /// Program and arguments. `${port.NAME}`, `${cpus}`, `${job}`, `${slot}`, `${epoch}`, `${node}` are replaced.
     pub command: Vec<String>,
     /// Environment, replaced likewise.
+    #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// User to run as; without one, systemd makes up a dynamic user.
     pub user: Option<String>,
     /// Directory to start in.
     pub working_dir: Option<String>,
     /// Files made for the task, read-only.
+    #[serde(default)]
     pub files: Vec<TaskFile>,
     /// Signal that asks it to end: `SIGTERM`.
+    #[serde(default = "default_stop_signal")]
     pub stop_signal: String,
     /// After this it is killed.
-    #[serde(with = "duration")]
+    #[serde(with = "duration", default = "default_stop_timeout")]
     pub stop_timeout: Duration,
     /// What the sandbox keeps from it.
+    #[serde(default)]
     pub sandbox: Sandbox,
     /// What is different on machines of one architecture, by the name that `uname -m` has for it. A task
     /// whose own command is empty runs on these architectures only.
@@ -155,7 +167,7 @@ pub struct TaskFile {
 
 /// What a task may touch. Everything starts closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", default)]
 pub struct Sandbox {
     /// False: no sandbox at all.
     pub enabled: bool,
@@ -203,7 +215,7 @@ impl Default for Sandbox {
 
 /// What an allocation needs of its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", default)]
 pub struct Resources {
     /// CPU.
     pub cpu: CpuRequest,
@@ -302,15 +314,16 @@ pub struct Health {
     /// What is asked.
     pub check: Check,
     /// Time between two checks.
-    #[serde(with = "duration")]
+    #[serde(with = "duration", default = "Health::default_interval")]
     pub interval: Duration,
     /// An answer that takes longer is a failure. Not more than the interval.
-    #[serde(with = "duration")]
+    #[serde(with = "duration", default = "Health::default_interval")]
     pub timeout: Duration,
     /// Failures in a row that make it unhealthy and restart it.
+    #[serde(default = "Health::default_failures")]
     pub failures: u32,
     /// After a start, failures do not count for this long (or until the first success).
-    #[serde(with = "duration")]
+    #[serde(with = "duration", default = "Health::default_grace")]
     pub grace: Duration,
 }
 
@@ -321,11 +334,23 @@ impl Health {
     pub fn new(check: Check) -> Self {
         Self {
             check,
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(2),
-            failures: 3,
-            grace: Duration::from_secs(10),
+            interval: Self::default_interval(),
+            timeout: Self::default_interval(),
+            failures: Self::default_failures(),
+            grace: Self::default_grace(),
         }
+    }
+
+    fn default_interval() -> Duration {
+        Duration::from_secs(2)
+    }
+
+    fn default_failures() -> u32 {
+        3
+    }
+
+    fn default_grace() -> Duration {
+        Duration::from_secs(10)
     }
 }
 
@@ -354,7 +379,7 @@ pub enum Check {
 
 /// How a new version replaces an old one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", default)]
 pub struct Update {
     /// Slots that may be without a healthy allocation at a time because of the update.
     pub max_parallel: u32,
@@ -383,7 +408,7 @@ impl Default for Update {
 
 /// What to do when an allocation exits or is unhealthy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", default)]
 pub struct Restart {
     /// Restarts on the same node, within `within`, before the slot is placed elsewhere.
     pub attempts: u32,
@@ -405,7 +430,7 @@ impl Default for Restart {
 
 /// How long what is over is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", default)]
 pub struct Keep {
     /// Allocations that have ended: `weft ps --all` shows them, and why they ended.
     #[serde(with = "duration")]
@@ -436,8 +461,8 @@ impl Task {
             user: None,
             working_dir: None,
             files: Vec::new(),
-            stop_signal: "SIGTERM".into(),
-            stop_timeout: Duration::from_secs(10),
+            stop_signal: default_stop_signal(),
+            stop_timeout: default_stop_timeout(),
             sandbox: Sandbox::default(),
             arch: BTreeMap::new(),
         }
@@ -463,6 +488,18 @@ impl Task {
         task.files.extend(variant.files.iter().cloned());
         Cow::Owned(task)
     }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_stop_signal() -> String {
+    "SIGTERM".into()
+}
+
+fn default_stop_timeout() -> Duration {
+    Duration::from_secs(10)
 }
 
 fn default_priority() -> u8 {

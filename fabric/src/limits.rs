@@ -88,7 +88,7 @@ pub const LABELS_MAX: usize = 64;
 /// devices that serves a job which wants several.
 pub const DEVICES_PER_NODE_MAX: usize = 512;
 
-/// Messages waiting for the agent to send them; the oldest is dropped, ticks derive it again.
+/// What waits for the agent to do it; the oldest that is said again anyway is dropped.
 pub const OUTPUTS_MAX: usize = 65_536;
 /// Proposals one coordinator has under way: one slow node cannot stall the others.
 pub const PROPOSALS_MAX: usize = 4096;

@@ -489,7 +489,9 @@ impl Node {
         self.flush_membership(now);
         self.flush_disk();
         while self.outputs.len() > limits::OUTPUTS_MAX {
-            self.outputs.pop_front();
+            let oldest = self.outputs.iter().position(Output::may_be_lost);
+            let Some(oldest) = oldest else { break };
+            self.outputs.remove(oldest);
             self.counters.outputs_dropped += 1;
         }
     }

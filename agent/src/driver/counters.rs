@@ -35,7 +35,7 @@ impl Samples {
 
 impl Driver {
     /// What the agent has counted.
-    pub(super) fn counters(&self) -> Vec<Sample> {
+    pub(super) fn counters(&mut self) -> Vec<Sample> {
         let mut all = Samples::default();
         all.0.push(Sample {
             metric: Metric::info("weft_agent_info", "Version and executor of the agent."),
@@ -72,7 +72,8 @@ impl Driver {
         all.0
     }
 
-    fn count_fabric(&self, all: &mut Samples) {
+    fn count_fabric(&mut self, all: &mut Samples) {
+        let now = self.clock.now().at;
         let Some(member) = &self.member else { return };
         let seal = member.seal.counters();
         all.family(
@@ -135,7 +136,7 @@ impl Driver {
             "Outputs dropped because nobody took them.",
             core.outputs_dropped,
         );
-        let status = member.node.status();
+        let status = self.standing.of(&member.node, now);
         all.family(
             Metric::gauge("weft_nodes", "Nodes by state, as this node sees them."),
             "state",

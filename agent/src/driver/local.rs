@@ -5,7 +5,6 @@ use fabric::api::{self, NodeState, Problem, ProblemKind};
 use fabric::id::NodeId;
 use fabric::node::{Node, Waits};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
@@ -42,14 +41,6 @@ const REMOVED: &str = "this node was removed from the fabric and has ended its w
 
 /// What an agent says that is older than its fabric.
 const TOO_OLD: &str = "this agent is too old for its fabric and takes no part in it; what runs here runs on: upgrade it";
-
-/// What the service manager was told last.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    text: String,
-    /// What that was made of: the table, the members' states, and whether there is a network.
-    of: Option<(Option<(u64, BTreeMap<NodeState, u32>)>, bool)>,
-}
 
 impl Driver {
     /// This node and its fabric at a glance.
@@ -133,16 +124,11 @@ impl Driver {
 
     /// Tells the service manager how it stands, when that changed.
     pub(super) fn tell_status(&mut self) {
-        let fabric = self.member.as_ref().map(|member| &member.node);
-        let of = (fabric.map(|node| (node.fingerprint(), node.node_states())), self.connected);
-        // A thousand slots are not counted every second to find that nothing has changed.
-        if of.0.is_some() && self.said.of.as_ref() == Some(&of) {
-            return;
-        }
+        let now = self.clock.now().at;
         let text = match &self.member {
             None => self.provision.entry().way.to_string(),
             Some(member) => {
-                let status = member.node.status();
+                let status = self.standing.of(&member.node, now);
                 let alive = status.nodes.get(&NodeState::Alive).copied().unwrap_or(0);
                 format!(
                     "{}: {alive} nodes alive, {} of {} slots healthy",
@@ -151,15 +137,14 @@ impl Driver {
             }
         };
         let text = status_line(text, self.connected);
-        if text != self.said.text {
+        if text != self.told_status {
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
-            self.said.text = text;
+            self.told_status = text;
         }
-        self.said.of = Some(of);
     }
 
     /// Looks at the machine beside the loop, and judges.
-    pub(super) fn doctor(&self, answer: CallAnswer) {
+    pub(super) fn doctor(&mut self, answer: CallAnswer) {
         let mut agent = self.facts();
         let (state, observer) = (self.config.state.clone(), self.observer.clone());
         let tracer = self.tracer.clone();
@@ -182,7 +167,7 @@ impl Driver {
         });
     }
 
-    fn facts(&self) -> doctor::Agent {
+    fn facts(&mut self) -> doctor::Agent {
         let now = self.clock.now();
         let seen = |source| self.found.keys().filter(|(seen, _)| *seen == source).count();
         let mdns = self.config.discovery.mdns.then(|| match &self.discovery_trouble {
@@ -206,12 +191,12 @@ impl Driver {
             tried: None,
             other_sources: self.config.discovery.domains.len() + self.config.discovery.seeds.len(),
             fabric: self.member.as_ref().map(|member| {
-                let status = member.node.status();
+                let status = self.standing.of(&member.node, now.at);
                 let seal = member.seal.counters();
                 doctor::Membership {
                     in_roster: member.node.is_member(&self.identity.id()),
                     roster: member.node.roster().len(),
-                    nodes: status.nodes,
+                    nodes: status.nodes.clone(),
                     local_health: status.local_health,
                     clocks: member.node.clocks(now),
                     forged: member.node.counters().forged,
@@ -224,7 +209,7 @@ impl Driver {
                         seal.opened,
                     ),
                     twins: member.twin_troubles(),
-                    level: (status.level, self.config.node.level(), status.held_back_by),
+                    level: (status.level, self.config.node.level(), status.held_back_by.clone()),
                     nearly_full: member.node.nearly_full(),
                     broken_pairs: {
                         let cut = member.node.cut_off_from().into_iter();

@@ -78,4 +78,4 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,6 +8,7 @@ use fabric::limits;
 use fabric::table::TokenId;
 use metrics::exposition::Format;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -458,8 +459,30 @@ fn json<T: DeserializeOwned>(body: &[u8], empty: Option<T>) -> Result<T, Problem
 
 fn spec(body: &[u8]) -> Result<Box<JobSpec>, Problem> {
     let spec: Box<JobSpec> = json(body, None)?;
+    let (given, taken) = (json(body, None)?, serde_json::to_value(&spec).unwrap_or_default());
+    if let Some(unknown) = unknown_field(&given, &taken) {
+        let detail = format!("unknown field `{unknown}`: see /v1/openapi.json for what a job has");
+        return Err(invalid("the job makes no sense", detail));
+    }
     spec.validate().map_err(|error| invalid("the job makes no sense", error.to_string()))?;
     Ok(spec)
+}
+
+/// A field of what was given that is nothing that was taken, with its path: a slip of the pen is no wish for what is usual.
+fn unknown_field(given: &Value, taken: &Value) -> Option<String> {
+    match (given, taken) {
+        (Value::Object(given), Value::Object(taken)) => given.iter().find_map(|(name, inner)| {
+            let Some(known) = taken.get(name) else { return Some(name.clone()) };
+            Some(format!("{name}.{}", unknown_field(inner, known)?))
+        }),
+        (Value::Array(given), Value::Array(taken)) => {
+            let mut pairs = given.iter().zip(taken).enumerate();
+            pairs
+                .find_map(|(at, (one, other))| Some(format!("{at}.{}", unknown_field(one, other)?)))
+        }
+        // Short forms: a text for what is kept as a text, a number, or nothing.
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -158,27 +158,12 @@ impl Drop for Agent {
 pub fn job(name: &str, command: &[&str]) -> Value {
     json!({
         "name": name,
-        "kind": "service",
-        "count": 1,
         "task": {
-            "command": command, "env": {}, "user": "root", "working_dir": null, "files": [],
-            "stop_signal": "SIGTERM", "stop_timeout": "5s",
-            "sandbox": {
-                "enabled": false, "writable": [], "capabilities": [], "syscalls": [],
-                "devices": false, "home": false, "new_privileges": true, "tasks_max": 64
-            }
+            "command": command, "user": "root", "stop_timeout": "5s", "sandbox": {"enabled": false}
         },
-        "resources": {
-            "cpu": {"shared": {"millis": 100, "hard": false}},
-            "memory": 33_554_432, "swap": 0, "numa": "none", "hugepages": {}, "devices": []
-        },
-        "ports": [],
-        "health": null,
-        "placement": {
-            "constraints": [], "affinity": [], "spread": null, "strategy": "least-loaded"
-        },
-        "update": {"max_parallel": 1, "min_healthy": "100ms", "deadline": "60s", "auto_revert": true},
-        "restart": {"attempts": 3, "within": "1m", "delay": "100ms"}
+        "resources": {"memory": 33_554_432},
+        "update": {"min_healthy": "100ms", "deadline": "60s"},
+        "restart": {"delay": "100ms"}
     })
 }
 

@@ -97,6 +97,7 @@ impl Lab {
             credentials: Vec::new(),
             approval: false,
             level: fabric::level::LEVEL,
+            clock: "",
             program: weftd(),
             state: folder.join("state"),
             folder,
@@ -179,6 +180,8 @@ pub struct Machine {
     pub approval: bool,
     /// Up to which level its agent reads and writes.
     pub level: u8,
+    /// How far its agent's wall clock is off, as `faketime` writes it; empty: it is right.
+    pub clock: &'static str,
     /// The agent.
     program: PathBuf,
     /// The agent's state directory.
@@ -284,6 +287,10 @@ impl Machine {
     pub fn launch_agent(&mut self) {
         let log = self.log_file();
         let mut command = self.agent_command();
+        if let (false, Some(library)) = (self.clock.is_empty(), faketime()) {
+            command.env("LD_PRELOAD", library).env("FAKETIME", self.clock);
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         let credentials = self.folder.join("credentials");
         let _ = fs::remove_dir_all(&credentials);
         if !self.credentials.is_empty() {
@@ -539,6 +546,13 @@ pub fn job(name: &str, count: u32, more: &str) -> JobSpec {
          [task]\ncommand = [\"/bin/sleep\", \"100000\"]\nstop_timeout = \"2s\"\n{more}\n"
     );
     fabric::job::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// What shows a program another wall clock: Debian's libfaketime.
+pub fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").ok()?.flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    libraries.find(|library| library.is_file())
 }
 
 /// The command of `machine.sh`.

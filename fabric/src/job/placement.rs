@@ -12,7 +12,7 @@ struct Spread(#[serde(with = "levels")] Vec<Attribute>);
 
 /// Where allocations may run, and where they are better off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", default)]
 pub struct Placement {
     /// All must hold.
     pub constraints: Vec<Constraint>,
@@ -26,10 +26,8 @@ pub struct Placement {
     pub strategy: Strategy,
     /// Jobs without an allocation on any node that takes one of this job. It binds this job alone: the
     /// others may come to its nodes later, unless they name it too. Its own name: one slot a node.
-    #[serde(default)]
     pub anti_affinity: Vec<JobName>,
     /// A replacement goes where the slot was last, as long as that node is up and has room.
-    #[serde(default)]
     pub sticky: bool,
 }
 

@@ -545,6 +545,36 @@ fn who_submits_to_a_full_table_is_told() {
 }
 
 #[test]
+fn what_nobody_polls_is_dropped_and_never_what_is_said_once() {
+    let mut fleet = Fleetlet::new(1);
+    let one = NodeId([1; 32]);
+    let (now, node) = (fleet.now, fleet.nodes.get_mut(&one).unwrap());
+    let persist = Output::Persist { sequence: 7, changes: Vec::new() };
+    let answer = Output::Answer { id: 9, answer: Answer::Done };
+    node.outputs.extend([persist, answer, Output::TrustChanged]);
+    for _ in 0..limits::OUTPUTS_MAX {
+        let message = crate::message::Message::Reach { answer: true };
+        node.outputs.push_back(Output::Send { to: NodeId([2; 32]), address: None, message });
+    }
+    let dropped = node.counters().outputs_dropped;
+    node.handle(now, Input::Tick);
+    assert!(node.outputs.len() <= limits::OUTPUTS_MAX, "{}", node.outputs.len());
+    assert!(node.counters().outputs_dropped >= dropped + 3);
+    let first: Vec<&Output> = node.outputs.iter().take(3).collect();
+    assert!(
+        matches!(
+            first[..],
+            [
+                Output::Persist { sequence: 7, .. },
+                Output::Answer { id: 9, .. },
+                Output::TrustChanged
+            ]
+        ),
+        "{first:?}"
+    );
+}
+
+#[test]
 fn a_node_at_rest_wakes_a_few_times_a_second() {
     let mut fleet = Fleetlet::new(3);
     fleet.submit(NodeId([1; 32]), WEB);

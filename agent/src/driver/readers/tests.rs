@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 const NOW: Now = Now { at: Instant::at(Duration::ZERO), wall: WallTime(1_700_000_000_000) };
 
-fn node(state: &tempfile::TempDir) -> Node {
+/// The first one of a new fabric.
+pub(in crate::driver) fn node(state: &tempfile::TempDir) -> Node {
     let identity = Arc::new(Identity::load_or_create(state.path()).unwrap());
     let config = Config {
         id: identity.id(),

@@ -159,6 +159,25 @@ fn nonsense_is_refused_with_its_name() {
         ("PUT", "/v1/jobs/web", "{", "EOF"),
         ("PUT", "/v1/jobs/web", "\u{0}", "expected value"),
         ("POST", "/v1/plan", "[]", "JobSpec"),
+        ("PUT", "/v1/jobs/web", r#"{"name": "web"}"#, "missing field `task`"),
+        (
+            "PUT",
+            "/v1/jobs/web",
+            r#"{"name": "web", "task": {"command": ["/bin/true"]}, "cuont": 3}"#,
+            "unknown field `cuont`",
+        ),
+        (
+            "POST",
+            "/v1/plan",
+            r#"{"name": "web", "task": {"command": ["/bin/true"], "sandbox": {"wirtable": []}}}"#,
+            "unknown field `task.sandbox.wirtable`",
+        ),
+        (
+            "POST",
+            "/v1/plan",
+            r#"{"name": "web", "task": {"command": ["/bin/true"]}, "ports": [{"name": "a", "fixd": 1}]}"#,
+            "unknown field `ports.0.fixd`",
+        ),
     ];
     for (method, target, body, wanted) in rows {
         let problem = read_from(method, target, body).unwrap_err();
@@ -166,6 +185,34 @@ fn nonsense_is_refused_with_its_name() {
         let text = problem.to_string();
         assert!(text.contains(wanted), "{method} {target} {body}: {text}");
     }
+}
+
+#[test]
+fn what_a_job_does_not_mention_is_as_in_a_job_file() {
+    let of = |body: &str| match read_from("PUT", "/v1/jobs/web", body) {
+        Ok(Operation::Submit { spec, .. }) => *spec,
+        other => panic!("{other:?}"),
+    };
+    let short = r#"{"name": "web", "task": {"command": ["/bin/true"]}}"#;
+    let file = "name = \"web\"\n[task]\ncommand = [\"/bin/true\"]\n";
+    assert_eq!(of(short), fabric::job::parse(file).unwrap());
+    let more = r#"{
+        "name": "web", "count": 3,
+        "task": {"command": ["/bin/true"], "env": {"A": "b"}, "sandbox": {"home": true}},
+        "resources": {"memory": 1073741824}, "ports": [{"name": "http"}],
+        "health": {"check": {"http": {"path": "/", "port": "http"}}},
+        "placement": {"spread": "name", "affinity": [{"if": "arch == x86_64", "weight": 50}]},
+        "update": {"max_parallel": 2}, "restart": {"attempts": 1}
+    }"#;
+    let file = "name = \"web\"\ncount = 3\n[task]\ncommand = [\"/bin/true\"]\nenv = { A = \"b\" }\n\
+        sandbox = { home = true }\n[resources]\nmemory = \"1GiB\"\n[[port]]\nname = \"http\"\n\
+        [health]\nhttp = \"/\"\n[placement]\nspread = \"name\"\n\
+        affinity = [{ if = \"arch == x86_64\", weight = 50 }]\n[update]\nmax_parallel = 2\n\
+        [restart]\nattempts = 1\n";
+    assert_eq!(of(more), fabric::job::parse(file).unwrap_or_else(|error| panic!("{error}")));
+    // What the agent says of a job can be sent back as it is.
+    let whole = serde_json::to_string(&of(more)).unwrap();
+    assert_eq!(of(&whole), of(more));
 }
 
 #[test]
