@@ -93,6 +93,8 @@ pub struct Membership {
     pub roster: usize,
     /// Nodes by state.
     pub nodes: BTreeMap<NodeState, u32>,
+    /// Those of the dead whose agents have stopped and will be back, by name.
+    pub stopped: Vec<String>,
     /// Local health multiplier.
     pub local_health: u32,
     /// Whose clocks differ, and what is dated ahead of them.
@@ -170,7 +172,12 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
             "run `weft init` here, or `weft join TOKEN` with a token from a member",
         )),
         Some(membership) => {
-            findings.extend([roster(membership), peers(membership), gossip(membership)]);
+            findings.push(roster(membership));
+            if !membership.in_roster {
+                // Nobody speaks to it, and what it knows of them is from before.
+                return findings;
+            }
+            findings.extend([peers(membership), gossip(membership)]);
             let advice = "switch off the one that is the copy, empty its state directory, and let it join as a node of \
                           its own";
             let twins = membership.twins.iter();
@@ -567,6 +574,18 @@ fn peers(membership: &Membership) -> Finding {
     let unknown = count(NodeState::Unknown);
     let message =
         format!("{alive} alive, {suspect} suspect, {dead} dead, {unknown} never seen from here");
+    if !membership.stopped.is_empty() && suspect + dead + unknown == membership.stopped.len() as u32
+    {
+        let names = membership.stopped.join(", ");
+        return finding(
+            "peers",
+            FindingLevel::Warning,
+            format!(
+                "the agents of {names} have stopped, and said that they will be back: {message}"
+            ),
+            "nothing, if they are being restarted; after half a minute their work is placed elsewhere",
+        );
+    }
     let others = membership.roster.saturating_sub(1);
     if others > 0 && alive <= 1 {
         return finding(

@@ -181,6 +181,9 @@ pub fn troubles(agent: &AgentStatus) -> Vec<String> {
         }
         return troubles;
     };
+    if fabric.removed {
+        return vec!["it was removed from the fabric, and knows of the others what was so before: see the warnings".into()];
+    }
     let mut troubles: Vec<String> = [NodeState::Suspect, NodeState::Dead, NodeState::Unknown]
         .into_iter()
         .filter_map(|state| Some((state, *fabric.nodes.get(&state)?)))

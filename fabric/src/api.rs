@@ -132,9 +132,12 @@ pub struct FabricStatus {
     /// little, by name. Their units run on.
     #[serde(default)]
     pub stopped_agents: Vec<String>,
-    /// Slots that were healthy there.
+    /// Slots that were healthy there and run on: at-most-one work does not, for longer than its lease.
     #[serde(default)]
     pub left_to_them: u32,
+    /// The node that was asked was removed: what it knows of the others is from before.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// Who grants leases to at-most-one work.

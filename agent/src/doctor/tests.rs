@@ -52,6 +52,7 @@ fn agent() -> Agent {
             in_roster: true,
             roster: 3,
             nodes: BTreeMap::from([(NodeState::Alive, 3)]),
+            stopped: Vec::new(),
             local_health: 0,
             clocks: Clocks { agree: true, ..Clocks::default() },
             datagrams: (0, 100),
@@ -154,6 +155,11 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
                 BTreeMap::from([(NodeState::Alive, 2), (NodeState::Suspect, 1)]);
         }),
         ("peers", Warning, |_, agent| membership(agent).local_health = 3),
+        ("peers", Warning, |_, agent| {
+            let membership = membership(agent);
+            membership.nodes = BTreeMap::from([(NodeState::Alive, 2), (NodeState::Dead, 1)]);
+            membership.stopped = vec!["n2".into()];
+        }),
         ("gossip", Warning, |_, agent| membership(agent).datagrams = (1000, 5)),
         ("signatures", Warning, |_, agent| membership(agent).forged = 1),
         ("fabric", Warning, |_, agent| agent.fabric = None),
@@ -276,4 +282,28 @@ fn nobody_seen_by_multicast_is_said_once_others_could_have_been() {
     agent.mdns = Some(Ok(0));
     agent.fabric.as_mut().unwrap().roster = 1;
     assert_eq!(level(&agent), FindingLevel::Ok, "there are no others");
+}
+
+#[test]
+fn who_was_removed_is_told_that_and_nothing_of_the_others() {
+    let (machine, mut agent) = (machine(), agent());
+    let membership = agent.fabric.as_mut().expect("it is in one");
+    membership.in_roster = false;
+    membership.nodes = BTreeMap::from([(NodeState::Alive, 1), (NodeState::Dead, 2)]);
+    membership.datagrams = (1000, 10);
+    let bad = examine(&machine, &agent).into_iter().filter(|it| it.level != FindingLevel::Ok);
+    let checks: Vec<String> = bad.map(|finding| finding.check).collect();
+    assert_eq!(checks, ["roster"]);
+}
+
+#[test]
+fn agents_that_were_stopped_are_not_to_be_taken_out() {
+    let (machine, mut agent) = (machine(), agent());
+    let membership = agent.fabric.as_mut().expect("it is in one");
+    membership.nodes = BTreeMap::from([(NodeState::Alive, 1), (NodeState::Dead, 2)]);
+    membership.stopped = vec!["n2".into(), "n3".into()];
+    let findings = examine(&machine, &agent);
+    let peers = findings.iter().find(|it| it.check == "peers").expect("it looks at them");
+    assert!(peers.message.contains("n2, n3 have stopped"), "{peers:?}");
+    assert!(!peers.advice.contains("remove"), "{peers:?}");
 }

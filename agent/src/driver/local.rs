@@ -197,6 +197,7 @@ impl Driver {
                     in_roster: member.node.is_member(&self.identity.id()),
                     roster: member.node.roster().len(),
                     nodes: status.nodes.clone(),
+                    stopped: status.stopped_agents.clone(),
                     local_health: status.local_health,
                     clocks: member.node.clocks(now),
                     forged: member.node.counters().forged,

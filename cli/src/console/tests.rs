@@ -20,6 +20,7 @@ fn agent() -> AgentStatus {
         voters: Default::default(),
         stopped_agents: Vec::new(),
         left_to_them: 0,
+        removed: false,
     };
     let status = Status {
         version: "0.1.0".into(),

@@ -573,6 +573,7 @@ impl State {
                 voters: Default::default(),
                 stopped_agents: self.stopped_agents.clone(),
                 left_to_them: self.stopped_agents.len() as u32,
+                removed: false,
             }),
             executor: "systemd".into(),
             executor_reason: "it is PID 1".into(),

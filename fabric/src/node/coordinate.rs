@@ -255,8 +255,7 @@ impl Node {
             }
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
-                slot.doubtful |=
-                    row.phase.holds_claim() && self.holds_back(now, &node, spec.priority);
+                slot.doubtful |= row.phase.holds_claim() && self.holds_back(now, &node, spec);
                 continue;
             }
             if matches!(row.phase, Phase::Pending | Phase::Stopping) {
@@ -306,8 +305,8 @@ impl Node {
     }
 
     /// Whether what a member that is not up runs is not to be placed elsewhere yet.
-    fn holds_back(&self, now: Now, node: &NodeId, priority: u8) -> bool {
-        self.held_back(now, node, priority).is_some()
+    fn holds_back(&self, now: Now, node: &NodeId, spec: &JobSpec) -> bool {
+        self.held_back(now, node, spec).is_some()
     }
 
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.
@@ -411,7 +410,7 @@ impl Node {
             .table
             .allocs_of(name)
             // One that is soon back has what it had: it is not asked for more, and waited for.
-            .filter(|(_, node, ..)| self.is_up(node) || self.holds_back(now, node, spec.priority))
+            .filter(|(_, node, ..)| self.is_up(node) || self.holds_back(now, node, spec))
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
         let mut busy = 0;

@@ -68,7 +68,7 @@ pub(super) enum Hold {
     /// This machine has no link. With an end: it had none until a moment ago.
     NoLink { until: Option<Instant> },
     /// Its agent said that it stops and that its units run on.
-    Away { until: Instant },
+    Away { said: Instant, until: Instant },
     /// It was not heard since this node's start. Without an end: nobody was.
     Unheard { until: Option<Instant> },
 }
@@ -214,7 +214,7 @@ impl Informed {
             });
         }
         if let Some(said) = self.away.get(node) {
-            return Some(Hold::Away { until: *said + limits::AWAY_GRACE });
+            return Some(Hold::Away { said: *said, until: *said + limits::AWAY_GRACE });
         }
         let unheard = unknown || !self.heard.contains(node);
         let lately = at.since(self.started) < limits::UNHEARD_HOLD;

@@ -9,7 +9,7 @@ use crate::alloc::AllocRow;
 use crate::api::NodeState;
 use crate::clock::{Instant, Now};
 use crate::id::{NodeId, SlotId};
-use crate::job::{JobSpec, duration};
+use crate::job::{Guarantee, JobSpec, duration};
 use crate::limits;
 
 /// Why a slot is not placed yet.
@@ -26,6 +26,8 @@ pub(super) enum Pending {
 pub(super) enum Reason {
     /// See [`Hold`].
     Held(Hold),
+    /// Its agent has stopped, so nobody renews the lease, without which nothing of the slot runs.
+    Lease { until: Instant },
     /// Many members are gone at once: is that so?
     Doubted { until: Instant },
     /// It is so; what is more important has its turn.
@@ -34,13 +36,22 @@ pub(super) enum Reason {
 
 impl Node {
     /// Whether, and why, what a member runs that is not up is not to be placed elsewhere yet.
-    pub(super) fn held_back(&self, now: Now, node: &NodeId, priority: u8) -> Option<Reason> {
+    pub(super) fn held_back(&self, now: Now, node: &NodeId, spec: &JobSpec) -> Option<Reason> {
         let unknown = self.membership.state(node) == NodeState::Unknown
             || self.informed.was_gone_before(now.at, node);
         let careless = self.config.canary == Some(super::Canary::PlacesUnheard);
         let hold = self.informed.hold(now.at, node, unknown).filter(|_| !careless);
-        hold.map(Reason::Held).or_else(|| {
-            let until = self.doubt.holds_until(now.at, node, priority)?;
+        let held = hold.map(|hold| match hold {
+            // Who is away for longer comes back to nothing of it: there is nothing to wait for.
+            Hold::Away { said, .. } if spec.guarantee == Guarantee::AtMostOne => {
+                Reason::Lease { until: said + limits::LEASE }
+            }
+            hold => Reason::Held(hold),
+        });
+        let is_over =
+            |reason: &Reason| matches!(reason, Reason::Lease { until } if *until <= now.at);
+        held.filter(|reason| !is_over(reason)).or_else(|| {
+            let until = self.doubt.holds_until(now.at, node, spec.priority)?;
             Some(match self.doubt.covers(node) {
                 true => Reason::Doubted { until },
                 false => Reason::AfterOthers { until },
@@ -50,14 +61,19 @@ impl Node {
 
     /// Why a slot that nobody who is up runs is not placed yet. `None`: it may be.
     pub(super) fn pending(&self, now: Now, spec: &JobSpec, slot: &SlotId) -> Option<Pending> {
+        if self.is_removed() {
+            // It waits for nobody any more.
+            return None;
+        }
         // What a node that has just started does not know says nothing of the one that looks after the job.
         let decides = self.coordinator_of(&spec.name) == self.config.id;
         let told = |reason: &Reason| {
             decides || !matches!(reason, Reason::Held(Hold::NoLink { .. } | Hold::Unheard { .. }))
         };
         let left_to = |(node, _): (NodeId, &AllocRow)| {
-            let reason = self.held_back(now, &node, spec.priority).filter(told)?;
-            Some((matches!(reason, Reason::Held(Hold::Away { .. })), node, reason))
+            let reason = self.held_back(now, &node, spec).filter(told)?;
+            let away = matches!(reason, Reason::Held(Hold::Away { .. }) | Reason::Lease { .. });
+            Some((away, node, reason))
         };
         let left = self.rows_elsewhere(slot).filter_map(left_to).max_by_key(|(away, ..)| *away);
         let unheard =
@@ -128,7 +144,11 @@ impl Node {
             Pending::MayRunUnheard => return format!("waits: {}", self.unheard_in_words(now)),
         };
         match reason {
-            Reason::Held(Hold::Away { until }) => format!(
+            Reason::Lease { until } => format!(
+                "waits for {node}, whose agent has stopped and renews no lease: placed elsewhere unless it is back within {}",
+                left(until)
+            ),
+            Reason::Held(Hold::Away { until, .. }) => format!(
                 "waits for {node}, whose agent has stopped and whose units run on: placed elsewhere unless it is back within {}",
                 left(until)
             ),

@@ -11,7 +11,7 @@ use crate::admission::Ledger;
 use crate::alloc::{AllocRow, Ending, Phase, Succession};
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
-use crate::id::{AllocId, NodeId, SlotId};
+use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::JobSpec;
 use crate::limits;
 use crate::message::Message;
@@ -29,6 +29,9 @@ pub(super) struct Preemption {
     newcomers: Vec<Newcomer>,
     /// When this coordinator last looked for victims for a slot.
     looked: BTreeMap<SlotId, Instant>,
+    /// The job for which it looked in vain last, with no node left out, and when: at that moment nobody makes room for
+    /// any other slot of it either.
+    vain: Option<(JobName, Instant)>,
     /// Whom this coordinator has asked to make room: they are not asked twice.
     marked: BTreeMap<AllocId, Instant>,
     /// Rows that a former life of this node left were looked through.
@@ -123,10 +126,9 @@ impl Node {
         if self.preemption.looked.get(&alloc.slot).is_some_and(again) {
             return false;
         }
-        self.preemption.looked.insert(alloc.slot.clone(), now.at);
-        let marked = |alloc: &AllocId| self.preemption.marked.contains_key(alloc);
-        let found = self.look_for_victims(&self.fleet, spec, avoid, marked);
-        let Some((node, victims)) = found else { return false };
+        let Some((node, victims)) = self.look_once(now, spec, &alloc.slot, avoid) else {
+            return false;
+        };
         if self.check_quota(spec, &alloc.slot, node, &victims.claim, true).is_err() {
             return false;
         }
@@ -155,12 +157,30 @@ impl Node {
         {
             return false;
         }
+        self.look_once(now, spec, slot, avoid).is_some_and(|(node, victims)| {
+            self.check_quota(spec, slot, node, &victims.claim, true).is_ok()
+        })
+    }
+
+    /// Looks for victims for a slot, and not for each of ten thousand slots of one job in one go.
+    fn look_once(
+        &mut self,
+        now: Now,
+        spec: &JobSpec,
+        slot: &SlotId,
+        avoid: &[Avoid],
+    ) -> Option<(NodeId, Victims)> {
+        let in_vain = |(job, at): &(JobName, Instant)| *job == spec.name && *at == now.at;
+        if self.preemption.vain.as_ref().is_some_and(in_vain) {
+            return None;
+        }
         self.preemption.looked.insert(slot.clone(), now.at);
         let marked = |alloc: &AllocId| self.preemption.marked.contains_key(alloc);
         let found = self.look_for_victims(&self.fleet, spec, avoid, marked);
-        found.is_some_and(|(node, victims)| {
-            self.check_quota(spec, slot, node, &victims.claim, true).is_ok()
-        })
+        if found.is_none() && avoid.is_empty() {
+            self.preemption.vain = Some((spec.name.clone(), now.at));
+        }
+        found
     }
 
     /// A coordinator asks this node to run a slot, and to make room for it if it has to.

@@ -158,10 +158,19 @@ impl Node {
     pub fn status(&self) -> FabricStatus {
         let nodes = self.node_states();
         let jobs = self.jobs();
-        let stopped: Vec<NodeId> =
-            self.informed.away().map(|(node, _)| node).filter(|node| !self.is_up(node)).collect();
-        let left = self.table.allocs().filter(|(_, node, row, _)| {
-            row.healthy && row.phase.is_live() && stopped.contains(node)
+        let stopped: Vec<NodeId> = self
+            .informed
+            .away()
+            .map(|(node, _)| node)
+            .filter(|node| self.table.is_member(node) && !self.is_up(node))
+            .collect();
+        // What needs a lease does not run on, or not for long: nobody renews it.
+        let runs_on = |slot: &SlotId| {
+            let job = self.table.job(&slot.job);
+            job.is_some_and(|job| !needs_lease(job.effective().0))
+        };
+        let left = self.table.allocs().filter(|(slot, node, row, _)| {
+            row.healthy && row.phase.is_live() && stopped.contains(node) && runs_on(slot)
         });
         FabricStatus {
             name: self.config.fabric_name.clone(),
@@ -182,6 +191,7 @@ impl Node {
             voters: self.voters(),
             stopped_agents: stopped.iter().map(|node| self.name_of(node)).collect(),
             left_to_them: left.count() as u32,
+            removed: self.is_removed(),
         }
     }
 
@@ -509,8 +519,10 @@ impl Node {
         let mut placer = Placer::new(&fleet, spec, &kept);
         let mut rng = ChaCha8Rng::seed_from_u64(now.wall.0);
         let mut prospect = self.prospect(spec);
+        let mut in_vain = false;
         for index in 0..spec.count {
-            let here = live.iter().find(|((slot, _), _)| *slot == index);
+            let of_slot = (index, NodeId([0; 32]))..=(index, NodeId([0xff; 32]));
+            let here = live.range(of_slot).next();
             if let Some(((_, node), row)) = here
                 && row.spec == hash
             {
@@ -531,10 +543,13 @@ impl Node {
             let choice = back.or_else(|| placer.choose(&fleet, &avoid, &mut rng));
             let mut displaces = Vec::new();
             let choice = choice.map(|choice| (choice.node, choice.claim)).or_else(|| {
-                if here.is_some() || spec.gang {
+                // Where nobody makes room for one slot, with no node left out, nobody does for the next one.
+                if here.is_some() || spec.gang || in_vain {
                     return None;
                 }
-                let (node, victims) = self.look_for_victims(&fleet, spec, &avoid, |_| false)?;
+                let found = self.look_for_victims(&fleet, spec, &avoid, |_| false);
+                in_vain = found.is_none() && avoid.is_empty();
+                let (node, victims) = found?;
                 for victim in &victims.allocs {
                     fleet.release(&node, victim);
                 }
