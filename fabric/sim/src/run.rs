@@ -30,6 +30,9 @@ const FORMED_WITHIN: Duration = Duration::from_secs(60);
 /// After the last fault everything has to be as wanted within this. Restarts that failed are tried again
 /// after five minutes at the latest.
 const SETTLED_WITHIN: Duration = Duration::from_secs(420);
+/// What a roll-out has stopped last is started and becomes healthy within this: then all of it is of one version, and not yet
+/// well.
+const LAST_STEP: Duration = Duration::from_secs(45);
 /// Rest is rest when it lasts.
 const RESTING: u32 = 3;
 /// What is wrong at as many looks in a row, a second apart, does not come from jobs that come and go: their share of
@@ -350,7 +353,7 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
     let start = world.time;
     let patience = if all_are_sound(world) { 1 } else { FLICKER };
     let (mut resting, mut wrong) = (0, 0);
-    let mut last = None;
+    let (mut last, mut rolled) = (None, None);
     loop {
         world.run_for(Duration::from_secs(1))?;
         let complete = world.running().len() == world.nodes.iter().filter(|n| n.powered).count();
@@ -360,9 +363,12 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
         wrong = if name == last { wrong + 1 } else { 1 };
         last = name;
         // A roll-out that found room again takes its time, and so does taking it back.
+        if unrest.is_some() && rolls_out(world) {
+            rolled = Some(world.time);
+        }
+        let rolls = rolled.is_some_and(|at| world.time - at < LAST_STEP);
         let (waited, longer) = (world.time - start, within.max(SETTLED_WITHIN));
-        let is_over =
-            |more: Duration| waited > longer + more || waited > within + more && !rolls_out(world);
+        let is_over = |more: Duration| waited > longer + more || waited > within + more && !rolls;
         if let Some(violation) = unrest.filter(|_| wrong >= patience && is_over(Duration::ZERO)) {
             tell_what_is_wrong(world);
             return Err(violation);

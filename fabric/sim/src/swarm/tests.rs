@@ -29,6 +29,17 @@ fn a_small_swarm_breaks_nothing() {
     assert_eq!(summary.outcomes.len(), 10);
 }
 
+/// A roll-out of a system job that is taken back goes on for longer than anybody waits for rest. All that runs is of one
+/// version when its last copy has been stopped, or has just been started: nothing is wrong then.
+#[test]
+fn a_roll_out_at_its_last_copy_is_not_over() {
+    for seed in [1093, 1197] {
+        let plan = Plan { nodes: 20, turmoil: Duration::from_secs(120), ..plan(seed, None) };
+        let outcome = run_one(&plan).map_err(|failure| failure.why.to_string());
+        assert!(outcome.is_ok(), "{seed}: {outcome:?}");
+    }
+}
+
 /// Each planted bug breaks what it should within twenty seeds, of a world that is hard on leases; the same seed
 /// without it is clean.
 #[test]
