@@ -3,6 +3,7 @@
 use fabric::alloc::{AllocRow, Phase};
 use fabric::clock::WallTime;
 use fabric::id::{JobName, NodeId, SlotId};
+use fabric::limits;
 use fabric::stamp::Stamp;
 use fabric::table::{Entry, Key, Merge, SharedEntry, Table, Value};
 use std::time::Duration;
@@ -68,7 +69,8 @@ pub fn deaths(
     percent: usize,
 ) -> anyhow::Result<()> {
     let mut crowd = Crowd::new(Scene { running: (jobs, slots), ..scene(seed, nodes) });
-    crowd.run_for(3 * SECOND);
+    // Agents that have just started wait for whoever they have not heard yet: this is about a fabric that runs.
+    crowd.run_for(limits::UNHEARD_HOLD + 3 * SECOND);
     let (start, victims) = (crowd.time, (nodes * percent / 100).max(1));
     let (dead, lost) = crowd.kill(victims);
     let survivors = crowd.alive();
