@@ -31,6 +31,7 @@ if [ -z "$small" ]; then
     scale deaths --nodes 3000 --jobs 60 --slots 100 --percent 1
 fi
 
+scale overfull
 scale readers
 [ -n "$small" ] || scale readers --jobs 200
 entries=(100000 300000)

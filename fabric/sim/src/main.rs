@@ -145,6 +145,15 @@ enum Scale {
         #[arg(long, default_value = "mass submit")]
         name: String,
     },
+    /// More slots are submitted than there is room for.
+    Overfull {
+        /// Nodes.
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+        /// Slots.
+        #[arg(long, default_value_t = 100_000)]
+        slots: u32,
+    },
     /// Ten people ask one of 20 nodes for everything at once.
     Readers {
         /// Jobs.
@@ -290,6 +299,9 @@ fn large(what: &Scale, seed: u64, out: Option<&Path>) -> anyhow::Result<()> {
             let quality = measures::LAN;
             let scene = Scene { seed, nodes, running: (0, 0), quality, rows_stay };
             measures::submit(&mut results, scene, *jobs, *slots, name, *budget)?;
+        }
+        Scale::Overfull { nodes, slots } => {
+            measures::overfull(&mut results, seed, *nodes, *slots);
         }
         Scale::Readers { jobs, slots } => measures::readers(&mut results, seed, *jobs, *slots),
         Scale::Table { entries } => {

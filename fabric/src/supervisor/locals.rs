@@ -1,8 +1,8 @@
 //! The allocations of a node, and which of them have something to do, and when: a node with thousands of
 //! them at rest looks at none.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 
 use super::Local;
 use crate::clock::Instant;
@@ -15,7 +15,7 @@ use crate::id::SlotId;
 pub(super) struct Locals {
     all: BTreeMap<SlotId, Local>,
     busy: BTreeSet<SlotId>,
-    dues: Mutex<Dues>,
+    dues: RefCell<Dues>,
 }
 
 /// When those that are busy are due. Invariant: right for all that are not `stale`.
@@ -52,26 +52,22 @@ impl Locals {
         if !self.busy.contains(slot) {
             self.busy.insert(slot.clone());
         }
-        let dues = self.dues.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let dues = self.dues.get_mut();
         if !dues.stale.contains(slot) {
             dues.stale.insert(slot.clone());
         }
         Some(local)
     }
 
-    fn dues(&mut self) -> &mut Dues {
-        self.dues.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn insert(&mut self, slot: SlotId, local: Local) {
         self.busy.insert(slot.clone());
-        self.dues().stale.insert(slot.clone());
+        self.dues.get_mut().stale.insert(slot.clone());
         self.all.insert(slot, local);
     }
 
     pub(super) fn remove(&mut self, slot: &SlotId) {
         self.busy.remove(slot);
-        self.dues().stale.insert(slot.clone());
+        self.dues.get_mut().stale.insert(slot.clone());
         self.all.remove(slot);
     }
 
@@ -90,7 +86,7 @@ impl Locals {
 
     /// When the first of them is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let mut dues = self.dues.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dues = self.dues.borrow_mut();
         for slot in std::mem::take(&mut dues.stale) {
             let due = self.get(&slot).and_then(Local::due);
             dues.set(slot, due);

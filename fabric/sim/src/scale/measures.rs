@@ -161,6 +161,20 @@ pub fn submit(
     Ok(())
 }
 
+/// More is asked for than there is room for: what that takes of all nodes in the first three seconds.
+pub fn overfull(results: &mut Results, seed: u64, nodes: usize, slots: u32) {
+    let mut crowd = Crowd::new(scene(seed, nodes));
+    crowd.run_for(3 * SECOND);
+    let used = time_on_core();
+    crowd.submit(small_service("overfull", slots));
+    crowd.run_for(3 * SECOND);
+    let used = (time_on_core() - used).as_secs_f64();
+    let placed = crowd.filled.values().filter(|count| **count > 0).count();
+    assert!(placed < slots as usize, "there was room for all of them");
+    let name = format!("{slots} slots of which {placed} fit: processor time/{nodes} nodes");
+    results.add(&name, used, "s", Some(5.0));
+}
+
 /// Ten people ask one node for everything at once: what its loop does of that, beside what answering them in it would take.
 pub fn readers(results: &mut Results, seed: u64, jobs: usize, slots: u32) {
     const NODES: usize = 20;
