@@ -200,6 +200,11 @@ fn nodes_are_listed_found_drained_and_removed() {
             .says(&format!("nothing is left on {node}"));
         fake.weft(&["nodes"]).await.exits(0).shows("alive, draining");
         fake.weft(&["undrain", &node]).await.exits(0).says("takes work again");
+        for (word, draining) in [("drain", true), ("undrain", false)] {
+            let view = fake.weft(&[word, &node, "-o", "json"]).await.exits(0).json();
+            assert_eq!(view["name"], node.as_str(), "{word}: {view}");
+            assert_eq!(view["info"]["draining"], draining, "{word}: {view}");
+        }
         fake.weft(&["drain", "node3", "--timeout", "1s"]).await.exits(2).says("--wait");
 
         for arguments in [&["node", "remove", "node3"][..], &["node", "node3", "remove", "node3"]] {
