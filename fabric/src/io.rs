@@ -279,7 +279,7 @@ pub struct UnitFound {
     pub lease_until: Option<Instant>,
 }
 
-/// Something to do. Any of these may be lost: the tick derives it again from the state.
+/// Something to do. Most of these may be lost, see [`Output::may_be_lost`]: the tick derives them again from the state.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Seal and send a datagram.
