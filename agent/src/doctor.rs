@@ -171,13 +171,10 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
             "this node belongs to no fabric yet",
             "run `weft init` here, or `weft join TOKEN` with a token from a member",
         )),
+        // Nobody speaks to it, and what it knows of them is from before.
+        Some(membership) if !membership.in_roster => findings.push(roster(membership)),
         Some(membership) => {
-            findings.push(roster(membership));
-            if !membership.in_roster {
-                // Nobody speaks to it, and what it knows of them is from before.
-                return findings;
-            }
-            findings.extend([peers(membership), gossip(membership)]);
+            findings.extend([roster(membership), peers(membership), gossip(membership)]);
             let advice = "switch off the one that is the copy, empty its state directory, and let it join as a node of \
                           its own";
             let twins = membership.twins.iter();

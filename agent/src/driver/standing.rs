@@ -17,15 +17,15 @@ pub(super) struct Standing(Option<Counted>);
 #[derive(Debug)]
 struct Counted {
     at: Instant,
-    /// Of which table, with members in which states.
-    of: (u64, BTreeMap<NodeState, u32>),
+    /// Of which table, with members in which states, and how slow to react.
+    of: (u64, BTreeMap<NodeState, u32>, u32),
     status: FabricStatus,
 }
 
 impl Standing {
     /// How the fabric of `node` stands.
     pub(super) fn of(&mut self, node: &Node, at: Instant) -> &FabricStatus {
-        let of = (node.fingerprint(), node.node_states());
+        let of = (node.fingerprint(), node.node_states(), node.local_health());
         let fresh = |counted: &Counted| counted.of == of && at.since(counted.at) < COUNT_AGAIN;
         let kept = self.0.take().filter(fresh);
         let counted = kept.unwrap_or_else(|| Counted { at, of, status: node.status() });

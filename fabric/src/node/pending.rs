@@ -61,10 +61,6 @@ impl Node {
 
     /// Why a slot that nobody who is up runs is not placed yet. `None`: it may be.
     pub(super) fn pending(&self, now: Now, spec: &JobSpec, slot: &SlotId) -> Option<Pending> {
-        if self.is_removed() {
-            // It waits for nobody any more.
-            return None;
-        }
         // What a node that has just started does not know says nothing of the one that looks after the job.
         let decides = self.coordinator_of(&spec.name) == self.config.id;
         let told = |reason: &Reason| {

@@ -457,6 +457,7 @@ fn a_goodbye_that_overtakes_what_was_said_before_it_holds() {
 fn who_was_removed_has_nothing_to_do() {
     let mut fleet = Fleetlet::new(3);
     let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    let job = JobName::new("web").unwrap();
     fleet.submit(b, WEB);
     fleet.run(Duration::from_secs(3));
     fleet.ask(a, Request::Remove { node: c, new_key: [8; 32], force: false });
@@ -468,6 +469,12 @@ fn who_was_removed_has_nothing_to_do() {
         panic!("{:?}", fleet.answers)
     };
     assert!(problem.title.contains("was removed"), "{problem:?}");
+    // And has nothing else to say of what others run.
+    let (view, status) = (fleet.nodes[&c].job(&job).unwrap(), fleet.nodes[&c].status());
+    assert!(view.reason.is_some_and(|reason| reason.contains("ask another node")), "{status:?}");
+    let explained = fleet.nodes[&c].explain(fleet.now, &job).unwrap();
+    assert!(explained.slots.iter().all(|slot| slot.doing.contains("ask another node")));
+    assert!(status.removed && !fleet.nodes[&a].status().removed);
     // What comes after its allocations counts on from them.
     let epochs = |node| {
         let allocs = fleet.nodes[node].allocs(None, true).into_iter();

@@ -325,7 +325,9 @@ impl Node {
             }
             _ => (0, None),
         };
-        let (state, reason) = if job.reverted {
+        let (state, reason) = if self.is_removed() {
+            (JobState::Progressing, Some(self.removed_in_words()))
+        } else if job.reverted {
             let hash = job.spec.hash(job.generation);
             let failed = self.failure_of(job).or_else(|| self.trouble_of(&job.spec, hash));
             let unknown = || format!("{} has not seen why", self.name_of(&self.config.id));
@@ -679,6 +681,9 @@ impl Node {
         slot: &SlotId,
         allocs: &[AllocView],
     ) -> String {
+        if self.is_removed() {
+            return self.removed_in_words();
+        }
         let live = |alloc: &&AllocView| alloc.row.phase.is_live() && self.is_up(&alloc.node);
         let Some(alloc) = allocs.iter().find(live) else {
             let leaving =
@@ -733,6 +738,16 @@ impl Node {
                 None => format!("{phase} on {}", alloc.node_name),
             },
         }
+    }
+
+    /// What a node that was removed says of work: it hears of none any more.
+    fn removed_in_words(&self) -> String {
+        format!("{} was removed from the fabric: ask another node", self.name_of(&self.config.id))
+    }
+
+    /// How slow this node is to react: 0 is well.
+    pub fn local_health(&self) -> u32 {
+        self.membership.local_health()
     }
 
     /// Who grants leases.
