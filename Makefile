@@ -9,7 +9,7 @@
 # make test-boards  boards on a desk, by serial port and power switch: hw-tests/lab.toml says which; LAB=FILE: another list
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make test-upgrade agents of different levels beside each other, upgraded one after the other under load
-# make test-ground  restarts, pulled cables, removed nodes, updates that do not fit: nothing ends or starts: ROUNDS=10
+# make test-ground  restarts, pulled cables, removed nodes, strangers, starts by hand: nothing ends or starts: ROUNDS=10; half an hour
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes, the core not optimized as in a release
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
@@ -127,9 +127,11 @@ test-fencing: setup
 test-ground: build
 	WEFT_GROUND_ROUNDS=$(if $(filter file,$(origin ROUNDS)),10,$(ROUNDS)) \
 	    $(CARGO) test --workspace --test ground -- --nocapture --test-threads=1
+	WEFT_COPYING_SECONDS=60 $(CARGO) test --workspace --test strangers -- --nocapture --test-threads=1
 	$(CARGO) test --workspace --lib names_of_a_month -- --ignored --nocapture
-	@WEFT_TEST_ENV="WEFT_FLOOD_SECONDS=30" agent/tests/on_systemd.sh "$$($(CARGO) test --workspace --no-run 2>&1 \
-	    | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p')" on_systemd_a_flood --nocapture
+	@program=$$($(CARGO) test --workspace --no-run 2>&1 | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p'); \
+	WEFT_TEST_ENV="WEFT_FLOOD_SECONDS=30" agent/tests/on_systemd.sh "$$program" on_systemd_a_flood --nocapture; \
+	WEFT_ROUNDS=$(ROUNDS) agent/tests/on_systemd.sh "$$program" whoever_starts_it --nocapture
 
 test-upgrade: build
 	$(CARGO) test --workspace --test upgrade -- --nocapture
