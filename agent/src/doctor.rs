@@ -9,7 +9,7 @@ use fabric::clock::{Now, WallTime};
 use fabric::cpuset::CpuSet;
 use fabric::resources;
 use fabric::timekeeper::Clocks;
-use fabric::topology::Enforced;
+use fabric::topology::{Enforced, PortsUsed};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -29,6 +29,9 @@ const SPACE_BYTES_MIN: u64 = 64 << 20;
 const DRIFT_MAX: Duration = Duration::from_secs(5);
 /// 2026-01-01: no agent was built before, so an earlier wall clock is wrong.
 const NOT_BEFORE: WallTime = WallTime(1_767_225_600_000);
+
+/// Programs that are named which have ports of the range that jobs get.
+const PORTS_SHOWN: usize = 5;
 
 /// For whom the kernel refuses an eBPF program.
 const EBPF_NEEDS: &str =
@@ -70,6 +73,8 @@ pub struct Agent {
     pub confines: bool,
     /// Range of dynamic ports.
     pub ports: (u16, u16),
+    /// Ports that other programs of this machine listen on.
+    pub ports_used: Vec<PortsUsed>,
     /// Multicast discovery: `None`: switched off; `Err`: why it does not work; `Ok`: nodes seen.
     pub mdns: Option<Result<usize, String>>,
     /// Other ways to find nodes: domains and seeds.
@@ -205,6 +210,35 @@ fn finding(
     Finding { check: check.into(), level, message: message.into(), advice: advice.into() }
 }
 
+/// What does not work, by the reason: what one machine lacks is mostly the same for all, and is said once.
+#[derive(Default)]
+struct Refusals(BTreeMap<String, Vec<&'static str>>);
+
+/// Characters of a reason that are told: the loader's words can fill a page.
+const REASON_CHARS: usize = 240;
+
+impl Refusals {
+    fn add(&mut self, reason: &str, what: &'static str) {
+        let mut told: String = reason.chars().take(REASON_CHARS).collect();
+        if told.len() < reason.len() {
+            told.push('…');
+        }
+        self.0.entry(told).or_default().push(what);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for Refusals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let told: Vec<String> =
+            self.0.iter().map(|(reason, of)| format!("{}: {reason}", of.join(", "))).collect();
+        f.write_str(&told.join("; "))
+    }
+}
+
 /// Which probes run, where the rest is read, and why.
 fn probes(agent: &Agent) -> Finding {
     let report = match &agent.observed {
@@ -223,7 +257,7 @@ fn probes(agent: &Agent) -> Finding {
         }
     };
     let mut running = Vec::new();
-    let mut others = Vec::new();
+    let mut others = Refusals::default();
     for probe in &report.probes {
         let instead = match probe.source {
             Some(source) => format!("read from {} instead", source_name(source)),
@@ -232,7 +266,7 @@ fn probes(agent: &Agent) -> Finding {
         match &probe.status {
             Status::Running => running.push(probe.probe.name()),
             Status::Off => {}
-            status => others.push(format!("{}: {status} ({instead})", probe.probe)),
+            status => others.add(&format!("{status} ({instead})"), probe.probe.name()),
         }
     }
     let running = match running.as_slice() {
@@ -245,7 +279,7 @@ fn probes(agent: &Agent) -> Finding {
     finding(
         "probes",
         FindingLevel::Warning,
-        format!("{running}; {}", others.join("; ")),
+        format!("{running}; {others}"),
         format!("{EBPF_NEEDS}; without it there are fewer numbers, and no histograms"),
     )
 }
@@ -273,12 +307,11 @@ fn traces(tried: &Result<Tried, String>) -> Finding {
         }
     };
     let mut work = Vec::new();
-    // What one machine lacks is mostly the same for all.
-    let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut others = Refusals::default();
     for (what, outcome) in tried {
         match outcome {
             Ok(()) => work.push(what.name()),
-            Err(reason) => others.entry(reason).or_default().push(what.name()),
+            Err(reason) => others.add(reason, what.name()),
         }
     }
     let message = match (work.as_slice(), others.is_empty()) {
@@ -289,9 +322,7 @@ fn traces(tried: &Result<Tried, String>) -> Finding {
     if others.is_empty() {
         return finding("traces", FindingLevel::Ok, message, "");
     }
-    let others: Vec<String> =
-        others.into_iter().map(|(reason, of)| format!("{}: {reason}", of.join(", "))).collect();
-    let message = format!("{message}; {}", others.join("; "));
+    let message = format!("{message}; {others}");
     finding("traces", FindingLevel::Warning, message, EBPF_NEEDS)
 }
 
@@ -484,8 +515,35 @@ fn ports(machine: &Machine, agent: &Agent) -> Finding {
             format!("jobs get ports {first}-{last}, outgoing connections {low}-{high}"),
             "set resources.ports in weftd.toml to a range outside, or a job may find its port taken",
         ),
-        _ => finding("ports", FindingLevel::Ok, format!("jobs get ports {first}-{last}"), ""),
+        _ => taken_ports(agent),
     }
+}
+
+/// How much of the range of dynamic ports others of this machine have.
+fn taken_ports(agent: &Agent) -> Finding {
+    let (first, last) = agent.ports;
+    let within = agent.ports_used.iter().filter(|used| used.first <= last && first <= used.last);
+    let used: Vec<PortsUsed> = within.cloned().collect();
+    let count = |used: &PortsUsed| {
+        u32::from(used.last.min(last)).saturating_sub(u32::from(used.first.max(first))) + 1
+    };
+    let (taken, all) = (used.iter().map(count).sum::<u32>(), u32::from(last.abs_diff(first)) + 1);
+    let range = format!("jobs get ports {first}-{last}");
+    if used.is_empty() {
+        return finding("ports", FindingLevel::Ok, range, "");
+    }
+    let shown: Vec<String> = used.iter().take(PORTS_SHOWN).map(PortsUsed::to_string).collect();
+    let more = match used.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let message = format!("{range}; others have {taken} of them: {}{more}", shown.join(", "));
+    if taken * 10 < all * 8 {
+        return finding("ports", FindingLevel::Ok, message, "");
+    }
+    let advice =
+        "end what listens there, or give jobs another range by resources.ports in weftd.toml";
+    finding("ports", FindingLevel::Warning, message, advice)
 }
 
 fn discovery(agent: &Agent) -> Finding {

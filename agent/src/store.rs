@@ -94,15 +94,43 @@ pub struct Opened {
     pub warnings: Vec<String>,
 }
 
+/// How often a store that another process has is tried.
+const TRIES: u32 = 20;
+/// Time between two tries.
+const TRY_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::InUse))
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "before there is a loop, and nobody tells when a lock is free"
+)]
+fn wait_for_the_kernel() {
+    std::thread::sleep(TRY_AGAIN);
+}
+
 /// Opens the store in the state directory, or makes one.
 ///
 /// # Errors
-/// When the directory cannot be made, another agent uses it, or a newer agent wrote it. A damaged store is
+/// When the directory cannot be made, another agent uses it for longer than a second, or a newer agent wrote it. A damaged store is
 /// put aside, and one that cannot be written is read as far as it goes: both are warnings.
 pub fn open(state: &Path) -> anyhow::Result<Opened> {
     crate::identity::make_directory(state)?;
+    let mut tries = 1;
+    let opened = loop {
+        match RedbStore::open(state) {
+            // An agent that was killed a moment ago has it for as long as the kernel needs to end it.
+            Err(error) if tries < TRIES && is_in_use(&error) => {
+                tries += 1;
+                wait_for_the_kernel();
+            }
+            opened => break opened,
+        }
+    };
     let (store, rows, warnings) =
-        RedbStore::open(state).with_context(|| format!("cannot use the store in {state:?}"))?;
+        opened.with_context(|| format!("cannot use the store in {state:?}"))?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }

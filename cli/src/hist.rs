@@ -71,7 +71,8 @@ fn name(kind: HistKind) -> &'static str {
 
 /// The names of the nodes for which a condition holds.
 fn fitting(nodes: &[NodeView], condition: &Constraint) -> Result<Vec<String>, Failure> {
-    let holds = |node: &&NodeView| node.info.as_ref().is_some_and(|info| condition.holds(info));
+    let holds =
+        |node: &&NodeView| node.info.as_ref().is_some_and(|info| condition.holds(node.id, info));
     let names: Vec<String> = nodes.iter().filter(holds).map(|node| node.name.clone()).collect();
     if names.is_empty() {
         return Err(Failure::not_found(format!(

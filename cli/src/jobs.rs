@@ -82,10 +82,16 @@ pub async fn ps(context: &Context, job: Option<JobName>, all: bool) -> Result<Ex
 /// Allocations, one a line.
 pub fn alloc_table(allocs: &[AllocView]) -> Table {
     let now = clock::now();
-    let mut table = Table::new(&[
+    // Most jobs keep nothing on a disk.
+    let has_disk = allocs.iter().any(|alloc| alloc.row.claim.disk > 0);
+    let mut head = vec![
         "SLOT", "EPOCH", "NODE", "PHASE", "HEALTH", "CPUS", "MEMORY", "PORTS", "RESTARTS", "AGE",
         "NOTE",
-    ]);
+    ];
+    if has_disk {
+        head.insert(DISK, "DISK");
+    }
+    let mut table = Table::new(&head);
     for alloc in allocs {
         let row = &alloc.row;
         // What it says of itself is from before its node went.
@@ -99,11 +105,13 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
             row.claim.ports.iter().map(|(name, number)| format!("{name}={number}")).collect();
         let note = match (&row.ending, &row.trouble) {
             (Some(ending), _) => ending.to_string(),
+            // That is over.
+            (None, Some(trouble)) if row.healthy => format!("before: {trouble}"),
             (None, Some(trouble)) => trouble.clone(),
             (None, None) if !alloc.current => "old version".into(),
             (None, None) => String::new(),
         };
-        table.row([
+        let mut cells: Vec<Cell> = vec![
             alloc.id.slot.to_string().into(),
             alloc.id.epoch.to_string().into(),
             match alloc.node_state {
@@ -126,10 +134,18 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
             row.restarts.to_string().into(),
             clock::age(now, row.since).into(),
             note.into(),
-        ]);
+        ];
+        if has_disk {
+            let disk = row.claim.disk;
+            cells.insert(DISK, if disk > 0 { bytes(disk).into() } else { "-".into() });
+        }
+        table.row_of(cells);
     }
     table
 }
+
+/// Where the column of what an allocation may keep on disk is, if there is one: after memory.
+const DISK: usize = 7;
 
 /// What is to be said of an allocation in place of what it said of itself before its node went.
 pub fn gone(alloc: &AllocView) -> Option<&'static str> {

@@ -177,6 +177,11 @@ async fn sources(context: &Context, wanted: &Wanted) -> Result<Vec<Source>, Fail
     let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
     if let Some(failed) = view.failed.filter(|_| wanted.of.previous && id.is_none()) {
         let label = format!("{}@{}", failed.alloc.slot, failed.node_name);
+        let (alloc, node) = (&failed.alloc, printable(&failed.node_name));
+        let (version, reason) = (failed.version, printable(&failed.reason));
+        context
+            .screen
+            .say(&format!("{alloc} on {node}, of version {version}, which failed: {reason}"));
         return Ok(vec![source(failed.alloc.slot.index, Some(failed.node), label)]);
     }
     let sources: Vec<Source> = if view.kind == JobKind::Service {

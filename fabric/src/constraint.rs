@@ -6,13 +6,14 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::id::NodeId;
 use crate::job::parse_bytes;
 use crate::topology::NodeInfo;
 
 /// Something that can be said of a node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attribute {
-    /// Host name.
+    /// Host name, with the first digits of the key where that is asked for, or where nodes are to be told apart.
     Name,
     /// Architecture.
     Arch,
@@ -114,10 +115,10 @@ const PLAIN: [(&str, Attribute); 9] = [
 ];
 
 impl Attribute {
-    /// What `node` has for this attribute.
-    pub fn of<'a>(&self, node: &'a NodeInfo) -> Option<Cow<'a, str>> {
+    /// What the node has for this attribute. A name is the one that no other node has.
+    pub fn of<'a>(&self, id: NodeId, node: &'a NodeInfo) -> Option<Cow<'a, str>> {
         Some(match self {
-            Attribute::Name => Cow::Borrowed(node.name.as_str()),
+            Attribute::Name => Cow::Owned(id.with_name(&node.name)),
             Attribute::Arch => Cow::Borrowed(node.topology.arch.as_str()),
             Attribute::Kernel => Cow::Borrowed(node.topology.kernel.as_str()),
             Attribute::Os => Cow::Borrowed(node.topology.os.as_str()),
@@ -183,9 +184,22 @@ impl fmt::Display for Attribute {
 }
 
 impl Constraint {
-    /// Whether `node` meets the condition.
-    pub fn holds(&self, node: &NodeInfo) -> bool {
-        let Some(actual) = self.attribute.of(node) else {
+    /// What the node has for the condition's attribute, as the condition speaks of it. A node has two names, whether
+    /// or not another one shares its host name now: a condition that was met does not cease to be when one joins.
+    pub fn actual<'a>(&self, id: NodeId, node: &'a NodeInfo) -> Option<Cow<'a, str>> {
+        let is_plain = || {
+            let rest = self.value.strip_prefix(&*node.name).and_then(|rest| rest.strip_prefix('-'));
+            rest.is_none_or(|rest| rest.len() != id.short().len())
+        };
+        match self.attribute {
+            Attribute::Name if is_plain() => Some(Cow::Borrowed(&node.name)),
+            _ => self.attribute.of(id, node),
+        }
+    }
+
+    /// Whether a node meets the condition.
+    pub fn holds(&self, id: NodeId, node: &NodeInfo) -> bool {
+        let Some(actual) = self.actual(id, node) else {
             return self.operator == Operator::NotEqual;
         };
         let order = if self.attribute.is_number() {

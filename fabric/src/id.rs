@@ -16,6 +16,11 @@ impl NodeId {
     pub fn short(&self) -> String {
         hex(&self.0[..4])
     }
+
+    /// A name that no other node has, if this one's host name is `name`.
+    pub fn with_name(&self, name: &str) -> String {
+        format!("{name}-{}", self.short())
+    }
 }
 
 impl fmt::Display for NodeId {

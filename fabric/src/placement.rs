@@ -52,10 +52,15 @@ const BEST: usize = 4;
 /// As long as its score is that close to the best one.
 const CLOSE: i64 = LOAD / 10;
 
-/// Whether the node that `info` and `ledger` describe could take an allocation of `spec` now, and what
+/// Whether the node that `id`, `info` and `ledger` describe could take an allocation of `spec` now, and what
 /// it would get. The filters in order: witness, draining, impaired, constraints, what its kernel enforces and
 /// what it has left. Coordinator, target and `explain` all ask this.
-pub fn check(spec: &JobSpec, info: &NodeInfo, ledger: &Ledger) -> Result<Claim, Rejection> {
+pub fn check(
+    spec: &JobSpec,
+    id: NodeId,
+    info: &NodeInfo,
+    ledger: &Ledger,
+) -> Result<Claim, Rejection> {
     if info.witness {
         return Err(Rejection::Witness);
     }
@@ -65,7 +70,7 @@ pub fn check(spec: &JobSpec, info: &NodeInfo, ledger: &Ledger) -> Result<Claim, 
     if let Some(reason) = &info.impaired {
         return Err(Rejection::Impaired { reason: reason.clone() });
     }
-    check_kind(spec, info)?;
+    check_kind(spec, id, info)?;
     if let Some(job) = spec.placement.anti_affinity.iter().find(|job| ledger.holds_job(job)) {
         return Err(Rejection::AntiAffinity { job: job.to_string() });
     }
@@ -73,7 +78,7 @@ pub fn check(spec: &JobSpec, info: &NodeInfo, ledger: &Ledger) -> Result<Claim, 
 }
 
 /// Whether what a node is, whatever it has left, suits the job.
-pub(crate) fn check_kind(spec: &JobSpec, info: &NodeInfo) -> Result<(), Rejection> {
+pub(crate) fn check_kind(spec: &JobSpec, id: NodeId, info: &NodeInfo) -> Result<(), Rejection> {
     if !spec.task.runs_on(&info.topology.arch) {
         let commands = spec.task.arch.iter().filter(|(_, variant)| !variant.command.is_empty());
         return Err(Rejection::Architecture {
@@ -81,10 +86,10 @@ pub(crate) fn check_kind(spec: &JobSpec, info: &NodeInfo) -> Result<(), Rejectio
             tasks: commands.map(|(arch, _)| arch.clone()).collect(),
         });
     }
-    if let Some(constraint) = spec.placement.constraints.iter().find(|c| !c.holds(info)) {
+    if let Some(constraint) = spec.placement.constraints.iter().find(|c| !c.holds(id, info)) {
         return Err(Rejection::Constraint {
             constraint: constraint.to_string(),
-            actual: constraint.attribute().of(info).map(|actual| actual.into_owned()),
+            actual: constraint.actual(id, info).map(|actual| actual.into_owned()),
         });
     }
     Ok(())
@@ -423,25 +428,26 @@ impl<'s> Placer<'s> {
         }
         let placement = &self.spec.placement;
         let info = fleet.at(index).info();
-        let holds = |condition: &Constraint| info.is_some_and(|info| condition.holds(info));
+        let id = fleet.at(index).id();
+        let holds = |condition: &Constraint| info.is_some_and(|info| condition.holds(id, info));
         let weights = placement.affinity.iter().filter(|affinity| holds(&affinity.condition));
         let memo = Memo {
             version,
             constraints_hold: placement.constraints.iter().all(holds)
                 && info.is_some_and(|info| self.spec.task.runs_on(&info.topology.arch)),
             affinity: weights.map(|affinity| i32::from(affinity.weight)).sum(),
-            group: self.group_of(info.map(|info| &**info)),
+            group: self.group_of(id, info.map(|info| &**info)),
         };
         self.memo[index] = memo;
         memo
     }
 
     /// The group on the last level of the spread that a node belongs to.
-    fn group_of(&mut self, info: Option<&NodeInfo>) -> u32 {
+    fn group_of(&mut self, id: NodeId, info: Option<&NodeInfo>) -> u32 {
         let mut inner = Group::default();
         let mut group = u32::MAX;
         for attribute in &self.spec.placement.spread {
-            let value = info.and_then(|info| attribute.of(info)).unwrap_or_default();
+            let value = info.and_then(|info| attribute.of(id, info)).unwrap_or_default();
             let next = self.groups.len() as u32;
             group = *self.values.entry((group, value.into_owned())).or_insert(next);
             inner.path[usize::from(inner.levels)] = group;

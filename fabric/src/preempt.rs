@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use crate::admission::Ledger;
 use crate::claim::Claim;
 use crate::clock::WallTime;
-use crate::id::AllocId;
+use crate::id::{AllocId, NodeId};
 use crate::job::JobSpec;
 use crate::placement;
 use crate::topology::NodeInfo;
@@ -53,7 +53,7 @@ pub type Loss = (u64, usize, Reverse<WallTime>);
 /// `None`: it does not fit even without them.
 pub fn victims(
     spec: &JobSpec,
-    info: &NodeInfo,
+    (id, info): (NodeId, &NodeInfo),
     ledger: &Ledger,
     candidates: &[Candidate],
 ) -> Option<Victims> {
@@ -70,7 +70,7 @@ pub fn victims(
         (*cost, Reverse(candidate.since), candidate.alloc.clone())
     });
     let all: Vec<usize> = (0..held.len()).collect();
-    let mut search = Search { spec, info, held: &held, ledger: &mut ledger, best: None };
+    let mut search = Search { spec, id, info, held: &held, ledger: &mut ledger, best: None };
     if all.is_empty() || !search.suffices(&all) {
         return None;
     }
@@ -95,6 +95,7 @@ fn size(claim: &Claim) -> u64 {
 
 struct Search<'s> {
     spec: &'s JobSpec,
+    id: NodeId,
     info: &'s NodeInfo,
     held: &'s [(&'s Candidate, Claim, u64)],
     ledger: &'s mut Ledger,
@@ -107,7 +108,7 @@ impl Search<'_> {
         for &index in set {
             self.ledger.release(&self.held[index].0.alloc);
         }
-        let claim = placement::check(self.spec, self.info, self.ledger).ok();
+        let claim = placement::check(self.spec, self.id, self.info, self.ledger).ok();
         for &index in set {
             let (candidate, claim, _) = &self.held[index];
             let back = self.ledger.adopt(&candidate.alloc, claim.clone());

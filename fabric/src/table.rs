@@ -73,9 +73,49 @@ pub struct Table {
     members: usize,
     system_jobs: BTreeSet<JobName>,
     may_expire: Option<WallTime>,
+    bounds: Bounds,
+}
+
+/// Of so many entries that members may make, one more is taken in.
+const SPARE: usize = 16;
+
+/// How many entries a table holds, and of them jobs and quotas.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub entries: usize,
+    pub jobs: usize,
+    pub quotas: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { entries: limits::ENTRIES_MAX, jobs: limits::JOBS_MAX, quotas: limits::QUOTAS_MAX }
+    }
 }
 
 impl Table {
+    /// Whether an entry may be made that was not there before. What others made is taken in a little beyond that: several
+    /// members may each make the last one.
+    pub(crate) fn has_room(&self, key: &Key) -> bool {
+        self.order(key).is_some() || self.is_below(key, |bound| bound)
+    }
+
+    /// Whether one more of the key's kind is below the bounds, `by` how they are taken.
+    fn is_below(&self, key: &Key, by: impl Fn(usize) -> usize) -> bool {
+        self.len() < by(self.bounds.entries)
+            && match key {
+                Key::Job(_) => self.jobs < by(self.bounds.jobs),
+                Key::Quota(_) => self.quotas < by(self.bounds.quotas),
+                _ => true,
+            }
+    }
+
+    /// As if this were all that fits.
+    #[cfg(test)]
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// Takes in an entry if it is newer than what is there. `horizon` is the
     /// fabric's time: ended allocations that left by then stay out.
     pub fn merge(&mut self, entry: impl Into<SharedEntry>, horizon: WallTime) -> Merge {
@@ -86,14 +126,8 @@ impl Table {
         match self.order(&entry.key) {
             Some(ours) if entry.order() <= ours => return Merge::Known,
             Some(_) => {}
-            None if self.len() >= limits::ENTRIES_MAX => return Merge::Refused,
-            None if matches!(entry.key, Key::Job(_)) && self.jobs >= limits::JOBS_MAX => {
-                return Merge::Refused;
-            }
-            None if matches!(entry.key, Key::Quota(_)) && self.quotas >= limits::QUOTAS_MAX => {
-                return Merge::Refused;
-            }
-            None => {}
+            None if self.is_below(&entry.key, |bound| bound + bound / SPARE) => {}
+            None => return Merge::Refused,
         }
         if let (Key::Roster(node), Value::Tombstone { .. }) = (&entry.key, &entry.value) {
             self.remove_rows_of(*node);

@@ -88,6 +88,15 @@ pub struct PortsUsed {
     pub by: String,
 }
 
+impl std::fmt::Display for PortsUsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{} by {}", self.first, self.by),
+            false => write!(f, "{}-{} by {}", self.first, self.last, self.by),
+        }
+    }
+}
+
 evolving!(Topology {
     arch, kernel, os, cores, housekeeping, numa, memory, hugepages, devices, ports, enforced,
     ports_used

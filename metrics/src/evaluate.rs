@@ -14,7 +14,7 @@
 //! | a selector, `timestamp` | the last sample of the step; within the step, its first |
 //! | `count_`, `sum_`, `avg_`, `min_`, `max_`, `last_`, `present_`, `absent_over_time` | all samples |
 //! | `rate`, `increase`, `delta`, `changes`, `resets` | all samples, with every reset; the first three extrapolate to an end that a step reaches over |
-//! | `irate`, `idelta`, `deriv`, `predict_linear`, `quantile_`, `stddev_`, `stdvar_over_time` | the last sample of each step |
+//! | `irate`, `idelta`, `deriv`, `holt_winters`, `predict_linear`, `mad_`, `quantile_`, `stddev_`, `stdvar_over_time` | the last sample of each step |
 //! | a range selector as the whole query | the last sample of each step |
 
 mod aggregate;

@@ -1,7 +1,7 @@
 //! PromQL's syntax: an expression as text, checked, as a tree, and as text again.
 //!
-//! The language is that of Prometheus 2.42 without native histograms, `holt_winters` and the `@`
-//! modifier's relatives that came later. The tree has no parentheses: [`Expr`]'s `Display` sets them
+//! The language is that of Prometheus 2.42 without native histograms and the `@` modifier's relatives that came later, with two
+//! functions of Prometheus 3: `mad_over_time`, and `double_exponential_smoothing`, which is `holt_winters`. The tree has no parentheses: [`Expr`]'s `Display` sets them
 //! where they are needed.
 
 mod functions;

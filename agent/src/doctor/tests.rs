@@ -5,6 +5,7 @@ use crate::trace::KINDS;
 use ebpf::{Probe, Source};
 use fabric::api::TraceWhat;
 use fabric::clock::Instant;
+use fabric::topology::PortsUsed;
 use metrics::store::Usage;
 
 fn machine() -> Machine {
@@ -45,6 +46,7 @@ fn agent() -> Agent {
         exclusive: cpus("2-3"),
         confines: true,
         ports: (20000, 29999),
+        ports_used: Vec::new(),
         mdns: Some(Ok(2)),
         given: Vec::new(),
         other_sources: 0,
@@ -144,6 +146,7 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
             agent.given.push("credential weft.token: it is empty".into());
         }),
         ("ports", Warning, |machine, _| machine.ephemeral_ports = Some((1024, 60999))),
+        ("ports", Warning, |_, agent| agent.ports_used = used(20500, 29999)),
         ("discovery", Error, |_, agent| agent.mdns = Some(Err("address in use".into()))),
         ("discovery", Warning, |_, agent| agent.mdns = None),
         ("roster", Error, |_, agent| membership(agent).in_roster = false),
@@ -195,6 +198,22 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
     }
 }
 
+fn used(first: u16, last: u16) -> Vec<PortsUsed> {
+    vec![PortsUsed { first, last, by: "nginx (pid 812)".into() }]
+}
+
+#[test]
+fn who_has_ports_of_the_range_is_named() {
+    let mut agent = agent();
+    agent.ports_used = [used(9090, 9090), used(20000, 20009), used(30000, 30001)].concat();
+    let found = examine(&machine(), &agent);
+    let ports = found.iter().find(|finding| finding.check == "ports").expect("it is told");
+    assert_eq!(ports.level, FindingLevel::Ok);
+    let message =
+        "jobs get ports 20000-29999; others have 10 of them: 20000-20009 by nginx (pid 812)";
+    assert_eq!(ports.message, message);
+}
+
 #[test]
 fn what_a_machine_does_not_have_is_told_and_is_no_trouble() {
     let source =
@@ -215,6 +234,20 @@ fn what_a_machine_does_not_have_is_told_and_is_no_trouble() {
         hardware.message,
         "counters: unsupported: no counter; smart: running (one disk sleeps)"
     );
+}
+
+#[test]
+fn probes_that_fail_for_one_reason_are_named_together_and_in_a_line() {
+    let mut agent = agent();
+    let reason = format!("loading: Operation not permitted: {}", "libbpf: said ".repeat(100));
+    agent.observed = Ok(observed(Status::Unsupported(reason), Source::Procfs));
+    let findings = examine(&machine(), &agent);
+    let probes = findings.iter().find(|finding| finding.check == "probes").expect("a finding");
+    assert_eq!(probes.message.matches("loading").count(), 1, "{}", probes.message);
+    assert!(probes.message.len() < 500, "{}", probes.message);
+    for probe in Probe::ALL {
+        assert!(probes.message.contains(probe.name()), "{}", probes.message);
+    }
 }
 
 #[test]

@@ -319,11 +319,7 @@ impl Driver {
 
     fn entering(&mut self, by: Option<NodeId>, caller: Caller) {
         let Some(member) = &self.member else { return };
-        let by = by.map(|by| {
-            let roster = member.node.roster();
-            let entry = roster.iter().find(|(node, _)| *node == by);
-            entry.map_or_else(|| by.short(), |(_, entry)| entry.name.clone())
-        });
+        let by = by.map(|by| member.node.name_of(&by));
         let joined = api::Joined {
             fabric: member.fabric.name().to_owned(),
             key: member.fabric.key(),

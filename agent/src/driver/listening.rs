@@ -64,17 +64,10 @@ impl Driver {
 
     fn set_ports_used(&mut self, used: Vec<PortsUsed>) {
         if used != self.topology.ports_used {
-            tracing::info!(ports = %list(&used), "ports that other programs listen on");
+            let ports: Vec<String> = used.iter().map(PortsUsed::to_string).collect();
+            tracing::info!(ports = %ports.join(", "), "ports that other programs listen on");
             self.topology.ports_used = used;
             self.changed();
         }
     }
-}
-
-fn list(used: &[PortsUsed]) -> String {
-    let one = |used: &PortsUsed| match used.first == used.last {
-        true => format!("{} ({})", used.first, used.by),
-        false => format!("{}-{} ({})", used.first, used.last, used.by),
-    };
-    used.iter().map(one).collect::<Vec<_>>().join(", ")
 }

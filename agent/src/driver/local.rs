@@ -184,6 +184,7 @@ impl Driver {
             exclusive: self.exclusive_cpus(),
             confines: self.config.resources.confine_system,
             ports: self.topology.ports,
+            ports_used: self.topology.ports_used.clone(),
             mdns,
             given: self.provision.warnings(),
             // Asked for beside the loop.

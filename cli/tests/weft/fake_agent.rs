@@ -323,14 +323,14 @@ impl State {
     fn verdicts(&self, spec: &JobSpec) -> Vec<Verdict> {
         let verdict = |(index, node): (usize, &NodeView)| {
             let info = node.info.as_ref().unwrap();
-            let failed = spec.placement.constraints.iter().find(|c| !c.holds(info));
+            let failed = spec.placement.constraints.iter().find(|c| !c.holds(node.id, info));
             let (wanted, free) = (cores_of(spec), self.free_cores(index));
             let rejection = if node.state != NodeState::Alive {
                 Some(Rejection::NotAlive)
             } else if info.draining {
                 Some(Rejection::Draining)
             } else if let Some(constraint) = failed {
-                let actual = constraint.attribute().of(info).map(|value| value.into_owned());
+                let actual = constraint.actual(node.id, info).map(|value| value.into_owned());
                 Some(Rejection::Constraint { constraint: constraint.to_string(), actual })
             } else if wanted > free {
                 Some(Rejection::Cores { wanted, free })

@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::topology::{Core, NumaNode, Topology};
 
+const ID: NodeId = {
+    let mut key = [0; 32];
+    (key[0], key[1], key[2], key[3]) = (0x82, 0xbf, 0xfb, 0x17);
+    NodeId(key)
+};
+
 fn node() -> NodeInfo {
     NodeInfo {
         name: "rack1".into(),
@@ -31,6 +37,14 @@ fn conditions_hold_or_do_not() {
         ("arch==x86_64", true),
         ("arch != x86_64", false),
         ("name == rack1", true),
+        ("name == rack1-82bffb17", true),
+        ("name == rack1-82bffb18", false),
+        ("name == rack2-82bffb17", false),
+        ("name != rack1", false),
+        ("name != rack1-82bffb17", false),
+        ("name != rack1-82bffb18", true),
+        ("name == 82bffb17", false),
+        ("name < rack2", true),
         ("os == \"debian 12\"", true),
         ("executor == systemd", true),
         ("kernel >= 6.9", true),
@@ -52,7 +66,7 @@ fn conditions_hold_or_do_not() {
         ("labels.none < x", false),
     ] {
         let constraint: Constraint = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-        assert_eq!(constraint.holds(&node()), holds, "{text}");
+        assert_eq!(constraint.holds(ID, &node()), holds, "{text}");
     }
 }
 
@@ -122,7 +136,7 @@ fn devices_are_counted_by_class() {
         ("devices.video != 0", false),
     ] {
         let constraint: Constraint = text.parse().unwrap();
-        assert_eq!(constraint.holds(&node), holds, "{text}");
+        assert_eq!(constraint.holds(ID, &node), holds, "{text}");
         assert_eq!(constraint.to_string().parse(), Ok(constraint), "{text}");
     }
 }
@@ -133,7 +147,7 @@ proptest! {
         if let Ok(constraint) = text.parse::<Constraint>() {
             let again: Constraint = constraint.to_string().parse().unwrap();
             prop_assert_eq!(&again, &constraint);
-            prop_assert_eq!(again.holds(&node()), constraint.holds(&node()));
+            prop_assert_eq!(again.holds(ID, &node()), constraint.holds(ID, &node()));
         }
     }
 

@@ -443,9 +443,9 @@ impl Node {
         }
         // Copies that the roll-out has stopped, and those of the new version that failed: it waits for them.
         let is_for = |node: &NodeId| {
-            self.table
-                .node(node)
-                .is_some_and(|info| !info.draining && placement::check_kind(spec, info).is_ok())
+            self.table.node(node).is_some_and(|info| {
+                !info.draining && placement::check_kind(spec, *node, info).is_ok()
+            })
         };
         emptied.retain(|(_, node, _)| is_for(node));
         busy += emptied.len();

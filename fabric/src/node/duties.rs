@@ -94,7 +94,7 @@ impl Node {
                     return retired("the node is draining");
                 }
                 if let Some(constraint) =
-                    spec.placement.constraints.iter().find(|c| !c.holds(&self.info))
+                    spec.placement.constraints.iter().find(|c| !c.holds(self.id(), &self.info))
                     // A version that is for no node at all stops nothing.
                     && (local.row().spec == job.hash() || self.nodes_for(spec).next().is_some())
                 {
@@ -223,7 +223,12 @@ impl Node {
         if self.supervisor.holding() >= limits::ALLOCS_PER_NODE_MAX {
             return Err(Rejection::Full);
         }
-        let claim = placement::check(spec, &self.info, self.supervisor.ledger())?;
+        // What the others cannot know of does not start.
+        if !self.table.has_room(&Key::Alloc(slot.clone(), me)) {
+            let reason = "the table of the fabric is full".to_owned();
+            return Err(Rejection::Impaired { reason });
+        }
+        let claim = placement::check(spec, self.id(), &self.info, self.supervisor.ledger())?;
         let vacant = self.is_vacant(slot, spec.kind);
         self.check_quota(spec, slot, self.config.id, &claim, false)?;
         self.leave_room(alloc, spec, &claim)?;

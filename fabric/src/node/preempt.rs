@@ -60,7 +60,9 @@ impl Node {
         let mut looked_at = 0;
         for node in fleet.iter() {
             let Some(info) = node.info().filter(|info| {
-                node.is_alive() && !info.draining && placement::check_kind(spec, info).is_ok()
+                node.is_alive()
+                    && !info.draining
+                    && placement::check_kind(spec, node.id(), info).is_ok()
             }) else {
                 continue;
             };
@@ -75,7 +77,8 @@ impl Node {
             if looked_at > limits::PREEMPT_NODES_MAX {
                 break;
             }
-            let Some(found) = preempt::victims(spec, info, node.ledger(), &candidates) else {
+            let Some(found) = preempt::victims(spec, (node.id(), info), node.ledger(), &candidates)
+            else {
                 continue;
             };
             let better =
@@ -238,9 +241,9 @@ impl Node {
         let leaving: Vec<&AllocId> = leaving.collect();
         let spared = |alloc: &AllocId| leaving.contains(&alloc);
         let candidates = self.less_important(spec, self.config.id, &ledger, spared);
-        let found = preempt::victims(spec, &self.info, &ledger, &candidates);
+        let found = preempt::victims(spec, (self.id(), &self.info), &ledger, &candidates);
         let Some(found) = found else {
-            return placement::check(spec, &self.info, &ledger).map(drop);
+            return placement::check(spec, self.id(), &self.info, &ledger).map(drop);
         };
         self.check_quota(spec, &alloc.slot, self.config.id, &found.claim, false)?;
         let row = AllocRow {
@@ -292,8 +295,8 @@ impl Node {
                 ledger.release(victim);
             }
             let kept = || Rejection::Kept { by: newcomer.alloc.clone() };
-            let claim =
-                placement::check(&newcomer.spec, &self.info, &ledger).map_err(|_| kept())?;
+            let claim = placement::check(&newcomer.spec, self.id(), &self.info, &ledger)
+                .map_err(|_| kept())?;
             ledger.hold(&newcomer.alloc, claim).map_err(|_| kept())?;
         }
         Ok(ledger)

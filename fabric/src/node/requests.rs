@@ -231,7 +231,11 @@ impl Node {
             ),
             _ => format!("it has {} entries, and room for no more", limits::ENTRIES_MAX),
         };
-        match self.write(now, key, value) {
+        let merge = match self.table.has_room(&key) {
+            true => self.write(now, key, value),
+            false => Merge::Refused,
+        };
+        match merge {
             Merge::Taken => Ok(()),
             Merge::Known => Err(Problem::new(
                 ProblemKind::Conflict,
@@ -380,6 +384,13 @@ impl Node {
                 ProblemKind::Conflict,
                 "the fabric is full",
                 format!("it has {} nodes", limits::MEMBERS_MAX),
+            ));
+        }
+        if !self.table.has_room(&Key::Roster(node)) {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                "the table of the fabric is full",
+                format!("it has {} entries, and room for no more", limits::ENTRIES_MAX),
             ));
         }
         if !self.table.is_member(&node) {
@@ -594,3 +605,6 @@ pub(super) fn no_such_job(job: &JobName) -> Problem {
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
+
+#[cfg(test)]
+mod tests;

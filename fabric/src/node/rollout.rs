@@ -319,7 +319,7 @@ impl Node {
         let Some(info) = candidate.info().filter(|_| candidate.is_alive()) else { return false };
         let mut ledger = candidate.ledger().clone();
         ledger.release(alloc);
-        placement::check(spec, info, &ledger).is_ok()
+        placement::check(spec, node, info, &ledger).is_ok()
     }
 
     /// Why the roll-out of the version in force has no place to go on, in words, by this node's own view: any node

@@ -127,7 +127,15 @@ impl Node {
         let Some(name) = self.table.name(node) else { return node.short() };
         let others =
             self.table.members_named(name).saturating_sub(u32::from(self.table.is_member(node)));
-        if others > 0 { format!("{name}-{}", node.short()) } else { name.to_owned() }
+        if others > 0 { node.with_name(name) } else { name.to_owned() }
+    }
+
+    /// Verdicts with the names that people are shown.
+    fn named(&self, mut verdicts: Vec<crate::io::Verdict>) -> Vec<crate::io::Verdict> {
+        for verdict in &mut verdicts {
+            verdict.name = self.name_of(&verdict.node);
+        }
+        verdicts
     }
 
     /// The first few of these members by name, and how many more there are.
@@ -404,7 +412,7 @@ impl Node {
     pub(super) fn nodes_for(&self, spec: &JobSpec) -> impl Iterator<Item = NodeId> {
         let matches = |node: &NodeId| {
             self.table.node(node).is_some_and(|info| {
-                !info.draining && crate::placement::check_kind(spec, info).is_ok()
+                !info.draining && crate::placement::check_kind(spec, *node, info).is_ok()
             })
         };
         let roster = self.table.roster().map(|(node, _)| node);
@@ -576,7 +584,7 @@ impl Node {
                 displaces.clear();
             }
             if node.is_none() && plan.unplaceable.is_empty() {
-                plan.unplaceable = placer.verdicts(&fleet, &[]);
+                plan.unplaceable = self.named(placer.verdicts(&fleet, &[]));
                 refuse_all(&mut plan.unplaceable, refusal);
             }
             plan.slots.push(SlotPlan { index, action, node, displaces });
@@ -601,8 +609,8 @@ impl Node {
         plan: &mut Plan,
     ) {
         let fleet = &*self.current_fleet();
-        for verdict in Placer::new(fleet, spec, &BTreeMap::new()).verdicts(fleet, &[]) {
-            let node = Some(self.name_of(&verdict.node));
+        for verdict in self.named(Placer::new(fleet, spec, &BTreeMap::new()).verdicts(fleet, &[])) {
+            let node = Some(verdict.name.clone());
             let action = match live.get(&(0, verdict.node)) {
                 Some(row) if row.spec == hash => SlotAction::Keep,
                 Some(_) => SlotAction::Replace,
@@ -656,11 +664,8 @@ impl Node {
         let unfilled = slots.iter().find(|slot| !slot.allocs.iter().any(|a| a.row.phase.is_live()));
         let slot = unfilled.map_or(first, |slot| SlotId { job: job.clone(), index: slot.index });
         let fleet = self.current_fleet();
-        let mut nodes =
-            Placer::new(&fleet, spec, &taken).verdicts(&fleet, &self.avoided(now, &slot));
-        for verdict in &mut nodes {
-            verdict.name = self.name_of(&verdict.node);
-        }
+        let mut placer = Placer::new(&fleet, spec, &taken);
+        let mut nodes = self.named(placer.verdicts(&fleet, &self.avoided(now, &slot)));
         if unfilled.is_some() {
             refuse_all(&mut nodes, self.check_quota_anywhere(spec, &slot).err());
         }

@@ -86,7 +86,7 @@ impl Candidate {
             return Err(Rejection::Returned { after });
         }
         match &self.info {
-            Some(info) if self.alive => super::check(spec, info, &self.ledger),
+            Some(info) if self.alive => super::check(spec, self.id, info, &self.ledger),
             _ => Err(Rejection::NotAlive),
         }
     }

@@ -196,7 +196,7 @@ impl<'s> Bench<'_, 's> {
     fn broken(&self, one: &Movable<'s>) -> Option<Broken> {
         let candidate = self.fleet.get(&one.node)?;
         let info = candidate.info()?;
-        if let Err(rejection) = check_kind(one.spec, info) {
+        if let Err(rejection) = check_kind(one.spec, one.node, info) {
             return Some(Broken::Kind(rejection.to_string()));
         }
         let placement = &one.spec.placement;

@@ -1,8 +1,10 @@
 use super::*;
 use crate::admission::tests::{pinned, pool, shared};
-use crate::id::JobName;
+use crate::id::{JobName, NodeId};
 use crate::job::NumaPolicy;
 use crate::topology::{Core, Enforced, Topology};
+
+const NODE: NodeId = NodeId([1; 32]);
 
 fn info(cores: u16, memory: u64) -> NodeInfo {
     let core = |id| Core { cpus: [id].into_iter().collect(), ..Core::default() };
@@ -51,7 +53,7 @@ fn the_set_that_loses_least_goes() {
         (vec![("a", 1, 1, 1), ("b", 3, 1, 1)], vec!["b"]),
     ] {
         let (info, ledger, candidates) = full(&held);
-        assert_eq!(names(victims(&wanted, &info, &ledger, &candidates)), goes, "{held:?}");
+        assert_eq!(names(victims(&wanted, (NODE, &info), &ledger, &candidates)), goes, "{held:?}");
     }
 }
 
@@ -71,7 +73,7 @@ fn who_holds_the_disk_makes_room_for_it() {
     let mut wanted = shared(10, 1 << 20);
     for (disk, goes) in [(40, vec!["small"]), (41, vec!["large"]), (100, vec!["large", "small"])] {
         wanted.resources.disk = disk << 30;
-        assert_eq!(names(victims(&wanted, &info, &ledger, &candidates)), goes, "{disk}");
+        assert_eq!(names(victims(&wanted, (NODE, &info), &ledger, &candidates)), goes, "{disk}");
     }
 }
 
@@ -79,11 +81,15 @@ fn who_holds_the_disk_makes_room_for_it() {
 fn nobody_goes_in_vain() {
     let (info, ledger, candidates) = full(&[("a", 2, 10, 1), ("b", 2, 10, 1)]);
     let vast = shared(100, 64 << 30);
-    assert_eq!(victims(&vast, &info, &ledger, &candidates), None, "not even on the empty node");
-    assert_eq!(victims(&pinned(2, NumaPolicy::None), &info, &ledger, &[]), None);
+    assert_eq!(
+        victims(&vast, (NODE, &info), &ledger, &candidates),
+        None,
+        "not even on the empty node"
+    );
+    assert_eq!(victims(&pinned(2, NumaPolicy::None), (NODE, &info), &ledger, &[]), None);
     let many: Vec<(&str, u16, u8, u64)> =
         vec![("a", 1, 9, 1), ("b", 1, 9, 2), ("c", 1, 9, 3), ("d", 1, 9, 4)];
     let (info, ledger, candidates) = full(&many);
-    let found = victims(&pinned(3, NumaPolicy::None), &info, &ledger, &candidates);
+    let found = victims(&pinned(3, NumaPolicy::None), (NODE, &info), &ledger, &candidates);
     assert_eq!(names(found), ["b", "c", "d"], "three of four, the youngest");
 }

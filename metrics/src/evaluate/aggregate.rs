@@ -69,6 +69,13 @@ impl Group {
             return;
         }
         match operation {
+            Aggregation::Avg if self.is_vast_with(other) => {
+                let count = self.count + other.count;
+                let mean =
+                    self.mean() * (self.count / count) + other.mean() * (other.count / count);
+                let sum = mean * count;
+                (self.value, self.extra) = (sum, if sum.is_finite() { 0.0 } else { mean });
+            }
             Aggregation::Sum | Aggregation::Avg => {
                 let mut sum = Sum { sum: self.value, lost: self.extra };
                 sum.add(other.value);
@@ -93,6 +100,26 @@ impl Group {
         self.count += other.count;
     }
 
+    /// Whether the sum of both is beyond all numbers, and their mean is not. Then `value` is infinite and `extra` is the mean,
+    /// which is not zero; of a value that is infinite itself, `extra` is zero or NaN.
+    fn is_vast_with(&self, other: &Group) -> bool {
+        let is_infinite = |group: &Group| !group.value.is_finite() && !group.is_vast();
+        (self.is_vast() || other.is_vast() || !(self.value + other.value).is_finite())
+            && !is_infinite(self)
+            && !is_infinite(other)
+    }
+
+    fn is_vast(&self) -> bool {
+        self.value.is_infinite() && self.extra.is_finite() && self.extra != 0.0
+    }
+
+    fn mean(&self) -> f64 {
+        match self.is_vast() {
+            true => self.extra,
+            false => Sum { sum: self.value, lost: self.extra }.value() / self.count,
+        }
+    }
+
     pub(crate) fn finish(&self, operation: Aggregation) -> f64 {
         if self.count == 0.0 {
             return absent();
@@ -100,7 +127,7 @@ impl Group {
         let sum = Sum { sum: self.value, lost: self.extra }.value();
         match operation {
             Aggregation::Sum => sum,
-            Aggregation::Avg => sum / self.count,
+            Aggregation::Avg => self.mean(),
             Aggregation::Count => self.count,
             Aggregation::Group => 1.0,
             Aggregation::Stdvar => self.extra / self.count,

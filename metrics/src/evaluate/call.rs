@@ -91,12 +91,30 @@ impl Context<'_> {
 
     fn over(&self, over: Over, arguments: &[Expr], grid: &Grid) -> Evaluated<Vec<Curve>> {
         let (range, parameters) = match over {
-            Over::Quantile => (&arguments[1], self.scalar(&arguments[0], grid)?),
-            Over::PredictLinear => (&arguments[0], self.scalar(&arguments[1], grid)?),
-            _ => (&arguments[0], vec![0.0; grid.len()]),
+            Over::Quantile => (&arguments[1], vec![self.scalar(&arguments[0], grid)?]),
+            Over::PredictLinear => (&arguments[0], vec![self.scalar(&arguments[1], grid)?]),
+            Over::HoltWinters => {
+                let factor = |index: usize, what| {
+                    let factors = self.scalar(&arguments[index], grid)?;
+                    let odd = factors.iter().find(|factor| !(**factor > 0.0 && **factor < 1.0));
+                    match odd {
+                        None => Ok(factors),
+                        Some(odd) => Err(EvaluateError::Argument(format!(
+                            "invalid {what} factor. Expected: 0 < factor < 1, got: {odd}"
+                        ))),
+                    }
+                };
+                (&arguments[0], vec![factor(1, "smoothing")?, factor(2, "trend")?])
+            }
+            _ => (&arguments[0], Vec::new()),
         };
-        let mut curves =
-            self.windows(range, grid, |index, window| window.value(over, parameters[index]))?;
+        let parameter = |which: usize, index: usize| {
+            let values: Option<&Vec<f64>> = parameters.get(which);
+            values.map_or(0.0, |values| values[index])
+        };
+        let mut curves = self.windows(range, grid, |index, window| {
+            window.value(over, [parameter(0, index), parameter(1, index)])
+        })?;
         if !over.keeps_name() {
             for curve in &mut curves {
                 curve.labels = std::mem::take(&mut curve.labels).without_name();

@@ -52,15 +52,22 @@ pub fn bucket_quantile(quantile: f64, mut buckets: Vec<(f64, f64)>) -> f64 {
             _ => merged.push((bound, count)),
         }
     }
-    for index in 1..merged.len() {
-        merged[index].1 = merged[index].1.max(merged[index - 1].1);
+    // A count that is no number stays: it is below nothing, and nothing is below it.
+    let mut most = merged.first().map_or(0.0, |(_, count)| *count);
+    for (_, count) in &mut merged {
+        if *count > most {
+            most = *count;
+        } else if *count < most {
+            *count = most;
+        }
     }
     let [.., (before_last, _), (last, observations)] = merged[..] else { return f64::NAN };
-    if last != f64::INFINITY || observations == 0.0 || observations.is_nan() {
+    if last != f64::INFINITY || observations == 0.0 {
         return f64::NAN;
     }
     let mut rank = quantile * observations;
-    let bucket = merged[..merged.len() - 1].partition_point(|(_, count)| *count < rank);
+    let enough = |(_, count): &(f64, f64)| *count >= rank;
+    let bucket = merged[..merged.len() - 1].partition_point(|bucket| !enough(bucket));
     if bucket == merged.len() - 1 {
         return before_last;
     }

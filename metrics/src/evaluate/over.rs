@@ -22,12 +22,12 @@ pub(crate) struct Window<'a> {
 
 impl Window<'_> {
     /// Absent where there are not enough samples.
-    pub fn value(&self, over: Over, parameter: f64) -> f64 {
+    pub fn value(&self, over: Over, [parameter, second]: [f64; 2]) -> f64 {
         let spans = self.spans;
         match over {
             Over::Count => self.count(),
             Over::Sum => spans.iter().map(|span| span.sum).collect::<Sum>().value(),
-            Over::Avg => spans.iter().map(|span| span.sum).collect::<Sum>().value() / self.count(),
+            Over::Avg => mean(spans.iter().map(|span| span.sum), self.count()),
             Over::Min => smallest(spans.iter().map(|span| span.min)),
             Over::Max => -smallest(spans.iter().map(|span| -span.max)),
             Over::Last => spans[spans.len() - 1].last,
@@ -56,6 +56,12 @@ impl Window<'_> {
                     slope * parameter + intercept
                 }
             },
+            Over::HoltWinters => self.smoothed(parameter, second),
+            Over::Mad => {
+                let values = || spans.iter().map(|span| span.last);
+                let median = quantile(0.5, values().collect());
+                quantile(0.5, values().map(|value| (value - median).abs()).collect())
+            }
             Over::Quantile => quantile(parameter, spans.iter().map(|span| span.last).collect()),
             Over::Stdvar => self.variance(),
             Over::Stddev => self.variance().sqrt(),
@@ -137,9 +143,24 @@ impl Window<'_> {
         (slope, y / count - slope * x / count)
     }
 
+    /// Double exponential smoothing: what remains of the last value, and of the trend, at each step.
+    fn smoothed(&self, smoothing: f64, trend: f64) -> f64 {
+        let [first, second, ..] = self.spans else { return absent() };
+        let (mut before, mut level) = (0.0, first.last);
+        let mut slope = second.last - first.last;
+        for (index, span) in self.spans[1..].iter().enumerate() {
+            if index > 0 {
+                slope = trend * (level - before) + (1.0 - trend) * slope;
+            }
+            let next = smoothing * span.last + (1.0 - smoothing) * (level + slope);
+            (before, level) = (level, next);
+        }
+        level
+    }
+
     fn variance(&self) -> f64 {
         let count = self.spans.len() as f64;
-        let mean = self.spans.iter().map(|span| span.last).collect::<Sum>().value() / count;
+        let mean = mean(self.spans.iter().map(|span| span.last), count);
         let squares = self.spans.iter().map(|span| (span.last - mean) * (span.last - mean));
         squares.collect::<Sum>().value() / count
     }
@@ -147,6 +168,15 @@ impl Window<'_> {
 
 fn spans_count(spans: &[Span]) -> u64 {
     spans.iter().map(|span| u64::from(span.count)).sum()
+}
+
+/// Of `count` values that have these sums. Finite where they are, though their sum may not be.
+fn mean(sums: impl Iterator<Item = f64> + Clone, count: f64) -> f64 {
+    let sum = sums.clone().collect::<Sum>().value();
+    match sum.is_finite() {
+        true => sum / count,
+        false => sums.map(|sum| sum / count).sum(),
+    }
 }
 
 /// NaN only if all are.

@@ -2,7 +2,7 @@ use super::*;
 use crate::labels::Labels;
 use crate::limits::LOOKBACK_MS;
 use crate::store::Store;
-use crate::syntax::parse;
+use crate::syntax::{Aggregation, parse};
 
 const START_MS: i64 = 1_699_999_920_000;
 const _: () = assert!(START_MS % 240_000 == 0);
@@ -90,6 +90,59 @@ fn histogram_quantiles_interpolate() {
     assert!(bucket_quantile(0.5, buckets[..2].to_vec()).is_nan(), "without +Inf");
     assert!(bucket_quantile(0.5, Vec::new()).is_nan());
     assert_eq!(bucket_quantile(0.5, vec![(2.0, 5.0), (1.0, 6.0), (f64::INFINITY, 6.0)]), 0.5);
+}
+
+/// What Prometheus 2.42 answers to each.
+#[test]
+fn corner_cases_are_as_in_prometheus() {
+    let store = store(&[]);
+    let one = |text: &str| one(&store, text, 0);
+    let vast = "label_replace(vector(1e308), 'a', '1', '', '')";
+    assert_eq!(one(&format!("avg({vast} or vector(1.5e308))")), 1.25e308);
+    assert_eq!(one(&format!("avg({vast} or vector(Inf))")), f64::INFINITY);
+    assert_eq!(one(&format!("sum({vast} or vector(1.5e308))")), f64::INFINITY);
+    assert_eq!(one("avg_over_time(vector(1e308)[2m:1m])"), 1e308);
+    assert_eq!(one("stdvar_over_time(vector(1e308)[2m:1m])"), 0.0);
+    assert_eq!(one("vector(010 + 08)"), 16.0);
+    let nan = "label_replace(vector(NaN), 'le', '+Inf', '', '')";
+    let le1 = "label_replace(vector(1), 'le', '1', '', '')";
+    assert_eq!(one(&format!("histogram_quantile(0.5, {le1} or {nan})")), 1.0);
+    assert!(parse("1e1000").is_err());
+}
+
+/// Mean and overflow: whatever the order and however they are split over nodes.
+#[test]
+fn means_of_vast_values_are_the_same_in_any_order() {
+    let values = [1.5e308, -1e308, 1.7e308, 1.7e308, 3.0];
+    let mean = values.iter().map(|value| value / 5.0).sum::<f64>();
+    for split in 0..=values.len() {
+        for turned in 0..values.len() {
+            let mut turned_values = values;
+            turned_values.rotate_left(turned);
+            let group = |part: &[f64]| {
+                let mut group = Group::default();
+                part.iter().for_each(|value| group.add(Aggregation::Avg, *value));
+                group
+            };
+            let mut all = group(&turned_values[..split]);
+            all.merge(Aggregation::Avg, &group(&turned_values[split..]));
+            let found = all.finish(Aggregation::Avg);
+            assert!((found / mean - 1.0).abs() < 1e-9, "{turned_values:?} at {split}: {found}");
+        }
+    }
+}
+
+#[test]
+fn smoothing_follows_level_and_trend() {
+    let samples: Vec<(i64, f64)> = (0..10i64).map(|at| (at * 10, at as f64 * 2.0)).collect();
+    let store = store(&[(&[("__name__", "x")], &samples)]);
+    // What grows evenly is where it is, however it is smoothed.
+    for text in ["holt_winters(x[90s], 0.3, 0.6)", "double_exponential_smoothing(x[90s], 0.9, 0.1)"]
+    {
+        assert!((one(&store, text, 90) - 18.0).abs() < 1e-9, "{text}");
+    }
+    assert_eq!(one(&store, "mad_over_time(x[90s])", 90), 5.0);
+    assert!(at(&store, "holt_winters(x[5s], 0.3, 0.6)", 90).is_empty(), "one sample has no trend");
 }
 
 #[test]

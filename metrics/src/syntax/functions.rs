@@ -62,10 +62,12 @@ pub enum Over {
     Count,
     Delta,
     Deriv,
+    HoltWinters,
     Idelta,
     Increase,
     Irate,
     Last,
+    Mad,
     Max,
     Min,
     PredictLinear,
@@ -107,6 +109,11 @@ const fn date(name: &'static str, date: fn(&super::super::evaluate::Date) -> f64
     Function { optional: 1, ..function }
 }
 
+const fn smoothing(name: &'static str) -> Function {
+    let arguments = &[Kind::Matrix, Kind::Scalar, Kind::Scalar];
+    function(name, arguments, Kind::Vector, How::Over(Over::HoltWinters))
+}
+
 const VECTOR_SCALAR: &[Kind] = &[Kind::Vector, Kind::Scalar];
 
 /// In the order of their names.
@@ -136,6 +143,8 @@ static FUNCTIONS: &[Function] = &[
     each("deg", f64::to_degrees),
     over("delta", Over::Delta),
     over("deriv", Over::Deriv),
+    // Prometheus 3's name of the older one.
+    smoothing("double_exponential_smoothing"),
     each("exp", f64::exp),
     each("floor", f64::floor),
     function(
@@ -144,6 +153,7 @@ static FUNCTIONS: &[Function] = &[
         Kind::Vector,
         How::HistogramQuantile,
     ),
+    smoothing("holt_winters"),
     date("hour", |date| f64::from(date.hour)),
     over("idelta", Over::Idelta),
     over("increase", Over::Increase),
@@ -168,6 +178,7 @@ static FUNCTIONS: &[Function] = &[
     each("ln", f64::ln),
     each("log10", f64::log10),
     each("log2", f64::log2),
+    over("mad_over_time", Over::Mad),
     over("max_over_time", Over::Max),
     over("min_over_time", Over::Min),
     date("minute", |date| f64::from(date.minute)),

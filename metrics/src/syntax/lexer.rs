@@ -151,14 +151,19 @@ impl Lexer<'_> {
         let body = &self.text[start..start + length];
         self.at += length;
         if let Some(digits) = body.strip_prefix("0x").or(body.strip_prefix("0X")) {
-            if let Ok(number) = u64::from_str_radix(digits, 16) {
+            if let Ok(number) = i64::from_str_radix(digits, 16) {
                 return Ok(Token::Number(number as f64));
             }
+        } else if let Some(number) = octal(body) {
+            return Ok(Token::Number(number));
         } else if let Some(duration) = duration(body) {
             return Ok(Token::Duration(duration));
         } else if !body.contains(|c: char| c.is_ascii_alphabetic() && c != 'e' && c != 'E')
-            && let Ok(number) = body.parse()
+            && let Ok(number) = body.parse::<f64>()
         {
+            if number.is_infinite() {
+                return Err(error(self.text, start, format!("{body} is beyond all numbers")));
+            }
             return Ok(Token::Number(number));
         }
         Err(error(self.text, start, format!("bad number or duration syntax: {body:?}")))
@@ -250,4 +255,10 @@ pub(super) fn duration(text: &str) -> Option<i64> {
     }
     // A thousand years: sums with times stay far from overflow.
     (next > 0 && total <= 1000 * UNITS[0].1).then_some(total)
+}
+
+/// Whole numbers that begin with 0 are octal, as in Go, if their digits are.
+fn octal(body: &str) -> Option<f64> {
+    let digits = body.strip_prefix('0')?;
+    i64::from_str_radix(digits, 8).ok().map(|number| number as f64)
 }

@@ -431,7 +431,7 @@ fn holds_constraints(machine: &SimNode, spec: &JobSpec) -> bool {
         executor: "systemd".into(),
         ..NodeInfo::default()
     };
-    spec.placement.constraints.iter().all(|constraint| constraint.holds(&info))
+    spec.placement.constraints.iter().all(|constraint| constraint.holds(machine.identity, &info))
 }
 
 /// Whether a unit of another version may stay, because what comes after it surely has room nowhere that the one who

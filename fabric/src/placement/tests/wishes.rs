@@ -43,6 +43,32 @@ fn slots_spread_over_racks_first_and_within_each_over_its_nodes() {
     }
 }
 
+/// What boards are called out of the box.
+#[test]
+fn nodes_of_one_host_name_are_told_apart_by_spreads_and_constraints() {
+    let named = |number| NodeInfo { name: "debian".into(), ..in_rack(number, "a") };
+    let mut spec = shared(100, 0);
+    spec.placement.spread = attributes(&["name"]);
+    for seed in 0..20 {
+        let mut fleet = fleet((0..3).map(named));
+        let counts = spread(&mut fleet, &spec, 6, seed);
+        assert!(counts.values().all(|count| *count == 2), "{counts:?}");
+    }
+    let mut fleet = fleet((0..3).map(named));
+    let shown = node(1).with_name("debian");
+    spec.placement.constraints = vec![constraint(&format!("name == \"{shown}\""))];
+    assert_eq!(spread(&mut fleet, &spec, 3, 1)[&node(1)], 3);
+    spec.placement.constraints = vec![constraint("name == debian")];
+    let counts = spread(&mut fleet, &spec, 3, 1);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    spec.placement.constraints = vec![constraint("name == debian-ffffffff")];
+    let verdicts = Placer::new(&fleet, &spec, &BTreeMap::new()).verdicts(&fleet, &[]);
+    for verdict in verdicts {
+        let rejection = verdict.rejection.expect("none is called that").to_string();
+        assert!(rejection.contains(&verdict.node.with_name("debian")), "{rejection}");
+    }
+}
+
 #[test]
 fn a_rack_without_room_does_not_hold_up_the_levels_below() {
     let mut fleet = fleet((0..200).map(|number| {
