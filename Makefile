@@ -10,6 +10,7 @@
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make test-upgrade agents of different levels beside each other, upgraded one after the other under load
 # make test-ground  restarts, pulled cables, removed nodes, strangers, starts by hand: nothing ends or starts: ROUNDS=10; half an hour
+# make install      both programs, the service and the group weft, below /usr/local (PREFIX=): as root; make uninstall
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes, the core not optimized as in a release
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
@@ -31,7 +32,7 @@ MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
 
-.PHONY: all setup build test test-all test-beside-load fuzz test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-all test-beside-load fuzz install uninstall test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -52,6 +53,7 @@ test-all:
 	@agent/tests/side_by_side.py --each ground --first "ground,on_systemd,test_deb,weftd,fencing" "$(CARGO)" \
 	    "agent/tests/on_systemd.sh {weftd}" \
 	    "images/test_deb.sh $(TARGET)/debug" \
+	    "images/test_install.sh $(TARGET)/debug" \
 	    "images/test_upgrade.sh $(TARGET)/debug" \
 	    images/test_extensions.sh
 
@@ -132,6 +134,13 @@ test-ground: build
 	@program=$$($(CARGO) test --workspace --no-run 2>&1 | sed -n 's/.*(\(.*deps\/weftd-[0-9a-f]*\))$$/\1/p'); \
 	WEFT_TEST_ENV="WEFT_FLOOD_SECONDS=30" agent/tests/on_systemd.sh "$$program" on_systemd_a_flood --nocapture; \
 	WEFT_ROUNDS=$(ROUNDS) agent/tests/on_systemd.sh "$$program" whoever_starts_it --nocapture
+
+install:
+	$(CARGO) build --release --workspace --bin weftd --bin weft
+	@images/install.sh $(TARGET)/release
+
+uninstall:
+	@images/install.sh --uninstall
 
 test-upgrade: build
 	$(CARGO) test --workspace --test upgrade -- --nocapture

@@ -34,7 +34,8 @@ done
 file 0644 "$tree/agent/weftd.service" usr/lib/systemd/system/weftd.service
 file 0644 "$here/root/usr/lib/sysusers.d/weft.conf" usr/lib/sysusers.d/weft.conf
 for example in "$tree"/docs/examples/*; do file 0644 "$example" "usr/share/doc/weft/examples/$(basename "$example")"; done
-file 0644 "$tree/docs/CLI.md" usr/share/doc/weft/CLI.md
+for page in "$tree"/docs/*.md; do file 0644 "$page" "usr/share/doc/weft/$(basename "$page")"; done
+file 0644 "$tree/agent/weftd.toml" usr/share/doc/weft/examples/weftd.toml
 
 # What the programs say of themselves. Those of another architecture cannot be asked here: this machine's, from the same
 # tree, say the same.
@@ -58,7 +59,8 @@ manual 1 weft "$weft" "run jobs on many machines as on one"
 manual 8 weftd "$asked/weftd" "weft's agent"
 while read -r command what; do
     manual 1 "weft-$command" "$weft $command" "$what"
-done < <("$weft" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z][a-z-]*\)  *\(.*\)/\1 \2/p' | grep -v '^help ')
+done < <("$weft" --help | sed -n '/^Usage:/,/^Options:/s/^  \([a-z][a-z-]*\)  *\([A-Z].*\)/\1 \2/p')
+[ -e "$root/usr/share/man/man1/weft-apply.1.gz" ] || fail "weft --help lists no commands"
 
 glibc=$(readelf -VW "$root/usr/bin/weftd" "$root/usr/bin/weft" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV | tail -n 1)
 [ -n "$glibc" ] || fail "the programs do not say which glibc they need"

@@ -149,6 +149,67 @@ fn why_a_version_was_taken_back_can_be_read_afterwards() {
     assert_eq!(log("previous=true").expect(200).body, "first is up\n", "the one before");
 }
 
+/// One line for each thing that happens to work, with names, and by whom where somebody wished it.
+#[test]
+fn the_agents_own_log_says_what_happened_to_work_and_by_whom() {
+    let agent = Agent::found("told");
+    let well = agent.state().join("well");
+    std::fs::write(&well, "").unwrap();
+    let mut web = job("web", &["/bin/sleep", "1000"]);
+    web["health"] = json!({
+        "check": {"command": {"command": ["/usr/bin/test", "-e", well.to_str().unwrap()]}},
+        "interval": "1s", "timeout": "1s", "failures": 1, "grace": "0s"
+    });
+    web["restart"]["attempts"] = json!(10_000);
+    agent.run(&web);
+    let restarts = |at_least: u64| {
+        agent.wait("/v1/allocs?job=web", "restarted and healthy", |allocs| {
+            let row = &allocs[0]["row"];
+            row["healthy"] == true && row["restarts"].as_u64().is_some_and(|now| now >= at_least)
+        })
+    };
+    // Somebody kills it behind the agent's back.
+    let pid = restarts(0)[0]["row"]["pid"].as_i64().unwrap() as i32;
+    let process = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).unwrap();
+    restarts(1);
+    std::fs::remove_file(&well).unwrap();
+    agent.wait("/v1/allocs?job=web", "not healthy", |allocs| allocs[0]["row"]["healthy"] == false);
+    std::fs::write(&well, "").unwrap();
+    let pid = restarts(2)[0]["row"]["pid"].clone();
+    let answer = agent.call("POST", "/v1/jobs/web/restart", Some(&json!({"slot": 0})));
+    assert!((200..300).contains(&answer.status), "{}", answer.body);
+    agent.wait("/v1/allocs?job=web", "another process, healthy", |allocs| {
+        allocs[0]["row"]["healthy"] == true && allocs[0]["row"]["pid"] != pid
+    });
+    let mut changed = web.clone();
+    changed["task"]["command"] = json!(["/bin/sleep", "2000"]);
+    agent.run(&changed);
+    agent.stop_job("web");
+
+    let log = agent.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("web")).collect();
+    let mut left = told.iter();
+    for expected in [
+        "job web version 1: submitted by root",
+        "web/0@1 is running, healthy",
+        "killed by SIGKILL",
+        "web/0@1 is running, healthy",
+        "health check failed",
+        "root restarts web/0",
+        "job web version 2: submitted by root",
+        "root stops job web",
+        "is ended",
+    ] {
+        assert!(
+            left.any(|line| line.contains(expected)),
+            "no line, or not in this order: {expected:?}\n{}",
+            told.join("\n")
+        );
+    }
+    assert!(!told.iter().any(|line| line.contains("node=node:")), "{told:#?}");
+}
+
 #[test]
 fn a_restart_of_the_agent_keeps_the_fabric_its_jobs_and_its_tokens() {
     let mut agent = Agent::found("one");

@@ -159,7 +159,7 @@ fn tests_that_other_documents_name_are_there() {
     let mut missing = Vec::new();
     // The title of the last column, and whether it is the one that names tests, or the first one.
     for (document, title, is_last) in [
-        ("README.md", "shown by", true),
+        ("docs/CLAIMS.md", "shown by", true),
         ("docs/TESTING.md", "story", false),
         ("docs/TESTING.md", "s", false),
     ] {

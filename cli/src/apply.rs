@@ -61,7 +61,14 @@ struct Applied {
 }
 
 /// Shows what an apply would do.
-pub async fn plan(context: &Context, spec: &JobSpec, values: Values) -> Result<Exit, Failure> {
+///
+/// With `tell` the exit code says whether it would do anything.
+pub async fn plan(
+    context: &Context,
+    spec: &JobSpec,
+    values: Values,
+    tell: bool,
+) -> Result<Exit, Failure> {
     let plan = ask(context, spec, values).await?;
     if context.screen.is_json() {
         context.screen.json(&plan)?;
@@ -70,7 +77,34 @@ pub async fn plan(context: &Context, spec: &JobSpec, values: Values) -> Result<E
             context.screen.table(&part)?;
         }
     }
-    Ok(if plan.unplaceable.is_empty() { Exit::Ok } else { Exit::Unplaceable })
+    let differs = plan.version == 0 || !plan.changes.is_empty();
+    Ok(match plan.unplaceable.is_empty() {
+        false => Exit::Unplaceable,
+        true if tell && differs => Exit::Changes,
+        true => Exit::Ok,
+    })
+}
+
+/// Brings jobs to what their files say, one after the other. The first that fails is the last.
+pub async fn apply_all(
+    context: &Context,
+    specs: &[JobSpec],
+    yes: bool,
+    values: Values,
+    watch: Watch,
+) -> Result<Exit, Failure> {
+    for (index, spec) in specs.iter().enumerate() {
+        let outcome = apply(context, spec, yes, values, watch).await;
+        let left: Vec<&str> = specs[index + 1..].iter().map(|spec| spec.name.as_str()).collect();
+        if !left.is_empty() && !matches!(outcome, Ok(Exit::Ok)) {
+            context.screen.say(&format!("not applied after that: {}", left.join(", ")));
+        }
+        match outcome {
+            Ok(Exit::Ok) => {}
+            other => return other,
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 /// Brings a job to what its file says.

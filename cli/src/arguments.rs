@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod asking;
+pub mod help;
 mod running;
 mod values;
 
@@ -19,6 +20,9 @@ use values::{bytes, cpus, device_count, key_value};
 
 use crate::screen::Format;
 
+/// Above the options that every command has.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Shown below `weft help`.
 const EPILOGUE: &str = "\
 Data goes to stdout, all else to stderr. Questions are asked on a terminal only.
@@ -33,23 +37,25 @@ Exit codes:
   2    the command line or the job file makes no sense; nothing was changed
   3    it works, but not all is well (status, doctor)
   4    there is no such node, job, slot, token or quota
+  5    there is something to change (plan --exit-code)
   6    the agent does not answer
   7    slots have no node that could take them
   124  --timeout has passed
   130  Ctrl-C: stopped watching; what was started goes on";
 
-/// One computer out of many: runs jobs on the machines of a fabric.
+/// Run jobs across your machines as if they were one computer
 #[derive(Debug, Parser)]
 #[command(name = "weft", version, after_help = EPILOGUE, arg_required_else_help = true)]
 pub struct Arguments {
     /// The agent's socket [default: $WEFT_SOCKET or /run/weft/weft.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = EVERYWHERE)]
     pub socket: Option<PathBuf>,
     /// For people or for programs
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
+    #[arg(help_heading = EVERYWHERE)]
     pub output: Format,
     /// The same as -o json
-    #[arg(long, global = true, conflicts_with = "output")]
+    #[arg(long, global = true, conflicts_with = "output", help_heading = EVERYWHERE)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
@@ -112,21 +118,31 @@ pub enum Command {
         once: bool,
     },
     /// Show what an apply would do; changes nothing
-    #[command(after_help = "Example:\n  weft plan web.toml")]
+    #[command(
+        after_help = "Examples:\n  weft plan web.toml\n  weft plan web.toml --exit-code || weft apply web.toml"
+    )]
     Plan {
         /// Job file; - reads it from stdin
         file: PathBuf,
         /// Show the values of environment variables and the contents of files, too
         #[arg(long)]
         show_values: bool,
+        /// Exit 5 if there is something to change, for scripts
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Run a job file, or change the job to what it says; waits until it is healthy
     #[command(
-        after_help = "Examples:\n  weft apply web.toml\n  weft apply web.toml --yes --timeout 2m\n\nCtrl-C stops watching, not deploying."
+        alias = "deploy",
+        after_help = "Examples:\n  weft apply web.toml\n  weft apply web.toml --yes --timeout 2m\n  weft apply jobs/          every .toml in it, one after the other\n\nCtrl-C stops watching, not deploying."
     )]
     Apply {
-        /// Job file; - reads it from stdin
-        file: PathBuf,
+        /// Job files, or folders of them; - reads one from stdin
+        #[arg(required_unless_present = "also", value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The same, for those who are used to it
+        #[arg(short = 'f', long = "file", value_name = "FILE", hide = true)]
+        also: Vec<PathBuf>,
         /// Do not ask before something is replaced or stopped
         #[arg(short, long)]
         yes: bool,
@@ -142,7 +158,7 @@ pub enum Command {
     )]
     Run(Box<Run>),
     /// List allocations: what runs where
-    #[command(after_help = "Example:\n  weft ps web --all")]
+    #[command(alias = "ls", after_help = "Example:\n  weft ps web --all")]
     Ps {
         /// Of this job only
         #[arg(value_parser = JobName::new)]
@@ -152,7 +168,7 @@ pub enum Command {
         all: bool,
     },
     /// List jobs
-    #[command(after_help = "Example:\n  weft jobs")]
+    #[command(alias = "list", after_help = "Example:\n  weft jobs")]
     Jobs {
         /// This one only
         #[arg(value_parser = JobName::new)]
@@ -209,7 +225,7 @@ pub enum Command {
     Query(Query),
     /// Show what nodes, jobs and allocations use, again and again
     #[command(
-        after_help = "Examples:\n  weft top\n  weft top --sort runq\n  weft top --batch -n 3\n\nKeys: q ends, c m r d sort by CPU, memory, run queue, disk."
+        after_help = "Examples:\n  weft top\n  weft top --sort runq\n  weft top --batch -n 3\n\nKeys: q ends; c, m, r, d sort by CPU, memory, run queue, disk, n by name."
     )]
     Top(Top),
     /// Show how long things took: for a CPU, for the disk, for the network
@@ -225,7 +241,7 @@ pub enum Command {
         /// The job
         #[arg(value_parser = JobName::new)]
         job: JobName,
-        /// Look at so much of the time until now
+        /// How far back to look
         #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "1m")]
         range: Duration,
     },
@@ -247,6 +263,9 @@ pub enum Command {
         job: JobName,
         /// To how many
         count: u32,
+        /// Do not ask before slots are stopped
+        #[arg(short, long)]
+        yes: bool,
         #[command(flatten)]
         watch: Watch,
     },
@@ -256,11 +275,14 @@ pub enum Command {
         /// The job, or one of its slots
         #[arg(value_name = "JOB[/SLOT]")]
         what: JobOrSlot,
+        /// Nothing is asked: for scripts that always say so
+        #[arg(short, long, hide = true)]
+        yes: bool,
         #[command(flatten)]
         watch: Watch,
     },
     /// Stop a job and forget it; waits until it is gone
-    #[command(after_help = "Example:\n  weft stop web")]
+    #[command(aliases = ["rm", "delete"], after_help = "Example:\n  weft stop web")]
     Stop {
         /// The job
         #[arg(value_parser = JobName::new)]
@@ -332,6 +354,9 @@ pub enum Command {
     /// Look for trouble on this node; exit 3 for warnings, 1 for errors
     #[command(after_help = "Example:\n  weft doctor")]
     Doctor,
+    /// Show the version of this program and of the agent that it talks to
+    #[command(after_help = "Example:\n  weft version --json")]
+    Version,
     /// Print the completion script of a shell
     #[command(
         after_help = "Examples:\n  weft completion bash > /etc/bash_completion.d/weft\n  weft completion zsh > /usr/local/share/zsh/site-functions/_weft\n  weft completion fish > ~/.config/fish/completions/weft.fish"

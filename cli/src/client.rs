@@ -140,7 +140,7 @@ impl Client {
     ) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
             let advice = match error.kind() {
-                io::ErrorKind::PermissionDenied => "you may not use it: try as root",
+                io::ErrorKind::PermissionDenied => "only root and members of the group weft may use it: sudo weft ..., or `usermod -aG weft USER` and log in again",
                 _ => "is weftd running? Another socket: --socket or WEFT_SOCKET",
             };
             self.unreachable(&format!("cannot be reached: {error}; {advice}"))

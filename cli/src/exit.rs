@@ -15,6 +15,8 @@ pub enum Exit {
     Degraded = 3,
     /// There is no such node, job, slot or token.
     NotFound = 4,
+    /// There is something to change, and that was the question.
+    Changes = 5,
     /// The agent does not answer.
     Unreachable = 6,
     /// Slots have no node that could take them.

@@ -11,6 +11,43 @@ use crate::arguments::{Numa, Run};
 use crate::exit::Failure;
 use crate::screen::Screen;
 
+/// Reads job files, and those in folders, by name. When one makes no sense, none is returned.
+pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobSpec>, Failure> {
+    let mut specs: Vec<JobSpec> = Vec::new();
+    for path in paths {
+        for file in files_of(path)? {
+            let spec = read(&file)?;
+            if specs.iter().any(|other| other.name == spec.name) {
+                let (name, file) = (spec.name, file.display());
+                return Err(Failure::usage(format!("{file}: a second job {name}")));
+            }
+            specs.push(spec);
+        }
+    }
+    Ok(specs)
+}
+
+/// The job files that a path means: itself, or those in it.
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if path == Path::new("-") || !path.is_dir() {
+        return Ok(vec![path.into()]);
+    }
+    let shown = path.display();
+    let refused = |error: std::io::Error| Failure::usage(format!("{shown}: {error}"));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(refused)? {
+        let file = entry.map_err(refused)?.path();
+        if file.extension().is_some_and(|it| it == "toml") && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    match files.is_empty() {
+        true => Err(Failure::usage(format!("{shown}: there is no job file in this folder: .toml"))),
+        false => Ok(files),
+    }
+}
+
 /// Reads a job file; `-` is stdin. A `source = "./x"` is read relative to the file.
 pub fn read(path: &Path) -> Result<JobSpec, Failure> {
     let stdin = path == Path::new("-");
@@ -19,11 +56,49 @@ pub fn read(path: &Path) -> Result<JobSpec, Failure> {
     let text = text.map_err(|reason| Failure::usage(format!("{shown}: {reason}")))?;
     let directory = if stdin { None } else { path.parent() };
     let mut read_file = |source: &str| file(&directory.unwrap_or(Path::new("")).join(source));
-    parse_with(&text, &mut read_file).map_err(|error| Failure::usage(format!("{shown}:{error}")))
+    parse_with(&text, &mut read_file).map_err(|error| {
+        let foreign = foreign(&text).map(|advice| format!("\n{advice}")).unwrap_or_default();
+        Failure::usage(format!("{shown}:{error}{foreign}"))
+    })
 }
 
 fn file(path: &Path) -> Result<String, String> {
+    if path.is_dir() {
+        return Err("is a folder, not a job file".into());
+    }
     text_of(File::open(path).map_err(|error| error.to_string())?)
+}
+
+/// Of whom a file is that is no job file of weft's, and what to do.
+fn foreign(text: &str) -> Option<&'static str> {
+    let begins = |words: &str| text.lines().any(|line| line.trim_end().starts_with(words));
+    if begins("apiVersion:") && begins("kind:") {
+        return Some(
+            "this is a Kubernetes manifest: weft reads TOML, a job a file: `command`, `count`, `cores` and `memory` of a \
+             Deployment have keys of the same meaning. docs/examples has job files to begin with",
+        );
+    }
+    if begins("services:") {
+        return Some(
+            "this is a Compose file: weft reads TOML, a job a file, and runs programs of the node, not images: one job for each \
+             service. docs/examples has job files to begin with",
+        );
+    }
+    let hcl =
+        |line: &str| line.trim_start().starts_with("job \"") && line.trim_end().ends_with('{');
+    if text.lines().any(hcl) {
+        return Some(
+            "this is a job of Nomad's in HCL: weft reads TOML: `count` and `[resources]` are alike, a task's `config` is \
+             `[task] command = [...]`. docs/examples has job files to begin with",
+        );
+    }
+    let image = |line: &str| {
+        let rest = line.trim_start().strip_prefix("image");
+        rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    text.lines().any(image).then_some(
+        "weft does not run images of containers yet: `command` is a program that the node has, with its whole path",
+    )
 }
 
 /// All of `from`, which must be text, and not longer than a job may be.
@@ -47,7 +122,7 @@ fn text_of(from: impl Read) -> Result<String, String> {
 pub fn from_flags(run: Run, screen: &Screen) -> Result<JobSpec, Failure> {
     let mut command = run.command;
     let program = program(&command[0], screen)?;
-    let name = match run.name {
+    let name = match run.name.or(run.called) {
         Some(name) => name,
         None => {
             let stem = Path::new(&program).file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
@@ -97,6 +172,11 @@ pub fn from_flags(run: Run, screen: &Screen) -> Result<JobSpec, Failure> {
     Ok(spec)
 }
 
+/// Where packages put programs, on every machine alike.
+const PACKAGED: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+/// Where people put them, on their own.
+const PRIVATE: [&str; 3] = ["/home", "/root", "/tmp"];
+
 /// The absolute path of `program`: nodes look nothing up. A bare name is looked up here, which says
 /// nothing about other machines, so it is said aloud.
 fn program(program: &str, screen: &Screen) -> Result<String, Failure> {
@@ -104,10 +184,17 @@ fn program(program: &str, screen: &Screen) -> Result<String, Failure> {
         return Ok(program.into());
     }
     let directories = std::env::var_os("PATH").unwrap_or_default();
-    let found: Option<PathBuf> = std::env::split_paths(&directories)
+    let packaged = PACKAGED.iter().map(PathBuf::from);
+    let found: Option<PathBuf> = packaged
+        .chain(std::env::split_paths(&directories))
         .map(|directory| directory.join(program))
         .find(|path| path.is_absolute() && path.is_file());
     match found.as_deref().and_then(Path::to_str) {
+        Some(path) if PRIVATE.iter().any(|private| Path::new(path).starts_with(private)) => {
+            Err(Failure::usage(format!(
+                "{program} is {path} on this machine, which other nodes hardly have: write the absolute path that all have"
+            )))
+        }
         Some(path) => {
             screen
                 .say(&format!("{program} is {path} on this machine, and is expected there on all"));

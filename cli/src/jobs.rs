@@ -199,14 +199,23 @@ pub async fn explain(context: &Context, job: &JobName) -> Result<Exit, Failure> 
             slot.doing.clone().into(),
         ]);
     }
-    let mut nodes = Table::new(&["NODE", "ONE MORE", "SCORE", "WHY NOT"]);
+    // They come best first; what a score is made of means something beside other scores only.
+    let mut scores: Vec<i64> =
+        explanation.nodes.iter().filter_map(|verdict| verdict.score).collect();
+    scores.dedup();
+    let rank = |score: i64| scores.iter().position(|other| *other == score);
+    let mut nodes = Table::new(&["NODE", "ONE MORE", "RANK", "WHY NOT"]);
     for verdict in &explanation.nodes {
         let (answer, why) = match &verdict.rejection {
             None => (Cell::new("yes", Tone::Good), String::new()),
             Some(rejection) => (Cell::new("no", Tone::Bad), rejection.to_string()),
         };
-        let score = verdict.score.map_or_else(|| "-".into(), |score| score.to_string());
-        nodes.row([verdict.name.clone().into(), answer, score.into(), why.into()]);
+        let rank = match verdict.score.and_then(rank) {
+            None => "-".to_owned(),
+            Some(0) => "best".to_owned(),
+            Some(place) => (place + 1).to_string(),
+        };
+        nodes.row([verdict.name.clone().into(), answer, rank.into(), why.into()]);
     }
     for table in [slots, nodes] {
         context.screen.data("")?;
@@ -220,8 +229,17 @@ pub async fn scale(
     context: &Context,
     job: &JobName,
     count: u32,
+    yes: bool,
     watch: Watch,
 ) -> Result<Exit, Failure> {
+    let view: JobView = context.client.get(&format!("/v1/jobs/{job}")).await?;
+    if count < view.wanted {
+        let stopped = plural((view.wanted - count) as usize, "slot");
+        let question = format!("stop {stopped} of {job}, which has {}. Go on?", view.wanted);
+        if !context.screen.confirm(&question, yes)? {
+            return Err(Failure::failed("nothing was changed"));
+        }
+    }
     let path = format!("/v1/jobs/{job}/scale");
     let submitted: Submitted = context.client.send(Method::POST, &path, &Scale { count }).await?;
     apply::finish(context, submitted, watch).await

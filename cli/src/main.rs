@@ -34,12 +34,15 @@ mod watch;
 mod why_slow;
 
 use apply::Values;
-use clap::{CommandFactory, Parser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
 use fabric::api::RebalanceBody;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use arguments::{Arguments, Command, FabricCommand, NodeAction, QuotaCommand, Shell, TokenCommand};
+use arguments::{
+    Arguments, Command, FabricCommand, NodeAction, QuotaCommand, Shell, TokenCommand, help,
+};
 use client::Client;
 use exit::{Exit, Failure};
 use screen::{Format, Screen, Tone};
@@ -51,13 +54,11 @@ struct Context {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut command = help::command();
+    let typed = command.try_get_matches_from_mut(std::env::args_os());
+    let arguments = match typed.and_then(|typed| Arguments::from_arg_matches(&typed)) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-            let _ = error.print();
-            return ExitCode::from(exit as u8);
-        }
+        Err(error) => return ExitCode::from(misunderstood(error, &mut command) as u8),
     };
     let format = if arguments.json { Format::Json } else { arguments.output };
     let screen = Screen::new(format);
@@ -83,6 +84,26 @@ fn main() -> ExitCode {
         failure.exit()
     });
     ExitCode::from(exit as u8)
+}
+
+/// Says what is wrong with what was typed, or helps.
+fn misunderstood(error: clap::Error, command: &mut clap::Command) -> Exit {
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        && std::env::args_os().len() <= 1
+    {
+        eprint!("{}", help::short());
+        return exit;
+    }
+    if let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(verb))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+        && let Some(advice) = help::familiar(verb)
+    {
+        eprintln!("error: there is no `weft {verb}`: {advice}");
+        return exit;
+    }
+    let _ = error.format(command).print();
+    exit
 }
 
 async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
@@ -121,12 +142,14 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Console { once } => console::console(context, once).await,
         Command::Drain { node, wait, timeout } => nodes::drain(context, &node, wait, timeout).await,
         Command::Undrain { node } => nodes::undrain(context, &node).await,
-        Command::Plan { file, show_values } => {
-            apply::plan(context, &job_file::read(&file)?, Values::shown_if(show_values)).await
-        }
-        Command::Apply { file, yes, show_values, watch } => {
+        Command::Plan { file, show_values, exit_code } => {
             let values = Values::shown_if(show_values);
-            apply::apply(context, &job_file::read(&file)?, yes, values, watch).await
+            apply::plan(context, &job_file::read(&file)?, values, exit_code).await
+        }
+        Command::Apply { files, also, yes, show_values, watch } => {
+            let values = Values::shown_if(show_values);
+            let specs = job_file::read_all(files.iter().chain(&also))?;
+            apply::apply_all(context, &specs, yes, values, watch).await
         }
         Command::Run(run) => {
             let watch = run.watch;
@@ -139,8 +162,10 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Ps { job, all } => jobs::ps(context, job, all).await,
         Command::Jobs { job } => jobs::jobs(context, job).await,
         Command::Explain { job } => jobs::explain(context, &job).await,
-        Command::Scale { job, count, watch } => jobs::scale(context, &job, count, watch).await,
-        Command::Restart { what, watch } => jobs::restart(context, &what, watch).await,
+        Command::Scale { job, count, yes, watch } => {
+            jobs::scale(context, &job, count, yes, watch).await
+        }
+        Command::Restart { what, yes: _, watch } => jobs::restart(context, &what, watch).await,
         Command::Stop { job, yes, detach, timeout } => {
             jobs::stop(context, &job, yes, detach, timeout).await
         }
@@ -159,6 +184,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::WhySlow { job, range } => why_slow::why_slow(context, &job, range).await,
         Command::Trace(wanted) => trace::trace(context, wanted).await,
         Command::Profile(wanted) => trace::profile(context, wanted).await,
+        Command::Version => status::version(context).await,
         Command::Completion { shell } => completion(context, shell),
     }
 }

@@ -65,6 +65,22 @@ pub fn fingerprint(key: &NodeId) -> String {
     groups.map(String::from_utf8_lossy).collect::<Vec<_>>().join("-")
 }
 
+/// The version of this program, and of the agent.
+pub async fn version(context: &Context) -> Result<Exit, Failure> {
+    let weft = env!("CARGO_PKG_VERSION");
+    let json = context.screen.is_json();
+    if !json {
+        context.screen.data(&format!("weft   {weft}"))?;
+    }
+    let agent: AgentStatus = context.client.get("/v1/status").await?;
+    let weftd = &agent.status.version;
+    match json {
+        true => context.screen.json(&serde_json::json!({ "weft": weft, "weftd": weftd }))?,
+        false => context.screen.data(&format!("weftd  {weftd}"))?,
+    }
+    Ok(Exit::Ok)
+}
+
 /// This node and its fabric. Degraded when something is not as it should be.
 pub async fn status(context: &Context) -> Result<Exit, Failure> {
     let agent: AgentStatus = context.client.get("/v1/status").await?;

@@ -65,8 +65,11 @@ struct Source {
 
 /// Shows the logs of a slot as they are, or of several slots with a label before each line.
 pub async fn logs(context: &Context, wanted: Wanted) -> Result<Exit, Failure> {
-    let sources = sources(context, &wanted).await?;
+    let mut sources = sources(context, &wanted).await?;
     let alone = sources.len() == 1;
+    if !wanted.of.previous && wanted.of.epoch.is_none() {
+        leave_out_lost(context, &wanted, &mut sources).await?;
+    }
     if sources.is_empty() {
         context.screen.say("nothing of it runs");
         return Ok(Exit::Ok);
@@ -97,6 +100,42 @@ pub async fn logs(context: &Context, wanted: Wanted) -> Result<Exit, Failure> {
         }
     }
     outcome
+}
+
+/// Says which slots ran on nodes that nobody reaches, where their logs are, and leaves them out unless what comes after
+/// them is wanted, too.
+async fn leave_out_lost(
+    context: &Context,
+    wanted: &Wanted,
+    sources: &mut Vec<Source>,
+) -> Result<(), Failure> {
+    let path = format!("/v1/allocs?job={}", wanted.what.job);
+    let allocs: Vec<AllocView> = context.client.get(&path).await?;
+    let lost = |source: &Source| {
+        let of_slot = |alloc: &&AllocView| {
+            alloc.id.slot.index == source.slot
+                && alloc.row.phase.is_live()
+                && source.node.is_none_or(|node| node == alloc.node)
+        };
+        let newest = allocs.iter().filter(of_slot).max_by_key(|alloc| alloc.id.epoch)?;
+        let (label, node) = (&source.label, printable(&newest.node_name));
+        crate::jobs::gone(newest).map(|_| {
+            format!("{label} was on {node}, which is {}: its log is there", newest.node_state)
+        })
+    };
+    let (kept, gone): (Vec<_>, Vec<_>) = sources
+        .drain(..)
+        .map(|source| (lost(&source), source))
+        .partition(|(lost, _)| lost.is_none());
+    let told: Vec<&str> = gone.iter().filter_map(|(lost, _)| lost.as_deref()).collect();
+    if kept.is_empty() && !told.is_empty() && !wanted.follow {
+        return Err(Failure::Said(Exit::Unreachable, told.join("; ")));
+    }
+    told.iter().for_each(|line| context.screen.say(line));
+    let back = gone.iter().filter(|_| wanted.follow);
+    let back: Vec<Source> = back.map(|(_, source)| source.clone()).collect();
+    *sources = kept.into_iter().map(|(_, source)| source).chain(back).collect();
+    Ok(())
 }
 
 fn show_line(screen: &Screen, label: &str, line: &[u8], alone: bool) -> Result<(), Failure> {

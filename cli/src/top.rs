@@ -126,13 +126,26 @@ async fn draw(
     }
 }
 
+fn word(order: Order) -> &'static str {
+    match order {
+        Order::Name => "name",
+        Order::Cpu => "CPU",
+        Order::Memory => "memory",
+        Order::Runq => "run queue",
+        Order::Disk => "disk",
+    }
+}
+
 fn show(screen: &Screen, snapshot: &Snapshot, order: Order) -> Result<(), Failure> {
     let rows = screen.size().map_or(24, |(_, rows)| rows);
     let mut text = view::text(snapshot, order, screen);
     for warning in &snapshot.measured.warnings {
         text.push_str(&format!("warning: {}\n", printable(warning)));
     }
-    let lines: Vec<&str> = text.lines().take(rows.saturating_sub(1)).collect();
+    let hint =
+        format!("q ends   sorted by {}: n name  c CPU  m memory  r run queue  d disk", word(order));
+    let mut lines: Vec<&str> = text.lines().take(rows.saturating_sub(2)).collect();
+    lines.push(&hint);
     // From the top left; what was there before is overwritten, and what is left of it erased.
     screen.bytes(format!("\x1b[H{}\x1b[K\n\x1b[J", lines.join("\x1b[K\n")).as_bytes())
 }

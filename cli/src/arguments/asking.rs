@@ -12,7 +12,7 @@ pub struct Query {
     /// In PromQL
     #[arg(value_name = "EXPR")]
     pub expression: String,
-    /// Over so much of the time until now, not only now
+    /// How far back to look; without it, only now
     #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
     pub range: Option<Duration>,
     /// Between two values of a range [default: as fits the screen]
@@ -25,20 +25,22 @@ pub struct Top {
     /// Print instead of drawing: once, or as often as -n says
     #[arg(short, long)]
     pub batch: bool,
-    /// End after so many looks
+    /// Exit after so many updates
     #[arg(short = 'n', long, value_name = "LOOKS", value_parser = clap::value_parser!(u32).range(1..))]
     pub looks: Option<u32>,
-    /// Between two looks
+    /// Time between two updates
     #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "2s")]
     pub every: Duration,
     /// What comes first
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_enum, default_value = "name")]
     pub sort: Order,
 }
 
 /// What is at the top of `weft top`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Order {
+    /// As they are called: lines stay where they are
+    Name,
     Cpu,
     Memory,
     Runq,
@@ -59,7 +61,7 @@ pub struct Hist {
     /// Only of this job, or of one of its slots
     #[arg(long, value_name = "JOB[/SLOT]")]
     pub job: Option<JobOrSlot>,
-    /// Over so much of the time until now
+    /// How far back to look
     #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "5m")]
     pub range: Duration,
 }
@@ -87,7 +89,7 @@ pub enum By {
 
 #[derive(Debug, Args)]
 pub struct Trace {
-    /// At what to look
+    /// What to trace
     #[arg(value_enum)]
     pub kind: TraceKind,
     /// The job, or one of its slots

@@ -24,6 +24,9 @@ pub struct Watch {
 
 #[derive(Debug, Args)]
 pub struct Run {
+    /// The same as --name
+    #[arg(value_name = "NAME", value_parser = JobName::new, conflicts_with = "name")]
+    pub called: Option<JobName>,
     /// The job's name [default: the program's]
     #[arg(long, value_parser = JobName::new)]
     pub name: Option<JobName>,

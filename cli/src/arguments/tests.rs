@@ -21,6 +21,31 @@ fn every_command_shows_an_example() {
 }
 
 #[test]
+fn every_command_stands_in_one_group_of_the_help() {
+    let command = Arguments::command();
+    let named: Vec<&str> = help::GROUPS.iter().flat_map(|group| group.commands).copied().collect();
+    for inner in command.get_subcommands() {
+        let name = inner.get_name();
+        assert_eq!(named.iter().filter(|other| **other == name).count(), 1, "{name}");
+        assert!(help::familiar(name).is_none(), "{name} is a command, no verb from elsewhere");
+    }
+    assert_eq!(named.len(), command.get_subcommands().count(), "{named:?}");
+    let short = help::short();
+    assert!(short.lines().all(|line| line.chars().count() <= 100), "{short}");
+    let long = help::command().render_help().to_string();
+    for option in command.get_arguments().filter_map(|option| option.get_long()) {
+        assert!(long.contains(&format!("--{option}")), "--{option}");
+    }
+    // Every example is a command that can be typed.
+    for group in &help::GROUPS {
+        let words: Vec<&str> = group.example.split(' ').collect();
+        let parsed = help::command().try_get_matches_from(&words);
+        let is_help = words[1] == "help";
+        assert!(is_help || parsed.is_ok(), "{}", group.example);
+    }
+}
+
+#[test]
 fn the_page_about_the_command_line_knows_every_command_and_exit_code() {
     let page = include_str!("../../../docs/CLI.md");
     for command in Arguments::command().get_subcommands() {

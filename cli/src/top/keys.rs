@@ -76,6 +76,7 @@ impl Drop for Keys {
 fn meaning(byte: u8) -> Key {
     match byte {
         b'q' | b'Q' => Key::Quit,
+        b'n' => Key::Sort(Order::Name),
         b'c' => Key::Sort(Order::Cpu),
         b'm' => Key::Sort(Order::Memory),
         b'r' => Key::Sort(Order::Runq),

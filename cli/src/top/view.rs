@@ -28,7 +28,7 @@ pub fn text(snapshot: &Snapshot, order: Order, screen: &Screen) -> String {
 
 fn nodes(snapshot: &Snapshot, order: Order) -> Table {
     let mut table =
-        Table::new(&["NODE", "STATE", "CPU", "", "MEMORY", "RUNQ P99", "DISK P99", "PINNED CPUS"]);
+        Table::new(&["NODE", "STATE", "CPU", "", "MEMORY", "PINNED CPUS", "RUNQ P99", "DISK P99"]);
     let of = |node: &NodeView| snapshot.measured.nodes.get(&node.name).copied().unwrap_or_default();
     let mut nodes: Vec<&NodeView> = snapshot.nodes.iter().collect();
     nodes.sort_by(|left, right| {
@@ -49,9 +49,9 @@ fn nodes(snapshot: &Snapshot, order: Order) -> Table {
             of_all(used.cpu.map(cpus), used.cpus.map(number)).into(),
             bar(part, BAR).into(),
             of_all(used.memory.map(size), used.memory_total.map(size)).into(),
+            strip(node, &held(snapshot, node)).into(),
             wait(used.runq_p99).into(),
             wait(used.disk_p99).into(),
-            strip(node, &held(snapshot, node)).into(),
         ]);
     }
     table
@@ -125,6 +125,7 @@ fn used_by(snapshot: &Snapshot, alloc: &AllocView) -> Use {
 /// The most first, and what was not measured last.
 fn compare(left: &Use, right: &Use, order: Order) -> Ordering {
     let key = |used: &Use| match order {
+        Order::Name => None,
         Order::Cpu => used.cpu,
         Order::Memory => used.memory,
         Order::Runq => used.runq_p99,

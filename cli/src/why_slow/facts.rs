@@ -74,8 +74,8 @@ pub struct Facts {
     pub job: String,
     /// Its slots.
     pub slots: BTreeSet<Who>,
-    /// Slots of any job that have CPUs of their own.
-    pub pinned: BTreeSet<Who>,
+    /// Slots of any job that have CPUs of their own, and how many.
+    pub pinned: BTreeMap<Who, usize>,
     /// Of everybody on the nodes.
     pub now: BTreeMap<Number, Amounts>,
     /// Of the job, before the range.
@@ -94,11 +94,12 @@ impl Facts {
             name: alloc.id.slot.to_string(),
         };
         let own = allocs.iter().filter(|alloc| alloc.id.slot.job.as_str() == job);
-        let pinned = allocs.iter().filter(|alloc| !alloc.row.claim.cpus.is_empty());
+        let cpus = |alloc: &AllocView| alloc.row.claim.cpus.len();
+        let pinned = allocs.iter().filter(|alloc| cpus(alloc) > 0);
         Self {
             job: job.into(),
             slots: own.map(who).collect(),
-            pinned: pinned.map(who).collect(),
+            pinned: pinned.map(|alloc| (who(alloc), cpus(alloc))).collect(),
             ..Self::default()
         }
     }

@@ -23,6 +23,8 @@ const OTHER: &str = "other";
 const RETRANSMIT_SECONDS: f64 = 0.2;
 /// Seconds that a page fault without a disk takes: assumed, not measured. Answers call what follows 'about'.
 const FAULT_SECONDS: f64 = 1e-6;
+/// The part of its own CPUs that a slot must have used to have waited for itself.
+const OWN_BUSY_MIN: f64 = 0.4;
 /// CPUs below which a neighbour does not matter.
 const NEIGHBOUR_CPU_MIN: f64 = 0.05;
 
@@ -286,13 +288,27 @@ fn blame(facts: &Facts, slot: &Who, cause: Cause) -> (Option<String>, Option<Str
 
 fn blame_cpu(facts: &Facts, slot: &Who) -> (Option<String>, Option<String>) {
     let own = facts.of(Number::Cpu, slot).unwrap_or(0.0);
-    if facts.pinned.contains(slot) {
-        let words =
-            format!("its CPUs are its own: its threads wait for each other ({own:.2} CPUs)");
-        return (None, Some(words));
-    }
     // Who has cores of its own takes nothing from the others.
-    match largest(facts, Number::Cpu, slot, |who| !facts.pinned.contains(who)) {
+    let neighbour = largest(facts, Number::Cpu, slot, |who| !facts.pinned.contains_key(who));
+    if let Some(cpus) = facts.pinned.get(slot) {
+        if explains_its_wait(facts, slot) {
+            let words =
+                format!("its CPUs are its own: its threads wait for each other ({own:.2} CPUs)");
+            return (None, Some(words));
+        }
+        let little = format!("no other job may use its CPUs, of which it uses {own:.2} of {cpus}");
+        return match neighbour.filter(|(_, most)| *most >= NEIGHBOUR_CPU_MIN) {
+            Some((who, most)) => {
+                let words = format!(
+                    "{little}: something else runs on them, and {} {most:.2} CPUs of the node",
+                    has(who)
+                );
+                (Some(who.name.clone()), Some(words))
+            }
+            None => (None, Some(format!("{little}: something else runs on them, unseen"))),
+        };
+    }
+    match neighbour {
         Some((who, most)) if most >= NEIGHBOUR_CPU_MIN && most > own => {
             let words =
                 format!("most of the CPUs is {}: {most:.2}, and {own:.2} its own", owner(who));
@@ -304,6 +320,20 @@ fn blame_cpu(facts: &Facts, slot: &Who) -> (Option<String>, Option<String>) {
             (None, Some(words))
         }
         _ => (None, Some(format!("nobody else takes much: its own threads do ({own:.2} CPUs)"))),
+    }
+}
+
+/// Whether the threads of a slot with CPUs of its own can be what they wait for: then these have been busy.
+fn explains_its_wait(facts: &Facts, slot: &Who) -> bool {
+    let own = facts.of(Number::Cpu, slot).unwrap_or(0.0);
+    facts.pinned.get(slot).is_some_and(|cpus| own >= *cpus as f64 * OWN_BUSY_MIN)
+}
+
+/// Who has something, in a sentence.
+fn has(who: &Who) -> String {
+    match who.name.as_str() {
+        OTHER => "what is outside of all units has".into(),
+        name => format!("{name} has"),
     }
 }
 
@@ -357,8 +387,14 @@ fn detail(facts: &Facts, slot: &Who, cause: Cause) -> Option<String> {
 
 fn advice(facts: &Facts, slot: &Who, cause: Cause, culprit: Option<&str>) -> Option<String> {
     let text = match (cause, culprit) {
-        (Cause::Cpu, _) if facts.pinned.contains(slot) => {
+        (Cause::Cpu, _) if facts.pinned.contains_key(slot) && explains_its_wait(facts, slot) => {
             "do: give it more cores, or fewer threads".into()
+        }
+        (Cause::Cpu, _) if facts.pinned.contains_key(slot) => {
+            format!(
+                "do: weft doctor on {} says who else may run on CPUs that jobs have for themselves",
+                slot.node
+            )
         }
         (Cause::Cpu, Some(OTHER)) => {
             "do: give it cores of its own, or end what runs there outside of units".into()

@@ -66,9 +66,50 @@ fn help_and_version_are_data_and_nonsense_is_usage() {
         fake.weft(&["--version"]).await.exits(0).shows("weft ");
         fake.weft(&["help", "apply"]).await.exits(0).shows("weft apply web.toml --yes");
         fake.weft(&["aply"]).await.exits(2).shows_nothing().says("apply");
-        fake.weft(&[]).await.exits(2).shows_nothing().says("Usage");
+        fake.weft(&[])
+            .await
+            .exits(2)
+            .shows_nothing()
+            .says("Usage")
+            .says("A first fabric: weft init");
+        let help = fake.weft(&["--help"]).await.exits(0).stdout;
+        for shown in
+            ["\nFabric:\n  init ", "\nNodes:\n", "  apply       Run a job file", "--socket"]
+        {
+            assert!(help.contains(shown), "no {shown:?} in {help}");
+        }
         fake.weft(&["ps", "Web"]).await.exits(2).says("is not a job name");
         assert_eq!(fake.state.borrow().requests, [""; 0]);
+    });
+}
+
+#[test]
+fn verbs_from_elsewhere_work_or_are_told_what_they_are_called_here() {
+    beside_an_agent(|fake| async move {
+        for (typed, said) in [
+            (&["exec", "web", "--", "sh"][..], "cannot go into a running job yet"),
+            (&["describe", "web"], "`weft explain JOB`"),
+            (&["leave"], "`weft node NODE remove`"),
+            (&["cordon", "rack1"], "`weft drain NODE`"),
+            (&["install", "redis"], "no catalog"),
+            (&["sinfo"], "`weft nodes`"),
+        ] {
+            let said_all = fake.weft(typed).await.exits(2).shows_nothing().says(said).stderr;
+            assert!(said_all.contains(&format!("there is no `weft {}`", typed[0])), "{said_all}");
+        }
+        assert_eq!(fake.state.borrow().requests, [""; 0]);
+        fake.has_job("web", 1, "/bin/web");
+        fake.weft(&["ls"]).await.exits(0).shows("web/0");
+        fake.weft(&["list"]).await.exits(0).shows("web");
+        fake.weft(&["rm", "web"]).await.exits(0).says("web is being stopped");
+        fake.has_job("web", 1, "/bin/web");
+        fake.weft(&["delete", "web", "--yes"]).await.exits(0);
+        fake.file("web.toml", "name = \"web\"\n[task]\ncommand = [\"/bin/new\"]");
+        fake.weft(&["deploy", "web.toml"]).await.exits(0).says("web version 1 is healthy");
+        let versions = fake.weft(&["version"]).await.exits(0).stdout;
+        assert!(versions.starts_with("weft   ") && versions.contains("\nweftd  "), "{versions}");
+        let json = fake.weft(&["version", "--json"]).await.exits(0).json();
+        assert_eq!(json["weft"], env!("CARGO_PKG_VERSION"));
     });
 }
 
@@ -320,6 +361,20 @@ fn logs_come_as_they_are_from_one_slot_and_labelled_from_several() {
 }
 
 #[test]
+fn logs_on_a_node_that_is_gone_are_told_at_once() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.state.borrow_mut().nodes[0].state = NodeState::Dead;
+        let ran = fake.weft(&["logs", "web"]).await;
+        assert!(ran.stderr.contains("was on node1, which is dead: its log is there"), "{ran:#?}");
+        assert!(!ran.stdout.contains("web/0 | "), "{ran:#?}");
+        let asked = fake.state.borrow().requests.iter().filter(|it| it.contains("slot=0")).count();
+        assert_eq!(asked, 0, "nobody waits for it");
+        fake.weft(&["logs", "web/0"]).await.exits(6).shows_nothing().says("which is dead");
+    });
+}
+
+#[test]
 fn following_goes_on_where_the_slot_goes_on_and_ends_with_the_job() {
     beside_an_agent(|fake| async move {
         fake.has_job("web", 1, "/bin/web");
@@ -436,6 +491,13 @@ fn what_stops_or_replaces_something_is_asked_about_on_a_terminal() {
             assert_eq!(fake.state.borrow().jobs.is_empty(), code == 0);
         }
         fake.has_job("web", 2, "/bin/web");
+        let (code, screen) = on_a_terminal(fake.command(&["scale", "web", "1"]), "n\n").await;
+        assert_eq!(code, Some(1), "{screen}");
+        assert!(screen.contains("stop 1 slot of web, which has 2. Go on? [y/N]"), "{screen}");
+        let (code, screen) = on_a_terminal(fake.command(&["scale", "web", "3"]), "").await;
+        assert_eq!(code, Some(0), "more is not asked about: {screen}");
+        let (code, screen) = on_a_terminal(fake.command(&["scale", "web", "2", "-y"]), "").await;
+        assert_eq!(code, Some(0), "{screen}");
         fake.file("web.toml", "name = \"web\"\n[task]\ncommand = [\"/bin/new\"]");
         let (code, screen) = on_a_terminal(fake.command(&["apply", "web.toml"]), "n\n").await;
         assert_eq!(code, Some(1));

@@ -155,8 +155,61 @@ fn a_malformed_job_file_is_refused_with_its_place_and_nothing_is_sent() {
         fake.file("bad.toml", &"#".repeat(1 << 20));
         fake.weft(&["apply", "bad.toml"]).await.exits(2).says("is longer than the");
         fake.weft(&["apply", "none.toml"]).await.exits(2).says("none.toml: No such file");
-        fake.weft(&["apply", "/"]).await.exits(2).says("/: Is a directory");
+        fake.weft(&["plan", "/"]).await.exits(2).says("/: is a folder, not a job file");
+        fake.weft(&["apply", "/proc/self"])
+            .await
+            .exits(2)
+            .says("there is no job file in this folder");
+        for (text, advice) in [
+            ("services:\n  web:\n    image: nginx\n", "this is a Compose file"),
+            ("apiVersion: apps/v1\nkind: Deployment\n", "this is a Kubernetes manifest"),
+            ("job \"web\" {\n  group \"g\" {}\n}\n", "this is a job of Nomad's"),
+            (
+                "name = \"web\"\n[task]\nimage = \"nginx\"\n",
+                "does not run images of containers yet",
+            ),
+        ] {
+            fake.file("foreign.toml", text);
+            fake.weft(&["apply", "foreign.toml"]).await.exits(2).shows_nothing().says(advice);
+        }
         assert_eq!(fake.state.borrow().requests, [""; 0]);
+    });
+}
+
+#[test]
+fn a_folder_of_job_files_is_applied_or_nothing_of_it() {
+    beside_an_agent(|fake| async move {
+        let folder = fake.directory.path().join("jobs");
+        std::fs::create_dir(&folder).unwrap();
+        for name in ["b", "a"] {
+            let text = WEB.replace("\"web\"", &format!("{name:?}"));
+            std::fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+        }
+        std::fs::write(folder.join("notes.txt"), "no job").unwrap();
+        std::fs::write(folder.join("c.toml"), "name =").unwrap();
+        fake.weft(&["apply", "jobs"]).await.exits(2).says("c.toml:1");
+        assert_eq!(fake.state.borrow().requests, [""; 0], "nothing was changed");
+        std::fs::write(folder.join("c.toml"), WEB.replace("\"web\"", "\"a\"")).unwrap();
+        fake.weft(&["apply", "jobs"]).await.exits(2).says("c.toml: a second job a");
+        std::fs::remove_file(folder.join("c.toml")).unwrap();
+        let said = fake.weft(&["apply", "jobs"]).await.exits(0).stderr;
+        let at = |text: &str| said.find(text).unwrap_or_else(|| panic!("no {text} in {said}"));
+        assert!(at("a version 1 is healthy") < at("b version 1 is healthy"));
+        fake.weft(&["apply", "-f", "jobs/a.toml"]).await.exits(0).says("says the same already");
+        fake.weft(&["apply"]).await.exits(2).says("FILE");
+    });
+}
+
+#[test]
+fn a_plan_can_tell_scripts_whether_there_is_something_to_do() {
+    beside_an_agent(|fake| async move {
+        fake.file("web.toml", WEB);
+        fake.weft(&["plan", "web.toml"]).await.exits(0);
+        fake.weft(&["plan", "web.toml", "--exit-code"]).await.exits(5);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        fake.weft(&["plan", "web.toml", "--exit-code"]).await.exits(0);
+        fake.file("web.toml", &WEB.replace("count", "priority = 60\ncount"));
+        fake.weft(&["plan", "web.toml", "--exit-code"]).await.exits(5);
     });
 }
 
@@ -350,7 +403,18 @@ fn run_makes_a_job_from_flags() {
         fake.weft(&["run", "--detach", "--cpu", "0.5", "--", "sh", "-c", "x"])
             .await
             .exits(0)
-            .says("bin/sh on this machine");
+            .says("/usr/bin/sh on this machine");
+        fake.weft(&["run", "called", "--detach", "--", "/bin/web"]).await.exits(0);
+        assert!(fake.state.borrow().jobs.contains_key(&JobName::new("called").unwrap()));
+        // A program in somebody's home directory is on no other machine.
+        let home = fake.directory.path().join("only-here");
+        std::fs::write(&home, "").unwrap();
+        let mut command = fake.command(&["run", "--", "only-here"]);
+        command.env("PATH", fake.directory.path());
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("which other nodes hardly have"), "{said}");
         let state = fake.state.borrow();
         let sh = &state.jobs[&JobName::new("sh").unwrap()].spec;
         assert_eq!(sh.resources.cpu, CpuRequest::Shared { millis: 500, hard: false });
@@ -361,7 +425,8 @@ fn run_makes_a_job_from_flags() {
 fn run_refuses_what_makes_no_sense() {
     beside_an_agent(|fake| async move {
         for (arguments, said) in [
-            (&["run", "--", "no-such-program-anywhere"][..], "is not on this machine's PATH"),
+            (&["run", "web", "--name", "web", "--", "/bin/a"][..], "cannot be used with"),
+            (&["run", "--", "no-such-program-anywhere"], "is not on this machine's PATH"),
             (&["run", "--name", "Web", "--", "/bin/a"], "is not a job name"),
             (&["run", "--http", "/", "--", "/bin/a"], "add --port NAME"),
             (&["run", "--cores", "1", "--cpu", "1", "--", "/bin/a"], "cannot be used with"),

@@ -60,13 +60,33 @@ fn who_has_cores_of_its_own_is_not_blamed_for_the_cpus() {
         (Number::CpuWait, &[("n1", "web/0", 0.3)]),
         (Number::Cpu, &[("n1", "pinned/0", 3.0), ("n1", "batch/0", 0.5)]),
     ]);
-    facts.pinned.insert(who("n1", "pinned/0"));
+    facts.pinned.insert(who("n1", "pinned/0"), 4);
     assert_eq!(only(&facts).reasons[0].culprit.as_deref(), Some("batch/0"));
     // And a slot with cores of its own waits for itself.
-    facts.pinned.insert(who("n1", "web/0"));
+    facts.pinned.insert(who("n1", "web/0"), 1);
+    facts.take(Number::Cpu, &points(&[("n1", "web/0", 0.8)]));
     let finding = only(&facts);
     assert_eq!(finding.reasons[0].culprit, None);
     assert!(finding.reasons[0].who.as_ref().unwrap().contains("its CPUs are its own"));
+}
+
+/// It hardly ran: whoever has its CPUs is no thread of its own.
+#[test]
+fn a_pinned_slot_that_hardly_runs_does_not_wait_for_itself() {
+    let mut facts = facts(&[
+        (Number::CpuWait, &[("n1", "web/0", 0.3)]),
+        (Number::Cpu, &[("n1", "pinned/0", 3.0), ("n1", "other", 0.9)]),
+    ]);
+    facts.pinned.extend([(who("n1", "pinned/0"), 4), (who("n1", "web/0"), 1)]);
+    let reason = only(&facts).reasons.remove(0);
+    assert_eq!(reason.culprit.as_deref(), Some(OTHER));
+    let words = reason.who.unwrap();
+    assert!(words.contains("uses 0.10 of 1") && words.contains("outside of all units"), "{words}");
+    assert!(reason.advice.unwrap().contains("weft doctor"));
+    facts.now.get_mut(&Number::Cpu).unwrap().remove(&who("n1", "other"));
+    let reason = only(&facts).reasons.remove(0);
+    assert_eq!(reason.culprit, None);
+    assert!(!reason.advice.unwrap().contains("fewer threads"));
 }
 
 #[test]

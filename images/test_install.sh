@@ -1,0 +1,72 @@
+#!/bin/bash
+# What README says about installing, word for word, on a machine with systemd; then a newer version over it, a package
+# beside it, and away with it.
+#
+#   test_install.sh FOLDER     FOLDER: with weftd and weft; they stand for what `make install` would build
+#
+# Where no container with systemd can be started it says so, and fails if WEFT_MUST=systemd.
+set -euo pipefail
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+nspawn=$here/../agent/tests/nspawn.sh
+skip() {
+    echo "test_install: skipped: $*"
+    [ "${WEFT_MUST:-}" != systemd ]
+    exit
+}
+fail() {
+    echo "test_install: FAILED: $*" >&2
+    "$nspawn" run "$name" journalctl --no-pager -n 30 -u weftd >&2 || true
+    exit 1
+}
+is() { [ "$2" = "$3" ] || fail "$1: $3 was expected, not $2"; echo "test_install: ok: $1: $2"; }
+
+[ "$(id -u)" = 0 ] || skip "needs root"
+name=install-$$
+trap '"$nspawn" stop "$name"' EXIT
+trap 'exit 130' INT TERM
+"$nspawn" boot "$name" || skip "no systemd in a container here"
+on() { "$nspawn" run "$name" "$@"; }
+for file in images/install.sh images/root/usr/lib/sysusers.d/weft.conf agent/weftd.toml agent/weftd.service; do
+    "$nspawn" copy "$name" "$here/../$file" "/src/$file"
+done
+for program in weftd weft; do "$nspawn" copy "$name" "$1/$program" "/src/built/$program"; done
+# There is no compiler in there.
+printf '#!/bin/sh\n[ "$1" = install ] && exec /src/images/install.sh /src/built\n' >"$1/.make-$$"
+chmod +x "$1/.make-$$"
+"$nspawn" copy "$name" "$1/.make-$$" /usr/local/sbin/make
+rm -f "$1/.make-$$"
+
+# Its own first block of commands, without what is said about them.
+block=$(sed -n '/^## Install it/,/^Or /s/^    \([^#]*\).*/\1/p' "$here/../README.md")
+[ "$(wc -l <<<"$block")" -ge 3 ] || fail "README has no commands below 'Install it': $block"
+while read -r command; do
+    echo "test_install: README says: $command"
+    case $command in
+    # It belongs to no fabric yet, which is a warning.
+    "weft doctor") said=$(on sh -c "$command") || [ $? = 3 ] || fail "$command: $said" ;;
+    *) said=$(on sh -c "$command" 2>&1) || fail "$command: $said" ;;
+    esac
+done <<<"$block"
+is "the agent" "$(on systemctl is-active weftd)" active
+is "the agent at the next start of the machine" "$(on systemctl is-enabled weftd)" enabled
+is "the group of the socket" "$(on stat -c %G /run/weft/weft.sock)" weft
+is "settings that are there and may be changed" "$(on stat -c %a /etc/weft/weftd.toml)" 644
+on weft init --name grove >/dev/null || fail "weft init"
+on weft run sleeper -- sleep 600 >/dev/null || fail "weft run"
+process() { on systemctl show -P MainPID "weft-sleeper-0-1-*.service"; }
+before=$(process)
+[ "$before" -gt 0 ] || fail "the job does not run"
+
+on sh -c 'echo "log = \"debug\"" >/etc/weft/weftd.toml'
+said=$(on make install) || fail "it cannot be installed again: $said"
+[[ $said == *"systemctl restart weftd"* ]] || fail "it does not say what is to be done now: $said"
+on systemctl restart weftd || fail "the agent does not start again"
+is "settings after it was installed again" "$(on cat /etc/weft/weftd.toml)" 'log = "debug"'
+on weft wait sleeper --timeout 30s >/dev/null 2>&1 || fail "the job is not there"
+is "the job's process after the restart" "$(process)" "$before"
+
+on /src/images/install.sh --uninstall >/dev/null || fail "it cannot be removed"
+is "what is left of the programs" "$(on sh -c 'ls /usr/local/bin /etc/systemd/system | grep -c weft || true')" 0
+is "the job's process without an agent" "$(process)" "$before"
+on test -d /var/lib/weft || fail "the data went, too"
+echo "test_install: all of it works"
