@@ -93,7 +93,7 @@ pub enum Command {
     /// List the nodes
     #[command(after_help = "Examples:\n  weft nodes -o json\n  weft nodes --waiting")]
     Nodes {
-        /// Those that belong to no fabric yet, as seen from here
+        /// Machines that wait to be let in, as seen from here
         #[arg(long)]
         waiting: bool,
     },
@@ -104,7 +104,7 @@ pub enum Command {
     Node {
         /// Name, or the first digits of its id
         node: Option<String>,
-        /// What the machine is made of, as it tells itself
+        /// What the machine is made of, as it reports itself
         #[arg(long)]
         hardware: bool,
         #[command(subcommand)]
@@ -160,17 +160,17 @@ pub enum Command {
     /// List allocations: what runs where
     #[command(alias = "ls", after_help = "Example:\n  weft ps web --all")]
     Ps {
-        /// Of this job only
+        /// Only this job
         #[arg(value_parser = JobName::new)]
         job: Option<JobName>,
-        /// Also those that have ended
+        /// Include those that have ended
         #[arg(short, long)]
         all: bool,
     },
     /// List jobs
     #[command(alias = "list", after_help = "Example:\n  weft jobs")]
     Jobs {
-        /// This one only
+        /// Only this one
         #[arg(value_parser = JobName::new)]
         job: Option<JobName>,
     },
@@ -189,22 +189,22 @@ pub enum Command {
         /// The job, or one of its slots
         #[arg(value_name = "JOB[/SLOT]")]
         what: JobOrSlot,
-        /// Go on as more is written
+        /// Keep showing what is written
         #[arg(short, long)]
         follow: bool,
-        /// Begin with so many lines from the end [default: 100]
+        /// Start this many lines before the end [default: 100]
         #[arg(short = 'n', long, value_name = "LINES")]
         tail: Option<u32>,
-        /// Which of the two
+        /// Which of its streams
         #[arg(long, value_enum, default_value = "both")]
         stream: LogStream,
-        /// On this node: for a system job, which has a slot 0 on each
+        /// Only on this node: a system job has a slot 0 on each
         #[arg(long)]
         node: Option<String>,
-        /// Of the allocation that failed, if the last version was taken back; otherwise of the one before the newest
+        /// The log of the allocation that failed, if the last version was taken back; otherwise of the one before the newest
         #[arg(long, conflicts_with = "follow")]
         previous: bool,
-        /// Of the slot's allocation with this epoch: EPOCH in weft ps --all
+        /// The log of the allocation with this epoch (EPOCH in weft ps --all)
         #[arg(long, conflicts_with_all = ["follow", "previous"])]
         epoch: Option<u64>,
     },
@@ -214,7 +214,7 @@ pub enum Command {
     /// order by a little. What was before the last start of the agent is in the journal: journalctl -u weftd.
     #[command(after_help = "Example:\n  weft events -f")]
     Events {
-        /// Go on as more happens
+        /// Keep showing what happens
         #[arg(short, long)]
         follow: bool,
     },

@@ -16,6 +16,7 @@ use crate::limits;
 mod diff;
 pub mod duration;
 mod item;
+pub mod keys;
 mod parse;
 pub mod placeholder;
 mod placement;

@@ -101,6 +101,16 @@ impl Results {
         }
     }
 
+    /// What is worse than its budget by more than a tenth, by name.
+    pub fn missed(&self) -> Vec<&str> {
+        let is_missed = |row: &&Row| match (row.better, row.budget) {
+            (_, None) => false,
+            (Better::Lower, Some(budget)) => row.value > budget * 1.1,
+            (Better::Higher, Some(budget)) => row.value < budget / 1.1,
+        };
+        self.rows.iter().filter(is_missed).map(|row| row.name.as_str()).collect()
+    }
+
     /// Writes `bench/results.json` into the build folder.
     ///
     /// # Errors

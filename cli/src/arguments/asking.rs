@@ -15,7 +15,7 @@ pub struct Query {
     /// How far back to look; without it, only now
     #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
     pub range: Option<Duration>,
-    /// Between two values of a range [default: as fits the screen]
+    /// Time between two points of a range [default: as fits the screen]
     #[arg(long, value_parser = duration::parse, value_name = "DURATION", requires = "range")]
     pub step: Option<Duration>,
 }
@@ -49,16 +49,16 @@ pub enum Order {
 
 #[derive(Debug, Args)]
 pub struct Hist {
-    /// Of what
+    /// What to measure
     #[arg(value_enum)]
     pub kind: HistKind,
-    /// One for each of these
+    /// A row for each of these
     #[arg(long, value_enum)]
     pub by: Option<By>,
     /// Only on nodes for which this holds, as in 'labels.rack == "r2"'
     #[arg(long = "where", value_name = "CONDITION")]
     pub on: Option<Constraint>,
-    /// Only of this job, or of one of its slots
+    /// Only this job, or one of its slots
     #[arg(long, value_name = "JOB[/SLOT]")]
     pub job: Option<JobOrSlot>,
     /// How far back to look
@@ -123,10 +123,10 @@ pub struct Profile {
     /// For how long
     #[arg(long = "for", value_parser = duration::parse, value_name = "DURATION", default_value = "10s")]
     pub time: Duration,
-    /// Where it sleeps, not where it runs
+    /// Show where it sleeps, not where it runs
     #[arg(long)]
     pub off_cpu: bool,
-    /// Folded stacks, one a line with its count, in place of the flame graph
+    /// Print folded stacks, one per line with its count, in place of the flame graph
     #[arg(long)]
     pub folded: bool,
     /// On this node only

@@ -323,10 +323,16 @@ fn large(what: &Scale, seed: u64, out: Option<&Path>) -> anyhow::Result<()> {
             }
         }
     }
-    match out {
-        Some(path) => results.write(path).with_context(|| path.display().to_string()),
-        None => Ok(()),
+    if let Some(path) = out {
+        results.write(path).with_context(|| path.display().to_string())?;
     }
+    let missed = results.missed();
+    anyhow::ensure!(
+        !matches!(what, Scale::Report { .. }) || missed.is_empty(),
+        "worse than the budget by more than a tenth: {}",
+        missed.join("; ")
+    );
+    Ok(())
 }
 
 fn one_seed(one: &One) -> anyhow::Result<()> {

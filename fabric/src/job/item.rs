@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ParseError, duration, nearest, parse_bytes};
+use super::{ParseError, duration, keys, nearest, parse_bytes};
 use crate::limits;
 
 /// The text that is read, for turning byte offsets into lines and columns.
@@ -60,8 +60,9 @@ impl<'r> Section<'r> {
         Self { place, path: String::new(), at: 0, table }
     }
 
-    /// Refuses every key that is not one of `keys`, the first in the file first.
-    pub(super) fn only(&self, keys: &[&'static str]) -> Result<(), ParseError> {
+    /// Refuses every key that is not one of `known`, the first in the file first.
+    pub(super) fn only(&self, known: &keys::KeyTable) -> Result<(), ParseError> {
+        let keys: Vec<&'static str> = known.keys.iter().map(|key| key.name).collect();
         let unknown = self.table.keys().filter(|key| !keys.contains(&&**key.get_ref()));
         let Some(first) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
         let path = self.path_of(&shorten(first.get_ref()));

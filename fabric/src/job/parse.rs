@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 mod placement;
 
 use super::item::{Item, Place, Section};
+use super::keys;
 use super::{
     Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Keep, NumaPolicy, Port, Resources,
     Restart, Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
@@ -73,23 +74,7 @@ fn job(
     root: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<JobSpec, ParseError> {
-    root.only(&[
-        "name",
-        "type",
-        "count",
-        "guarantee",
-        "priority",
-        "namespace",
-        "gang",
-        "task",
-        "resources",
-        "port",
-        "health",
-        "placement",
-        "update",
-        "restart",
-        "keep",
-    ])?;
+    root.only(&keys::JOB)?;
     let name = root.required("name", "the job's name, as in name = \"web\"")?;
     let name = JobName::new(name.string()?).map_err(|error| name.error(error))?;
     let section = root
@@ -99,17 +84,7 @@ fn job(
         )?
         .section()?;
     // Before anything is missed: the missing key may be there under a misspelt name.
-    section.only(&[
-        "command",
-        "env",
-        "user",
-        "working_dir",
-        "files",
-        "stop_signal",
-        "stop_timeout",
-        "sandbox",
-        "arch",
-    ])?;
+    section.only(&keys::TASK)?;
     let command = match section.item("command") {
         // There may be one for each architecture instead.
         None if section.item("arch").is_some() => Vec::new(),
@@ -201,7 +176,7 @@ fn variant(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<TaskVariant, ParseError> {
-    section.only(&["command", "env", "user", "working_dir", "files"])?;
+    section.only(&keys::VARIANT)?;
     let text = |key| section.item(key).map(|item| item.string().map(str::to_owned)).transpose();
     Ok(TaskVariant {
         command: section
@@ -234,7 +209,7 @@ fn file(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<TaskFile, ParseError> {
-    section.only(&["path", "content", "source"])?;
+    section.only(&keys::FILE)?;
     let path = section.required("path", "the path that the task sees")?.string()?.to_owned();
     let content = match (section.item("content"), section.item("source")) {
         (Some(content), None) => content.string()?.to_owned(),
@@ -254,16 +229,7 @@ fn file(
 
 fn sandbox(item: &Item<'_>, sandbox: &mut Sandbox) -> Result<(), ParseError> {
     let section = item.section()?;
-    section.only(&[
-        "enabled",
-        "writable",
-        "capabilities",
-        "syscalls",
-        "devices",
-        "home",
-        "new_privileges",
-        "tasks_max",
-    ])?;
+    section.only(&keys::SANDBOX)?;
     for (key, field) in [
         ("enabled", &mut sandbox.enabled),
         ("devices", &mut sandbox.devices),
@@ -290,18 +256,7 @@ fn sandbox(item: &Item<'_>, sandbox: &mut Sandbox) -> Result<(), ParseError> {
 }
 
 fn resources(section: &Section<'_>, resources: &mut Resources) -> Result<(), ParseError> {
-    section.only(&[
-        "cores",
-        "cpu",
-        "cpu_hard",
-        "smt",
-        "memory",
-        "swap",
-        "disk",
-        "numa",
-        "hugepages",
-        "devices",
-    ])?;
+    section.only(&keys::RESOURCES)?;
     resources.cpu = cpu(section, resources.cpu)?;
     if let Some(item) = section.item("memory") {
         resources.memory = item.bytes()?;
@@ -375,15 +330,14 @@ fn hugepages(section: &Section<'_>) -> Result<BTreeMap<u32, u32>, ParseError> {
 }
 
 fn port(section: &Section<'_>) -> Result<Port, ParseError> {
-    section.only(&["name", "static"])?;
+    section.only(&keys::PORT)?;
     let name = section.required("name", "the port's name, as in name = \"http\"")?;
     let fixed = section.item("static").map(|item| item.integer(1, u16::MAX)).transpose()?;
     Ok(Port { name: name.string()?.into(), fixed })
 }
 
 fn health(section: &Section<'_>, ports: &[Port]) -> Result<Health, ParseError> {
-    section
-        .only(&["http", "tcp", "command", "port", "interval", "timeout", "failures", "grace"])?;
+    section.only(&keys::HEALTH)?;
     let checks: Vec<_> =
         ["http", "tcp", "command"].iter().filter_map(|key| section.item(key)).collect();
     let [check] = &checks[..] else {
@@ -443,7 +397,7 @@ fn checked_port(
 }
 
 fn update(section: &Section<'_>, update: &mut Update) -> Result<(), ParseError> {
-    section.only(&["max_parallel", "min_healthy", "deadline", "auto_revert"])?;
+    section.only(&keys::UPDATE)?;
     if let Some(item) = section.item("max_parallel") {
         update.max_parallel = item.integer(1, limits::COUNT_MAX)?;
     }
@@ -460,7 +414,7 @@ fn update(section: &Section<'_>, update: &mut Update) -> Result<(), ParseError> 
 }
 
 fn restart(section: &Section<'_>, restart: &mut Restart) -> Result<(), ParseError> {
-    section.only(&["attempts", "within", "delay"])?;
+    section.only(&keys::RESTART)?;
     if let Some(item) = section.item("attempts") {
         restart.attempts = item.integer(0, limits::FAILURES_MAX)?;
     }
@@ -474,7 +428,7 @@ fn restart(section: &Section<'_>, restart: &mut Restart) -> Result<(), ParseErro
 }
 
 fn keep(section: &Section<'_>, keep: &mut Keep) -> Result<(), ParseError> {
-    section.only(&["ended"])?;
+    section.only(&keys::KEEP)?;
     if let Some(item) = section.item("ended") {
         keep.ended = item.duration()?;
     }

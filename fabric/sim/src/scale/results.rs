@@ -110,6 +110,16 @@ impl Results {
         text
     }
 
+    /// What is worse than its budget by more than a tenth, by name.
+    pub fn missed(&self) -> Vec<&str> {
+        let is_missed = |figure: &&Figure| match (&figure.better, figure.budget) {
+            (_, None) => false,
+            (Better::Lower, Some(budget)) => figure.value > budget * 1.1,
+            (Better::Higher, Some(budget)) => figure.value < budget / 1.1,
+        };
+        self.figures.iter().filter(is_missed).map(|figure| figure.name.as_str()).collect()
+    }
+
     /// Writes the file for programs.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The section `[placement]`.
 
 use super::super::item::{Item, Section};
+use super::super::keys;
 use super::super::{Affinity, Placement, Strategy};
 use super::ParseError;
 use crate::id::JobName;
@@ -12,7 +13,7 @@ pub(super) fn placement(
     section: &Section<'_>,
     placement: &mut Placement,
 ) -> Result<(), ParseError> {
-    section.only(&["constraints", "affinity", "anti_affinity", "spread", "sticky", "strategy"])?;
+    section.only(&keys::PLACEMENT)?;
     if let Some(item) = section.item("constraints") {
         for item in item.list()? {
             placement.constraints.push(parsed(&item)?);
@@ -51,7 +52,7 @@ fn affinity(item: &Item<'_>) -> Result<Affinity, ParseError> {
         return parsed(item).map(Affinity::new);
     }
     let section = item.section()?;
-    section.only(&["if", "weight"])?;
+    section.only(&keys::AFFINITY)?;
     let condition = section.required("if", "a condition, as in if = \"labels.disk == ssd\"")?;
     let mut affinity = Affinity::new(parsed(&condition)?);
     if let Some(weight) = section.item("weight") {

@@ -1,0 +1,83 @@
+use super::*;
+use crate::job::{JobSpec, parse_with};
+
+/// A job with one key in one section: the shortest file in which it may stand.
+fn file(section: &KeyTable, key: &str, value: &str) -> String {
+    let command = "command = [\"/usr/bin/web\"]\n";
+    let task = format!("[task]\n{command}");
+    let line = format!("{key} = {value}\n");
+    let beside = match (section.head, key) {
+        ("", "task") => return format!("name = \"web\"\n{line}"),
+        ("", "name") => return format!("{line}{task}"),
+        ("", _) => return format!("name = \"web\"\n{line}{task}"),
+        ("[task]", "command") => return format!("name = \"web\"\n[task]\n{line}"),
+        ("[task]", _) => return format!("name = \"web\"\n{task}{line}"),
+        ("[[task.files]]", "path") => "content = \"\"\n",
+        ("[[task.files]]", _) => "path = \"/etc/a\"\n",
+        ("[resources]", "smt") => "cores = 1\n",
+        ("[health]", "http" | "tcp" | "command") => "",
+        ("[health]", "port" | _) => "tcp = true\n",
+        ("[[port]]", "static") => "name = \"http\"\n",
+        ("placement.affinity", _) => {
+            let condition = if key == "if" { "" } else { "if = \"cores > 1\", " };
+            return format!(
+                "name = \"web\"\n{task}[placement]\naffinity = [{{ {condition}{key} = {value} }}]\n"
+            );
+        }
+        _ => "",
+    };
+    let port = if section.head == "[health]" { "[[port]]\nname = \"http\"\n" } else { "" };
+    let head = section.head.replace("NAME", "aarch64");
+    format!("name = \"web\"\n{task}{port}{head}\n{beside}{line}")
+}
+
+fn read(text: &str) -> JobSpec {
+    parse_with(text, &mut |_| Ok("a = 1".into())).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+#[test]
+fn every_example_is_read_and_says_something() {
+    for section in TABLES {
+        for Key { name, example, default, .. } in section.keys {
+            let text = file(section, name, example);
+            let spec = read(&text);
+            // Required ones and those whose absence is an error aside: it makes a difference.
+            let without = text.replacen(&format!("{name} = {example}\n"), "", 1);
+            if let Ok(without) = parse_with(&without, &mut |_| Ok("a = 1".into())) {
+                assert_ne!(spec, without, "{} {name}: {text}", section.head);
+            }
+            assert_ne!(Some(example), default.as_ref(), "{} {name}", section.head);
+        }
+    }
+}
+
+#[test]
+fn what_is_called_a_default_is_one() {
+    let mut looked_at = 0;
+    for section in TABLES {
+        for Key { name, default, .. } in section.keys {
+            let Some(default) = default else { continue };
+            let text = file(section, name, default);
+            let line = format!("{name} = {default}");
+            let without = text.replacen(&format!("{line}\n"), "", 1);
+            let without = without.replacen(&format!(", {line}"), "", 1);
+            assert_ne!(text, without, "{} {name}", section.head);
+            assert_eq!(read(&text), read(&without), "{} {name} is not {default}", section.head);
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 40, "{looked_at}");
+}
+
+#[test]
+fn the_reference_is_made_of_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/JOBFILE.md");
+    if std::env::var_os("WEFT_REWRITE").is_some() {
+        std::fs::write(path, reference()).expect("the reference can be written");
+    }
+    let written = std::fs::read_to_string(path).expect("docs/JOBFILE.md");
+    assert!(
+        written == reference(),
+        "docs/JOBFILE.md is not what the table says: WEFT_REWRITE=1 cargo test"
+    );
+}
