@@ -741,15 +741,6 @@ impl Driver {
         }
         // Waits for the disk: there is nothing left to do beside it.
         self.store.close();
-        if let Some(generation) = identity::last_generation(&self.config.state)
-            && let Some(member) = self.member
-            && let Some(handover) = member.node.hand_over(self.clock.now())
-        {
-            let (socket, id) = (&self.config.api.socket, self.identity.id());
-            if let Err(error) = handover::leave(socket, id, generation, handover) {
-                tracing::warn!(%error, "the next agent will be mute as a voter for a while");
-            }
-        }
         if let Err(error) = std::fs::remove_file(&self.config.api.socket) {
             tracing::debug!(%error, "the API's socket stays");
         }

@@ -191,14 +191,14 @@ fn the_agents_own_log_says_what_happened_to_work_and_by_whom() {
     let told: Vec<&str> = log.lines().filter(|line| line.contains("web")).collect();
     let mut left = told.iter();
     for expected in [
-        "job web version 1: submitted by root",
+        "job web version 1: submitted by root@told",
         "web/0@1 is running, healthy",
         "killed by SIGKILL",
         "web/0@1 is running, healthy",
         "health check failed",
-        "root restarts web/0",
-        "job web version 2: submitted by root",
-        "root stops job web",
+        "root@told restarts web/0",
+        "job web version 2: submitted by root@told",
+        "root@told stops job web",
         "is ended",
     ] {
         assert!(

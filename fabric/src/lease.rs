@@ -1,8 +1,8 @@
 //! Leases for at-most-one work: who may run a slot, for how long, granted by a majority of the voters.
 //!
 //! In the manner of PaxosLease (Trencseni, Gazso, Reinhardt, "PaxosLease: Diskless Paxos for Leases",
-//! arXiv 1209.4187): no grant is on any disk; a voter that restarts stays mute until everything that it may
-//! have granted has run out. The argument why two nodes never hold one slot is in `docs/PROTOCOL.md`.
+//! arXiv 1209.4187): no grant is on any disk; a voter that restarts without what it had granted
+//! ([`Handover`]) stays mute until all of that has run out. The argument why two nodes never hold one slot is in `docs/PROTOCOL.md`.
 //!
 //! ```text
 //!   holder                          voter

@@ -153,7 +153,7 @@ pub enum Origin {
     Restored {
         /// Encoded key and encoded entry.
         rows: Vec<(Vec<u8>, Vec<u8>)>,
-        /// From [`Node::hand_over`] of the life before, and at least so long ago; `None`: it did not end in good order.
+        /// From [`Node::hand_over`] of the life before, and at least so long ago; `None`: nothing was kept.
         handover: Option<(Handover, Duration)>,
     },
     /// It is one of many that begin with the same table and know each other: for simulators.
@@ -618,6 +618,10 @@ impl Node {
             self.be_informed();
         }
         let agreed = alone || !self.informed.is_settled() && self.others_agreed(now);
+        let silent = self.informed.fallen_silent(now.at);
+        if silent.iter().any(|node| !self.is_up(node)) {
+            self.coordinator.all_dirty = true;
+        }
         if self.informed.review(now.at, agreed) {
             self.synced = true;
             self.coordinator.all_dirty = true;
@@ -1004,6 +1008,7 @@ impl Node {
             Datagram::Leaving { ends } => {
                 tracing::info!(node = %self.name_of(&from), ends, "its agent stops");
                 if ends {
+                    self.informed.part(&from);
                     self.membership.believe_gone(now.at, from);
                 } else if self.is_up(&from) {
                     // Said by one that is down already, it is an agent that dies again and again.

@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::addresses::routes;
+use super::handover::Keeper;
 use super::member::Member;
 use super::{Driver, answers, describe};
 use crate::http::Reply;
-use crate::identity::{Fabric, Identity};
+use crate::identity::{self, Fabric, Identity};
 use crate::join::{Admission, JoinError, Newcomer, join};
 use crate::quic::{Setup, TARGETS_MAX, Transport, listen};
 use crate::seal::Seal;
@@ -238,8 +239,9 @@ impl Driver {
         &mut self,
         fabric: Fabric,
         rows: Vec<(Vec<u8>, Vec<u8>)>,
-        handover: Option<(Handover, Duration)>,
+        handover: Option<Handover>,
     ) -> Result<(), Problem> {
+        let handover = handover.map(|handover| (handover, Duration::ZERO));
         self.enter(fabric, Origin::Restored { rows, handover })
     }
 
@@ -301,7 +303,8 @@ impl Driver {
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
         self.provision.belongs_to(&fabric);
         self.sources.incoming = Some(incoming);
-        let mut member = Member::new(node, fabric.clone(), seal, transport);
+        let keeper = self.keeper();
+        let mut member = Member::new(node, keeper, fabric.clone(), seal, transport);
         member.answers_at(self.own.clone());
         self.member = Some(member);
         self.announce_fabric(&fabric);
@@ -315,6 +318,12 @@ impl Driver {
             self.found(&found);
         }
         Ok(())
+    }
+
+    /// Keeps what this start grants, for the next one.
+    pub(super) fn keeper(&self) -> Keeper {
+        let generation = identity::last_generation(&self.config.state);
+        Keeper::new(&self.config.api.socket, self.identity.id(), generation)
     }
 
     fn entering(&mut self, by: Option<NodeId>, caller: Caller) {

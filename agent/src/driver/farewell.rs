@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::Driver;
 use super::addresses::{Local, routes};
+use super::handover;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{self, Fabric, Identity};
@@ -70,7 +71,13 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
     machine::check(&config.state, &Machine::this(Path::new("/")))?;
     let identity = Arc::new(Identity::load_or_create(&config.state)?);
     let now = Clock::start().now();
-    let start = Start::new(identity::next_generation(&config.state, now.wall.0))?;
+    let before = identity::last_generation(&config.state);
+    let generation = identity::next_generation(&config.state, now.wall.0);
+    let start = Start::new(generation)?;
+    // This one votes nothing: what the agent has granted is for the next agent all the same.
+    if let Err(error) = handover::pass_on(&config.api.socket, identity.id(), before, generation) {
+        eprintln!("weftd farewell: the next agent will be mute as a voter for a while: {error:#}");
+    }
     let opened = store::open(&config.state)?;
     let core = Core {
         id: identity.id(),

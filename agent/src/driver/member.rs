@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::addresses::{Local, routes};
 use super::answers;
 use super::checks::Checks;
+use super::handover::Keeper;
 use super::journal;
 use super::twins::Twins;
 use super::units::UnitCommand;
@@ -120,6 +121,8 @@ pub(super) struct Counts {
 /// The node and its fabric.
 pub(super) struct Member {
     pub(super) node: Node,
+    /// Keeps for the next agent what this one grants.
+    pub(super) keeper: Keeper,
     pub(super) fabric: Arc<Fabric>,
     pub(super) seal: Seal,
     pub(super) twins: Twins,
@@ -144,9 +147,16 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(node: Node, fabric: Arc<Fabric>, seal: Seal, transport: Transport) -> Self {
+    pub(super) fn new(
+        node: Node,
+        keeper: Keeper,
+        fabric: Arc<Fabric>,
+        seal: Seal,
+        transport: Transport,
+    ) -> Self {
         let mut member = Self {
             node,
+            keeper,
             fabric,
             seal,
             twins: Twins::default(),
@@ -317,6 +327,7 @@ impl Member {
     pub(super) fn carry_out(&mut self, now: Now, hands: &mut Hands<'_>) -> bool {
         let mut trust_changed = false;
         let mut answers = Vec::new();
+        self.keeper.keep(now, &mut self.node);
         while let Some(output) = self.node.poll() {
             match output {
                 Output::Transmit { to, address, datagram } => {

@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Driver;
+use super::handover::Keeper;
 use super::member::is_same;
 use crate::identity;
 use crate::quic::{ApiRequest, ApiResponse};
@@ -321,6 +322,7 @@ impl Driver {
             member.ask_whom_they_hear(&self.local);
         }
         if let Some(other) = member.twins.may_return(now.at) {
+            let own = self.identity.id();
             let wall = now.wall.0.max(other.generation.saturating_add(1));
             let generation = identity::next_generation(&self.config.state, wall);
             match Start::new(generation) {
@@ -331,6 +333,7 @@ impl Driver {
                         "the other machine is gone: this node speaks again"
                     );
                     self.start = start;
+                    member.keeper = Keeper::new(&self.config.api.socket, own, Some(generation));
                     member.renew(now, start);
                 }
                 Err(error) => tracing::error!(%error, "cannot speak again"),

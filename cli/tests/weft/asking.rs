@@ -498,6 +498,8 @@ fn what_stops_or_replaces_something_is_asked_about_on_a_terminal() {
         assert_eq!(code, Some(0), "more is not asked about: {screen}");
         let (code, screen) = on_a_terminal(fake.command(&["scale", "web", "2", "-y"]), "").await;
         assert_eq!(code, Some(0), "{screen}");
+        fake.weft(&["stop", "web"]).await.exits(0);
+        fake.has_job("web", 2, "/bin/web");
         fake.file("web.toml", "name = \"web\"\n[task]\ncommand = [\"/bin/new\"]");
         let (code, screen) = on_a_terminal(fake.command(&["apply", "web.toml"]), "n\n").await;
         assert_eq!(code, Some(1));

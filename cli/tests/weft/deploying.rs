@@ -260,8 +260,8 @@ fn a_job_that_no_node_can_run_is_accepted_and_explained() {
             .exits(0)
             .shows("coordinator  node1")
             .shows("web/2  -     -      no node can take it")
-            .shows("node1  no        -      8 cores wanted, 4 free")
-            .shows("node3  no        -      labels.rack == \"r1\" does not hold: it has \"r2\"");
+            .shows("node1  no        -     8 cores wanted, 4 free")
+            .shows("node3  no        -     labels.rack == \"r1\" does not hold: it has \"r2\"");
         let json = fake.weft(&["explain", "web", "-o", "json"]).await.exits(0).json();
         assert_eq!(json["nodes"].as_array().unwrap().len(), 3);
     });

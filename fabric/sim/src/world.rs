@@ -264,7 +264,16 @@ impl World {
             return;
         }
         self.tell(|world| format!("agent of {} dies", world.nodes[node].name));
-        self.lose_agent(node, 0);
+        let agent = self.lose_agent(node, 0);
+        self.keep_votes(node, agent);
+    }
+
+    /// What it has granted as a voter is where a crash does not reach it, unless there was no room for it there.
+    fn keep_votes(&mut self, node: usize, agent: Option<Agent>) {
+        let keeps = self.nodes[node].units.steady || self.random.random_bool(0.7);
+        let Some(mut agent) = agent.filter(|_| keeps) else { return };
+        let now = self.nodes[node].clock.read(self.time);
+        self.nodes[node].handover = agent.core.hand_over(now, true).map(|words| (words, now.at));
     }
 
     /// The agent stops or dies, and says so to all that it can reach: at its end, or by what its service manager runs
@@ -278,12 +287,8 @@ impl World {
         // In good order or not: the words of a service manager sound alike.
         let is_clean = self.nodes[node].units.steady || self.random.random_bool(0.5);
         let pending = self.nodes[node].disk.pending();
-        if let Some(agent) = self.lose_agent(node, if is_clean { pending } else { 0 })
-            && is_clean
-        {
-            let now = self.nodes[node].clock.read(self.time);
-            self.nodes[node].handover = agent.core.hand_over(now).map(|words| (words, now.at));
-        }
+        let agent = self.lose_agent(node, if is_clean { pending } else { 0 });
+        self.keep_votes(node, agent);
     }
 
     /// Stops the agent then, and starts it again so much later.

@@ -44,7 +44,7 @@ pub(super) const JOB: KeyTable = KeyTable {
         key(
             "name",
             "\"web\"",
-            "The job's name: a letter, then lower-case letters, digits and `-`; 63 at most. **Required.**",
+            "The job's name: lower-case letters, digits and `-`, 63 at most. **Required.**",
         ),
         with(
             "type",

@@ -1,7 +1,7 @@
 //! The voter's side: a lock for each slot, and a number on disk that epochs never fall below.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Answer, Ask, Ballot, Verdict, Wish, hold, longest_hold};
@@ -21,10 +21,15 @@ pub struct Voter {
     /// What the ceiling should be raised to.
     wanted: u64,
     mute_until: Option<Instant>,
+    /// Slots of which something has changed since [`Voter::changes`] was asked.
+    changed: BTreeSet<SlotId>,
+    /// Whether anything else has.
+    moved: bool,
 }
 
-/// All that a voter which ends in good order knows and its disk does not: the next one need not stay mute. Used once at most,
-/// since what the next one grants is not in it, and by nobody who has lost count of its lives.
+/// What a voter knows and its disk does not, or what of that has changed: whoever has all of it need not stay mute in the
+/// next life. It must be kept before anything that follows from it is said. Used once at most, since what the next life
+/// grants is not in it, and by nobody who has lost count of its lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     floor: u64,
@@ -58,6 +63,26 @@ struct Lock {
     round: u64,
 }
 
+impl Handover {
+    /// As it is so much later.
+    pub fn age(&mut self, by: Duration) {
+        self.mute = self.mute.saturating_sub(by);
+        for handed in &mut self.slots {
+            if let Some((_, left, _)) = &mut handed.lock {
+                *left = left.saturating_sub(by);
+            }
+        }
+    }
+
+    /// Takes in what has changed since.
+    pub fn absorb(&mut self, later: Handover) {
+        let slots = std::mem::take(&mut self.slots).into_iter().chain(later.slots);
+        let slots: BTreeMap<_, _> = slots.map(|handed| (handed.slot.clone(), handed)).collect();
+        self.slots = slots.into_values().collect();
+        (self.floor, self.mute) = (later.floor, later.mute);
+    }
+}
+
 impl Record {
     fn locked(&self, now: Instant) -> Option<Lock> {
         self.lock.filter(|lock| now < lock.expires)
@@ -76,15 +101,22 @@ impl Voter {
         voter
     }
 
-    /// What the voter of the next life has to know. This one is over: it is not asked again.
-    pub fn hand_over(self, now: Instant) -> Handover {
+    /// What the voter of the next life has to know: all of it, or what has changed since this was asked. `None`: nothing
+    /// has.
+    pub fn changes(&mut self, now: Instant, all: bool) -> Option<Handover> {
+        let changed = std::mem::take(&mut self.changed);
+        let moved = std::mem::take(&mut self.moved);
+        if !all && !moved && changed.is_empty() {
+            return None;
+        }
         let mute = self.mute_for(now).unwrap_or_default();
-        let slots = self.slots.into_iter().map(|(slot, record)| {
+        let slots = self.slots.iter().filter(|(slot, _)| all || changed.contains(*slot));
+        let slots = slots.map(|(slot, record)| {
             let lock = record.locked(now);
             let lock = lock.map(|lock| (lock.ballot, lock.expires.since(now), lock.round));
-            Handed { slot, highest: record.highest, lock }
+            Handed { slot: slot.clone(), highest: record.highest, lock }
         });
-        Handover { floor: self.floor, mute, slots: slots.collect() }
+        Some(Handover { floor: self.floor, mute, slots: slots.collect() })
     }
 
     /// Goes on where the voter of the life before has ended, at least `elapsed` ago. False: it knew of more than the
@@ -104,18 +136,21 @@ impl Voter {
         self.slots = slots.collect();
         self.floor = handover.floor;
         self.mute_until = Some(now + handover.mute.saturating_sub(elapsed));
+        self.moved = true;
         true
     }
 
     /// From now on it answers nothing for the longest hold: others may have granted what it does not know of.
     pub fn silence(&mut self, now: Instant) {
         self.mute_until = Some(now + longest_hold());
+        self.moved = true;
     }
 
     /// A voter set says that epochs up to here may have been granted.
     pub fn raise_floor(&mut self, floor: u64) {
         self.floor = self.floor.max(floor);
         self.want(self.floor);
+        self.moved = true;
     }
 
     /// The number that has to be on disk, if a greater one has to be there than is.
@@ -163,6 +198,7 @@ impl Voter {
                 && record.lock.is_some_and(|lock| lock.ballot == ballot && lock.round < ask.round)
             {
                 record.lock = None;
+                self.changed.insert(ask.slot.clone());
             }
             return Some(Verdict::Released);
         }
@@ -191,6 +227,7 @@ impl Voter {
             // Ahead of need, so that nobody waits for the disk.
             self.want(self.ceiling);
         }
+        self.changed.insert(ask.slot.clone());
         let record =
             self.slots.entry(ask.slot.clone()).or_insert(Record { highest: ballot, lock: None });
         record.highest = ballot;
@@ -224,6 +261,7 @@ impl Voter {
             keep
         });
         self.floor = floor;
+        self.moved = true;
         self.slots.len() < limits::LEASES_MAX
     }
 }

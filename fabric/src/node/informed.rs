@@ -7,7 +7,10 @@
 //!   once every member was heard and compared tables with it, or else [`limits::UNHEARD_HOLD`] after the
 //!   first member was heard. While it has heard nobody it stays uninformed: others may be running all of it.
 //! - **This machine has no link.** Nobody can be heard, and whoever is gone for this node is probably well. This lasts until
-//!   a link is back, and then until a member was heard, or for [`limits::RECONNECT_HOLD`].
+//!   a link is back, and then until a member was heard, or for [`limits::RECONNECT_HOLD`]. Those that were not found alive by
+//!   then are waited for as long.
+//! - **Somebody else says so who cannot know.** A member of which a word came a moment ago is not gone for this node, whoever
+//!   calls it dead: one that was cut off says so of all others.
 //! - **A member said that its agent stops and its units run on**: it has [`limits::AWAY_GRACE`] to come back.
 //!
 //! Meanwhile this node keeps and restarts what it runs itself, and places what was submitted since: nobody who was not
@@ -36,6 +39,11 @@ pub(super) struct Informed {
     cut: Option<Cut>,
     /// Members that said that they would be back, and when.
     away: BTreeMap<NodeId, Instant>,
+    /// When a link came back last, as long as that matters, and who was found alive since.
+    back: Option<Instant>,
+    met: BTreeSet<NodeId>,
+    /// When a word of a member came last, of those of the last moments.
+    words: BTreeMap<NodeId, Instant>,
     /// Members that were taken for dead while nobody listened to this node.
     gone_before: BTreeSet<NodeId>,
 }
@@ -69,6 +77,8 @@ pub(super) enum Hold {
     NoLink { until: Option<Instant> },
     /// Its agent said that it stops and that its units run on.
     Away { said: Instant, until: Instant },
+    /// It was heard itself a moment ago, whatever others say.
+    Heard { until: Instant },
     /// It was not heard since this node's start. Without an end: nobody was.
     Unheard { until: Option<Instant> },
 }
@@ -85,6 +95,9 @@ impl Informed {
             agreed: BTreeSet::new(),
             cut: None,
             away: BTreeMap::new(),
+            back: None,
+            met: BTreeSet::new(),
+            words: BTreeMap::new(),
             gone_before: BTreeSet::new(),
         }
     }
@@ -121,6 +134,10 @@ impl Informed {
     /// still may be the first after its return.
     pub fn hear(&mut self, at: Instant, from: NodeId, is_up: bool) {
         self.heard_first.get_or_insert(at);
+        self.words.insert(from, at);
+        if is_up && self.back.is_some() {
+            self.met.insert(from);
+        }
         let lately = self.starting || at.since(self.started) < limits::UNHEARD_HOLD;
         if is_up && lately {
             self.heard.insert(from);
@@ -160,6 +177,11 @@ impl Informed {
             self.cut = None;
             news = true;
         }
+        if self.back.is_some_and(|back| at.since(back) >= limits::RECONNECT_HOLD) {
+            self.back = None;
+            self.met.clear();
+            news = true;
+        }
         let before = self.away.len();
         self.away.retain(|_, said| at.since(*said) < limits::AWAY_GRACE);
         news || self.away.len() < before
@@ -168,7 +190,7 @@ impl Informed {
     /// When [`Informed::review`] has something to say at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         let first = self.heard_first.filter(|_| self.starting);
-        let back = self.cut.as_ref().and_then(|cut| cut.back);
+        let back = self.cut.as_ref().and_then(|cut| cut.back).or(self.back);
         let away = self.away.values().map(|said| *said + limits::AWAY_GRACE).min();
         let unheard = first.map(|heard| heard + limits::UNHEARD_HOLD);
         let back = back.map(|back| back + limits::RECONNECT_HOLD);
@@ -179,9 +201,29 @@ impl Informed {
     pub fn link(&mut self, at: Instant, connected: bool) {
         match (&mut self.cut, connected) {
             (None, false) => self.cut = Some(Cut { since: at, back: None }),
-            (Some(cut), _) => cut.back = connected.then_some(at),
+            (Some(cut), _) => {
+                cut.back = connected.then_some(at);
+                self.back = cut.back;
+                self.met.clear();
+            }
             (None, true) => {}
         }
+    }
+
+    /// Members whose last word is so long ago by now that it says nothing any more.
+    pub fn fallen_silent(&mut self, at: Instant) -> Vec<NodeId> {
+        let words = self.words.iter();
+        let over = words.filter(|(_, heard)| at.since(**heard) >= limits::HEARS_WITHIN);
+        let silent: Vec<NodeId> = over.map(|(node, _)| *node).collect();
+        for node in &silent {
+            self.words.remove(node);
+        }
+        silent
+    }
+
+    /// A member said itself that it goes, and that nothing of it goes on.
+    pub fn part(&mut self, node: &NodeId) {
+        self.words.remove(node);
     }
 
     /// A member says that its agent stops for a while and its units run on.
@@ -191,6 +233,9 @@ impl Informed {
 
     /// A member is up.
     pub fn find(&mut self, node: &NodeId) {
+        if self.back.is_some() {
+            self.met.insert(*node);
+        }
         self.gone_before.remove(node);
         self.away.remove(node);
     }
@@ -215,6 +260,14 @@ impl Informed {
         }
         if let Some(said) = self.away.get(node) {
             return Some(Hold::Away { said: *said, until: *said + limits::AWAY_GRACE });
+        }
+        let back = self.back.map(|back| back + limits::RECONNECT_HOLD);
+        if let Some(until) = back.filter(|until| at < *until && !self.met.contains(node)) {
+            return Some(Hold::NoLink { until: Some(until) });
+        }
+        let heard = self.words.get(node).map(|heard| *heard + limits::HEARS_WITHIN);
+        if let Some(until) = heard.filter(|until| at < *until) {
+            return Some(Hold::Heard { until });
         }
         let unheard = unknown || !self.heard.contains(node);
         let lately = at.since(self.started) < limits::UNHEARD_HOLD;

@@ -64,7 +64,7 @@ pub(super) struct VoterRecord {
     acceptor: Acceptor,
 }
 
-/// What a voter knows that its disk does not, for the next life of its node.
+/// What a voter knows that its disk does not, or what of that has changed, for the next life of its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// Of the voter set that it knows.
@@ -78,6 +78,19 @@ const EVEN_MAX: Duration = Duration::from_secs(60);
 const BOUND_MAX: Duration = Duration::from_secs(3);
 /// Answers about changes that wait for the disk.
 const OWED_MAX: usize = 64;
+
+impl Handover {
+    /// As it is so much later.
+    pub fn age(&mut self, by: Duration) {
+        self.voter.age(by);
+    }
+
+    /// Takes in what has changed since.
+    pub fn absorb(&mut self, later: Handover) {
+        self.generation = later.generation;
+        self.voter.absorb(later.voter);
+    }
+}
 
 impl Leases {
     pub fn new(now: Instant, config: &Config, seed: u64) -> Self {
@@ -236,11 +249,16 @@ impl Node {
         }
     }
 
-    /// Ends this life. What the next one has to know besides the disk; `None`: nothing.
-    pub fn hand_over(self, now: Now) -> Option<Handover> {
-        let Leases { voter, set, .. } = self.leases;
-        let generation = set.generation;
-        (voter.ceiling() > 0).then(|| Handover { generation, voter: voter.hand_over(now.at) })
+    /// What the next life has to know besides the disk, should this one end now: all of it, or what has changed since this
+    /// was asked. To be kept, where a crash of the agent does not reach it and a restart of the machine does, before any
+    /// output is carried out. `None`: nothing.
+    pub fn hand_over(&mut self, now: Now, all: bool) -> Option<Handover> {
+        let Leases { voter, set, .. } = &mut self.leases;
+        if voter.ceiling() == 0 {
+            return None;
+        }
+        let voter = voter.changes(now.at, all)?;
+        Some(Handover { generation: set.generation, voter })
     }
 
     /// Goes on as the voter that the life before has been.

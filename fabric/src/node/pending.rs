@@ -155,6 +155,10 @@ impl Node {
                 "waits for {node}: {me} had no link to a network until a moment ago, and listens for {} at the most",
                 left(until)
             ),
+            Reason::Held(Hold::Heard { until }) => format!(
+                "waits for {node}, which was heard a moment ago though others call it dead: for {} at the most",
+                left(until)
+            ),
             Reason::Held(Hold::Unheard { until: None }) => format!(
                 "waits for {node}, which may run it: {me} has heard no other member since its agent started; if {node} is gone \
                  for good: {}",

@@ -11,7 +11,61 @@ fn a_word_of_a_member_that_is_called_dead_still_frees_nothing() {
     informed.hear(soon, node, false);
     assert!(informed.hold(soon, &node, false).is_some(), "membership has not found it");
     informed.hear(soon, node, true);
-    assert_eq!(informed.hold(soon, &node, false), None);
+    assert_eq!(informed.hold(soon + limits::HEARS_WITHIN, &node, false), None);
+}
+
+/// Informed, and long enough after its start.
+fn settled(heard: &[NodeId]) -> (Informed, Instant) {
+    let mut informed = Informed::new(Instant::default());
+    heard.iter().for_each(|node| informed.hear(Instant::default(), *node, true));
+    informed.settle();
+    (informed, Instant::default() + limits::UNHEARD_HOLD * 2)
+}
+
+#[test]
+fn who_was_heard_a_moment_ago_is_not_gone_whoever_says_so() {
+    let node = NodeId([1; 32]);
+    let (mut informed, now) = settled(&[node]);
+    assert_eq!(informed.hold(now, &node, false), None, "silent for long");
+    informed.hear(now, node, true);
+    let until = now + limits::HEARS_WITHIN;
+    assert_eq!(informed.hold(now, &node, false), Some(Hold::Heard { until }));
+    assert_eq!(informed.fallen_silent(now), []);
+    assert_eq!(informed.fallen_silent(until), [node]);
+    assert_eq!(informed.hold(until, &node, false), None);
+    // It says itself that it goes.
+    informed.hear(until, node, true);
+    informed.part(&node);
+    assert_eq!(informed.hold(until, &node, false), None);
+}
+
+#[test]
+fn who_was_not_found_since_the_link_is_back_is_waited_for_though_another_knows_all() {
+    let [lost, found] = [1, 2].map(|number| NodeId([number; 32]));
+    let (mut informed, now) = settled(&[lost, found]);
+    informed.link(now, false);
+    assert_eq!(informed.hold(now, &lost, false), Some(Hold::NoLink { until: None }));
+    let back = now + limits::UNHEARD_HOLD;
+    informed.link(back, true);
+    // Somebody compares tables at once, and nothing is missing.
+    informed.hear(back, found, true);
+    informed.settle();
+    let until = back + limits::RECONNECT_HOLD;
+    assert_eq!(informed.hold(back, &lost, false), Some(Hold::NoLink { until: Some(until) }));
+    // That one was there: should it die now, it is dead.
+    let later = back + limits::HEARS_WITHIN;
+    assert_eq!(informed.hold(later, &found, false), None);
+    informed.find(&lost);
+    assert_eq!(informed.hold(later, &lost, false), None);
+    // Not for ever.
+    informed.link(later, false);
+    informed.link(later, true);
+    informed.settle();
+    let over = later + limits::RECONNECT_HOLD;
+    assert!(informed.hold(later, &lost, false).is_some());
+    assert_eq!(informed.next_deadline(), Some(over));
+    assert!(informed.review(over, false), "it is looked again");
+    assert_eq!(informed.hold(over, &lost, false), None);
 }
 
 #[test]
