@@ -16,9 +16,12 @@ reload() { [ ! -d /run/systemd/system ] || systemctl daemon-reload; }
 
 [ "$(id -u)" = 0 ] || fail "needs root: it writes to $prefix/bin and /etc/systemd/system"
 if [ "${1:-}" = --uninstall ]; then
-    [ ! -d /run/systemd/system ] || ! systemctl is-active --quiet weftd || systemctl disable --now weftd
+    packaged=$(dpkg-query -W -f '${db:Status-Status}' weft 2>/dev/null || true)
+    # The package's own service goes on, with its own program.
+    [ ! -d /run/systemd/system ] || [ "$packaged" = installed ] || systemctl disable --now weftd 2>/dev/null || true
     rm -f "$prefix/bin/weft" "$prefix/bin/weftd" "$unit" "$prefix/share/bash-completion/completions/weft"
     reload
+    [ ! -d /run/systemd/system ] || [ "$packaged" != installed ] || { systemctl enable weftd && systemctl restart weftd; }
     say "removed; what runs in units goes on (systemctl list-units 'weft-*'), and /var/lib/weft and /etc/weft are kept"
     exit
 fi

@@ -305,6 +305,33 @@ fn two_agents_cannot_share_a_state_directory_or_a_socket() {
     assert_eq!(agent.get("/v1/status")["name"], "one", "the first is not disturbed");
 }
 
+/// The only voter is killed, and goes on as the one that it was: longer than a lease lasts its work runs on. A word of farewell
+/// beside an agent that is there changes nothing of that.
+#[test]
+fn leased_work_outlives_a_crash_of_the_only_voter() {
+    let mut agent = Agent::found("voter");
+    let mut leased = job("leased", &["/bin/sleep", "1000"]);
+    leased["guarantee"] = json!("at-most-one");
+    agent.run(&leased);
+    let pid = agent.get("/v1/allocs?job=leased")[0]["row"]["pid"].clone();
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_weftd"))
+        .args(["farewell", "--config"])
+        .arg(agent.state().parent().unwrap().join("weftd.toml"))
+        .output()
+        .unwrap();
+    let said_words = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.status.success() && said_words.contains("another agent"), "{said_words}");
+    for _ in 0..2 {
+        agent.kill();
+        agent.restart();
+        std::thread::sleep(Duration::from_secs(12));
+        let alloc = agent.get("/v1/allocs?job=leased")[0].clone();
+        assert_eq!(alloc["row"]["pid"], pid, "{alloc:#}\n{}", agent.log());
+        assert_eq!(alloc["row"]["healthy"], true, "{alloc:#}");
+    }
+    agent.stop_job("leased");
+}
+
 #[test]
 fn a_configuration_that_makes_no_sense_is_exit_2_and_says_where() {
     let directory = tempfile::tempdir().unwrap();

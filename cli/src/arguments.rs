@@ -119,7 +119,7 @@ pub enum Command {
     },
     /// Show what an apply would do; changes nothing
     #[command(
-        after_help = "Examples:\n  weft plan web.toml\n  weft plan web.toml --exit-code || weft apply web.toml"
+        after_help = "Examples:\n  weft plan web.toml\n  weft plan web.toml --exit-code; [ $? = 5 ] && weft apply web.toml"
     )]
     Plan {
         /// Job file; - reads it from stdin

@@ -476,7 +476,7 @@ impl Node {
                 let gone = members.filter(|it| self.membership.state(it) == NodeState::Dead);
                 self.informed = Informed::anew(now.at, gone.collect());
                 self.membership.renew(now.at, generation);
-                self.leases.renew(generation);
+                self.leases.renew(now.at, generation);
                 self.publish_info(now);
                 self.dirty = true;
             }
@@ -1009,6 +1009,8 @@ impl Node {
                 tracing::info!(node = %self.name_of(&from), ends, "its agent stops");
                 if ends {
                     self.informed.part(&from);
+                    // Others may have said so before it did: what waited for it need not wait any more.
+                    (self.coordinator.all_dirty, self.dirty) = (true, true);
                     self.membership.believe_gone(now.at, from);
                 } else if self.is_up(&from) {
                     // Said by one that is down already, it is an agent that dies again and again.

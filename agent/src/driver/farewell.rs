@@ -71,6 +71,8 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
     machine::check(&config.state, &Machine::this(Path::new("/")))?;
     let identity = Arc::new(Identity::load_or_create(&config.state)?);
     let now = Clock::start().now();
+    // First of all: beside an agent that runs this changes nothing.
+    let opened = store::open(&config.state)?;
     let before = identity::last_generation(&config.state);
     let generation = identity::next_generation(&config.state, now.wall.0);
     let start = Start::new(generation)?;
@@ -78,7 +80,6 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
     if let Err(error) = handover::pass_on(&config.api.socket, identity.id(), before, generation) {
         eprintln!("weftd farewell: the next agent will be mute as a voter for a while: {error:#}");
     }
-    let opened = store::open(&config.state)?;
     let core = Core {
         id: identity.id(),
         info: NodeInfo::default(),

@@ -97,6 +97,11 @@ impl Keeper {
             %error, path = %self.path.display(),
             "what is granted here as a voter cannot be kept: the next agent will be mute as one for a while"
         );
+        self.forget();
+    }
+
+    /// Another machine speaks in this one's name, and may vote: what is kept here is not all any more.
+    pub(super) fn forget(&mut self) {
         // What is there is not true any more. The next agent uses nothing that it cannot remove.
         self.failed = true;
         let emptied = self.file.take().map(|file| file.set_len(0));
@@ -133,8 +138,11 @@ fn write(path: &Path, head: &Head, line: &Line) -> anyhow::Result<(File, u64)> {
     let _ = std::fs::remove_file(&new);
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.append(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(&bytes)?;
-    std::fs::rename(new, path)?;
+    let written = file.write_all(&bytes).and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written?;
     Ok((file, bytes.len() as u64))
 }
 
@@ -187,17 +195,17 @@ pub(super) fn take(socket: &Path, node: NodeId, generation: Option<u64>) -> Opti
         return None;
     }
     let now = BootTime::now();
-    let mut all: Option<Handover> = None;
+    let mut kept = Vec::new();
     for line in lines {
         // A line that makes no sense has others after it that do not tell what it said.
-        let Line { at, mut kept } = serde_json::from_slice(line).ok()?;
-        kept.age(now.since(at));
-        match &mut all {
-            None => all = Some(kept),
-            Some(all) => all.absorb(kept),
-        }
+        let mut line: Line = serde_json::from_slice(line).ok()?;
+        line.kept.age(now.since(line.at));
+        kept.push(line.kept);
     }
-    all
+    let mut kept = kept.into_iter();
+    let mut all = kept.next()?;
+    all.absorb(kept.collect());
+    Some(all)
 }
 
 #[cfg(test)]

@@ -301,6 +301,7 @@ impl Driver {
             let message = "another machine with its key is listened to in its place".to_owned();
             let what = EventKind::Roster { subject: self.identity.id(), name, message };
             self.events.push(&Event { at: now.wall, node: self.identity.id(), what });
+            member.keeper.forget();
             member.node.handle(now, Input::Superseded);
         }
     }

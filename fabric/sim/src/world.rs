@@ -271,6 +271,8 @@ impl World {
     /// What it has granted as a voter is where a crash does not reach it, unless there was no room for it there.
     fn keep_votes(&mut self, node: usize, agent: Option<Agent>) {
         let keeps = self.nodes[node].units.steady || self.random.random_bool(0.7);
+        // One that is planted to forget keeps nothing, or it would have nothing to forget.
+        let keeps = keeps && self.settings.canary != Some(Canary::VoterForgets);
         let Some(mut agent) = agent.filter(|_| keeps) else { return };
         let now = self.nodes[node].clock.read(self.time);
         self.nodes[node].handover = agent.core.hand_over(now, true).map(|words| (words, now.at));

@@ -697,7 +697,7 @@ fn live_through(
                 None => changes,
                 Some((since, mut all)) => {
                     all.age(now.since(machine.clock(since)));
-                    all.absorb(changes);
+                    all.absorb([changes]);
                     all
                 }
             };

@@ -74,12 +74,15 @@ impl Handover {
         }
     }
 
-    /// Takes in what has changed since.
-    pub fn absorb(&mut self, later: Handover) {
-        let slots = std::mem::take(&mut self.slots).into_iter().chain(later.slots);
-        let slots: BTreeMap<_, _> = slots.map(|handed| (handed.slot.clone(), handed)).collect();
+    /// Takes in what has changed since, bit by bit.
+    pub fn absorb(&mut self, later: impl IntoIterator<Item = Handover>) {
+        let slots = std::mem::take(&mut self.slots).into_iter();
+        let mut slots: BTreeMap<_, _> = slots.map(|it| (it.slot.clone(), it)).collect();
+        for later in later {
+            slots.extend(later.slots.into_iter().map(|it| (it.slot.clone(), it)));
+            (self.floor, self.mute) = (later.floor, later.mute);
+        }
         self.slots = slots.into_values().collect();
-        (self.floor, self.mute) = (later.floor, later.mute);
     }
 }
 
@@ -110,13 +113,18 @@ impl Voter {
             return None;
         }
         let mute = self.mute_for(now).unwrap_or_default();
-        let slots = self.slots.iter().filter(|(slot, _)| all || changed.contains(*slot));
-        let slots = slots.map(|(slot, record)| {
+        let handed = |(slot, record): (&SlotId, &Record)| {
             let lock = record.locked(now);
             let lock = lock.map(|lock| (lock.ballot, lock.expires.since(now), lock.round));
             Handed { slot: slot.clone(), highest: record.highest, lock }
-        });
-        Some(Handover { floor: self.floor, mute, slots: slots.collect() })
+        };
+        let slots = match all {
+            true => self.slots.iter().map(handed).collect(),
+            false => {
+                changed.iter().filter_map(|it| self.slots.get_key_value(it)).map(handed).collect()
+            }
+        };
+        Some(Handover { floor: self.floor, mute, slots })
     }
 
     /// Goes on where the voter of the life before has ended, at least `elapsed` ago. False: it knew of more than the

@@ -44,6 +44,8 @@ pub(super) struct Informed {
     met: BTreeSet<NodeId>,
     /// When a word of a member came last, of those of the last moments.
     words: BTreeMap<NodeId, Instant>,
+    /// Members that said themselves that they go, and were not found since: they still say so when they are gone.
+    parted: BTreeSet<NodeId>,
     /// Members that were taken for dead while nobody listened to this node.
     gone_before: BTreeSet<NodeId>,
 }
@@ -98,6 +100,7 @@ impl Informed {
             back: None,
             met: BTreeSet::new(),
             words: BTreeMap::new(),
+            parted: BTreeSet::new(),
             gone_before: BTreeSet::new(),
         }
     }
@@ -134,7 +137,9 @@ impl Informed {
     /// still may be the first after its return.
     pub fn hear(&mut self, at: Instant, from: NodeId, is_up: bool) {
         self.heard_first.get_or_insert(at);
-        self.words.insert(from, at);
+        if !self.parted.contains(&from) {
+            self.words.insert(from, at);
+        }
         if is_up && self.back.is_some() {
             self.met.insert(from);
         }
@@ -201,12 +206,13 @@ impl Informed {
     pub fn link(&mut self, at: Instant, connected: bool) {
         match (&mut self.cut, connected) {
             (None, false) => self.cut = Some(Cut { since: at, back: None }),
-            (Some(cut), _) => {
-                cut.back = connected.then_some(at);
-                self.back = cut.back;
+            (Some(cut), true) if cut.back.is_none() => {
+                (cut.back, self.back) = (Some(at), Some(at));
                 self.met.clear();
             }
-            (None, true) => {}
+            (Some(cut), false) => (cut.back, self.back) = (None, None),
+            // Something else of this machine has changed.
+            (_, true) => {}
         }
     }
 
@@ -224,6 +230,10 @@ impl Informed {
     /// A member said itself that it goes, and that nothing of it goes on.
     pub fn part(&mut self, node: &NodeId) {
         self.words.remove(node);
+        self.parted.insert(*node);
+        if self.back.is_some() {
+            self.met.insert(*node);
+        }
     }
 
     /// A member says that its agent stops for a while and its units run on.
@@ -238,6 +248,7 @@ impl Informed {
         }
         self.gone_before.remove(node);
         self.away.remove(node);
+        self.parted.remove(node);
     }
 
     /// A member that is up compares tables, which only an agent does that is there. One that said a moment ago that it goes

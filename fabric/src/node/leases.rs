@@ -85,10 +85,10 @@ impl Handover {
         self.voter.age(by);
     }
 
-    /// Takes in what has changed since.
-    pub fn absorb(&mut self, later: Handover) {
-        self.generation = later.generation;
-        self.voter.absorb(later.voter);
+    /// Takes in what has changed since, bit by bit.
+    pub fn absorb(&mut self, later: Vec<Handover>) {
+        self.generation = later.last().map_or(self.generation, |last| last.generation);
+        self.voter.absorb(later.into_iter().map(|later| later.voter));
     }
 }
 
@@ -123,8 +123,12 @@ impl Leases {
     }
 
     /// Goes on in a later life of this node.
-    pub fn renew(&mut self, life: u64) {
+    pub fn renew(&mut self, now: Instant, life: u64) {
         self.holder.renew(life);
+        // Another machine may have voted in this one's name meanwhile.
+        if self.voter.ceiling() > 0 {
+            self.voter.silence(now);
+        }
     }
 
     /// Takes over the incarnation that its own row tells.

@@ -35,7 +35,10 @@ fn prometheus_is_asked_about_every_function_and_operator() {
     let asked = |text: &str| {
         assert!(all.iter().any(|line| line.contains(text)), "{text} is in no expression")
     };
-    Function::all().iter().for_each(|function| asked(&format!("{}(", function.name)));
+    // The one beside is 2.42.
+    let is_newer = |name| ["double_exponential_smoothing", "mad_over_time"].contains(&name);
+    let functions = Function::all().iter().filter(|function| !is_newer(function.name));
+    functions.for_each(|function| asked(&format!("{}(", function.name)));
     for aggregation in Aggregation::ALL {
         asked(&format!("{}(", aggregation.name()));
         let grouped = ["by", "without"].map(|word| format!("{} {word} (", aggregation.name()));

@@ -95,6 +95,16 @@ fn a_start_that_votes_nothing_passes_it_on() {
     assert!(!path(&socket).exists());
 }
 
+/// Another machine speaks in this one's name: what is kept here is not all that was granted in it.
+#[test]
+fn what_was_kept_before_somebody_else_voted_is_not_used() {
+    let (_folder, socket) = folder();
+    let mut kept_here = keeper(&socket);
+    kept_here.forget();
+    assert!(kept_here.failed && !path(&socket).exists());
+    assert_eq!(take(&socket, ME, Some(5)), None);
+}
+
 fn head_changed(socket: &Path, key: &str, value: serde_json::Value) {
     let text = std::fs::read_to_string(path(socket)).unwrap();
     let (head, rest) = text.split_once('\n').unwrap();

@@ -37,6 +37,12 @@ fn who_was_heard_a_moment_ago_is_not_gone_whoever_says_so() {
     informed.hear(until, node, true);
     informed.part(&node);
     assert_eq!(informed.hold(until, &node, false), None);
+    // What comes of it after that was said before, or on its way out.
+    informed.hear(until, node, false);
+    assert_eq!(informed.hold(until, &node, false), None);
+    informed.find(&node);
+    informed.hear(until, node, true);
+    assert!(informed.hold(until, &node, false).is_some());
 }
 
 #[test]
@@ -57,9 +63,10 @@ fn who_was_not_found_since_the_link_is_back_is_waited_for_though_another_knows_a
     assert_eq!(informed.hold(later, &found, false), None);
     informed.find(&lost);
     assert_eq!(informed.hold(later, &lost, false), None);
-    // Not for ever.
+    // Not for ever, and what else changes of this machine meanwhile does not make it longer.
     informed.link(later, false);
     informed.link(later, true);
+    informed.link(later + limits::HEARS_WITHIN, true);
     informed.settle();
     let over = later + limits::RECONNECT_HOLD;
     assert!(informed.hold(later, &lost, false).is_some());
