@@ -20,7 +20,7 @@ const BRIEFLY: u64 = 30;
 /// It sends everything once more after this.
 const LATE: Duration = Duration::from_secs(3);
 /// Times that it is measured beside a flood.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
 /// What a busy machine adds to any time.
 const NOISE: Duration = Duration::from_secs(3);
 /// Many of them fit.

@@ -248,7 +248,12 @@ fn all_was_told(
     did: &BTreeMap<String, u64>,
 ) -> bool {
     let bytes = |id| rows.get(id).map(|row: &Block| (row.read.bytes, row.write.bytes));
-    assert_eq!(bytes(&CgroupId::OTHER), Some((Some(0), Some(0))), "those of others");
+    // Other programs of this machine may begin to use the disk as well just now.
+    let others = bytes(&CgroupId::OTHER);
+    if others != Some((Some(0), Some(0))) {
+        println!("of others: {others:?}");
+        return false;
+    }
     let all = Some((Some(did["read"]), Some(did["written"])));
     let not_all: Vec<_> = ids.iter().map(bytes).filter(|bytes| *bytes != all).collect();
     println!("not told: {not_all:?} of {all:?} each");
