@@ -15,8 +15,8 @@ fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
 reload() { [ ! -d /run/systemd/system ] || systemctl daemon-reload; }
 
 [ "$(id -u)" = 0 ] || fail "needs root: it writes to $prefix/bin and /etc/systemd/system"
+packaged=$(dpkg-query -W -f '${db:Status-Status}' weft 2>/dev/null || true)
 if [ "${1:-}" = --uninstall ]; then
-    packaged=$(dpkg-query -W -f '${db:Status-Status}' weft 2>/dev/null || true)
     # The package's own service goes on, with its own program.
     [ ! -d /run/systemd/system ] || [ "$packaged" = installed ] || systemctl disable --now weftd 2>/dev/null || true
     rm -f "$prefix/bin/weft" "$prefix/bin/weftd" "$unit" "$prefix/share/bash-completion/completions/weft"
@@ -26,7 +26,7 @@ if [ "${1:-}" = --uninstall ]; then
     exit
 fi
 [ -x "${1:-}/weftd" ] && [ -x "$1/weft" ] || fail "no weftd and weft in ${1:-}: make install builds them"
-if dpkg-query -W -f '${db:Status-Status}' weft 2>/dev/null | grep -q '^installed'; then
+if [ "$packaged" = installed ]; then
     fail "the package weft is installed here, and two would get in each other's way: apt remove weft first, or make deb and apt install that"
 fi
 

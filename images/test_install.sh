@@ -7,34 +7,17 @@
 # Where no container with systemd can be started it says so, and fails if WEFT_MUST=systemd.
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-nspawn=$here/../agent/tests/nspawn.sh
-skip() {
-    echo "test_install: skipped: $*"
-    [ "${WEFT_MUST:-}" != systemd ]
-    exit
-}
-fail() {
-    echo "test_install: FAILED: $*" >&2
-    "$nspawn" run "$name" journalctl --no-pager -n 30 -u weftd >&2 || true
-    exit 1
-}
-is() { [ "$2" = "$3" ] || fail "$1: $3 was expected, not $2"; echo "test_install: ok: $1: $2"; }
-
-[ "$(id -u)" = 0 ] || skip "needs root"
-name=install-$$
-trap '"$nspawn" stop "$name"' EXIT
-trap 'exit 130' INT TERM
-"$nspawn" boot "$name" || skip "no systemd in a container here"
-on() { "$nspawn" run "$name" "$@"; }
+source "$here/in_container.sh"
 for file in images/install.sh images/root/usr/lib/sysusers.d/weft.conf agent/weftd.toml agent/weftd.service; do
     "$nspawn" copy "$name" "$here/../$file" "/src/$file"
 done
 for program in weftd weft; do "$nspawn" copy "$name" "$1/$program" "/src/built/$program"; done
 # There is no compiler in there.
-printf '#!/bin/sh\n[ "$1" = install ] && exec /src/images/install.sh /src/built\n' >"$1/.make-$$"
-chmod +x "$1/.make-$$"
-"$nspawn" copy "$name" "$1/.make-$$" /usr/local/sbin/make
-rm -f "$1/.make-$$"
+scratch=$(mktemp -d)
+leftovers=("$scratch")
+printf '#!/bin/sh\n[ "$1" = install ] && exec /src/images/install.sh /src/built\n' >"$scratch/make"
+chmod +x "$scratch/make"
+"$nspawn" copy "$name" "$scratch/make" /usr/local/sbin/make
 
 # Its own first block of commands, without what is said about them.
 block=$(sed -n '/^## Install it/,/^Or /s/^    \([^#]*\).*/\1/p' "$here/../README.md")
@@ -69,4 +52,14 @@ on /src/images/install.sh --uninstall >/dev/null || fail "it cannot be removed"
 is "what is left of the programs" "$(on sh -c 'ls /usr/local/bin /etc/systemd/system | grep -c weft || true')" 0
 is "the job's process without an agent" "$(process)" "$before"
 on test -d /var/lib/weft || fail "the data went, too"
+
+# Beside the package it installs nothing.
+mkdir -p "$scratch/package/DEBIAN"
+printf 'Package: weft\nVersion: 9\nArchitecture: all\nMaintainer: nobody\nDescription: it is there\n' >"$scratch/package/DEBIAN/control"
+dpkg-deb --build "$scratch/package" "$scratch/weft.deb" >/dev/null
+"$nspawn" copy "$name" "$scratch/weft.deb" /root/weft.deb
+on dpkg --install /root/weft.deb >/dev/null || fail "the package cannot be installed"
+if said=$(on make install 2>&1); then fail "it was installed beside the package: $said"; fi
+[[ $said == *"the package weft is installed"* ]] || fail "it does not say why it installs nothing: $said"
+on test ! -e /usr/local/bin/weftd || fail "a program came all the same"
 echo "test_install: all of it works"

@@ -38,7 +38,7 @@ const REST: Duration = Duration::from_secs(8);
 /// And within this in all: longer than anything waits for a member that is away.
 const LONG_REST: Duration = Duration::from_secs(35);
 /// A pulled cable is put back after this.
-const UNPLUGGED: Duration = Duration::from_secs(8);
+const UNPLUGGED: [Duration; 2] = [Duration::from_secs(16), Duration::from_secs(8)];
 /// An agent is away for this long.
 const AWAY: Duration = Duration::from_secs(13);
 /// A node that was removed runs nothing after this.
@@ -387,7 +387,7 @@ fn pull_cables(machines: usize) {
         let machine = &ground.machines[machines - 1 - round % machines];
         let note = ground.note();
         ground.lab.bridge.plug(&machine.port, false);
-        sleep(UNPLUGGED);
+        sleep(UNPLUGGED[round % 2]);
         let (early, _) = ground.since(&note);
         ground.lab.bridge.plug(&machine.port, true);
         sleep(REST);
@@ -405,9 +405,10 @@ fn pull_cables(machines: usize) {
         ended.extend(gone);
     }
     println!(
-        "ground: {rounds} times the cable of one in {machines} pulled for {} s, {} slots: {} originals ended, \
+        "ground: {rounds} times the cable of one in {machines} pulled for {} or {} s, {} slots: {} originals ended, \
          {} started by the one that was cut off, {copies} copies started in all",
-        UNPLUGGED.as_secs(),
+        UNPLUGGED[1].as_secs(),
+        UNPLUGGED[0].as_secs(),
         JOBS.len() * machines,
         ended.len(),
         alone.len(),

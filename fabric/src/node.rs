@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -153,8 +152,8 @@ pub enum Origin {
     Restored {
         /// Encoded key and encoded entry.
         rows: Vec<(Vec<u8>, Vec<u8>)>,
-        /// From [`Node::hand_over`] of the life before, and at least so long ago; `None`: nothing was kept.
-        handover: Option<(Handover, Duration)>,
+        /// From [`Node::hand_over`] of the life before, aged since; `None`: nothing was kept.
+        handover: Option<Handover>,
     },
     /// It is one of many that begin with the same table and know each other: for simulators.
     Formed {
@@ -378,8 +377,8 @@ impl Node {
             }
             Origin::Restored { rows, handover } => {
                 self.restore(now, rows);
-                if let Some((handover, elapsed)) = handover {
-                    self.take_over(now, handover, elapsed);
+                if let Some(handover) = handover {
+                    self.take_over(now, handover);
                 }
                 self.open_accounts();
             }

@@ -14,6 +14,7 @@ mod testbed;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use testbed::cost::{SETTLE, median, pss_mib, three_at_rest};
 use testbed::{Lab, Machine, api};
@@ -35,7 +36,7 @@ const OF_METRICS: [&str; 5] = [
     "store/beside",
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let small = std::env::args().any(|argument| argument == "--small");
     let mut rows = Vec::new();
     let mut arguments = std::env::args().skip_while(|argument| argument != "--metrics").skip(1);
@@ -63,7 +64,19 @@ fn main() {
     if let Some(lab) = Lab::new("full") {
         full_store(&lab, small, &mut rows);
     }
-    write(rows);
+    // A short run on a busy machine shows that the bench works, and no figures.
+    let is_missed = |row: &&Value| {
+        let budget = row["budget"].as_f64();
+        budget.is_some_and(|budget| row["value"].as_f64().is_none_or(|value| value > budget * 1.1))
+    };
+    let all = write(rows);
+    let missed: Vec<String> =
+        all.iter().filter(is_missed).map(|row| row["name"].to_string()).collect();
+    if small || missed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("worse than the budget by more than a tenth: {}", missed.join("; "));
+    ExitCode::FAILURE
 }
 
 /// Memory and CPU of three agents with nothing to do, and their answers.
@@ -169,8 +182,8 @@ fn row(name: &str, value: f64, unit: &str, budget: Option<f64>) -> Value {
     json!({ "name": name, "value": value, "unit": unit, "budget": budget, "better": "lower" })
 }
 
-/// Our rows take the place of those that were there, and the others stay.
-fn write(rows: Vec<Value>) {
+/// Our rows take the place of those that were there, and the others stay. Returns all.
+fn write(rows: Vec<Value>) -> Vec<Value> {
     // The program lies in the build folder, three levels down.
     let program = std::env::current_exe().expect("it runs");
     let folder = program.ancestors().nth(3).map(|folder| folder.join("bench"));
@@ -184,4 +197,5 @@ fn write(rows: Vec<Value>) {
     let text = serde_json::to_string_pretty(&all).expect("plain values");
     std::fs::write(&path, text + "\n").expect("written");
     println!("{}", path.display());
+    all
 }

@@ -241,7 +241,6 @@ impl Driver {
         rows: Vec<(Vec<u8>, Vec<u8>)>,
         handover: Option<Handover>,
     ) -> Result<(), Problem> {
-        let handover = handover.map(|handover| (handover, Duration::ZERO));
         self.enter(fabric, Origin::Restored { rows, handover })
     }
 

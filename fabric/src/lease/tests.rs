@@ -657,8 +657,9 @@ fn live_through(
                     if let Some((since, handover)) = handed.get(&voter)
                         && bug == Some(Bug::UsesTwice)
                     {
-                        let elapsed = now.since(machine.clock(*since));
-                        machine.it.take_over(now, handover.clone(), elapsed);
+                        let mut handover = handover.clone();
+                        handover.age(now.since(machine.clock(*since)));
+                        machine.it.take_over(now, handover);
                     }
                 }
             }
@@ -674,7 +675,7 @@ fn live_through(
                     }
                     machine.it = Voter::restored(now, machine.it.ceiling(), false);
                     handed.insert(voter, (time, handover.clone()));
-                    prop_assert!(machine.it.take_over(now, handover, Duration::ZERO));
+                    prop_assert!(machine.it.take_over(now, handover));
                 }
             }
             Step::HolderDies(holder) => {
@@ -765,8 +766,9 @@ fn a_voter_goes_on_where_the_one_of_the_life_before_has_ended() {
         assert_eq!(before.changes(now, false), None, "nothing has changed since");
         // As another agent of the same machine reads it.
         let text = serde_json::to_string(&handover).unwrap();
-        let handover: Handover = serde_json::from_str(&text).unwrap();
-        assert!(next.take_over(now + later, handover, later));
+        let mut handover: Handover = serde_json::from_str(&text).unwrap();
+        handover.age(later);
+        assert!(next.take_over(now + later, handover));
         (next, now + later)
     };
     let (mut locked, now) = next("locked");
@@ -785,7 +787,7 @@ fn a_voter_goes_on_where_the_one_of_the_life_before_has_ended() {
     // A disk that knows of less is an older one.
     let (mut before, now) = voter("locked");
     let mut old = Voter::restored(now, 4, false);
-    assert!(!old.take_over(now, before.changes(now, true).unwrap(), Duration::ZERO));
+    assert!(!old.take_over(now, before.changes(now, true).unwrap()));
     assert!(old.mute_for(now).is_some());
 }
 

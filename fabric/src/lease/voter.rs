@@ -127,15 +127,15 @@ impl Voter {
         Some(Handover { floor: self.floor, mute, slots })
     }
 
-    /// Goes on where the voter of the life before has ended, at least `elapsed` ago. False: it knew of more than the
+    /// Goes on where the voter of the life before has ended. False: it knew of more than the
     /// disk, which is older then, and this voter stays as it is.
-    pub fn take_over(&mut self, now: Instant, handover: Handover, elapsed: Duration) -> bool {
+    pub fn take_over(&mut self, now: Instant, handover: Handover) -> bool {
         if handover.slots.iter().any(|handed| handed.highest.epoch > self.ceiling) {
             return false;
         }
         let lock = |(ballot, left, round): (Ballot, Duration, u64)| Lock {
             ballot,
-            expires: now + left.saturating_sub(elapsed),
+            expires: now + left,
             round,
         };
         let slots = handover.slots.into_iter().map(|handed| {
@@ -143,7 +143,7 @@ impl Voter {
         });
         self.slots = slots.collect();
         self.floor = handover.floor;
-        self.mute_until = Some(now + handover.mute.saturating_sub(elapsed));
+        self.mute_until = Some(now + handover.mute);
         self.moved = true;
         true
     }

@@ -266,13 +266,13 @@ impl Node {
     }
 
     /// Goes on as the voter that the life before has been.
-    pub(super) fn take_over(&mut self, now: Now, handover: Handover, elapsed: Duration) {
+    pub(super) fn take_over(&mut self, now: Now, handover: Handover) {
         let leases = &mut self.leases;
         let known = VoterSet { generation: handover.generation, ..VoterSet::default() };
         if leases.set.is_of_another_era(&known) || leases.voter.ceiling() == 0 {
             return;
         }
-        if !leases.voter.take_over(now.at, handover.voter, elapsed) {
+        if !leases.voter.take_over(now.at, handover.voter) {
             tracing::warn!(
                 "what the agent before has granted is not on this disk, which is an older one: this voter says nothing until all of it \
                  has run out"

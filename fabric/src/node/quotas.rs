@@ -298,14 +298,6 @@ impl Node {
         if let Err(reason) = quota.validate() {
             return Err(Problem::new(ProblemKind::Invalid, "the quota is not valid", reason));
         }
-        let is_known = self.table.quota(&namespace).is_some();
-        if !is_known && self.table.quotas().count() >= limits::QUOTAS_MAX {
-            return Err(Problem::new(
-                ProblemKind::Conflict,
-                "there are too many quotas",
-                format!("{} are allowed: remove one that is not needed", limits::QUOTAS_MAX),
-            ));
-        }
         let stopped = self.would_stop(&namespace, &quota);
         if !force && let [first, ..] = &stopped[..] {
             let shown: Vec<String> =

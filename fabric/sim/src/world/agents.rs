@@ -37,7 +37,10 @@ impl World {
         let rows = self.nodes[node].disk.restore();
         let at = self.nodes[node].clock.read(self.time).at;
         let handover = self.nodes[node].handover.take();
-        let handover = handover.map(|(handover, since)| (handover, at.since(since)));
+        let handover = handover.map(|(mut handover, since)| {
+            handover.age(at.since(since));
+            handover
+        });
         self.start_agent(node, Origin::Restored { rows, handover });
     }
 
