@@ -80,6 +80,7 @@ test-swarm: setup
 	    "knows-no-births|--seeds 30 --nodes 3 --minutes 10|no two allocations share an identity" \
 	    "higher-epoch-wins|--seeds 30 --nodes 3 --minutes 10|original is not ended for a copy" \
 	    "places-unheard|--seeds 60 --nodes 3 --minutes 10|restarts of agents start nothing" \
+	    "takes-over-unmet|--seeds 60 --nodes 3 --minutes 10|pulled cable concerns nobody" \
 	    "starts-unprepared|--seeds 30 --nodes 3 --minutes 2|before it is prepared" \
 	    "deaf-to-removal|--seeds 30 --nodes 3 --minutes 10|removed node runs nothing" \
 	    "forgets-deletions|--seeds 30 --nodes 3 --minutes 10|stopped does not come back" \

@@ -113,6 +113,9 @@ pub enum Canary {
     HigherEpochWins,
     /// What nobody that was heard since the start runs is placed at once.
     PlacesUnheard,
+    /// A node whose link is back believes at once that whoever it has not found is gone, and one that has just heard
+    /// another what others say of it.
+    TakesOverUnmet,
     /// A node that was removed does not listen to whoever says so.
     DeafToRemoval,
     /// An agent hands in what was sealed for another node.

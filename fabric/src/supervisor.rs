@@ -255,13 +255,19 @@ impl Local {
         (self.moving, self.introduced) = (None, None);
     }
 
-    fn is_at_rest(&self) -> bool {
-        self.row.phase == Phase::Ended || self.unit == Unit::Active && self.due().is_none()
-    }
-
     fn command(&self) -> Output {
         Output::Stop { alloc: self.record.alloc.clone(), run: self.record.run }
     }
+}
+
+/// What concerns all allocations: when it changes, a tick looks at each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Circumstances {
+    /// The shared CPUs.
+    shared: CpuSet,
+    may_start: bool,
+    /// Units that nobody has spoken of are gone.
+    all_units_known: bool,
 }
 
 /// All allocations of this node.
@@ -274,8 +280,8 @@ pub struct Supervisor {
     tenants: BTreeSet<SlotId>,
     strays: Strays,
     ledger: Ledger,
-    /// The shared CPUs as of the last tick.
-    shared: CpuSet,
+    /// As of the last tick.
+    circumstances: Option<Circumstances>,
     /// Everything up to this write is on disk.
     persisted: u64,
     /// The agent has said which units there are.
@@ -299,7 +305,7 @@ impl Supervisor {
             tenants: BTreeSet::new(),
             strays: Strays::default(),
             ledger,
-            shared: CpuSet::new(),
+            circumstances: None,
             persisted: 0,
             listed: false,
             started: now,
@@ -456,6 +462,7 @@ impl Supervisor {
     /// Everything up to `through` is on disk.
     pub fn persisted(&mut self, through: u64) {
         self.persisted = self.persisted.max(through);
+        self.locals.written(through);
     }
 
     /// An allocation of a gang starts only when it is committed; if it is not by `until`, it ends.
@@ -797,12 +804,21 @@ impl Supervisor {
     /// learns whether its slots went elsewhere. `level`: what the fabric can read.
     pub fn tick(&mut self, now: Now, may_start: bool, level: u8) {
         let late = now.at.since(self.started) > limits::ADOPT_TIMEOUT;
+        let all_units_known = self.listed || late;
         let shared = self.ledger.shared_cpus();
-        let slots = if self.shared == shared { self.busy_slots() } else { self.slots() };
-        self.shared = shared;
+        let circumstances = Some(Circumstances { shared, may_start, all_units_known });
+        let slots = if self.circumstances == circumstances {
+            self.locals.take_due(now.at)
+        } else {
+            self.slots()
+        };
+        self.circumstances = circumstances;
         self.outputs.extend(self.strays.due(now.at));
         for slot in slots {
-            if self.listed || late {
+            if self.locals.get(&slot).is_none_or(|local| local.row.phase == Phase::Ended) {
+                continue;
+            }
+            if all_units_known {
                 self.give_up_unknown(now, &slot);
             }
             self.end_without_lease(now, &slot);
@@ -896,7 +912,7 @@ impl Supervisor {
                 _ => {}
             }
         }
-        self.locals.rest();
+        self.locals.looked_at();
         // Shared units leave an exclusive core before its new owner starts on it.
         self.outputs.sort_by_key(|output| !matches!(output, Output::Confine { .. }));
     }
@@ -906,14 +922,7 @@ impl Supervisor {
         self.locals.next_deadline().into_iter().chain(self.strays.next_deadline()).min()
     }
 
-    fn busy_slots(&self) -> Vec<SlotId> {
-        let live = |slot: &&SlotId| {
-            self.locals.get(slot).is_some_and(|local| local.row.phase != Phase::Ended)
-        };
-        self.locals.busy().filter(live).cloned().collect()
-    }
-
-    fn slots(&self) -> Vec<SlotId> {
+    fn slots(&self) -> BTreeSet<SlotId> {
         let live = |(slot, local): (&SlotId, &Local)| {
             (local.row.phase != Phase::Ended).then(|| slot.clone())
         };

@@ -225,6 +225,12 @@ impl Member {
         self.learned.get(node).map(|(address, _)| *address)
     }
 
+    /// Whether a member is at an address as far as we know, at whichever of its links.
+    pub(super) fn is_there(&self, node: &NodeId, address: SocketAddr) -> bool {
+        self.place_of(node).is_some_and(|here| is_same(here, address))
+            || self.is_address_of(node, address)
+    }
+
     /// Keys that two machines use, in words.
     pub(super) fn twin_troubles(&self) -> Vec<String> {
         self.twins.troubles(|node| self.node.name_of(node), |node| self.place_of(node))

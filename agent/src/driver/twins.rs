@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use super::Driver;
 use super::handover::Keeper;
-use super::member::is_same;
 use crate::identity;
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::seal::Start;
@@ -229,9 +228,8 @@ impl Driver {
     pub(super) fn saw_twin(&mut self, node: NodeId, address: SocketAddr) {
         let now = self.clock.now();
         let Some(member) = &mut self.member else { return };
-        // A machine whose clock or disk has gone back is one machine.
-        let is_there = member.place_of(&node).is_some_and(|here| is_same(here, address));
-        if is_there || !member.node.is_member(&node) {
+        // A machine whose clock or disk has gone back is one machine, at whichever of its addresses it is seen.
+        if member.is_there(&node, address) || !member.node.is_member(&node) {
             return;
         }
         if member.twins.saw(now.at, node, address) {
@@ -277,6 +275,10 @@ impl Driver {
 
     fn has_copy(&mut self, address: SocketAddr) {
         let now = self.clock.now();
+        // What somebody else saw of us is no copy; the link in its words is his.
+        if self.own.contains_on_any_link(address) {
+            return;
+        }
         let Some(member) = &mut self.member else { return };
         if member.twins.has_copy(now.at, address) {
             tracing::warn!(there = %address, "another machine uses this node's key");

@@ -92,6 +92,13 @@ impl Own {
         Self { addresses: addresses.into_iter().collect(), port }
     }
 
+    /// Whether `address`, of which another machine says where it is, is this agent's: which link it means there is
+    /// unknown here.
+    pub fn contains_on_any_link(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        address.port() == self.port && self.addresses.iter().any(|(_, own)| *own == ip)
+    }
+
     /// Whether what is sent to `address`, which is a node's, comes to this agent.
     pub fn contains(&self, address: SocketAddr) -> bool {
         if address.port() != self.port {

@@ -572,3 +572,15 @@ async fn an_agent_never_dials_itself_and_says_so_when_nothing_else_is_known() {
     assert!(error.contains("addresses that this machine has itself"), "{error}");
     assert!(error.contains(&one.address.to_string()), "{error}");
 }
+
+#[test]
+fn what_another_machine_calls_ours_is_ours_on_whichever_link() {
+    let ip = |text: &str| text.parse().expect("an address");
+    let own = Own::new([(2, ip("10.0.0.4")), (3, ip("fe80::1"))], 7400);
+    let at = |text: &str| own.contains_on_any_link(text.parse().expect("an address and a port"));
+    assert!(at("10.0.0.4:7400") && at("[::ffff:10.0.0.4]:7400"));
+    assert!(at("[fe80::1%3]:7400") && at("[fe80::1%7]:7400") && at("[fe80::1]:7400"));
+    assert!(!at("10.0.0.4:7401"), "another agent of this machine");
+    assert!(!at("[fe80::2%3]:7400") && !at("10.0.0.5:7400"));
+    assert!(!own.contains("[fe80::1%7]:7400".parse().expect("an address")), "that is another link");
+}

@@ -43,6 +43,7 @@ pub mod rollouts;
 pub mod sharing;
 use copies::{
     invariant_a_healthy_original_is_not_ended_for_a_copy,
+    invariant_a_pulled_cable_concerns_nobody_elses_work,
     invariant_a_removed_node_runs_nothing_once_it_can_know,
     invariant_restarts_of_agents_start_nothing_again,
 };
@@ -173,6 +174,7 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
     }
     if !world.nodes[node].units.units.get(&launch.alloc).is_some_and(Unit::is_there) {
         check!(world, invariant_restarts_of_agents_start_nothing_again(world, node, launch));
+        check!(world, invariant_a_pulled_cable_concerns_nobody_elses_work(world, node, launch));
         command(world, node, Command::Start, &launch.alloc, launch.run);
     }
 }

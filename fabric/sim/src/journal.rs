@@ -94,12 +94,13 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 16] = [
+pub const CANARIES: [(&str, Canary); 17] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
     ("higher-epoch-wins", Canary::HigherEpochWins),
     ("places-unheard", Canary::PlacesUnheard),
+    ("takes-over-unmet", Canary::TakesOverUnmet),
     ("deaf-to-removal", Canary::DeafToRemoval),
     ("ignores-receivers", Canary::IgnoresReceivers),
     ("retires-without-a-place", Canary::RetiresWithoutAPlace),

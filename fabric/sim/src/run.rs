@@ -190,6 +190,7 @@ impl Run {
     fn live_through(&mut self) -> Result<BTreeSet<NodeId>, Violation> {
         let start = self.world.time;
         self.began = Some(start);
+        self.world.book.copies.begins(start);
         let turmoil = self.journal.turmoil;
         let mut turns = self.turns();
         let mut draining = BTreeSet::new();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::informed::Hold;
-use super::{Node, Waits};
+use super::{Canary, Node, Waits};
 use crate::alloc::AllocRow;
 use crate::api::NodeState;
 use crate::clock::{Instant, Now};
@@ -39,8 +39,14 @@ impl Node {
     pub(super) fn held_back(&self, now: Now, node: &NodeId, spec: &JobSpec) -> Option<Reason> {
         let unknown = self.membership.state(node) == NodeState::Unknown
             || self.informed.was_gone_before(now.at, node);
-        let careless = self.config.canary == Some(super::Canary::PlacesUnheard);
-        let hold = self.informed.hold(now.at, node, unknown).filter(|_| !careless);
+        let hold = self.informed.hold(now.at, node, unknown);
+        let hold = hold.filter(|hold| match self.config.canary {
+            Some(Canary::PlacesUnheard) => false,
+            Some(Canary::TakesOverUnmet) => {
+                !matches!(hold, Hold::NoLink { until: Some(_) } | Hold::Heard { .. })
+            }
+            _ => true,
+        });
         let held = hold.map(|hold| match hold {
             // Who is away for longer comes back to nothing of it: there is nothing to wait for.
             Hold::Away { said, .. } if spec.guarantee == Guarantee::AtMostOne => {

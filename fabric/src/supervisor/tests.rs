@@ -6,6 +6,7 @@ use crate::level::{LEVEL, LEVEL_MIN};
 use crate::topology::{Core, Enforced, Topology};
 
 mod leases;
+mod looks;
 
 const PROPOSER: NodeId = NodeId([2; 32]);
 

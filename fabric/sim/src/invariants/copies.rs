@@ -30,6 +30,10 @@ pub struct Notes {
     rebalanced: Option<Duration>,
     /// When the last fault began or ended that is more than a restart of agents.
     disturbed: Option<Duration>,
+    /// When the last one did that is more than a pulled cable, or when faults began to come.
+    shaken: Option<Duration>,
+    /// When a node's cable was last pulled or plugged in.
+    cables: BTreeMap<usize, Duration>,
     /// What comes now is no turmoil: machines are switched off and drained one by one.
     pub over: bool,
     /// Since when a removed node could speak to a member that knows.
@@ -46,10 +50,19 @@ impl Notes {
         }
     }
 
+    /// The fabric is formed, and faults come from now on.
+    pub fn begins(&mut self, time: Duration) {
+        self.shaken = Some(time);
+    }
+
     /// A fault begins or ends.
     pub fn disturbed(&mut self, time: Duration, fault: &Fault) {
         if !matches!(fault, Fault::AgentAway(_) | Fault::AllAgentsRestart(..)) {
             self.disturbed = Some(time);
+        }
+        match fault {
+            Fault::CableOut(node) => drop(self.cables.insert(*node, time)),
+            _ => self.shaken = Some(time),
         }
     }
 
@@ -157,20 +170,47 @@ pub fn invariant_restarts_of_agents_start_nothing_again(
     node: usize,
     launch: &Launch,
 ) -> Verdict {
-    let notes = &world.book.copies;
-    let calm = notes.disturbed.is_some_and(|at| world.time - at >= CALM);
-    if notes.over || !calm || world.book.is_at_most_one(&launch.alloc.slot.job) {
-        return Ok(());
+    let calm = world.book.copies.disturbed.is_some_and(|at| world.time - at >= CALM);
+    match doubled(world, node, launch).filter(|_| calm) {
+        Some((_, what)) => Err(what),
+        None => Ok(()),
     }
-    for (at, other) in world.nodes.iter().enumerate() {
+}
+
+/// A pulled cable is no reason to start what runs on a node whose own cable stayed in, neither for the node that had none
+/// and hears again what others say, nor for those who hear it.
+pub fn invariant_a_pulled_cable_concerns_nobody_elses_work(
+    world: &World,
+    node: usize,
+    launch: &Launch,
+) -> Verdict {
+    let notes = &world.book.copies;
+    let calm = notes.shaken.is_some_and(|at| world.time - at >= CALM);
+    let stayed_in = |at: &usize| {
+        let lately = notes.cables.get(at).is_some_and(|at| world.time - *at < CALM);
+        world.nodes[*at].connected && !lately
+    };
+    match doubled(world, node, launch).filter(|(at, _)| calm && stayed_in(at)) {
+        Some((_, what)) => Err(what),
+        None => Ok(()),
+    }
+}
+
+/// The node that runs well, and has for long, what is to be started, in words: nobody asked for another copy, and no
+/// trouble of its own explains it.
+fn doubled(world: &World, node: usize, launch: &Launch) -> Option<(usize, String)> {
+    let notes = &world.book.copies;
+    if notes.over || world.book.is_at_most_one(&launch.alloc.slot.job) {
+        return None;
+    }
+    world.nodes.iter().enumerate().find_map(|(at, other)| {
         let same_slot = |(alloc, unit): &(&AllocId, &Unit)| {
             at != node
                 && alloc.slot == launch.alloc.slot
                 && unit.launch.task == launch.task
                 && is_well(other, unit)
         };
-        let found = other.units.there().find(same_slot);
-        let Some((alloc, _)) = found else { continue };
+        let (alloc, _) = other.units.there().find(same_slot)?;
         let begun = world.book.active.get(&(at, alloc.clone()));
         let old = begun.is_some_and(|begun| world.time - *begun >= KNOWN);
         let disturbed = world.book.troubles.contains_key(&(alloc.slot.clone(), at));
@@ -181,12 +221,11 @@ pub fn invariant_restarts_of_agents_start_nothing_again(
         };
         let removed = world.nodes.iter().any(removal);
         let excused = disturbed || system || removed;
-        if old && !excused && !notes.was_moved(world.time, &other.identity) {
-            let name = &world.nodes[node].name;
-            return Err(format!("{name} starts {}, {} runs {alloc}", launch.alloc, other.name));
-        }
-    }
-    Ok(())
+        let asked = notes.was_moved(world.time, &other.identity);
+        let name = &world.nodes[node].name;
+        (old && !excused && !asked)
+            .then(|| (at, format!("{name} starts {}, {} runs {alloc}", launch.alloc, other.name)))
+    })
 }
 
 fn is_well(machine: &SimNode, unit: &Unit) -> bool {

@@ -84,19 +84,19 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     let is_for =
         |at: usize| rest::is_of_the_kind(world, at, &view.spec) && !is_told_to_drain(world, at);
     let waited_for = |at: Option<usize>| at.is_none_or(|at| at == node || is_for(at));
+    // Whoever paces the roll-out may know of a version that this node has not heard of yet.
+    let known = world.nodes.iter().filter_map(|machine| machine.core()?.job(&alloc.slot.job).ok());
+    let known: Vec<JobSpec> = known.map(|view| view.spec).collect();
     // What was there of a larger count is not missed, nor what was there when the job was of another kind.
     let wanted = |index: u32, at: Option<usize>| match view.kind {
         JobKind::System => at.is_some(),
-        JobKind::Service => at.is_none() && index < view.spec.count,
+        JobKind::Service => at.is_none() && known.iter().all(|spec| index < spec.count),
     };
     let is_emptied = |(index, at): &&(u32, Option<usize>)| {
         wanted(*index, *at) && waited_for(*at) && !runs(*index, *at)
     };
     let emptied = slots.iter().filter(is_emptied).count();
     let time = world.time;
-    // Whoever paces the roll-out may know of a version that this node has not heard of yet.
-    let known = world.nodes.iter().filter_map(|machine| machine.core()?.job(&alloc.slot.job).ok());
-    let known: Vec<JobSpec> = known.map(|view| view.spec).collect();
     if known.iter().any(|spec| spec.kind != view.kind) {
         // It becomes another kind of job, and not all have heard: what is a slot of it is not agreed upon.
         return;

@@ -40,6 +40,14 @@ fn a_roll_out_at_its_last_copy_is_not_over() {
     }
 }
 
+/// A version is taken back to one with fewer slots, and a node stops what it runs for that before it has heard of it.
+#[test]
+fn a_slot_that_is_wanted_no_more_is_not_missed() {
+    let plan = Plan { nodes: 3, turmoil: Duration::from_secs(600), ..plan(156, None) };
+    let outcome = run_one(&plan).map_err(|failure| failure.why.to_string());
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
 /// Each planted bug breaks what it should within twenty seeds, of a world that is hard on leases; the same seed
 /// without it is clean.
 #[test]
