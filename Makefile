@@ -10,11 +10,13 @@
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make test-upgrade agents of different levels beside each other, upgraded one after the other under load
 # make test-ground  restarts, pulled cables, removed nodes, strangers, starts by hand: nothing ends or starts: ROUNDS=10; half an hour
+# make test-guide   every command of the guide and of README's installation, word for word, and what it prints
 # make install      both programs, the service and the group weft, below /usr/local (PREFIX=): as root; make uninstall
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes, the core not optimized as in a release
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
 # make bench-scale  10,000 nodes and two million allocations, simulated: an hour and a half, 20 GiB; SMALL=1: minutes
+# make book         guide and reference (docs) as a book, in target/book: installs mdbook into target/tools
 # make image        what nodes start from, into target/images/out: ARCH=x86_64 or aarch64; FORMAT=disk, netboot, container
 # make test-image   builds all formats twice: the same bytes, and small enough; starts the container
 # make deb          a Debian package of the agent and the command line, into target/packages: ARCH likewise
@@ -31,8 +33,9 @@ NODES ?= 20
 MINUTES ?= 2
 ROUNDS ?= 50
 ARCH ?= x86_64
+MDBOOK ?= 0.5.4
 
-.PHONY: all setup build test test-all test-beside-load fuzz install uninstall test-vm test-boards test-swarm test-fencing test-ground test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale image deb lint
+.PHONY: all setup build test test-all test-beside-load fuzz install uninstall test-vm test-boards test-swarm test-fencing test-ground test-guide test-upgrade test-model test-promql test-image demo bench bench-ebpf bench-scale book image deb lint
 .DEFAULT_GOAL := all
 
 all: build
@@ -143,6 +146,11 @@ install:
 uninstall:
 	@images/install.sh --uninstall
 
+# Every command of the guide and of README, word for word.
+test-guide: build
+	$(CARGO) test --workspace --test guide -- --nocapture
+	images/test_install.sh $(TARGET)/debug
+
 test-upgrade: build
 	$(CARGO) test --workspace --test upgrade -- --nocapture
 
@@ -172,6 +180,13 @@ bench-ebpf:
 
 bench-scale: setup
 	@CARGO="$(CARGO)" fabric/sim/bench_scale.sh $(abspath $(TARGET)) $(if $(SMALL),--small)
+
+# Guide and reference as a book.
+book:
+	@[ -x $(TARGET)/tools/bin/mdbook ] || { echo "make book: installs mdbook into $(TARGET)/tools (some minutes)"; \
+	    $(CARGO) install --quiet --locked --no-default-features --features search --version $(MDBOOK) --root $(TARGET)/tools mdbook; }
+	$(TARGET)/tools/bin/mdbook build docs
+	@echo "make book: $(TARGET)/book/index.html"
 
 image: setup
 	@images/build.sh $(ARCH)

@@ -51,6 +51,11 @@ fn a_copied_card_is_noticed_by_all_sides_and_the_original_comes_back() {
     says(&machines[1], "the others listen to that one");
     says(&copy, "this one and one at");
 
+    let late = job("late", 1, "");
+    let refused = machines[1].tell::<serde_json::Value>("PUT", "/v1/jobs/late", &late);
+    let refused = refused.expect_err("nobody would hear of it").to_string();
+    assert!(refused.contains("another machine uses the key of this node"), "{refused}");
+
     // The original hears nobody, and takes nobody's work over.
     std::thread::sleep(LONG_ENOUGH);
     println!("n2 says: {:?}", machines[1].status().warnings);

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use asking::{By, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
 pub use running::{Numa, Run, Watch};
 pub use values::JobOrSlot;
-use values::{bytes, cpus, device_count, key_value};
+use values::{bytes, cpus, device_count, key_value, slot_count};
 
 use crate::screen::Format;
 
@@ -262,6 +262,7 @@ pub enum Command {
         #[arg(value_parser = JobName::new)]
         job: JobName,
         /// To how many
+        #[arg(value_parser = slot_count)]
         count: u32,
         /// Do not ask before slots are stopped
         #[arg(short, long)]

@@ -57,7 +57,7 @@ pub fn read(path: &Path) -> Result<JobSpec, Failure> {
     let directory = if stdin { None } else { path.parent() };
     let mut read_file = |source: &str| file(&directory.unwrap_or(Path::new("")).join(source));
     parse_with(&text, &mut read_file).map_err(|error| {
-        let foreign = foreign(&text).map(|advice| format!("\n{advice}")).unwrap_or_default();
+        let foreign = foreign(&text).map(|advice| format!("; {advice}")).unwrap_or_default();
         Failure::usage(format!("{shown}:{error}{foreign}"))
     })
 }

@@ -116,6 +116,9 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
             alloc.id.epoch.to_string().into(),
             match alloc.node_state {
                 NodeState::Alive => alloc.node_name.clone().into(),
+                _ if alloc.agent_stopped => {
+                    Cell::new(format!("{} (agent stopped)", alloc.node_name), Tone::Busy)
+                }
                 state => Cell::new(format!("{} ({state})", alloc.node_name), Tone::Bad),
             },
             match gone {
@@ -149,7 +152,7 @@ const DISK: usize = 7;
 
 /// What is to be said of an allocation in place of what it said of itself before its node went.
 pub fn gone(alloc: &AllocView) -> Option<&'static str> {
-    if !alloc.row.phase.is_live() {
+    if !alloc.row.phase.is_live() || alloc.agent_stopped {
         return None;
     }
     match alloc.node_state {

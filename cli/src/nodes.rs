@@ -222,8 +222,8 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
             )
         };
         match drained {
-            Ok(Exit::Ok) => {}
-            Ok(exit) => {
+            Ok(Handed::Over | Handed::Died) => {}
+            Ok(Handed::Not(exit)) => {
                 context.screen.say(&stays("it goes on handing over"));
                 return Ok(exit);
             }
@@ -254,9 +254,26 @@ pub async fn drain(
     timeout: Option<Duration>,
 ) -> Result<Exit, Failure> {
     let node = find(context, wanted).await?;
-    let exit = hand_over(context, &node, wait, timeout).await?;
+    let exit = match hand_over(context, &node, wait, timeout).await? {
+        Handed::Over => Exit::Ok,
+        Handed::Not(exit) => exit,
+        Handed::Died => {
+            context.screen.say("it takes no work when it is back, until weft undrain");
+            Exit::Failed
+        }
+    };
     show_if_json(context, &node.id).await?;
     Ok(exit)
+}
+
+/// What became of a node that was to hand over its work.
+enum Handed {
+    /// Nothing is left on it, or nobody waits for that.
+    Over,
+    /// It died meanwhile: there is nothing to wait for.
+    Died,
+    /// Something is left.
+    Not(Exit),
 }
 
 /// For programs: how the node is now. People were told what has happened.
@@ -274,7 +291,7 @@ async fn hand_over(
     node: &NodeView,
     wait: bool,
     timeout: Option<Duration>,
-) -> Result<Exit, Failure> {
+) -> Result<Handed, Failure> {
     let path = format!("/v1/nodes/{}", node.id);
     context.client.post(&format!("{path}/drain"), &DrainBody { on: true }).await?;
     context.screen.say(&format!("{} hands over its work and takes no more", node.name));
@@ -284,14 +301,14 @@ async fn hand_over(
         context.screen.say(&printable(&line));
     }
     if !wait {
-        return Ok(Exit::Ok);
+        return Ok(Handed::Over);
     }
     let mut left = view.allocs;
     let mut said = String::new();
     let emptied = async {
         loop {
             if left.is_empty() {
-                return Ok(());
+                return Ok::<_, Failure>(Handed::Over);
             }
             let now = watch::what_is_left(&left);
             if said != now {
@@ -300,14 +317,25 @@ async fn hand_over(
                 said = now;
             }
             tokio::time::sleep(watch::POLL).await;
-            left = context.client.get::<NodeView>(&path).await?.allocs;
+            let view: NodeView = context.client.get(&path).await?;
+            if matches!(view.state, NodeState::Dead | NodeState::Left) {
+                return Ok(Handed::Died);
+            }
+            left = view.allocs;
         }
     };
     match watch::bounded(emptied, timeout).await {
-        Ended::Itself(result) => result.map(|()| {
-            context.screen.say_toned(Tone::Good, &format!("nothing is left on {name}"));
-            Exit::Ok
-        }),
+        Ended::Itself(result) => {
+            let handed = result?;
+            match handed {
+                Handed::Died => context.screen.say_toned(
+                    Tone::Bad,
+                    &format!("{name} has died meanwhile: what it ran is placed elsewhere"),
+                ),
+                _ => context.screen.say_toned(Tone::Good, &format!("nothing is left on {name}")),
+            }
+            Ok(handed)
+        }
         Ended::TimedOut => {
             for line in stays(context, &id, &left).await {
                 context.screen.say(&printable(&line));
@@ -318,7 +346,7 @@ async fn hand_over(
         }
         Ended::Interrupted => {
             context.screen.say("stopped watching; it goes on handing over");
-            Ok(Exit::Interrupted)
+            Ok(Handed::Not(Exit::Interrupted))
         }
     }
 }

@@ -163,6 +163,7 @@ pub fn what_is_left(allocs: &[AllocView]) -> String {
         let (slot, node) = (&alloc.id.slot, &alloc.node_name);
         match is_up(alloc) {
             true => format!("{slot} on {node} ({})", alloc.row.phase),
+            false if alloc.agent_stopped => format!("{slot} on {node}, whose agent has stopped"),
             false => format!("{slot} on {node}, which is {}", alloc.node_state),
         }
     };

@@ -253,6 +253,9 @@ pub struct AllocView {
     pub node_name: String,
     /// How its node is doing.
     pub node_state: NodeState,
+    /// Its node is not up because its agent has stopped and will be back, as it said: the unit runs on, as far as anybody knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub agent_stopped: bool,
     /// An address of its node, for people who want to talk to one of its ports.
     pub address: Option<SocketAddr>,
     /// The unit's name.

@@ -825,6 +825,7 @@ impl Node {
                 self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
             }
             Key::Node(node) => {
+                self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
                 self.levels.stale = true;
                 self.restock(*node);
                 self.account_for_node(*node);

@@ -299,6 +299,14 @@ impl Member {
 
     /// Hands a request to the core. The asker gets exactly one answer.
     pub(super) fn ask(&mut self, now: Now, request: Request, asker: Asker) {
+        if self.twins.is_superseded() {
+            return asker.tell(Answer::Refused(Problem::new(
+                ProblemKind::Unavailable,
+                "another machine uses the key of this node",
+                "the others listen to that one, and nothing of this one reaches them: ask another node; `weft status` here \
+                 says more",
+            )));
+        }
         if self.pending.len() >= PENDING_MAX {
             asker.tell(Answer::Refused(Problem::new(
                 ProblemKind::Unavailable,

@@ -6,7 +6,7 @@ use fabric::id::JobName;
 use fabric::job::duration;
 use std::time::Duration;
 
-use super::values::{bytes, key_value, port};
+use super::values::{bytes, key_value, port, slot_count};
 
 /// How to wait for a change.
 #[derive(Clone, Copy, Debug, Args)]
@@ -31,7 +31,7 @@ pub struct Run {
     #[arg(long, value_parser = JobName::new)]
     pub name: Option<JobName>,
     /// Slots
-    #[arg(long, default_value_t = 1, conflicts_with = "system")]
+    #[arg(long, value_parser = slot_count, default_value_t = 1, conflicts_with = "system")]
     pub count: u32,
     /// One copy on each matching node
     #[arg(long)]

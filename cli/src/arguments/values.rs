@@ -40,6 +40,10 @@ pub fn cpus(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "write a number of CPUs such as 8 or 0.5".into())
 }
 
+pub fn slot_count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write a number of slots such as 3".into())
+}
+
 pub fn device_count(text: &str) -> Result<(String, u32), String> {
     let (class, count) = key_value(text).map_err(|_| "write CLASS=COUNT as in gpu=2")?;
     count.parse().map(|count| (class, count)).map_err(|_| "write CLASS=COUNT as in gpu=2".into())

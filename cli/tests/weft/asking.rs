@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::beside_an_agent;
-use crate::fake_agent::{Ran, weft};
+use crate::fake_agent::{Fake, Ran, weft};
 
 #[test]
 fn an_agent_that_is_not_there_is_told_from_all_else() {
@@ -216,7 +216,7 @@ fn nodes_are_listed_found_drained_and_removed() {
             .await
             .exits(0)
             .shows("NAME          ID        STATE  CORES FREE  MEMORY FREE   DISK FREE       ALLOCS  LABELS\n")
-            .shows("node1 (here)  a0101010  alive  4 of 4      1GiB of 1GiB  30GiB of 40GiB  0       rack=r1\n")
+            .shows("node1 (here)  a0101010  alive  4 of 4      1GiB of 1GiB  30GiB of 40GiB  2       rack=r1\n")
             .shows("node3         a2101010  alive  4 of 4      1GiB of 1GiB  -               0       rack=r2\n");
         assert_eq!(
             fake.weft(&["nodes", "-o", "json"]).await.exits(0).json().as_array().unwrap().len(),
@@ -253,6 +253,31 @@ fn nodes_are_listed_found_drained_and_removed() {
         }
         fake.weft(&["node", "node3", "remove"]).await.exits(0).says("node3 is no longer a member");
         assert_eq!(fake.state.borrow().nodes.len(), 2);
+    });
+}
+
+#[test]
+fn a_node_that_dies_while_it_hands_over_is_waited_for_no_longer() {
+    let dies = |fake: &Fake| {
+        fake.has_job("web", 2, "/bin/web");
+        fake.has_all_on(1);
+        fake.state.borrow_mut().dies_draining = true;
+    };
+    beside_an_agent(|fake| async move {
+        dies(&fake);
+        fake.weft(&["drain", "node2", "--wait"])
+            .await
+            .exits(1)
+            .says("node2 has died meanwhile: what it ran is placed elsewhere")
+            .says("until weft undrain");
+    });
+    beside_an_agent(|fake| async move {
+        dies(&fake);
+        fake.weft(&["node", "node2", "remove"])
+            .await
+            .exits(0)
+            .says("node2 has died meanwhile")
+            .says("node2 is no longer a member");
     });
 }
 
@@ -610,6 +635,8 @@ fn agents_that_have_stopped_are_not_called_dead() {
         let ran = ran.shows("degraded: stopped agents: node2; their units run on (1 slot)");
         let ran = ran.shows("node2 (its agent has stopped)");
         assert!(!ran.stdout.contains("is dead"), "{ran:?}");
+        fake.has_all_on(1);
+        fake.weft(&["ps"]).await.exits(0).shows("node2 (agent stopped)  running  healthy");
         fake.state.borrow_mut().stopped_agents.clear();
         fake.weft(&["status"])
             .await

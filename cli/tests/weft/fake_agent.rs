@@ -92,6 +92,8 @@ pub struct State {
     pub fabric: Option<String>,
     /// Nodes whose agents have stopped for a while.
     pub stopped_agents: Vec<String>,
+    /// Whoever is told to drain dies of it.
+    pub dies_draining: bool,
     ended: Vec<JobName>,
 }
 
@@ -167,6 +169,13 @@ impl Fake {
         let mut state = self.state.borrow_mut();
         state.submit(spec);
         (0..10).for_each(|_| state.look());
+    }
+
+    /// Everything runs on this node.
+    pub fn has_all_on(&self, node: usize) {
+        let mut state = self.state.borrow_mut();
+        let allocs = state.jobs.values_mut().flat_map(|job| &mut job.allocs);
+        allocs.for_each(|alloc| alloc.node = node);
     }
 }
 
@@ -495,6 +504,7 @@ impl State {
             node: self.nodes[alloc.node].id,
             node_name: self.nodes[alloc.node].name.clone(),
             node_state: self.nodes[alloc.node].state,
+            agent_stopped: self.stopped_agents.contains(&self.nodes[alloc.node].name),
             address: None,
             current: alloc.version == job.version,
             row,

@@ -162,23 +162,28 @@ impl Node {
         nodes
     }
 
+    /// Members whose agents have stopped and will be back, as they said.
+    fn stopped_agents(&self) -> impl Iterator<Item = NodeId> {
+        let away = self.informed.away().map(|(node, _)| node);
+        away.filter(|node| self.table.is_member(node) && !self.is_up(node))
+    }
+
+    /// Whether what a job has on a node runs on although that node's agent has stopped. What needs a lease does not, or not
+    /// for long: nobody renews it.
+    fn runs_on_without_agent(&self, job: &JobName, node: &NodeId) -> bool {
+        let needs_none = |job: &JobEntry| !needs_lease(job.effective().0);
+        self.stopped_agents().any(|stopped| stopped == *node)
+            && self.table.job(job).is_some_and(needs_none)
+    }
+
     /// The fabric at a glance.
     pub fn status(&self) -> FabricStatus {
         let nodes = self.node_states();
         let jobs = self.jobs();
-        let stopped: Vec<NodeId> = self
-            .informed
-            .away()
-            .map(|(node, _)| node)
-            .filter(|node| self.table.is_member(node) && !self.is_up(node))
-            .collect();
-        // What needs a lease does not run on, or not for long: nobody renews it.
-        let runs_on = |slot: &SlotId| {
-            let job = self.table.job(&slot.job);
-            job.is_some_and(|job| !needs_lease(job.effective().0))
-        };
+        let stopped: Vec<NodeId> = self.stopped_agents().collect();
         let left = self.table.allocs().filter(|(slot, node, row, _)| {
-            row.healthy && row.phase.is_live() && stopped.contains(node) && runs_on(slot)
+            let runs = row.healthy && row.phase.is_live() && stopped.contains(node);
+            runs && self.runs_on_without_agent(&slot.job, node)
         });
         FabricStatus {
             name: self.config.fabric_name.clone(),
@@ -475,6 +480,7 @@ impl Node {
             node,
             node_name: self.name_of(&node),
             node_state: self.state_of(&node),
+            agent_stopped: self.runs_on_without_agent(&slot.job, &node),
             address: self.table.node(&node).and_then(|info| info.addresses.first().copied()),
             current: self.table.job(&slot.job).is_some_and(|job| job.hash() == row.spec),
             row: row.clone(),

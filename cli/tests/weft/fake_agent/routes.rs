@@ -61,7 +61,10 @@ fn route(
     match (method, parts) {
         ("GET", ["status"]) => json(200, &state.status()),
         ("GET", ["doctor"]) => json(200, &state.findings),
-        ("GET", ["nodes"]) => json(200, &state.nodes),
+        ("GET", ["nodes"]) => {
+            let all = 0..state.nodes.len();
+            json(200, &all.map(|index| node_view(state, index)).collect::<Vec<_>>())
+        }
         (_, ["nodes", id, rest @ ..]) => node_route(state, method, id, rest, body),
         ("GET", ["waiting"]) => json(200, &state.waiting),
         (_, ["waiting", wanted, rest @ ..]) => {
@@ -276,6 +279,13 @@ fn trace(state: &mut State, wanted: TraceBody) -> Response<Body> {
     Response::new(Either::Left(Full::new(text.into())))
 }
 
+fn node_view(state: &State, index: usize) -> NodeView {
+    let mut node = state.nodes[index].clone();
+    node.allocs =
+        state.alloc_views(None).into_iter().filter(|alloc| alloc.node == node.id).collect();
+    node
+}
+
 fn node_route(
     state: &mut State,
     method: &str,
@@ -289,10 +299,7 @@ fn node_route(
     match (method, rest) {
         ("GET", []) => {
             state.look();
-            let mut node = state.nodes[index].clone();
-            node.allocs =
-                state.alloc_views(None).into_iter().filter(|alloc| alloc.node == node.id).collect();
-            json(200, &node)
+            json(200, &node_view(state, index))
         }
         ("DELETE", []) => {
             state.nodes.remove(index);
@@ -301,6 +308,10 @@ fn node_route(
         ("POST", ["drain"]) => {
             let drain: DrainBody = serde_json::from_slice(body).unwrap();
             state.nodes[index].info.as_mut().unwrap().draining = drain.on;
+            if state.dies_draining {
+                state.nodes[index].state = NodeState::Dead;
+                return json(200, &());
+            }
             let takes = |node: &NodeView| {
                 node.state == NodeState::Alive
                     && !node.info.as_ref().is_some_and(|info| info.draining)

@@ -40,6 +40,17 @@ fn a_roll_out_at_its_last_copy_is_not_over() {
     }
 }
 
+/// The last member to say that it has seen what was deleted says something else with it: all the same, whoever hears that looks at
+/// once, and not at the next look, ten seconds later, while the others have no tombstone any more.
+#[test]
+fn tombstones_leave_everywhere_within_moments() {
+    for seed in [559, 748] {
+        let plan = Plan { nodes: 20, turmoil: Duration::from_secs(120), ..plan(seed, None) };
+        let outcome = run_one(&plan).map_err(|failure| failure.why.to_string());
+        assert!(outcome.is_ok(), "{seed}: {outcome:?}");
+    }
+}
+
 /// A version is taken back to one with fewer slots, and a node stops what it runs for that before it has heard of it.
 #[test]
 fn a_slot_that_is_wanted_no_more_is_not_missed() {

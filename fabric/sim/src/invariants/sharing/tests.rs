@@ -24,6 +24,7 @@ fn view(job: &str, index: u32, row: AllocRow) -> AllocView {
         node: NodeId([1; 32]),
         node_name: "a".into(),
         node_state: NodeState::Alive,
+        agent_stopped: false,
         address: None,
         current: true,
         row,
