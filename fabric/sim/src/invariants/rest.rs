@@ -14,7 +14,7 @@ use fabric::topology::{Device, NodeInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Verdict, all_cpus, deletions, leases, levels, sharing, time};
+use super::{Verdict, all_cpus, deletions, leases, levels, rollouts, sharing, time};
 use crate::book::Violation;
 use crate::disk::{DiskMode, was_dated_anew};
 use crate::node::SimNode;
@@ -455,7 +455,10 @@ fn waits_for_others(world: &World, spec: &JobSpec) -> bool {
         |index: &u32| !units.contains_key(&SlotId { job: spec.name.clone(), index: *index });
     let missing = match spec.kind {
         JobKind::Service => (0..spec.count).filter(missing).count(),
-        JobKind::System => world.book.emptied.copies(&spec.name).count(),
+        JobKind::System => {
+            let known = world.book.emptied.copies(&spec.name);
+            known.chain(rollouts::vacated_copies(world, &spec.name)).collect::<BTreeSet<_>>().len()
+        }
     };
     missing >= spec.update.max_parallel as usize
 }

@@ -1,7 +1,7 @@
 //! Roll-outs on their way: what a new version may stop, and how much of it at a time. Looked at while nothing else goes
 //! wrong: who has just lost his coordinator, or hears late, may see two of them.
 
-use fabric::alloc::Ending;
+use fabric::alloc::{Ending, Phase};
 use fabric::id::{AllocId, JobName, SlotId};
 use fabric::job::{JobKind, JobSpec};
 use fabric::table::{Entry, Key, Value};
@@ -46,6 +46,19 @@ impl Emptied {
     pub fn forget(&mut self, job: &JobName) {
         self.by_job.remove(job);
     }
+}
+
+/// Nodes whose last row of a system job says that a roll-out stopped its copy and that nothing has run since, also from
+/// before the job was stopped and submitted anew: the core waits for these.
+pub(super) fn vacated_copies(world: &World, job: &JobName) -> impl Iterator<Item = usize> {
+    world.nodes.iter().enumerate().filter_map(move |(at, machine)| {
+        let rows = machine.core()?.allocs(Some(job), true).into_iter();
+        let own = rows.filter(|view| view.node == machine.identity).map(|view| view.row);
+        let last = own.max_by_key(|row| (row.epoch, row.since))?;
+        let replaced = matches!(&last.ending, Some(Ending::Retired { reason }) if reason == REPLACED);
+        let is_vacated = last.phase == Phase::Ended && (replaced || last.vacant && !last.ran);
+        is_vacated.then_some(at)
+    })
 }
 
 /// Before a unit is stopped.
