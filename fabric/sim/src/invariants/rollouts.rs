@@ -55,7 +55,8 @@ pub(super) fn vacated_copies(world: &World, job: &JobName) -> impl Iterator<Item
         let rows = machine.core()?.allocs(Some(job), true).into_iter();
         let own = rows.filter(|view| view.node == machine.identity).map(|view| view.row);
         let last = own.max_by_key(|row| (row.epoch, row.since))?;
-        let replaced = matches!(&last.ending, Some(Ending::Retired { reason }) if reason == REPLACED);
+        let replaced =
+            matches!(&last.ending, Some(Ending::Retired { reason }) if reason == REPLACED);
         let is_vacated = last.phase == Phase::Ended && (replaced || last.vacant && !last.ran);
         is_vacated.then_some(at)
     })
