@@ -222,7 +222,7 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
             )
         };
         match drained {
-            Ok(Handed::Over | Handed::Died) => {}
+            Ok(Handed::Over | Handed::Gone) => {}
             Ok(Handed::Not(exit)) => {
                 context.screen.say(&stays("it goes on handing over"));
                 return Ok(exit);
@@ -257,7 +257,7 @@ pub async fn drain(
     let exit = match hand_over(context, &node, wait, timeout).await? {
         Handed::Over => Exit::Ok,
         Handed::Not(exit) => exit,
-        Handed::Died => {
+        Handed::Gone => {
             context.screen.say("it takes no work when it is back, until weft undrain");
             Exit::Failed
         }
@@ -270,8 +270,8 @@ pub async fn drain(
 enum Handed {
     /// Nothing is left on it, or nobody waits for that.
     Over,
-    /// It died meanwhile: there is nothing to wait for.
-    Died,
+    /// It died or said goodbye meanwhile: there is nothing to wait for.
+    Gone,
     /// Something is left.
     Not(Exit),
 }
@@ -319,7 +319,7 @@ async fn hand_over(
             tokio::time::sleep(watch::POLL).await;
             let view: NodeView = context.client.get(&path).await?;
             if matches!(view.state, NodeState::Dead | NodeState::Left) {
-                return Ok(Handed::Died);
+                return Ok(Handed::Gone);
             }
             left = view.allocs;
         }
@@ -328,9 +328,9 @@ async fn hand_over(
         Ended::Itself(result) => {
             let handed = result?;
             match handed {
-                Handed::Died => context.screen.say_toned(
+                Handed::Gone => context.screen.say_toned(
                     Tone::Bad,
-                    &format!("{name} has died meanwhile: what it ran is placed elsewhere"),
+                    &format!("{name} is gone meanwhile: what it ran is placed elsewhere"),
                 ),
                 _ => context.screen.say_toned(Tone::Good, &format!("nothing is left on {name}")),
             }

@@ -268,7 +268,7 @@ fn a_node_that_dies_while_it_hands_over_is_waited_for_no_longer() {
         fake.weft(&["drain", "node2", "--wait"])
             .await
             .exits(1)
-            .says("node2 has died meanwhile: what it ran is placed elsewhere")
+            .says("node2 is gone meanwhile: what it ran is placed elsewhere")
             .says("until weft undrain");
     });
     beside_an_agent(|fake| async move {
@@ -276,7 +276,7 @@ fn a_node_that_dies_while_it_hands_over_is_waited_for_no_longer() {
         fake.weft(&["node", "node2", "remove"])
             .await
             .exits(0)
-            .says("node2 has died meanwhile")
+            .says("node2 is gone meanwhile")
             .says("node2 is no longer a member");
     });
 }
