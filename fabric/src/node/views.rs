@@ -182,8 +182,8 @@ impl Node {
         let jobs = self.jobs();
         let stopped: Vec<NodeId> = self.stopped_agents().collect();
         let left = self.table.allocs().filter(|(slot, node, row, _)| {
-            let runs = row.healthy && row.phase.is_live() && stopped.contains(node);
-            runs && self.runs_on_without_agent(&slot.job, node)
+            let well = row.healthy && row.phase.is_live();
+            well && self.runs_on_without_agent(&slot.job, node)
         });
         FabricStatus {
             name: self.config.fabric_name.clone(),
