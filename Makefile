@@ -11,7 +11,7 @@
 # make test-upgrade agents of different levels beside each other, upgraded one after the other under load
 # make test-ground  restarts, pulled cables, removed nodes, strangers, starts by hand: nothing ends or starts: ROUNDS=10; half an hour
 # make test-guide   every command of the guide and of README's installation, word for word, and what it prints
-# make install      both programs, the service and the group weft, below /usr/local (PREFIX=): as root; make uninstall
+# make install      the programs, the service and the group weft, below /usr/local (PREFIX=): as root; make uninstall
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes, the core not optimized as in a release
 # make bench-ebpf   what eBPF probes and series cost, how fast a fabric answers; writes target/bench/ebpf.json
@@ -140,7 +140,7 @@ test-ground: build
 	WEFT_ROUNDS=$(ROUNDS) agent/tests/on_systemd.sh "$$program" whoever_starts_it --nocapture
 
 install:
-	$(CARGO) build --release --workspace --bin weftd --bin weft
+	$(CARGO) build --release --workspace --bin weftd --bin weft-helper --bin weft
 	@images/install.sh $(TARGET)/release
 
 uninstall:
@@ -160,7 +160,7 @@ demo: setup build
 bench:
 	@demo/setup.sh bench
 	@mkdir -p $(TARGET)/bench
-	$(CARGO) build --release -p weft-agent --bin weftd
+	$(CARGO) build --release -p weft-agent -p weft-helper --bin weftd --bin weft-helper
 	$(CARGO) bench $(if $(SMALL),--profile dev --workspace,-p weft-fabric) --bench placement | tee $(TARGET)/bench/placements.jsonl
 	$(CARGO) bench $(if $(SMALL),--profile dev --workspace,-p weft-metrics) --bench store --bench query
 	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \
@@ -171,7 +171,7 @@ bench-ebpf:
 	@demo/setup.sh bench
 	@demo/setup.sh promql
 	@mkdir -p $(TARGET)/bench
-	$(CARGO) build --release -p weft-agent --bin weftd
+	$(CARGO) build --release -p weft-agent -p weft-helper --bin weftd --bin weft-helper
 	$(CARGO) bench --profile dev --workspace --bench probes
 	$(CARGO) bench -p weft-metrics --bench store --bench query | tee $(TARGET)/bench/metrics.jsonl
 	WEFT_AGENT=$(abspath $(TARGET))/release/weftd \

@@ -24,7 +24,7 @@ longest() {
         datagram | sealed) echo 1500 ;;
         promql) echo 400 ;;
         store_file) echo 96 ;;
-        credential | stream | update_signature) echo 1024 ;;
+        credential | helper | stream | update_signature) echo 1024 ;;
         api | http | series | state_file | configuration | dns | entry) echo 4096 ;;
         *) echo 8192 ;;
     esac

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The part of a build that runs in the root with the tools: packages and files in, images out.
 #
-#   assemble.sh ARCH VERSION PACKAGES.TAR "FORMAT..." <KEY   /source: the tree; /given: weftd and weft; /build: results
+#   assemble.sh ARCH VERSION PACKAGES.TAR "FORMAT..." <KEY   /source: the tree; /given: weftd, weft-helper and weft; /build: results
 #
 # KEY signs updates: a private key (Ed25519, PEM). It is nowhere but in the memory of the mount namespace that this runs in.
 #
@@ -113,7 +113,7 @@ say "modules: $(wc -l <modules.node) of $(find modules -name '*.ko.xz' | wc -l) 
 # Our own files.
 cp -r "$recipe/root/." root/
 install -D -m 0644 /source/agent/weftd.service root/usr/lib/systemd/system/weftd.service
-install -m 0755 /given/weftd /given/weft root/usr/bin/
+install -m 0755 /given/weftd /given/weft-helper /given/weft root/usr/bin/
 install -D -m 0644 "$out/$name.packages" root/usr/share/weft/packages
 # Whose updates a node takes: of the key that this build signs with, and of those that the tree has.
 mkdir root/usr/share/weft/update-keys

@@ -10,7 +10,7 @@
 # What goes in is written down in the files beside this one; tools.sh says where packages come from and what the rest runs in.
 #
 # Environment:
-#   WEFT_BIN      folder with weftd and weft of that architecture (default: built for release)
+#   WEFT_BIN      folder with weftd, weft-helper and weft of that architecture (default: built for release)
 #   WEFT_VERSION  in place of the workspace's version
 #   FORMAT        one of these, or several with spaces between them (default: "disk update")
 #                   disk       a disk for UEFI machines

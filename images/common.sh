@@ -2,7 +2,7 @@
 # Sets `tree`, `target`, `version`, `debian` (Debian's name of the architecture) and SOURCE_DATE_EPOCH.
 #
 # Environment:
-#   WEFT_BIN      folder with weftd and weft of that architecture (default: built for release)
+#   WEFT_BIN      folder with weftd, weft-helper and weft of that architecture (default: built for release)
 #   WEFT_VERSION  in place of the workspace's version
 tree=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 target=$(readlink -m "${CARGO_TARGET_DIR:-$tree/target}")
@@ -30,7 +30,7 @@ debian_sources() {
     printf '%s\n' "$found"
 }
 
-# programs: sets `bin`, a folder with weftd and weft of this architecture.
+# programs: sets `bin`, a folder with weftd, weft-helper and weft of this architecture.
 programs() {
     if [ -n "${WEFT_BIN:-}" ]; then
         bin=$(readlink -f "$WEFT_BIN") || fail "WEFT_BIN=$WEFT_BIN: there is no such folder"
@@ -40,14 +40,14 @@ programs() {
         bin=$target/images/bin-$arch
     fi
     local program
-    for program in weftd weft; do
-        [ -x "$bin/$program" ] || fail "$bin/$program is missing: WEFT_BIN names the folder with weftd and weft"
+    for program in weftd weft-helper weft; do
+        [ -x "$bin/$program" ] || fail "$bin/$program is missing: WEFT_BIN names the folder with weftd, weft-helper and weft"
     done
 }
 
 build_agent() {
     local from=$target/release
-    local build=("${CARGO:-cargo}" build --release -p weft-agent -p weft-cli --bins)
+    local build=("${CARGO:-cargo}" build --release -p weft-agent -p weft-helper -p weft-cli --bins)
     if [ "$arch" = "$(uname -m)" ]; then
         (cd "$tree" && "${build[@]}")
     else
@@ -56,7 +56,7 @@ build_agent() {
         (cd "$tree" && cross_environment && "${build[@]}" --target "$arch-unknown-linux-gnu")
     fi
     mkdir -p "$target/images/bin-$arch"
-    install -m 0755 "$from/weftd" "$from/weft" "$target/images/bin-$arch/"
+    install -m 0755 "$from/weftd" "$from/weft-helper" "$from/weft" "$target/images/bin-$arch/"
 }
 
 # What building for another architecture needs: its C compiler, Rust's library for it, and the two libraries that the

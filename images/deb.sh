@@ -7,7 +7,7 @@
 # and man pages, which help2man makes of what `weft COMMAND --help` says. Same programs, same commit: same bytes.
 #
 # Environment:
-#   WEFT_BIN      folder with weftd and weft of that architecture (default: built for release)
+#   WEFT_BIN      folder with weftd, weft-helper and weft of that architecture (default: built for release)
 #   WEFT_VERSION  in place of the workspace's version
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -26,7 +26,7 @@ trap 'rm -rf "$root"' EXIT
 chmod 0755 "$root"
 file() { install -D -m "$1" "$2" "$root/$3"; }
 
-for program in weftd weft; do
+for program in weftd weft-helper weft; do
     file 0755 "$bin/$program" usr/bin/$program
     # One built for release is stripped, and one of another architecture may not be understood here.
     strip "$root/usr/bin/$program" 2>/dev/null || true
@@ -44,7 +44,7 @@ if [ "$arch" = "$(uname -m)" ]; then
     asked=$root/usr/bin
 else
     asked=$target/debug
-    [ -x "$asked/weft" ] && [ -x "$asked/weftd" ] || (cd "$tree" && "${CARGO:-cargo}" build --workspace --bins)
+    [ -x "$asked/weft" ] && [ -x "$asked/weftd" ] && [ -x "$asked/weft-helper" ] || (cd "$tree" && "${CARGO:-cargo}" build --workspace --bins)
 fi
 weft=$asked/weft
 "$weft" completion bash | install -D -m 0644 /dev/stdin "$root/usr/share/bash-completion/completions/weft"
@@ -58,12 +58,13 @@ manual() {
 }
 manual 1 weft "$weft" "run jobs on many machines as on one"
 manual 8 weftd "$asked/weftd" "weft's agent"
+manual 8 weft-helper "$asked/weft-helper" "what weft's agent does on demand"
 while read -r command what; do
     manual 1 "weft-$command" "$weft $command" "$what"
 done < <("$weft" --help | sed -n '/^Usage:/,/^Options:/s/^  \([a-z][a-z-]*\)  *\([A-Z].*\)/\1 \2/p')
 [ -e "$root/usr/share/man/man1/weft-apply.1.gz" ] || fail "weft --help lists no commands"
 
-glibc=$(readelf -VW "$root/usr/bin/weftd" "$root/usr/bin/weft" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV | tail -n 1)
+glibc=$(readelf -VW "$root/usr/bin/weftd" "$root/usr/bin/weft-helper" "$root/usr/bin/weft" | grep -o 'GLIBC_[0-9][0-9.]*' | sort -uV | tail -n 1)
 [ -n "$glibc" ] || fail "the programs do not say which glibc they need"
 mkdir "$root/DEBIAN"
 for script in postinst prerm postrm; do install -m 0755 "$here/deb/$script" "$root/DEBIAN/$script"; done

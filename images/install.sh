@@ -2,7 +2,7 @@
 # Installs the agent and the command line on this machine, as `make install` built them: below /usr/local, with the service
 # and the group `weft`. Again: brings a newer version. What runs goes on, and the service is not started here.
 #
-#   install.sh FOLDER            FOLDER: with weftd and weft
+#   install.sh FOLDER            FOLDER: with weftd, weft-helper and weft
 #   install.sh --uninstall       takes away what the first one brought; /var/lib/weft and /etc/weft stay
 #
 # PREFIX: another place than /usr/local.
@@ -19,20 +19,23 @@ packaged=$(dpkg-query -W -f '${db:Status-Status}' weft 2>/dev/null || true)
 if [ "${1:-}" = --uninstall ]; then
     # The package's own service goes on, with its own program.
     [ ! -d /run/systemd/system ] || [ "$packaged" = installed ] || systemctl disable --now weftd 2>/dev/null || true
-    rm -f "$prefix/bin/weft" "$prefix/bin/weftd" "$unit" "$prefix/share/bash-completion/completions/weft"
+    rm -f "$prefix/bin/weft" "$prefix/bin/weftd" "$prefix/bin/weft-helper" "$unit" "$prefix/share/bash-completion/completions/weft"
     reload
     [ ! -d /run/systemd/system ] || [ "$packaged" != installed ] || { systemctl enable weftd && systemctl restart weftd; }
     say "removed; what runs in units goes on (systemctl list-units 'weft-*'), and /var/lib/weft and /etc/weft are kept"
     exit
 fi
-[ -x "${1:-}/weftd" ] && [ -x "$1/weft" ] || fail "no weftd and weft in ${1:-}: make install builds them"
+for program in weftd weft-helper weft; do
+    [ -x "${1:-}/$program" ] || fail "no $program in ${1:-}: make install builds it"
+done
 if [ "$packaged" = installed ]; then
     fail "the package weft is installed here, and two would get in each other's way: apt remove weft first, or make deb and apt install that"
 fi
 
 systemd-sysusers "$here/root/usr/lib/sysusers.d/weft.conf"
 mkdir -p "$prefix/bin" "$prefix/share/bash-completion/completions" /etc/weft
-for program in weftd weft; do
+# The helper first: it takes no orders of another version, and says so.
+for program in weft-helper weftd weft; do
     # A program that runs cannot be written over, but another can take its name.
     install -m 0755 "$1/$program" "$prefix/bin/.$program.new"
     mv "$prefix/bin/.$program.new" "$prefix/bin/$program"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A package on a Debian machine with systemd: installed, used, replaced by a newer version, removed and purged.
 #
-#   test_deb.sh FOLDER     FOLDER: with weftd and weft
+#   test_deb.sh FOLDER     FOLDER: with weftd, weft-helper and weft
 #
 # Where no container with systemd can be started it says so, and fails if WEFT_MUST=systemd.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # What README says about installing, word for word, on a machine with systemd; then a newer version over it, a package
 # beside it, and away with it.
 #
-#   test_install.sh FOLDER     FOLDER: with weftd and weft; they stand for what `make install` would build
+#   test_install.sh FOLDER     FOLDER: with weftd, weft-helper and weft; they stand for what `make install` would build
 #
 # Where no container with systemd can be started it says so, and fails if WEFT_MUST=systemd.
 set -euo pipefail
@@ -11,7 +11,7 @@ source "$here/in_container.sh"
 for file in images/install.sh images/root/usr/lib/sysusers.d/weft.conf agent/weftd.toml agent/weftd.service; do
     "$nspawn" copy "$name" "$here/../$file" "/src/$file"
 done
-for program in weftd weft; do "$nspawn" copy "$name" "$1/$program" "/src/built/$program"; done
+for program in weftd weft-helper weft; do "$nspawn" copy "$name" "$1/$program" "/src/built/$program"; done
 # There is no compiler in there.
 scratch=$(mktemp -d)
 leftovers=("$scratch")

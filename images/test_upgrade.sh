@@ -3,14 +3,14 @@
 # trusts, and updates that are not for it. The rest is told by whole machines (hw-tests, upgrade_and_roll_back). In a mount
 # namespace, with another os-release.
 #
-#   test_upgrade.sh BIN     the folder with weftd, which verifies signatures
+#   test_upgrade.sh BIN     the folder with weft-helper, which verifies signatures
 set -euo pipefail
 programs=$(readlink -f "${WEFT_PROGRAMS:-${1:-.}}")
 export WEFT_PROGRAMS=$programs
 source "$(dirname "$0")/in_namespace.sh"
 
 folder=$PWD
-[ -x "$programs/weftd" ] || { echo "test_upgrade: no weftd in $programs" >&2; exit 1; }
+[ -x "$programs/weft-helper" ] || { echo "test_upgrade: no weft-helper in $programs" >&2; exit 1; }
 export PATH=$programs:$PATH
 printf 'ID=weft\nIMAGE_ID=weft\nIMAGE_VERSION=0.1.9\n' >os-release
 mount --bind os-release "$(readlink -f /usr/lib/os-release)"

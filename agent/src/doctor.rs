@@ -19,7 +19,7 @@ use crate::executor;
 use crate::guard::{self, WakesUp};
 use crate::observe::remote::{Sending, Trouble};
 use crate::observe::{Report, SourceReport, Unanswered, source_name};
-use crate::trace::Tried;
+use helper::order::Tried;
 
 /// By then a member that is reached by multicast has been seen.
 const MULTICAST_TAKES: Duration = Duration::from_secs(60);

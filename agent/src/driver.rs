@@ -28,6 +28,7 @@ use crate::credentials::Credentials;
 use crate::events::Events;
 use crate::executor::Executor;
 use crate::health::Checker;
+use crate::helpers::Helpers;
 use crate::http::{self, Call, Operation, Reply};
 use crate::identity::{self, Fabric, Identity};
 use crate::level;
@@ -139,6 +140,7 @@ pub struct Driver {
     adopted: Option<Vec<UnitFound>>,
     store: Writer,
     observer: Observer,
+    helpers: Helpers,
     tracer: Tracer,
     /// What the observer was told that this node is called: no other of its fabric is called so.
     name_of_series: String,
@@ -267,6 +269,7 @@ impl Driver {
         };
         let local = Local::look(&BTreeSet::new(), &Local::default());
         let bound = gossip.local_addr()?;
+        let helpers = Helpers::new(choice.executor.clone());
         let mut driver = Self {
             clock,
             started,
@@ -294,7 +297,8 @@ impl Driver {
             adopted: Some(adopted),
             store,
             observer,
-            tracer: Tracer::default(),
+            tracer: Tracer::new(helpers.clone()),
+            helpers,
             name_of_series: name.clone(),
             counted: started.at,
             warnings: opened.warnings,

@@ -39,7 +39,6 @@ use crate::seal::{Refusal, Seal, Start};
 use crate::store::Store as _;
 use crate::store::database::{self, RedbStore};
 use crate::token::Token;
-use crate::upgrade::signature;
 
 /// The last sample of the store that is asked.
 const NOW_MS: i64 = 120_000;
@@ -386,17 +385,6 @@ pub fn configuration(bytes: &[u8]) {
     assert!(config.metrics.remote_write.is_empty() || config.metrics.remote_write().is_some());
     assert!(config.metrics.memory() > 0 && !config.metrics.remote_write_every().is_zero());
     let _ = (config.name(), config.node.level(), config.metrics.probes());
-}
-
-/// Who signed an update: a key of an image in PEM, a byte of zero, and the lines with signatures.
-pub fn update_signature(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    let (pem, signatures) = text.split_once('\0').unwrap_or((&text, ""));
-    let key = signature::Key::parse("image", pem);
-    match signature::verify(key.as_slice(), b"what nobody has signed", signatures) {
-        Ok(key) => panic!("{key} has signed it"),
-        Err(refusal) => drop(refusal.to_string()),
-    }
 }
 
 fn written(value: &impl Serialize) {

@@ -36,7 +36,7 @@ use crate::clock::BootTime;
 
 use crate::observe::sink::{self, Collector, Metric, SourceReport};
 use crate::topology::Sysfs;
-pub(crate) use sensors::read_chips as chips;
+use helper::hardware::chips::clean;
 
 /// Disks, interfaces, file systems, chips: so many of each kind are reported. A machine with more has them made
 /// by containers, and the store is for the machine.
@@ -267,13 +267,4 @@ impl Asked {
 /// A number that a file has nothing else in.
 fn number(sysfs: &Sysfs, path: &str) -> Option<f64> {
     sysfs.line(path)?.parse().ok()
-}
-
-/// A text as a part of a metric's name: as node_exporter does it, in small letters, with underscores for what is not
-/// allowed in names.
-fn clean(text: &str) -> String {
-    let kept = |byte: char| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == ':';
-    let small = text.to_ascii_lowercase();
-    let clean: String = small.chars().map(|c| if kept(c) { c } else { '_' }).collect();
-    clean.trim_matches('_').to_owned()
 }

@@ -21,15 +21,17 @@
 //! evaluates series ([`observe`]); `remote-write` sends samples to whom the configuration names, `lookup` finds out where that
 //! is, and ends (`observe::remote`); `sensors` asks file systems, sensors and disks, and ends ([`host`]);
 //! `mounts` makes and removes what files of tasks are mounted over, as process 1 sees the machine, and ends (`executor::mount_points`);
-//! `trace` looks closely at units while somebody asks for it ([`trace`]); `mDNS_daemon` speaks multicast (crate
+//! `mDNS_daemon` speaks multicast (crate
 //! `mdns-sd`); the runtime's own for short file work (logs, records of units, `doctor`), which end
 //! when idle.
 //!
 //! And one more process, where a unit has a lease: the guard ([`guard`]), this program without a runtime. It
 //! outlives the agent; one task of the agent keeps it running where no service manager does.
-//! systemd starts each task as this program, which becomes it at once ([`executor::exec`]). Before an update of an
-//! image is written, this program looks at its signature, and ends ([`upgrade::signature`]); after an agent that has
+//! systemd starts each task as this program, which becomes it at once ([`executor::exec`]). After an agent that has
 //! crashed it tells the peers, and ends ([`driver::farewell`]).
+//!
+//! What an agent at rest does not do is done by a second program, one process per order ([`helpers`]): traces, and the list of
+//! what the machine is made of.
 
 #![allow(
     rustdoc::private_intra_doc_links,
@@ -56,8 +58,8 @@ mod footprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guard;
-mod hardware;
 mod health;
+mod helpers;
 mod host;
 mod http;
 mod identity;
@@ -120,7 +122,6 @@ pub fn main() -> ExitCode {
     match given.next() {
         Some(word) if word == guard::WORD => return guard::main(given),
         Some(word) if word == executor::exec::WORD => return executor::exec::main(given),
-        Some(word) if word == upgrade::signature::WORD => return upgrade::signature::main(given),
         Some(word) => farewell = word == driver::farewell::WORD,
         None => {}
     }

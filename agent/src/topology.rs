@@ -7,6 +7,7 @@
 
 use fabric::cpuset::CpuSet;
 use fabric::topology::{Core, HugepagePool, NumaNode, Topology};
+use helper::files::Files;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,13 +23,10 @@ mod tests;
 pub use plugged::{Plugged, Settling};
 pub use share::{Share, ShareError, narrow};
 
-/// Bytes of any one file that is read here.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-
 /// The kernel's view of a machine, below a folder: `/`, or a recorded one in tests.
 #[derive(Clone, Debug)]
 pub struct Sysfs {
-    root: PathBuf,
+    files: Files,
     given_up: CpuSet,
 }
 
@@ -41,7 +39,7 @@ impl Default for Sysfs {
 impl Sysfs {
     /// The view below `root`, which holds `sys`, `proc`, `etc` and `dev`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), given_up: CpuSet::new() }
+        Self { files: Files::at(root), given_up: CpuSet::new() }
     }
 
     /// The agent keeps itself off these CPUs: work may use them, although they are missing in its affinity.
@@ -250,43 +248,14 @@ impl Sysfs {
         };
         format!("{} {}", field("ID"), field("VERSION_ID")).trim().to_owned()
     }
+}
 
-    /// Where a file or folder of this view is.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        self.root.join(path)
-    }
+/// What it reads files with.
+impl std::ops::Deref for Sysfs {
+    type Target = Files;
 
-    /// A file, or as much of it as is read here. What is no UTF-8 in it is replaced.
-    pub(crate) fn text(&self, path: &str) -> Option<String> {
-        use std::io::Read;
-        let file = std::fs::File::open(self.path(path)).ok()?;
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
-        let replaced = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Some(String::from_utf8(bytes).unwrap_or_else(|error| replaced(error.into_bytes())))
-    }
-
-    /// A file without the space around its text; nothing when it is empty.
-    pub(crate) fn line(&self, path: &str) -> Option<String> {
-        self.text(path).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-    }
-
-    /// Names in a folder, sorted; none when it is not there.
-    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path(folder)).into_iter().flatten().flatten();
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        names
-    }
-
-    /// The numbers of entries named `prefix` and a number, ascending.
-    pub(crate) fn numbered(&self, folder: &str, prefix: &str) -> Vec<u16> {
-        let names = self.names(folder);
-        let mut numbers: Vec<u16> =
-            names.iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect();
-        numbers.sort_unstable();
-        numbers
+    fn deref(&self) -> &Files {
+        &self.files
     }
 }
 
@@ -297,24 +266,11 @@ struct MemoryNode {
     memory: u64,
 }
 
-/// A recorded machine, for tests: a file (`path = text`) or a link (`path -> target`) a line.
+/// A recorded machine, for tests.
 #[cfg(test)]
 pub(crate) fn recorded(fixture: &str) -> (tempfile::TempDir, Sysfs) {
     let folder = tempfile::tempdir().unwrap();
-    for line in fixture.lines().filter(|line| !line.starts_with('#')) {
-        let link = line.split_once(" -> ");
-        let (path, target) =
-            link.or_else(|| line.split_once(" =")).unwrap_or_else(|| panic!("{line}"));
-        let path = folder.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        if link.is_some() {
-            std::os::unix::fs::symlink(target, path).unwrap();
-        } else {
-            let text =
-                target.trim_start().replace("\\n", "\n").replace("\\t", "\t").replace("\\\"", "\"");
-            std::fs::write(path, text).unwrap();
-        }
-    }
+    helper::files::record(fixture, folder.path());
     let sysfs = Sysfs::at(folder.path());
     (folder, sysfs)
 }

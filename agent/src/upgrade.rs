@@ -2,7 +2,7 @@
 //! the other slot by `weft-upgrade.service`, which is a part of the image.
 //!
 //! What is in a piece is none of the agent's business: the service compares hashes, before and after it writes, and has this
-//! program look at who made it ([`signature`]).
+//! weft-helper look at who made it.
 
 use fabric::api::{Problem, ProblemKind, UpgradeBody, UpgradeView};
 use std::fs;
@@ -10,8 +10,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::executor::Executor;
-
-pub mod signature;
 
 /// The longest update: far above what the slots of an image hold.
 pub const BYTES_MAX: u64 = 1 << 30;

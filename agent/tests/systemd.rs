@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use testbed::netns::{run, wait_until};
-use testbed::{api, weftd};
+use testbed::{api, helper, weftd};
 
 /// Threads of [`a_task_with_threads`] besides those of the test harness.
 const THREADS: usize = 4;
@@ -57,6 +57,32 @@ fn a_job_is_a_transient_unit_whose_every_thread_is_where_its_claim_says() {
     wait_until("the unit is gone", || {
         (machine.show(&pinned.unit)["ActiveState"] == "inactive").then_some(())
     });
+}
+
+/// What the agent does not do itself is a unit of its own, which ends with its order and leaves nothing behind.
+#[test]
+fn a_helper_is_a_unit_of_its_own_while_it_works() {
+    let Some(machine) = Machine::boot("helper") else { return };
+    let status: Status = machine.get("/v1/status");
+    let path = format!("/v1/nodes/{}/hardware", status.node);
+    let hardware: fabric::api::Hardware = machine.get(&path);
+    assert!(hardware.processor.is_some(), "{hardware:?}");
+    // Whether anything can be traced there or not: it was tried by a helper, and the agent says what came of it.
+    let findings: Vec<fabric::api::Finding> = machine.get("/v1/doctor");
+    let traces = findings.iter().find(|finding| finding.check == "traces").expect("a finding");
+    assert!(!traces.message.contains("weft-helper"), "{traces:?}");
+    let said = machine.shell("journalctl --no-pager -o cat -u 'weft-helper-*'");
+    for unit in ["weft helper: hardware", "weft helper: try-traces"] {
+        assert!(said.contains(unit), "{unit}: {said}");
+    }
+    assert!(!said.contains("Failed"), "{said}");
+    wait_until("no helper is left", || {
+        let left = machine.shell("systemctl list-units --all --plain --no-legend 'weft-helper-*'");
+        left.trim().is_empty().then_some(())
+    });
+    machine.shell("mv /usr/bin/weft-helper /root/");
+    let refused = machine.try_get::<fabric::api::Hardware>(&path).expect_err("it is not there");
+    assert!(refused.to_string().contains("/usr/bin/weft-helper is missing"), "{refused}");
 }
 
 #[test]
@@ -348,6 +374,7 @@ impl Machine {
         let init = pid.trim().parse().expect("a process number");
         let machine = Self { name, init };
         machine.copy(&weftd(), "/usr/bin/weftd");
+        machine.copy(&helper(), "/usr/bin/weft-helper");
         machine.copy(&std::env::current_exe().expect("this program"), "/opt/task");
         let service = concat!(env!("CARGO_MANIFEST_DIR"), "/weftd.service");
         machine.copy(Path::new(service), "/etc/systemd/system/weftd.service");

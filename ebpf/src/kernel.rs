@@ -7,9 +7,13 @@ use libbpf_rs::btf::{Btf, BtfKind, BtfType};
 /// Where the kernel describes its types.
 pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Capabilities that loading needs: number and name.
-const CAPABILITIES: [(u32, &str); 3] =
-    [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+/// A capability: number and name.
+pub(crate) type Capability = (u32, &'static str);
+
+/// What counts the bytes of cgroups needs this one beside [`LOADS`].
+pub(crate) const COUNTS_BYTES: Capability = (12, "CAP_NET_ADMIN");
+/// What loads programs that look at the kernel.
+pub(crate) const LOADS: [Capability; 2] = [(38, "CAP_PERFMON"), (39, "CAP_BPF")];
 
 /// The kernel's types.
 pub(crate) struct Kernel {
@@ -61,8 +65,8 @@ impl Kernel {
     }
 }
 
-/// Names of the capabilities that this process lacks for loading. CAP_SYS_ADMIN stands for all of them.
-pub(crate) fn missing_capabilities() -> Vec<&'static str> {
+/// Names of those capabilities that this process lacks. CAP_SYS_ADMIN stands for those that load programs.
+pub(crate) fn missing(capabilities: &[Capability]) -> Vec<&'static str> {
     const SYS_ADMIN: u32 = 21;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
@@ -71,9 +75,9 @@ pub(crate) fn missing_capabilities() -> Vec<&'static str> {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     let has = |number: u32| effective & (1 << number) != 0;
-    CAPABILITIES
+    capabilities
         .iter()
-        .filter(|(number, _)| !has(*number) && (*number == 12 || !has(SYS_ADMIN)))
+        .filter(|one| !has(one.0) && (**one == COUNTS_BYTES || !has(SYS_ADMIN)))
         .map(|(_, name)| *name)
         .collect()
 }

@@ -20,7 +20,7 @@
 //! }
 //! ```
 //!
-//! CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are enough to load everything; only [`Readings::cost`] needs
+//! CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are enough to load everything, and the first two to trace; only [`Readings::cost`] needs
 //! CAP_SYS_ADMIN, or `kernel.bpf_stats_enabled`.
 
 mod cgroup;
@@ -55,6 +55,11 @@ pub use status::Status;
 /// Whether probes can be loaded at all here: why not, otherwise. Single probes may still be missing a hook;
 /// [`Probes::status`] says so.
 pub fn available() -> Result<(), String> {
+    loads(&[&[kernel::COUNTS_BYTES], &kernel::LOADS[..]].concat())
+}
+
+/// Whether programs can be loaded by a process that has these capabilities.
+fn loads(needs: &[kernel::Capability]) -> Result<(), String> {
     let absent = env!("WEFT_EBPF_ABSENT");
     if !absent.is_empty() {
         return Err(format!("this program was built without eBPF probes: {absent}"));
@@ -65,7 +70,7 @@ pub fn available() -> Result<(), String> {
             kernel::BTF
         ));
     }
-    let missing = kernel::missing_capabilities();
+    let missing = kernel::missing(needs);
     if !missing.is_empty() {
         return Err(format!("loading eBPF programs needs {}", missing.join(", ")));
     }

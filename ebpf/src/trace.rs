@@ -58,7 +58,7 @@ impl What {
     ];
 
     /// Kernel memory that it can come to use, in bytes: the sizes of its tables, and some for the rest.
-    fn bytes(self) -> usize {
+    pub fn bytes(self) -> usize {
         const MIB: usize = 1 << 20;
         match self {
             Self::Syscalls => 2 * MIB,
@@ -205,7 +205,7 @@ impl Traces {
 impl Trace {
     fn start(what: What, cgroups: &[CgroupId], time: Duration) -> Result<Self, Status> {
         const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
-        crate::available().map_err(Status::Unsupported)?;
+        crate::loads(&crate::kernel::LOADS).map_err(Status::Unsupported)?;
         let (object, programs) = what.programs();
         if what != What::Profile {
             Kernel::new()?.require(programs)?;

@@ -35,15 +35,20 @@ pub struct Thread {
 }
 
 /// A Debian with the agent's programs and its service on the second disk, and the journal on the console, so that a story
-/// that fails keeps it. `WEFT_BIN` names another folder with `weftd` and `weft`.
+/// that fails keeps it. `WEFT_BIN` names another folder with `weftd`, `weft-helper` and `weft`.
 pub fn machine(bench: &Bench, name: &str) -> Result<Machine> {
     let program = |name: &str| match std::env::var_os("WEFT_BIN") {
         Some(folder) => Ok(PathBuf::from(folder).join(name)),
         None => built(name),
     };
-    let (weftd, weft) = (program("weftd")?, program("weft")?);
+    let (weftd, helper, weft) = (program("weftd")?, program("weft-helper")?, program("weft")?);
     let service = Path::new(SERVICE);
-    let files = [("weftd", &*weftd), ("weft", &*weft), ("weftd.service", service)];
+    let files = [
+        ("weftd", &*weftd),
+        ("weft-helper", &*helper),
+        ("weft", &*weft),
+        ("weftd.service", service),
+    ];
     let mut machine = Machine::debian(bench, name, &files)?;
     machine
         .argument("systemd.journald.forward_to_console=1 systemd.journald.max_level_console=info");
@@ -68,7 +73,7 @@ impl Node {
         node.write("/etc/weft/weftd.toml", config)?;
         node.machine.run(
             "set -e
-            ln -s /opt/weft/weftd /opt/weft/weft /usr/bin/
+            ln -s /opt/weft/weftd /opt/weft/weft-helper /opt/weft/weft /usr/bin/
             cp /opt/weft/weftd.service /etc/systemd/system/
             systemctl daemon-reload
             systemctl --quiet enable weftd.service

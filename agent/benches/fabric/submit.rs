@@ -5,7 +5,7 @@ use super::Effort;
 use super::events::Listener;
 use super::results::{Better, Results};
 use super::testbed::cost::median;
-use super::testbed::{Lab, api, job, netns, weftd};
+use super::testbed::{Lab, api, helper, job, netns, weftd};
 use fabric::alloc::Phase;
 use fabric::api::EventKind;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,7 @@ pub fn measure_on_systemd(results: &mut Results, effort: &Effort) {
     }
     let machine = Booted(name);
     machine.copy(&weftd(), "/usr/bin/weftd");
+    machine.copy(&helper(), "/usr/bin/weft-helper");
     let service = concat!(env!("CARGO_MANIFEST_DIR"), "/weftd.service");
     machine.copy(Path::new(service), "/etc/systemd/system/weftd.service");
     machine.shell("systemctl daemon-reload && systemctl start weftd.service");

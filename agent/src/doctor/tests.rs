@@ -1,11 +1,11 @@
 use super::*;
 use crate::observe::ProbeReport;
 use crate::observe::remote::Books;
-use crate::trace::KINDS;
 use ebpf::{Probe, Source};
 use fabric::api::TraceWhat;
 use fabric::clock::Instant;
 use fabric::topology::PortsUsed;
+use helper::TRACES as KINDS;
 use metrics::store::Usage;
 
 fn machine() -> Machine {

@@ -12,7 +12,8 @@ use super::{CallAnswer, Driver, answers};
 use crate::http::Reply;
 use crate::observe::Observer;
 use crate::quic::{ApiRequest, ApiResponse};
-use crate::trace::{MEDIA, Subject, Tracer};
+use crate::trace::{MEDIA, Tracer};
+use helper::order::Subject;
 
 impl Driver {
     /// Streams what a job does on one node: this one, or the one that it runs on.
@@ -128,7 +129,7 @@ async fn begin(
         let found = observer.cgroups(alloc).await.map_err(|error| {
             Problem::new(ProblemKind::Unavailable, "cgroups are not known", error.to_string())
         })?;
-        cgroups.extend(found.into_iter().map(|id| (id, alloc.slot.to_string())));
+        cgroups.extend(found.into_iter().map(|id| (id.0, alloc.slot.to_string())));
     }
     let looked_at: BTreeSet<&String> = cgroups.values().collect();
     if let Some(without) = allocs.iter().find(|alloc| !looked_at.contains(&alloc.slot.to_string()))
@@ -141,7 +142,7 @@ async fn begin(
             ),
         ));
     }
-    let subject = Subject { node, job: wanted.job.clone(), what: wanted.what, cgroups };
-    let stream = tracer.start(subject, time).await?;
+    let subject = Subject { node, what: wanted.what, time, cgroups };
+    let stream = tracer.start(wanted.job.clone(), subject).await?;
     Ok(Reply::Stream(MEDIA, stream))
 }

@@ -3,9 +3,12 @@
 use fabric::cpuset::CpuSet;
 use fabric::io::Launch;
 use fabric::topology::Enforced;
+use helper::order::Verb;
 use nix::libc;
+use rustix::thread::CapabilitySet;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use zbus::Variant;
+use zbus::{Fd, Variant};
 
 use super::output::Channel;
 use super::process;
@@ -156,6 +159,53 @@ pub fn of_guard(command: Vec<String>, environment: Vec<String>) -> Result<Vec<Pr
     list.may("TasksMax", 16u64);
     list.may("NoNewPrivileges", true);
     list.may("ProtectHome", "read-only".to_owned());
+    list.may("UMask", 0o077u32);
+    Ok(list.0)
+}
+
+/// A helper that is to be started.
+pub struct OfHelper<'a> {
+    /// Its program.
+    pub program: PathBuf,
+    /// What it will be told to do.
+    pub verb: &'a Verb,
+    /// Its standard input.
+    pub socket: OwnedFd,
+}
+
+/// The service of a helper. It gives up system calls and most of its rights itself; what is here is what only systemd can bound.
+pub fn of_helper(of: OfHelper<'_>) -> Result<Vec<Property>, String> {
+    let OfHelper { program, verb, socket } = of;
+    let mut list = List(Vec::new());
+    let program = text(&program)?;
+    list.must("Description", format!("weft helper: {}", verb.name()));
+    list.must("Type", "exec".to_owned());
+    list.must("ExecStart", vec![(program.clone(), vec![program], false)]);
+    list.must("StandardInputFileDescriptor", Variant::Fd(Fd::from(socket)));
+    list.must("StandardOutput", "null".to_owned());
+    list.must("StandardError", "journal".to_owned());
+    list.must("CollectMode", "inactive-or-failed".to_owned());
+    list.must("RuntimeMaxUSec", verb.takes().as_micros() as u64);
+    list.may("TimeoutStopUSec", 2_000_000u64);
+    list.may("MemoryMax", verb.memory());
+    list.may("MemorySwapMax", 0u64);
+    list.may("TasksMax", super::helper_process::TASKS_MAX);
+    list.may("OOMScoreAdjust", 500i32);
+    // Dropping rights is one of them, until it has done so.
+    let bounds = verb.rights().capabilities.union(CapabilitySet::SETPCAP);
+    list.must("CapabilityBoundingSet", bounds.bits());
+    list.may("NoNewPrivileges", true);
+    list.may("ProtectSystem", "strict".to_owned());
+    list.may("ProtectHome", "read-only".to_owned());
+    list.may("PrivateTmp", true);
+    list.may("ProtectHostname", true);
+    list.may("ProtectClock", true);
+    list.may("ProtectKernelModules", true);
+    list.may("LockPersonality", true);
+    list.may("MemoryDenyWriteExecute", true);
+    list.may("RestrictRealtime", true);
+    list.may("RestrictSUIDSGID", true);
+    list.may("SystemCallArchitectures", vec!["native".to_owned()]);
     list.may("UMask", 0o077u32);
     Ok(list.0)
 }

@@ -139,6 +139,11 @@ impl Systemd {
         self.bus.list("*.service").await
     }
 
+    /// The bus that systemd is reached by.
+    pub(super) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
     /// Starts a unit that is not one of its own.
     pub async fn begin(&self, unit: &str) -> zbus::Result<()> {
         self.bus.begin(unit).await

@@ -61,11 +61,6 @@ fn configurations() {
     replay("configuration", MUTATIONS, configuration);
 }
 
-#[test]
-fn signatures_of_updates() {
-    replay("update_signature", MUTATIONS, update_signature);
-}
-
 /// Writes the part of the corpus that is made by our own encoders: `WEFT_REWRITE=1 cargo test -p weft-agent fuzzing`.
 #[test]
 fn the_corpus_is_of_this_wire_version() {

@@ -1,7 +1,8 @@
 //! Sensors: chips of hwmon, thermal zones, errors of memory (EDAC), energy (powercap).
 
+use helper::hardware::chips;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ::metrics::store::Kind;
 
@@ -16,100 +17,13 @@ pub(super) fn collect(sysfs: &Sysfs, sink: &mut dyn Sink) {
     energy(sysfs, sink);
 }
 
-/// Words that a sensor's file can begin with (Documentation/hwmon/sysfs-interface.rst).
-const SENSORS: [&str; 13] = [
-    "vrm",
-    "beep_enable",
-    "update_interval",
-    "in",
-    "cpu",
-    "fan",
-    "pwm",
-    "temp",
-    "curr",
-    "power",
-    "energy",
-    "humidity",
-    "intrusion",
-];
-
-/// Sensors of one chip: by name (`temp1`), then by property (`input`, `crit`; empty for the sensor itself).
-pub(crate) type Chip = BTreeMap<String, BTreeMap<String, String>>;
-
 const CHIP_NAMES: Metric =
     Metric::gauge("node_hwmon_chip_names", "Annotation metric for human-readable chip names.");
 const SENSOR_LABEL: Metric =
     Metric::gauge("node_hwmon_sensor_label", "Label for given chip and sensor.");
 
-/// Chips: the label that node_exporter gives it, its own name, its sensors.
-pub(crate) fn read_chips(sysfs: &Sysfs) -> Vec<(String, String, Chip)> {
-    let folder = "sys/class/hwmon";
-    let names = sysfs.names(folder).into_iter().take(DEVICES_MAX);
-    let chips = names.map(|name| {
-        let place = sysfs.path(&format!("{folder}/{name}"));
-        let own = clean(&line(&place.join("name")).unwrap_or_default());
-        let mut chip = Chip::new();
-        // Older drivers have their files one folder below.
-        for place in [place.clone(), place.join("device")] {
-            read_sensors(&place, &mut chip);
-        }
-        (chip_label(&place, &own), own, chip)
-    });
-    chips.filter(|(_, _, chip)| !chip.is_empty()).collect()
-}
-
-/// A chip is called by the bus and the name of its device, or by its own name, or by its folder.
-fn chip_label(place: &Path, own: &str) -> String {
-    if let Ok(device) = std::fs::canonicalize(place.join("device")) {
-        let part = |path: Option<&Path>| {
-            clean(&path.and_then(Path::file_name).unwrap_or_default().to_string_lossy())
-        };
-        let (name, bus) = (part(Some(&device)), part(device.parent()));
-        match (&*bus, &*name) {
-            (_, "") => {}
-            ("", name) => return name.to_owned(),
-            (bus, name) => return format!("{bus}_{name}"),
-        }
-    }
-    if !own.is_empty() {
-        return own.to_owned();
-    }
-    clean(&place.file_name().unwrap_or_default().to_string_lossy())
-}
-
-fn read_sensors(folder: &Path, chip: &mut Chip) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(file) = entry.file_name().into_string() else { continue };
-        let Some((sensor, property)) = split(&file) else { continue };
-        if !entry.path().is_file() {
-            continue;
-        }
-        if let Some(value) = line(&entry.path()) {
-            chip.entry(sensor).or_default().insert(property.to_owned(), value);
-        }
-    }
-}
-
-/// `temp1_crit_alarm` is the sensor `temp1` and the property `crit_alarm`.
-fn split(file: &str) -> Option<(String, &str)> {
-    // The longest fit: beep_enable is no property of a sensor.
-    let kind = SENSORS.iter().find(|kind| {
-        file.strip_prefix(**kind).is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(|c: char| c == '_' || c.is_ascii_digit())
-        })
-    })?;
-    let rest = &file[kind.len()..];
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, property) = rest.split_at(digits);
-    match (property.is_empty(), property.strip_prefix('_')) {
-        (true, _) => Some((format!("{kind}{number}"), "")),
-        (_, Some(property)) => Some((format!("{kind}{number}"), property)),
-        _ => None,
-    }
-}
-
 fn chips(sysfs: &Sysfs, sink: &mut dyn Sink) {
-    for (label, own, chip) in read_chips(sysfs) {
+    for (label, own, chip) in chips::read(sysfs) {
         if !own.is_empty() {
             sink.sample(CHIP_NAMES, &[("chip", &label), ("chip_name", &own)], 1.0);
         }
@@ -285,10 +199,4 @@ fn energy(sysfs: &Sysfs, sink: &mut dyn Sink) {
         let labels = [("index", &*index), ("path", &*path.to_string_lossy())];
         sink.sample(Metric::counter(&metric, help), &labels, microjoules / 1e6);
     }
-}
-
-fn line(path: &Path) -> Option<String> {
-    // A sensor that does not answer is an error of reading: no value.
-    let text = std::fs::read_to_string(path).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }

@@ -46,6 +46,11 @@ pub fn weftd() -> PathBuf {
     std::env::var_os("WEFT_AGENT").unwrap_or_else(|| env!("CARGO_BIN_EXE_weftd").into()).into()
 }
 
+/// What it starts for what it does not do itself: beside it.
+pub fn helper() -> PathBuf {
+    weftd().with_file_name("weft-helper")
+}
+
 /// UDP port of gossip; streams use the next one.
 pub const GOSSIP_PORT: u16 = 7400;
 
@@ -208,6 +213,7 @@ impl Machine {
     pub fn use_copy(&mut self) {
         self.program = self.folder.join("weftd");
         fs::copy(weftd(), &self.program).expect("a copy of the agent");
+        fs::copy(helper(), self.folder.join("weft-helper")).expect("a copy of the helper");
     }
 
     /// The agent's Unix socket.

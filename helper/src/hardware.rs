@@ -1,13 +1,14 @@
 //! What the machine is made of, for people: what is on its buses, and what its firmware says of it.
 //!
-//! [`crate::topology`] is what work is placed by; this is what a person goes to the rack with.
+//! What work is placed by is the agent's own; this is what a person goes to the rack with.
 
 use std::path::Path;
 
 use fabric::api::{BusDevice, Disk, Hardware, Interface, Sensor};
 
-use crate::host;
-use crate::topology::Sysfs;
+use crate::files::Files;
+
+pub mod chips;
 
 /// Of each kind, so many are listed.
 const LISTED_MAX: usize = 512;
@@ -69,12 +70,12 @@ const CHASSIS: [(&str, &str); 11] = [
 ];
 
 /// Reads it. Blocks.
-pub fn read(sysfs: &Sysfs) -> Hardware {
+pub fn read(files: &Files) -> Hardware {
     let dmi =
-        |file: &str| sysfs.line(&format!("sys/class/dmi/id/{file}")).filter(|text| is_told(text));
+        |file: &str| files.line(&format!("sys/class/dmi/id/{file}")).filter(|text| is_told(text));
     // Texts of the device tree end with a zero.
     let tree = |file: &str| {
-        let text = sysfs.line(&format!("proc/device-tree/{file}"))?;
+        let text = files.line(&format!("proc/device-tree/{file}"))?;
         Some(text.trim_end_matches('\0').to_owned()).filter(|text| !text.is_empty())
     };
     let joined = |files: &[&str]| {
@@ -90,14 +91,14 @@ pub fn read(sysfs: &Sysfs) -> Hardware {
         board: joined(&["board_vendor", "board_name", "board_version"]),
         chassis,
         firmware: joined(&["bios_vendor", "bios_version", "bios_date"]),
-        boot: boot(sysfs),
-        processor: processor(sysfs),
-        microcode: sysfs.line("sys/devices/system/cpu/cpu0/microcode/version"),
-        pci: pci(sysfs),
-        usb: usb(sysfs),
-        disks: disks(sysfs),
-        interfaces: interfaces(sysfs),
-        sensors: sensors(sysfs),
+        boot: boot(files),
+        processor: processor(files),
+        microcode: files.line("sys/devices/system/cpu/cpu0/microcode/version"),
+        pci: pci(files),
+        usb: usb(files),
+        disks: disks(files),
+        interfaces: interfaces(files),
+        sensors: sensors(files),
     }
 }
 
@@ -117,8 +118,8 @@ fn named(list: &[(&str, &str)], number: &str) -> Option<String> {
     list.iter().find(|(this, _)| *this == number).map(|(_, name)| (*name).to_owned())
 }
 
-fn boot(sysfs: &Sysfs) -> Option<String> {
-    let there = |path: &str| sysfs.path(path).exists();
+fn boot(files: &Files) -> Option<String> {
+    let there = |path: &str| files.path(path).exists();
     let word = match () {
         () if there("sys/firmware/efi") => "uefi",
         () if there("proc/device-tree") => "device-tree",
@@ -129,8 +130,8 @@ fn boot(sysfs: &Sysfs) -> Option<String> {
 }
 
 /// x86 says `model name`, arm64 nothing but numbers, RISC-V `uarch`.
-fn processor(sysfs: &Sysfs) -> Option<String> {
-    let text = sysfs.text("proc/cpuinfo")?;
+fn processor(files: &Files) -> Option<String> {
+    let text = files.text("proc/cpuinfo")?;
     let field = |wanted: &str| {
         text.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
@@ -142,13 +143,13 @@ fn processor(sysfs: &Sysfs) -> Option<String> {
     field("model name").or_else(|| field("uarch")).or_else(parts)
 }
 
-fn pci(sysfs: &Sysfs) -> Vec<BusDevice> {
+fn pci(files: &Files) -> Vec<BusDevice> {
     let folder = "sys/bus/pci/devices";
-    let names = sysfs.names(folder).into_iter().take(LISTED_MAX);
+    let names = files.names(folder).into_iter().take(LISTED_MAX);
     let devices = names.filter_map(|address| {
         let place = format!("{folder}/{address}");
         let number = |file: &str| {
-            Some(sysfs.line(&format!("{place}/{file}"))?.trim_start_matches("0x").to_owned())
+            Some(files.line(&format!("{place}/{file}"))?.trim_start_matches("0x").to_owned())
         };
         let class =
             number("class").and_then(|digits| usize::from_str_radix(digits.get(..2)?, 16).ok());
@@ -157,21 +158,21 @@ fn pci(sysfs: &Sysfs) -> Vec<BusDevice> {
             id: format!("{}:{}", number("vendor")?, number("device")?),
             class: (*class).to_owned(),
             name: None,
-            driver: link(&sysfs.path(&format!("{place}/driver"))),
+            driver: link(&files.path(&format!("{place}/driver"))),
             // -1: it does not matter.
-            numa: sysfs.line(&format!("{place}/numa_node")).and_then(|node| node.parse().ok()),
+            numa: files.line(&format!("{place}/numa_node")).and_then(|node| node.parse().ok()),
             address,
         })
     });
     devices.collect()
 }
 
-fn usb(sysfs: &Sysfs) -> Vec<BusDevice> {
+fn usb(files: &Files) -> Vec<BusDevice> {
     let folder = "sys/bus/usb/devices";
-    let names = sysfs.names(folder).into_iter().take(LISTED_MAX);
+    let names = files.names(folder).into_iter().take(LISTED_MAX);
     // Interfaces are listed beside their devices; only the device itself has the numbers.
     let devices = names.filter_map(|address| {
-        let file = |file: &str| sysfs.line(&format!("{folder}/{address}/{file}"));
+        let file = |file: &str| files.line(&format!("{folder}/{address}/{file}"));
         let words: Vec<String> = ["manufacturer", "product"].into_iter().filter_map(file).collect();
         Some(BusDevice {
             id: format!("{}:{}", file("idVendor")?, file("idProduct")?),
@@ -179,7 +180,7 @@ fn usb(sysfs: &Sysfs) -> Vec<BusDevice> {
                 .and_then(|number| named(&USB_CLASSES, &number))
                 .unwrap_or_else(|| "other".into()),
             name: Some(words.join(" ")).filter(|name| !name.is_empty()),
-            driver: link(&sysfs.path(&format!("{folder}/{address}/driver"))),
+            driver: link(&files.path(&format!("{folder}/{address}/driver"))),
             numa: None,
             address,
         })
@@ -188,14 +189,14 @@ fn usb(sysfs: &Sysfs) -> Vec<BusDevice> {
 }
 
 /// A disk without a device is made of something else: a partition, a file, memory.
-fn disks(sysfs: &Sysfs) -> Vec<Disk> {
-    let names = sysfs.names("sys/block").into_iter().take(LISTED_MAX);
+fn disks(files: &Files) -> Vec<Disk> {
+    let names = files.names("sys/block").into_iter().take(LISTED_MAX);
     let disks = names.filter_map(|name| {
         let folder = format!("sys/block/{name}");
-        if !sysfs.path(&format!("{folder}/device")).exists() {
+        if !files.path(&format!("{folder}/device")).exists() {
             return None;
         }
-        let file = |file: &str| sysfs.line(&format!("{folder}/{file}"));
+        let file = |file: &str| files.line(&format!("{folder}/{file}"));
         let first = |files: &[&str]| files.iter().find_map(|name| file(name));
         let sectors = file("size")?.parse::<u64>().ok()?;
         Some(Disk {
@@ -211,15 +212,15 @@ fn disks(sysfs: &Sysfs) -> Vec<Disk> {
     disks.collect()
 }
 
-fn interfaces(sysfs: &Sysfs) -> Vec<Interface> {
-    let names = sysfs.names("sys/class/net").into_iter().take(LISTED_MAX);
+fn interfaces(files: &Files) -> Vec<Interface> {
+    let names = files.names("sys/class/net").into_iter().take(LISTED_MAX);
     let interfaces = names.filter_map(|name| {
         let folder = format!("sys/class/net/{name}");
-        let device = link(&sysfs.path(&format!("{folder}/device")))?;
-        let file = |file: &str| sysfs.line(&format!("{folder}/{file}"));
+        let device = link(&files.path(&format!("{folder}/device")))?;
+        let file = |file: &str| files.line(&format!("{folder}/{file}"));
         Some(Interface {
             address: file("address"),
-            driver: link(&sysfs.path(&format!("{folder}/device/driver"))),
+            driver: link(&files.path(&format!("{folder}/device/driver"))),
             device: Some(device),
             // -1, or no answer at all: no link.
             megabits: file("speed").and_then(|text| text.parse().ok()),
@@ -231,9 +232,9 @@ fn interfaces(sysfs: &Sysfs) -> Vec<Interface> {
     interfaces.collect()
 }
 
-fn sensors(sysfs: &Sysfs) -> Vec<Sensor> {
+fn sensors(files: &Files) -> Vec<Sensor> {
     let mut sensors = Vec::new();
-    for (chip, _, of_chip) in host::chips(sysfs) {
+    for (chip, _, of_chip) in chips::read(files) {
         for (sensor, properties) in of_chip {
             if properties.contains_key("input") || properties.contains_key("average") {
                 let label = properties.get("label").cloned();

@@ -2,7 +2,7 @@
 //! replaced. `weft-upgrade.service` asks before it writes anything:
 //!
 //! ```text
-//! weftd verify-update KEYS MANIFEST SIGNATURE
+//! weft-helper verify-update KEYS MANIFEST SIGNATURE
 //! ```
 //!
 //! `KEYS` is a folder with public keys as `openssl pkey -pubout` writes them (PEM, RFC 8410), in files that end in `.pub`;
@@ -179,7 +179,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let [folder, manifest, signatures] = arguments.as_slice() else {
-        eprintln!("usage: weftd {WORD} KEYS MANIFEST SIGNATURE");
+        eprintln!("usage: weft-helper {WORD} KEYS MANIFEST SIGNATURE");
         return ExitCode::from(2);
     };
     let Ok(manifest) = read(Path::new(manifest)) else {

@@ -1,10 +1,10 @@
 use super::*;
-use crate::topology::recorded;
+use crate::files::recorded;
 
 #[test]
 fn a_server_is_listed_down_to_its_sensors() {
-    let (_folder, sysfs) = recorded(include_str!("fixtures/server.txt"));
-    let hardware = read(&sysfs);
+    let (_folder, files) = recorded(include_str!("fixtures/server.txt"));
+    let hardware = read(&files);
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(
         hardware.machine,
@@ -69,10 +69,10 @@ fn a_server_is_listed_down_to_its_sensors() {
 
 #[test]
 fn a_board_has_a_device_tree_and_an_empty_machine_has_nothing() {
-    let (_folder, sysfs) = recorded(
+    let (_folder, files) = recorded(
         "proc/device-tree/model = Pi 4\0\nproc/device-tree/serial-number = 10\0\nproc/cpuinfo = processor\\t: 0\\nCPU implementer\\t: 0x41\\nCPU part\\t: 0xd08",
     );
-    let hardware = read(&sysfs);
+    let hardware = read(&files);
     assert_eq!(hardware.machine.as_deref(), Some("Pi 4"));
     assert_eq!(
         (hardware.serial.as_deref(), hardware.boot.as_deref()),
@@ -80,5 +80,5 @@ fn a_board_has_a_device_tree_and_an_empty_machine_has_nothing() {
     );
     assert_eq!(hardware.processor.as_deref(), Some("implementer 0x41 part 0xd08"));
     let nothing = tempfile::tempdir().unwrap();
-    assert_eq!(read(&Sysfs::at(nothing.path())), Hardware::default());
+    assert_eq!(read(&Files::at(nothing.path())), Hardware::default());
 }
