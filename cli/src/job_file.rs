@@ -13,10 +13,19 @@ use crate::screen::{self, Screen};
 
 /// Reads job files, and those in folders, by name. When one makes no sense, none is returned.
 pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobSpec>, Failure> {
-    let mut specs: Vec<JobSpec> = Vec::new();
+    let (mut specs, mut wrong): (Vec<JobSpec>, Vec<String>) = (Vec::new(), Vec::new());
     for path in paths {
         for file in files_of(path)? {
-            let spec = read(&file)?;
+            let spec = match read(&file) {
+                Ok(spec) => spec,
+                // The others may be wrong, too.
+                Err(Failure::Listed(_, lines)) if wrong.len() < ERRORS_SHOWN_MAX => {
+                    wrong.extend(lines);
+                    continue;
+                }
+                Err(Failure::Listed(..)) => continue,
+                Err(other) => return Err(other),
+            };
             if specs.iter().any(|other| other.name == spec.name) {
                 let (name, file) = (spec.name, file.display());
                 return Err(Failure::usage(format!("{file}: a second job {name}")));
@@ -24,7 +33,7 @@ pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobS
             specs.push(spec);
         }
     }
-    Ok(specs)
+    if wrong.is_empty() { Ok(specs) } else { Err(Failure::Listed(Exit::Usage, wrong)) }
 }
 
 /// The job files that a path means: itself, or those in it.

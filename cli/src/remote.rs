@@ -35,9 +35,10 @@ pub fn bridge(host: &Host) -> io::Result<Bridge> {
     if let Some(folder) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from)
         && folder.is_absolute()
     {
-        let path = folder.join("weft-ssh-%C");
+        // To ssh a percent sign is the beginning of something.
+        let folder = folder.display().to_string().replace('%', "%%");
         ssh.args(["-o", "ControlMaster=auto", "-o", KEPT_OPEN]);
-        ssh.arg("-o").arg(format!("ControlPath={}", path.display()));
+        ssh.arg("-o").arg(format!("ControlPath={folder}/weft-ssh-%C"));
     }
     ssh.args(host.arguments()).args(["weft", "api-proxy"]);
     ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);

@@ -113,7 +113,7 @@ pub fn command() -> clap::Command {
 pub fn short() -> String {
     let mut text = format!("{}\n\nUsage: weft COMMAND\n\n", about(&Arguments::command()));
     for Group { name, commands, example } in &GROUPS {
-        let _ = writeln!(text, "  {name:<13}{:<52}{example}", commands.join("  "));
+        let _ = writeln!(text, "  {name:<13}{:<57}{example}", commands.join("  "));
     }
     text.push_str(
         "\nA first fabric: weft init; weft token create; and on the next machine: weft join TOKEN\n\

@@ -33,6 +33,9 @@ fn every_command_stands_in_one_group_of_the_help() {
     assert_eq!(named.len(), shown, "{named:?}");
     let short = help::short();
     assert!(short.lines().all(|line| line.chars().count() <= 100), "{short}");
+    for group in &help::GROUPS {
+        assert!(short.contains(&format!("  {}\n", group.example)), "no gap in {short}");
+    }
     let long = help::command().render_help().to_string();
     for option in command.get_arguments().filter_map(|option| option.get_long()) {
         assert!(long.contains(&format!("--{option}")), "--{option}");

@@ -182,6 +182,10 @@ fn everything_that_is_wrong_with_a_job_file_is_said_at_once_in_its_order() {
             assert!(line.starts_with(said), "{line}, not {said}");
         }
         assert_eq!(lines.len(), 5, "{}", ran.stderr);
+        // Of several files, too.
+        fake.file("worse.toml", &WEB.replace("count", "cuont"));
+        let ran = fake.weft(&["apply", "bad.toml", "worse.toml"]).await.exits(2);
+        ran.says("bad.toml:12:16: placement").says("error: worse.toml:3:1: unknown key cuont");
         let many: String = (0..30).map(|at| format!("wrong{at} = 1\n")).collect();
         fake.file("bad.toml", &format!("{many}{WEB}"));
         let ran = fake.weft(&["apply", "bad.toml"]).await.exits(2);
