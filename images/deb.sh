@@ -4,7 +4,7 @@
 #   deb.sh [ARCH]         ARCH: x86_64 or aarch64 (default: this machine's)
 #
 # The package is made by dpkg-deb out of files that are there: programs, the unit, the group of the socket, completions
-# and man pages, which help2man makes of what `weft COMMAND --help` says. Same programs, same commit: same bytes.
+# and man pages, which help2man makes of what `weft COMMAND --help` says, of job files and of the settings. Same programs, same commit: same bytes.
 #
 # Environment:
 #   WEFT_BIN      folder with weftd, weft-helper and weft of that architecture (default: built for release)
@@ -56,6 +56,14 @@ manual() {
     help2man --no-info --section "$1" --version-string "$version" --name "$4" "$3" |
         gzip -9n >"$root/usr/share/man/man$1/$2.$1.gz"
 }
+# Of the job file, as its parser knows it; and the settings, as the file with all of them says.
+mkdir -p "$root/usr/share/man/man5"
+gzip -9n <"$tree/docs/weft-job.5" >"$root/usr/share/man/man5/weft-job.5.gz"
+{
+    printf '.TH WEFTD.TOML 5 "" weft weft\n.SH NAME\nweftd.toml \\- settings of weftd, in /etc/weft\n.SH DESCRIPTION\n.nf\n'
+    sed -e 's/\\/\\e/g' -e 's/-/\\-/g' -e "s/^[.']/\\\\\&&/" "$tree/agent/weftd.toml"
+    printf '.fi\n.SH SEE ALSO\n.BR weftd (8),\n.BR weft-job (5)\n'
+} | gzip -9n >"$root/usr/share/man/man5/weftd.toml.5.gz"
 manual 1 weft "$weft" "run jobs on many machines as on one"
 manual 8 weftd "$asked/weftd" "weft's agent"
 manual 8 weft-helper "$asked/weft-helper" "what weft's agent does on demand"

@@ -65,6 +65,7 @@ pub mod farewell;
 mod handover;
 mod hardware;
 mod journal;
+mod leave;
 mod listening;
 mod local;
 mod logs;
@@ -560,12 +561,13 @@ impl Driver {
     }
 
     fn remove_node(&mut self, now: Now, name: &str, force: bool, answer: CallAnswer) {
-        let new_key = self.random();
+        let (new_key, me) = (self.random(), self.identity.id());
         let Some(member) = &mut self.member else { return };
-        let request = member
-            .node
-            .find_node(name)
-            .and_then(|node| Ok(Request::Remove { node, new_key: new_key?, force }));
+        let meant = member.node.find_node(name);
+        if meant.as_ref() == Ok(&me) {
+            return self.leave(force, answer);
+        }
+        let request = meant.and_then(|node| Ok(Request::Remove { node, new_key: new_key?, force }));
         match request {
             Ok(request) => member.ask(now, request, Asker::Caller(answer, None)),
             Err(problem) => drop(answer.send(Err(problem))),
@@ -612,6 +614,9 @@ impl Driver {
             Incoming::Copy { start, address } => self.saw_copy(start, address),
             Incoming::Request { request, answer, .. } if request.path == twins::PATH => {
                 let _ = answer.send(self.told_of_copy(&request.body));
+            }
+            Incoming::Request { from, request, answer } if request.method == "DELETE" => {
+                self.peer_leaves(now, from, &request, answer);
             }
             Incoming::Request { from, request, answer } => {
                 self.peer_request(from, &request, answer);

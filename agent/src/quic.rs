@@ -228,6 +228,11 @@ impl Transport {
         }
     }
 
+    /// Whether this node is one of the members, as far as it knows.
+    pub fn is_member(&self, node: &NodeId) -> bool {
+        self.shared.peers().is_member(node)
+    }
+
     /// Passes a request on to another member's API.
     ///
     /// # Errors

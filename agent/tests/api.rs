@@ -30,6 +30,7 @@ fn without_a_fabric_only_what_makes_one_is_answered() {
         ("GET", "/v1/jobs/web"),
         ("DELETE", "/v1/jobs/web"),
         ("GET", "/v1/jobs/web/explain"),
+        ("GET", "/v1/jobs/web/versions"),
         ("GET", "/v1/jobs/web/logs"),
         ("GET", "/v1/allocs"),
         ("GET", "/v1/tokens"),
@@ -73,6 +74,7 @@ fn every_answer_is_as_the_document_says() {
     check("AllocView", &agent.get("/v1/allocs?job=sleeper")[0]);
     check("NodeView", &agent.get("/v1/nodes/one"));
     check("Explanation", &agent.get("/v1/jobs/sleeper/explain"));
+    check("JobVersion", &agent.get("/v1/jobs/sleeper/versions")[0]);
     spec["resources"]["memory"] = json!(67_108_864);
     spec["placement"]["constraints"] = json!(["arch == \"none\""]);
     let plan = agent.call("POST", "/v1/plan", Some(&spec)).expect(200).json();
@@ -497,11 +499,34 @@ fn a_removed_node_is_locked_out() {
 }
 
 #[test]
+fn a_node_that_is_to_remove_itself_has_another_do_it() {
+    let first = Agent::found("first");
+    let refused = first.call("DELETE", "/v1/nodes/first", None).expect(409).json();
+    assert_eq!(refused["title"], "first is the last member of its fabric", "{refused}");
+    let (second, third) = (Agent::start("second"), Agent::start("third"));
+    for other in [&second, &third] {
+        join(other, &token(&first), &first).expect(200);
+    }
+    all_alive(&first, 3);
+    all_alive(&third, 3);
+    third.call("DELETE", "/v1/nodes/third", None).expect(204);
+    let told = |status: &Value| status["fabric"]["removed"] == true;
+    third.wait("/v1/status", "knows of its removal", told);
+    for other in [&first, &second] {
+        let two = |nodes: &Value| nodes.as_array().is_some_and(|nodes| nodes.len() == 2);
+        other.wait("/v1/nodes", "without it", two);
+    }
+    // The key that they speak with is one that it has never seen.
+    all_alive(&second, 2);
+}
+
+#[test]
 fn who_names_a_job_that_there_is_not_hears_the_same_everywhere() {
     let first = Agent::found("first");
     for (method, path) in [
         ("GET", "/v1/jobs/nope"),
         ("GET", "/v1/jobs/nope/explain"),
+        ("GET", "/v1/jobs/nope/versions"),
         ("GET", "/v1/jobs/nope/logs?slot=0"),
         ("DELETE", "/v1/jobs/nope"),
     ] {

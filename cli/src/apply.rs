@@ -116,10 +116,22 @@ pub async fn apply(
     watch: Watch,
 ) -> Result<Exit, Failure> {
     let plan = ask(context, spec, values).await?;
-    for part in render(&plan, spec, values) {
+    carry_out(context, spec, &plan, yes, values, watch).await
+}
+
+/// Shows what is planned, asks where something is stopped for it, and submits, provided that nobody has changed the job since.
+pub async fn carry_out(
+    context: &Context,
+    spec: &JobSpec,
+    plan: &Plan,
+    yes: bool,
+    values: Values,
+    watch: Watch,
+) -> Result<Exit, Failure> {
+    for part in render(plan, spec, values) {
         context.screen.say_table(&part);
     }
-    let counts = count(&plan);
+    let counts = count(plan);
     let displaced: usize = plan.slots.iter().map(|slot| slot.displaces.len()).sum();
     let mut touched: Vec<_> = [(SlotAction::Replace, "replaced"), (SlotAction::Stop, "stopped")]
         .into_iter()
@@ -149,7 +161,8 @@ pub async fn run(context: &Context, spec: &JobSpec, watch: Watch) -> Result<Exit
     submit(context, spec, 0, watch).await
 }
 
-async fn ask(context: &Context, spec: &JobSpec, values: Values) -> Result<Plan, Failure> {
+/// What a submit of `spec` would do.
+pub async fn ask(context: &Context, spec: &JobSpec, values: Values) -> Result<Plan, Failure> {
     let mut plan: Plan = context.client.send(Method::POST, "/v1/plan", spec).await?;
     plan.changes = plan.changes.into_iter().map(|change| values.of(change)).collect();
     Ok(plan)

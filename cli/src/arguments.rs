@@ -16,8 +16,9 @@ use std::time::Duration;
 pub use asking::{By, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
 pub use running::{Numa, Run, Watch};
 pub use values::JobOrSlot;
-use values::{bytes, cpus, device_count, key_value, slot_count};
+use values::{bytes, cpus, device_count, job, key_value, slot_count};
 
+use crate::context::{self, Host};
 use crate::screen::Format;
 
 /// Above the options that every command has.
@@ -29,6 +30,7 @@ Data goes to stdout, all else to stderr. Questions are asked on a terminal only.
 
 Environment:
   WEFT_SOCKET  the agent's socket, unless --socket says otherwise
+  WEFT_HOST    another machine's agent, as --host says it
   NO_COLOR     no colour
 
 Exit codes:
@@ -36,7 +38,7 @@ Exit codes:
   1    it did not work
   2    the command line or the job file makes no sense; nothing was changed
   3    it works, but not all is well (status, doctor)
-  4    there is no such node, job, slot, token or quota
+  4    there is no such node, job, version, slot, token or quota
   5    there is something to change (plan --exit-code)
   6    the agent does not answer
   7    slots have no node that could take them
@@ -50,13 +52,23 @@ pub struct Arguments {
     /// The agent's socket [default: $WEFT_SOCKET or /run/weft/weft.sock]
     #[arg(long, global = true, value_name = "PATH", help_heading = EVERYWHERE)]
     pub socket: Option<PathBuf>,
-    /// For people or for programs
+    /// Another machine's agent, through ssh [default: $WEFT_HOST, or the context in use]
+    #[arg(long, global = true, value_name = "ssh://[USER@]HOST[:PORT]", conflicts_with = "socket")]
+    #[arg(help_heading = EVERYWHERE)]
+    pub host: Option<Host>,
+    /// For people (table, wide) or for programs (json, name)
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     #[arg(help_heading = EVERYWHERE)]
     pub output: Format,
     /// The same as -o json
     #[arg(long, global = true, conflicts_with = "output", help_heading = EVERYWHERE)]
     pub json: bool,
+    /// Show no progress: only data, questions and what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = EVERYWHERE)]
+    pub quiet: bool,
+    /// Show what the agent is asked, and how long it takes
+    #[arg(short, long, global = true, help_heading = EVERYWHERE)]
+    pub verbose: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -83,6 +95,24 @@ pub enum Command {
         /// A member to ask, where discovery finds none
         #[arg(long, value_name = "IP:PORT")]
         address: Option<SocketAddr>,
+    },
+    /// Take this node out of its fabric: it hands over its work, and another member locks it out
+    #[command(
+        after_help = "Examples:\n  weft leave\n  weft leave --now --yes\n\nFiles that jobs have written on this machine's disks stay there and are copied nowhere. To come back, the node\nneeds an empty state directory and a new token. Another node is removed with `weft node NAME remove`."
+    )]
+    Leave {
+        /// Do not wait until its work runs elsewhere
+        #[arg(long)]
+        now: bool,
+        /// How long to wait for that: then the node stays a member, and goes on handing over
+        #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "5m")]
+        timeout: Duration,
+        /// Also when no majority of the voters is left: those that are left decide alone from then on
+        #[arg(long)]
+        force: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Limit what namespaces may have
     #[command(subcommand)]
@@ -152,6 +182,26 @@ pub enum Command {
         #[command(flatten)]
         watch: Watch,
     },
+    /// Bring a job back to the version before; waits until it is healthy
+    #[command(
+        after_help = "Examples:\n  weft rollback web\n  weft rollback web --to 3\n\nThe spec of the former version is submitted again, as a new one. What is known is the last version that was\nhealthy on all slots; a second rollback comes back to where the first began."
+    )]
+    Rollback {
+        /// The job
+        #[arg(value_parser = job)]
+        job: JobName,
+        /// To this one [default: the last before it that was healthy on all slots]
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+        /// Do not ask before something is replaced or stopped
+        #[arg(short, long)]
+        yes: bool,
+        /// Show the values of environment variables and the contents of files, too
+        #[arg(long)]
+        show_values: bool,
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Run a command as a new job, without a job file
     #[command(
         after_help = "Example:\n  weft run --name web --count 3 --cores 1 --memory 64MiB --port http --http / \\\n      -- /usr/bin/python3 -m http.server '${port.http}'"
@@ -161,7 +211,7 @@ pub enum Command {
     #[command(alias = "ls", after_help = "Example:\n  weft ps web --all")]
     Ps {
         /// Only this job
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: Option<JobName>,
         /// Include those that have ended
         #[arg(short, long)]
@@ -171,14 +221,14 @@ pub enum Command {
     #[command(alias = "list", after_help = "Example:\n  weft jobs")]
     Jobs {
         /// Only this one
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: Option<JobName>,
     },
     /// Say why each slot of a job is where it is, or why it is nowhere
     #[command(after_help = "Example:\n  weft explain web")]
     Explain {
         /// The job
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: JobName,
     },
     /// Show what a job writes to stdout and stderr
@@ -239,7 +289,7 @@ pub enum Command {
     )]
     WhySlow {
         /// The job
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: JobName,
         /// How far back to look
         #[arg(long, value_parser = duration::parse, value_name = "DURATION", default_value = "1m")]
@@ -259,10 +309,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  weft scale web 5")]
     Scale {
         /// The job
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: JobName,
         /// To how many
-        #[arg(value_parser = slot_count)]
+        #[arg(value_parser = slot_count, allow_negative_numbers = true)]
         count: u32,
         /// Do not ask before slots are stopped
         #[arg(short, long)]
@@ -286,7 +336,7 @@ pub enum Command {
     #[command(aliases = ["rm", "delete"], after_help = "Example:\n  weft stop web")]
     Stop {
         /// The job
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: JobName,
         /// Do not ask
         #[arg(short, long)]
@@ -337,7 +387,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  weft wait web --timeout 1m\n  weft wait web --gone")]
     Wait {
         /// The job
-        #[arg(value_parser = JobName::new)]
+        #[arg(value_parser = job)]
         job: JobName,
         /// Until every slot is healthy; the default
         #[arg(long, conflicts_with = "gone")]
@@ -358,7 +408,13 @@ pub enum Command {
     /// Show the version of this program and of the agent that it talks to
     #[command(after_help = "Example:\n  weft version --json")]
     Version,
-    /// Print the completion script of a shell
+    /// Keep ways to the agents of other machines, and choose one
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Pass bytes on to the agent: what ssh starts for --host
+    #[command(hide = true, after_help = "Example:\n  ssh pine weft api-proxy")]
+    ApiProxy,
+    /// Print the completion script of a shell: commands, options, and the names of jobs and nodes
     #[command(
         after_help = "Examples:\n  weft completion bash > /etc/bash_completion.d/weft\n  weft completion zsh > /usr/local/share/zsh/site-functions/_weft\n  weft completion fish > ~/.config/fish/completions/weft.fish"
     )]
@@ -366,6 +422,37 @@ pub enum Command {
         /// Which shell
         #[arg(value_enum)]
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// List them; `here` is the agent of this machine
+    #[command(after_help = "Example:\n  weft context list")]
+    List,
+    /// Ask this one from now on, where neither an option nor a variable says otherwise
+    #[command(after_help = "Examples:\n  weft context use home\n  weft context use here")]
+    Use {
+        /// From `weft context list`
+        #[arg(value_parser = context::name)]
+        name: String,
+    },
+    /// Keep one
+    #[command(after_help = "Example:\n  weft context add home ssh://root@pine")]
+    Add {
+        /// What it is to be called
+        #[arg(value_parser = context::name)]
+        name: String,
+        /// The machine whose agent is asked
+        #[arg(value_name = "ssh://[USER@]HOST[:PORT]")]
+        host: Host,
+    },
+    /// Forget one
+    #[command(after_help = "Example:\n  weft context remove home")]
+    Remove {
+        /// From `weft context list`
+        #[arg(value_parser = context::name)]
+        name: String,
     },
 }
 
@@ -382,7 +469,7 @@ pub enum TokenCommand {
     #[command(after_help = "Example:\n  weft token create --lifetime 10m --label rack=r1")]
     Create {
         /// How long it works [default: 1h]
-        #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
+        #[arg(long, alias = "ttl", value_parser = duration::parse, value_name = "DURATION")]
         lifetime: Option<Duration>,
         /// A label for nodes that join with it
         #[arg(long = "label", value_parser = key_value, value_name = "NAME=VALUE")]

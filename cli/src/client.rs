@@ -1,4 +1,5 @@
-//! Asks the agent on this machine: HTTP/1.1 with JSON over its Unix socket, one connection a request.
+//! Asks the agent on this machine, or on one that `ssh` leads to: HTTP/1.1 with JSON over its Unix socket, one connection per
+//! request.
 
 use bytes::Bytes;
 use fabric::api::Problem;
@@ -10,11 +11,13 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+use crate::context::Way;
 use crate::exit::{Exit, Failure};
+use crate::remote;
 
 /// An agent that says nothing for so long is not coming back: joining and submitting wait for other
 /// nodes, and those waits are shorter.
@@ -25,13 +28,20 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// The way to the agent.
 #[derive(Clone)]
 pub struct Client {
-    socket: PathBuf,
+    way: Way,
+    /// Says what it asks.
+    verbose: bool,
 }
 
 impl Client {
-    /// The agent that listens at `socket`. Connects when asked for something.
-    pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+    /// The agent that `way` leads to. Connects when asked for something.
+    pub fn new(way: Way) -> Self {
+        Self { way, verbose: false }
+    }
+
+    /// The same, and with `verbose` it says on stderr what it asks, and how long the answer takes.
+    pub fn verbose(self, verbose: bool) -> Self {
+        Self { verbose, ..self }
     }
 
     /// `GET path`.
@@ -138,17 +148,21 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
-            let advice = match error.kind() {
-                io::ErrorKind::PermissionDenied => "only root and members of the group weft may use it: sudo weft ..., or `usermod -aG weft USER` and log in again",
-                _ => "is weftd running? Another socket: --socket or WEFT_SOCKET",
-            };
-            self.unreachable(&format!("cannot be reached: {error}; {advice}"))
-        })?;
-        let broken = |error: hyper::Error| self.unreachable(&format!("does not answer: {error}"));
+        let stream = self.connect().await?;
+        let broken = |error: hyper::Error| match &self.way {
+            Way::Socket(_) => self.unreachable(&format!("does not answer: {error}")),
+            Way::Host(host) => {
+                let typed = host.arguments().join(" ");
+                self.unreachable(&format!(
+                    "does not answer: what does `ssh {typed} weft version` say? It needs weft and weftd there, and a user who \
+                     may use them"
+                ))
+            }
+        };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection);
+        let (asked, began) = (format!("{method} {path}"), tokio::time::Instant::now());
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -156,11 +170,39 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| Failure::usage(format!("{path} cannot be asked for: {error}")))?;
-        sender.send_request(request).await.map_err(broken)
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if self.verbose {
+            let (status, took) = (response.status().as_u16(), began.elapsed().as_millis());
+            eprintln!("{asked}: {status} after {took} ms");
+        }
+        Ok(response)
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Both>, Failure> {
+        match &self.way {
+            Way::Socket(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => {
+                    let advice = match error.kind() {
+                        io::ErrorKind::PermissionDenied => {
+                            "only root and members of the group weft may use it: sudo weft ..., or `usermod -aG weft USER` and log in again"
+                        }
+                        _ => "is weftd running? Another socket: --socket or WEFT_SOCKET",
+                    };
+                    Err(self.unreachable(&format!("cannot be reached: {error}; {advice}")))
+                }
+            },
+            Way::Host(host) => {
+                let bridge = remote::bridge(host).map_err(|error| {
+                    self.unreachable(&format!("cannot be reached: ssh does not start: {error}"))
+                })?;
+                Ok(Box::new(bridge))
+            }
+        }
     }
 
     fn unreachable(&self, what: &str) -> Failure {
-        let message = format!("the agent at {} {what}", self.socket.display());
+        let message = format!("the agent at {} {what}", self.way);
         Failure::Said(Exit::Unreachable, message)
     }
 
@@ -168,6 +210,11 @@ impl Client {
         self.unreachable(&format!("did not answer within {} s", ANSWER_WITHIN.as_secs()))
     }
 }
+
+/// Bytes in both directions.
+trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
 
 /// An answer that comes piece by piece.
 pub struct Stream {

@@ -93,7 +93,7 @@ async fn look(context: &Context) -> View {
     match tokio::time::timeout(ANSWER_WITHIN, asked).await {
         Ok(Ok(status)) => View::Agent(Box::new(status)),
         Ok(Err(Failure::Said(_, reason))) => down(reason),
-        Ok(Err(Failure::NobodyReads)) => down("it says nothing".into()),
+        Ok(Err(Failure::Listed(..) | Failure::NobodyReads)) => down("it says nothing".into()),
         Err(_) => down(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
     }
 }

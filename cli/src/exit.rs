@@ -32,6 +32,8 @@ pub enum Exit {
 pub enum Failure {
     /// Said on stderr, then the exit code.
     Said(Exit, String),
+    /// Several at once, a line each.
+    Listed(Exit, Vec<String>),
     /// Whoever reads stdout has read enough.
     NobodyReads,
 }
@@ -55,7 +57,7 @@ impl Failure {
     /// The exit code it leads to.
     pub fn exit(&self) -> Exit {
         match self {
-            Failure::Said(exit, _) => *exit,
+            Failure::Said(exit, _) | Failure::Listed(exit, _) => *exit,
             Failure::NobodyReads => Exit::Ok,
         }
     }

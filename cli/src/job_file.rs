@@ -1,22 +1,31 @@
 //! Where a spec comes from: a job file, or the flags of `weft run`.
 
 use fabric::id::JobName;
-use fabric::job::{Check, CpuRequest, Health, JobKind, JobSpec, NumaPolicy, Port, Smt, parse_with};
+use fabric::job::{Check, CpuRequest, Health, JobKind, JobSpec, NumaPolicy, Port, Smt, parse_all};
 use fabric::limits;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::arguments::{Numa, Run};
-use crate::exit::Failure;
-use crate::screen::Screen;
+use crate::exit::{Exit, Failure};
+use crate::screen::{self, Screen};
 
 /// Reads job files, and those in folders, by name. When one makes no sense, none is returned.
 pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobSpec>, Failure> {
-    let mut specs: Vec<JobSpec> = Vec::new();
+    let (mut specs, mut wrong): (Vec<JobSpec>, Vec<String>) = (Vec::new(), Vec::new());
     for path in paths {
         for file in files_of(path)? {
-            let spec = read(&file)?;
+            let spec = match read(&file) {
+                Ok(spec) => spec,
+                // The others may be wrong, too.
+                Err(Failure::Listed(_, lines)) if wrong.len() < ERRORS_SHOWN_MAX => {
+                    wrong.extend(lines);
+                    continue;
+                }
+                Err(Failure::Listed(..)) => continue,
+                Err(other) => return Err(other),
+            };
             if specs.iter().any(|other| other.name == spec.name) {
                 let (name, file) = (spec.name, file.display());
                 return Err(Failure::usage(format!("{file}: a second job {name}")));
@@ -24,7 +33,7 @@ pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobS
             specs.push(spec);
         }
     }
-    Ok(specs)
+    if wrong.is_empty() { Ok(specs) } else { Err(Failure::Listed(Exit::Usage, wrong)) }
 }
 
 /// The job files that a path means: itself, or those in it.
@@ -56,11 +65,24 @@ pub fn read(path: &Path) -> Result<JobSpec, Failure> {
     let text = text.map_err(|reason| Failure::usage(format!("{shown}: {reason}")))?;
     let directory = if stdin { None } else { path.parent() };
     let mut read_file = |source: &str| file(&directory.unwrap_or(Path::new("")).join(source));
-    parse_with(&text, &mut read_file).map_err(|error| {
+    parse_all(&text, &mut read_file).map_err(|errors| {
         let foreign = foreign(&text).map(|advice| format!("; {advice}")).unwrap_or_default();
-        Failure::usage(format!("{shown}:{error}{foreign}"))
+        let lines = errors.iter().take(ERRORS_SHOWN_MAX);
+        let mut lines: Vec<String> =
+            lines.map(|error| screen::printable(&format!("{shown}:{error}"))).collect();
+        if let Some(first) = lines.first_mut() {
+            first.push_str(&foreign);
+        }
+        let more = errors.len().saturating_sub(ERRORS_SHOWN_MAX);
+        if more > 0 {
+            lines.push(format!("{shown}: and {more} more"));
+        }
+        Failure::Listed(Exit::Usage, lines)
     })
 }
+
+/// What is wrong with a job file and is shown at a time, in the order of the file.
+const ERRORS_SHOWN_MAX: usize = 20;
 
 fn file(path: &Path) -> Result<String, String> {
     if path.is_dir() {
@@ -102,7 +124,7 @@ fn foreign(text: &str) -> Option<&'static str> {
 }
 
 /// All of `from`, which must be text, and not longer than a job may be.
-fn text_of(from: impl Read) -> Result<String, String> {
+pub fn text_of(from: impl Read) -> Result<String, String> {
     let most = limits::JOB_FILE_BYTES_MAX;
     let mut bytes = Vec::new();
     from.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

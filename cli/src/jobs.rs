@@ -29,11 +29,18 @@ pub async fn jobs(context: &Context, job: Option<JobName>) -> Result<Exit, Failu
         }
         return Ok(Exit::Ok);
     }
+    if context.screen.names(jobs.iter().map(|job| &job.name))? {
+        return Ok(Exit::Ok);
+    }
     let now = clock::now();
-    let mut table =
-        Table::new(&["NAME", "TYPE", "STATE", "HEALTHY", "VERSION", "BY", "AGE", "WHY"]);
+    let mut head = vec!["NAME", "TYPE", "STATE", "HEALTHY", "VERSION", "BY", "AGE"];
+    if context.screen.is_wide() {
+        head.extend(["NAMESPACE", "PRIORITY", "COMMAND"]);
+    }
+    head.push("WHY");
+    let mut table = Table::new(&head).without(&["BY", "TYPE", "VERSION", "AGE"]);
     for job in &jobs {
-        table.row([
+        let mut cells = vec![
             job.name.to_string().into(),
             match job.kind {
                 JobKind::Service => "service".into(),
@@ -44,8 +51,17 @@ pub async fn jobs(context: &Context, job: Option<JobName>) -> Result<Exit, Failu
             job.version.to_string().into(),
             job.by.clone().into(),
             clock::age(now, job.submitted).into(),
-            job.reason.clone().unwrap_or_default().into(),
-        ]);
+        ];
+        if context.screen.is_wide() {
+            let spec = &job.spec;
+            cells.extend([
+                spec.namespace.to_string().into(),
+                spec.priority.to_string().into(),
+                Cell::from(spec.task.command.first().cloned().unwrap_or_default()),
+            ]);
+        }
+        cells.push(job.reason.clone().unwrap_or_default().into());
+        table.row_of(cells);
     }
     context.screen.table(&table)?;
     Ok(Exit::Ok)
@@ -73,14 +89,14 @@ pub async fn ps(context: &Context, job: Option<JobName>, all: bool) -> Result<Ex
     }
     if context.screen.is_json() {
         context.screen.json(&allocs)?;
-    } else {
-        context.screen.table(&alloc_table(&allocs))?;
+    } else if !context.screen.names(allocs.iter().map(|alloc| &alloc.id.slot))? {
+        context.screen.table(&alloc_table(&allocs, context.screen.is_wide()))?;
     }
     Ok(Exit::Ok)
 }
 
 /// Allocations, one a line.
-pub fn alloc_table(allocs: &[AllocView]) -> Table {
+pub fn alloc_table(allocs: &[AllocView], wide: bool) -> Table {
     let now = clock::now();
     // Most jobs keep nothing on a disk.
     let has_disk = allocs.iter().any(|alloc| alloc.row.claim.disk > 0);
@@ -91,7 +107,11 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
     if has_disk {
         head.insert(DISK, "DISK");
     }
-    let mut table = Table::new(&head);
+    if wide {
+        head.push("UNIT");
+    }
+    let mut table =
+        Table::new(&head).without(&["EPOCH", "AGE", "RESTARTS", "DISK", "MEMORY", "PORTS", "CPUS"]);
     for alloc in allocs {
         let row = &alloc.row;
         // What it says of itself is from before its node went.
@@ -141,6 +161,9 @@ pub fn alloc_table(allocs: &[AllocView]) -> Table {
         if has_disk {
             let disk = row.claim.disk;
             cells.insert(DISK, if disk > 0 { bytes(disk).into() } else { "-".into() });
+        }
+        if wide {
+            cells.push(alloc.unit.clone().into());
         }
         table.row_of(cells);
     }

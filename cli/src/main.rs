@@ -9,7 +9,9 @@ mod arguments;
 mod chart;
 mod client;
 mod clock;
+mod complete;
 mod console;
+mod context;
 mod exit;
 mod hardware;
 mod hist;
@@ -17,11 +19,14 @@ mod histogram;
 mod job_file;
 mod jobs;
 mod membership;
+mod mistakes;
 mod nodes;
 mod prometheus;
 mod query;
 mod quotas;
 mod rebalance;
+mod remote;
+mod rollback;
 mod screen;
 mod series;
 mod status;
@@ -34,82 +39,113 @@ mod watch;
 mod why_slow;
 
 use apply::Values;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use fabric::api::RebalanceBody;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use arguments::{
-    Arguments, Command, FabricCommand, NodeAction, QuotaCommand, Shell, TokenCommand, help,
+    Arguments, Command, ContextCommand, FabricCommand, NodeAction, QuotaCommand, Shell,
+    TokenCommand, help,
 };
 use client::Client;
+use context::Way;
 use exit::{Exit, Failure};
-use screen::{Format, Screen, Tone};
+use screen::{Format, Screen};
 
 /// What every command works with.
 struct Context {
     client: Client,
+    way: Way,
     screen: Screen,
 }
 
 fn main() -> ExitCode {
+    complete::if_asked();
     let mut command = help::command();
     let typed = command.try_get_matches_from_mut(std::env::args_os());
     let arguments = match typed.and_then(|typed| Arguments::from_arg_matches(&typed)) {
         Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(misunderstood(error, &mut command) as u8),
+        Err(error) => return ExitCode::from(mistakes::misunderstood(error, &mut command) as u8),
     };
     let format = if arguments.json { Format::Json } else { arguments.output };
-    let screen = Screen::new(format);
-    let socket = arguments
-        .socket
-        .or_else(|| {
-            std::env::var_os("WEFT_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)
-        })
-        .unwrap_or_else(|| "/run/weft/weft.sock".into());
-    let context = Context { client: Client::new(socket), screen };
+    let screen = Screen::new(format).quiet(arguments.quiet);
+    if let Some(refusal) = refused(format, &arguments.command) {
+        screen.complain(&format!("error: {refusal}"));
+        return ExitCode::from(Exit::Usage as u8);
+    }
+    let way = match context::way(arguments.socket, arguments.host) {
+        Ok(way) => way,
+        Err(failure) if needs_agent(&arguments.command) => {
+            return ExitCode::from(say(&screen, failure) as u8);
+        }
+        Err(_) => Way::Socket(PathBuf::new()),
+    };
+    let client = Client::new(way.clone()).verbose(arguments.verbose);
+    let context = Context { client, way, screen };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            context.screen.say_toned(Tone::Bad, &format!("error: cannot start: {error}"));
+            context.screen.complain(&format!("error: cannot start: {error}"));
             return ExitCode::from(Exit::Failed as u8);
         }
     };
-    let exit = runtime.block_on(run(&context, arguments.command)).unwrap_or_else(|failure| {
-        if let Failure::Said(_, message) = &failure {
-            let message = screen::printable(message);
-            context.screen.say_toned(Tone::Bad, &format!("error: {message}"));
-        }
-        failure.exit()
-    });
+    let exit = runtime
+        .block_on(run(&context, arguments.command))
+        .unwrap_or_else(|failure| say(&context.screen, failure));
+    // Whoever reads stdin on a thread may do so for ever.
+    runtime.shutdown_background();
     ExitCode::from(exit as u8)
 }
 
-/// Says what is wrong with what was typed, or helps.
-fn misunderstood(error: clap::Error, command: &mut clap::Command) -> Exit {
-    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        && std::env::args_os().len() <= 1
-    {
-        eprint!("{}", help::short());
-        return exit;
+/// Whether a command asks the agent.
+fn needs_agent(command: &Command) -> bool {
+    !matches!(command, Command::Completion { .. } | Command::Context(_))
+}
+
+/// Says what went wrong.
+fn say(screen: &Screen, failure: Failure) -> Exit {
+    let messages = match &failure {
+        Failure::Said(_, message) => std::slice::from_ref(message),
+        Failure::Listed(_, messages) => messages,
+        Failure::NobodyReads => &[],
+    };
+    for message in messages {
+        screen.complain(&format!("error: {}", screen::printable(message)));
     }
-    if let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(verb))) =
-        (error.kind(), error.get(ContextKind::InvalidSubcommand))
-        && let Some(advice) = help::familiar(verb)
-    {
-        eprintln!("error: there is no `weft {verb}`: {advice}");
-        return exit;
+    failure.exit()
+}
+
+/// Why this command has no answer of this kind.
+fn refused(format: Format, command: &Command) -> Option<&'static str> {
+    let lists = matches!(
+        command,
+        Command::Nodes { .. }
+            | Command::Ps { .. }
+            | Command::Jobs { .. }
+            | Command::Context(ContextCommand::List)
+            | Command::Token(TokenCommand::List)
+            | Command::Quota(QuotaCommand::List)
+    );
+    match format {
+        Format::Yaml => Some(
+            "-o yaml: weft writes JSON, which is YAML as well: every reader of YAML takes what -o json prints",
+        ),
+        Format::Name if !lists => Some(
+            "-o name is for lists: weft nodes, ps, jobs, token list, quota list and context list. What else there is to know is in -o json",
+        ),
+        _ => None,
     }
-    let _ = error.format(command).print();
-    exit
 }
 
 async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Init { name } => membership::init(context, name).await,
         Command::Join { token, address } => membership::join(context, token, address).await,
+        Command::Leave { now, timeout, force, yes } => {
+            let removal = nodes::Removal { now, timeout: Some(timeout), yes, force };
+            nodes::leave(context, &removal).await
+        }
         Command::Token(TokenCommand::Create { lifetime, labels }) => {
             membership::token_create(context, lifetime, labels).await
         }
@@ -151,6 +187,10 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
             let specs = job_file::read_all(files.iter().chain(&also))?;
             apply::apply_all(context, &specs, yes, values, watch).await
         }
+        Command::Rollback { job, to, yes, show_values, watch } => {
+            let values = Values::shown_if(show_values);
+            rollback::rollback(context, rollback::Wanted { job, to, yes, values, watch }).await
+        }
         Command::Run(run) => {
             let watch = run.watch;
             apply::run(context, &job_file::from_flags(*run, &context.screen)?, watch).await
@@ -185,6 +225,16 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Trace(wanted) => trace::trace(context, wanted).await,
         Command::Profile(wanted) => trace::profile(context, wanted).await,
         Command::Version => status::version(context).await,
+        Command::Context(ContextCommand::List) => context::list(context),
+        Command::Context(ContextCommand::Add { name, host }) => context::add(context, name, host),
+        Command::Context(ContextCommand::Use { name }) => context::switch(context, name),
+        Command::Context(ContextCommand::Remove { name }) => context::remove(context, name),
+        Command::ApiProxy => match &context.way {
+            Way::Socket(socket) => remote::proxy(socket).await,
+            Way::Host(_) => {
+                Err(Failure::usage("api-proxy leads to the agent of this machine only"))
+            }
+        },
         Command::Completion { shell } => completion(context, shell),
     }
 }
@@ -222,18 +272,15 @@ async fn of_node(
         (Some(_), Some(NodeAction::Approve { .. })) => Err(Failure::usage(
             "write weft node approve NAME: a node that waits has no other name here",
         )),
-        (None, _) => Err(Failure::usage("which node? weft nodes lists them")),
+        (None, _) => {
+            Err(Failure::usage("which node? Write weft node NAME; weft nodes lists the names"))
+        }
     }
 }
 
 fn completion(context: &Context, shell: Shell) -> Result<Exit, Failure> {
-    let shell = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "weft", &mut script);
+    let script = complete::script(shell);
+    let script = script.map_err(|error| Failure::failed(format!("there is no script: {error}")))?;
     context.screen.bytes(&script)?;
     Ok(Exit::Ok)
 }

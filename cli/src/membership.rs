@@ -87,6 +87,9 @@ pub async fn token_list(context: &Context) -> Result<Exit, Failure> {
         context.screen.json(&tokens)?;
         return Ok(Exit::Ok);
     }
+    if context.screen.names(tokens.iter().map(|token| &token.id.0))? {
+        return Ok(Exit::Ok);
+    }
     let now = clock::now();
     let mut table = Table::new(&["ID", "WORKS FOR", "LABELS"]);
     for token in &tokens {

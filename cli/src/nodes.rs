@@ -1,6 +1,6 @@
-//! `weft nodes`, `weft node`, `weft drain` and `weft undrain`.
+//! `weft nodes`, `weft node`, `weft drain`, `weft undrain` and `weft leave`.
 
-use fabric::api::{AllocView, DrainBody, Explanation, JobView, NodeState, NodeView, Status};
+use fabric::api::{AllocView, DrainBody, Explanation, JobView, NodeState, NodeView};
 use fabric::id::{JobName, NodeId, SlotId};
 use fabric::job::{JobKind, nearest};
 use fabric::resources::bytes;
@@ -24,16 +24,15 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
         context.screen.json(&nodes)?;
         return Ok(Exit::Ok);
     }
-    let mut table = Table::new(&[
-        "NAME",
-        "ID",
-        "STATE",
-        "CORES FREE",
-        "MEMORY FREE",
-        "DISK FREE",
-        "ALLOCS",
-        "LABELS",
-    ]);
+    if context.screen.names(nodes.iter().map(|node| &node.name))? {
+        return Ok(Exit::Ok);
+    }
+    let mut head =
+        vec!["NAME", "ID", "STATE", "CORES FREE", "MEMORY FREE", "DISK FREE", "ALLOCS", "LABELS"];
+    if context.screen.is_wide() {
+        head.extend(["ARCH", "AGENT", "UP FOR", "ADDRESSES"]);
+    }
+    let mut table = Table::new(&head).without(&["DISK FREE", "ID", "LABELS", "MEMORY FREE"]);
     for node in &nodes {
         let (cores, memory, disk) = match &node.info {
             Some(info) => (
@@ -49,7 +48,7 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
             None => ("?".into(), "?".into(), "?".into()),
         };
         let name = if node.local { format!("{} (here)", node.name) } else { node.name.clone() };
-        table.row([
+        let mut cells: Vec<Cell> = vec![
             name.into(),
             node.id.short().into(),
             state(node),
@@ -58,10 +57,26 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
             disk.into(),
             node.allocs.len().to_string().into(),
             labels(node).into(),
-        ]);
+        ];
+        if context.screen.is_wide() {
+            cells.extend(wide(node));
+        }
+        table.row_of(cells);
     }
     context.screen.table(&table)?;
     Ok(Exit::Ok)
+}
+
+/// Architecture, version of the agent, for how long it is up, and where it is reached.
+fn wide(node: &NodeView) -> [Cell; 4] {
+    let Some(info) = &node.info else { return ["?", "?", "?", "?"].map(Cell::from) };
+    let addresses: Vec<_> = info.addresses.iter().map(ToString::to_string).collect();
+    [
+        info.topology.arch.clone().into(),
+        info.version.clone().into(),
+        clock::age(clock::now(), info.started).into(),
+        addresses.join(" ").into(),
+    ]
 }
 
 fn labels(node: &NodeView) -> String {
@@ -166,7 +181,7 @@ pub async fn show(context: &Context, wanted: &str) -> Result<Exit, Failure> {
     context.screen.fields(&fields)?;
     if !node.allocs.is_empty() {
         context.screen.data("")?;
-        context.screen.table(&jobs::alloc_table(&node.allocs))?;
+        context.screen.table(&jobs::alloc_table(&node.allocs, false))?;
     }
     Ok(Exit::Ok)
 }
@@ -184,55 +199,42 @@ pub struct Removal {
     pub force: bool,
 }
 
-/// Locks a node out. One that answers hands over its work first.
-pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Result<Exit, Failure> {
-    let Removal { now, timeout, yes, force } = *removal;
-    let node = find(context, wanted).await?;
-    let fenced = if force {
-        " If no majority of the voters is left, those that are decide alone: should it not be gone for good, its at-most-one work may run twice."
-    } else {
-        ""
-    };
-    let status: Status = context.client.get("/v1/status").await?;
-    if status.node == node.id {
-        return Err(Failure::failed(format!(
-            "{} is the node that was asked, and no node removes itself: ask another one to remove it",
-            node.name
-        )));
-    }
-    let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
-    let hands_over = answers && !now && !node.allocs.is_empty();
-    let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
-    let question = format!(
-        "remove {} ({}) from the fabric? What it runs ({}) {place}, and it needs a new token to come back.{fenced}",
-        node.name,
-        node.id.short(),
-        plural(node.allocs.len(), "allocation")
-    );
-    if !context.screen.confirm(&question, yes)? {
-        return Err(Failure::failed("nothing was changed"));
-    }
-    if hands_over {
-        let drained = hand_over(context, &node, true, timeout).await;
-        let stays = |text: &str| {
-            format!(
-                "{} is still a member: {text}. `weft explain JOB` says what keeps a slot there, `weft undrain {}` lets it take \
-                 work again, and `remove --now` does not wait",
-                node.name, node.name
-            )
-        };
-        match drained {
-            Ok(Handed::Over | Handed::Gone) => {}
-            Ok(Handed::Not(exit)) => {
-                context.screen.say(&stays("it goes on handing over"));
-                return Ok(exit);
+impl Removal {
+    /// What is given up with `--force`.
+    fn warning(&self) -> &'static str {
+        match self.force {
+            true => {
+                " If no majority of the voters is left, those that are decide alone: should it not be gone for good, its \
+                 at-most-one work may run twice."
             }
-            Err(Failure::Said(exit, text)) => return Err(Failure::Said(exit, stays(&text))),
-            Err(other) => return Err(other),
+            false => "",
         }
     }
-    let query = if force { "?force=true" } else { "" };
-    context.client.delete(&format!("/v1/nodes/{}{query}", node.id)).await?;
+}
+
+/// Locks a node out. One that answers hands over its work first.
+pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Result<Exit, Failure> {
+    let node = find(context, wanted).await?;
+    if node.local {
+        return leave(context, removal).await;
+    }
+    let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
+    let hands_over = answers && !removal.now && !node.allocs.is_empty();
+    let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
+    let question = format!(
+        "remove {} ({}) from the fabric? What it runs ({}) {place}, and it needs a new token to come back.{}",
+        node.name,
+        node.id.short(),
+        plural(node.allocs.len(), "allocation"),
+        removal.warning()
+    );
+    if !context.screen.confirm(&question, removal.yes)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    if hands_over && let Some(exit) = emptied(context, &node, removal, "remove").await? {
+        return Ok(exit);
+    }
+    lock_out(context, &node, removal, hands_over).await?;
     context.screen.say(&format!("{} is no longer a member", node.name));
     if !answers {
         context.screen.say(
@@ -244,6 +246,114 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
         context.screen.json(&node)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Takes the node that is asked out of its fabric: it hands over its work, and another member writes that it is gone.
+pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure> {
+    let mut nodes: Vec<NodeView> = context.client.get("/v1/nodes").await?;
+    let others = nodes.len().saturating_sub(1);
+    let Some(at) = nodes.iter().position(|node| node.local) else {
+        return Err(Failure::failed(format!(
+            "this node is no member of its fabric any more: there is nothing to leave. {START_ANEW}"
+        )));
+    };
+    let node = nodes.swap_remove(at);
+    let name = &node.name;
+    if others == 0 {
+        return Err(Failure::failed(format!(
+            "{name} is the last member of its fabric: nobody would be left. To end the fabric, stop its jobs (weft jobs, weft \
+             stop JOB), stop weftd, and empty its state directory, /var/lib/weft unless weftd.toml says otherwise"
+        )));
+    }
+    let hands_over = !removal.now && !node.allocs.is_empty();
+    if hands_over {
+        let stays = stays(context, &node.id, &node.allocs).await;
+        if !stays.is_empty() {
+            let message = format!(
+                "{name} runs what no other node can take: {}. Nothing was changed: make room, stop it (weft stop JOB), or leave \
+                 without waiting for it (--now): it ends here, and starts elsewhere once it fits",
+                stays.join("; ")
+            );
+            return Err(Failure::Said(Exit::Unplaceable, printable(&message)));
+        }
+    }
+    let place =
+        if hands_over { "is placed elsewhere first" } else { "ends, and is placed elsewhere" };
+    let question = format!(
+        "take {name}, this node, out of its fabric of {}? What it runs ({}) {place}. Files that jobs have written on its disks \
+         stay there and are copied nowhere. It needs a new token to come back.{}",
+        plural(others + 1, "node"),
+        plural(node.allocs.len(), "allocation"),
+        removal.warning()
+    );
+    if !context.screen.confirm(&question, removal.yes)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    if hands_over && let Some(exit) = emptied(context, &node, removal, "leave").await? {
+        return Ok(exit);
+    }
+    lock_out(context, &node, removal, hands_over).await?;
+    context.screen.say(&format!("{name} has left the fabric, and {} on", goes(others)));
+    context
+        .screen
+        .say(&format!("files that jobs have written on its disks are still there. {START_ANEW}"));
+    if context.screen.is_json() {
+        context.screen.json(&node)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// How a machine is used again whose agent belongs to a fabric no more.
+const START_ANEW: &str = "To use this machine again: stop weftd, empty its state directory (/var/lib/weft), start it, and join with \
+                          a new token";
+
+fn goes(others: usize) -> String {
+    if others == 1 { "the other node goes".into() } else { format!("the other {others} nodes go") }
+}
+
+/// Waits until a node that is about to go has handed over its work. `Some`: it has not, and stays a member.
+async fn emptied(
+    context: &Context,
+    node: &NodeView,
+    removal: &Removal,
+    verb: &str,
+) -> Result<Option<Exit>, Failure> {
+    let stays = |text: &str| {
+        format!(
+            "{} is still a member: {text}. `weft explain JOB` says what keeps a slot there, `weft undrain {}` lets it take \
+             work again, and `{verb} --now` does not wait",
+            node.name, node.name
+        )
+    };
+    match hand_over(context, node, true, removal.timeout).await {
+        Ok(Handed::Over | Handed::Gone) => Ok(None),
+        Ok(Handed::Not(exit)) => {
+            context.screen.say(&stays("it goes on handing over"));
+            Ok(Some(exit))
+        }
+        Err(Failure::Said(exit, text)) => Err(Failure::Said(exit, stays(&text))),
+        Err(other) => Err(other),
+    }
+}
+
+async fn lock_out(
+    context: &Context,
+    node: &NodeView,
+    removal: &Removal,
+    drained: bool,
+) -> Result<(), Failure> {
+    let query = if removal.force { "?force=true" } else { "" };
+    let removed = context.client.delete(&format!("/v1/nodes/{}{query}", node.id)).await;
+    match removed {
+        Err(Failure::Said(exit, text)) if drained => {
+            let name = &node.name;
+            let text = format!(
+                "{text}. {name} is still a member, and takes no work: `weft undrain {name}` lets it take work again"
+            );
+            Err(Failure::Said(exit, text))
+        }
+        other => other,
+    }
 }
 
 /// Lets a node hand over its work.

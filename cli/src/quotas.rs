@@ -40,6 +40,9 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
         context.screen.json(&quotas)?;
         return Ok(Exit::Ok);
     }
+    if context.screen.names(quotas.iter().map(|quota| &quota.namespace))? {
+        return Ok(Exit::Ok);
+    }
     let mut table = Table::new(&["NAMESPACE", "CPUS", "MEMORY", "DISK", "ALLOCATIONS", "DEVICES"]);
     for view in &quotas {
         let (quota, used) = (&view.quota, &view.used);

@@ -10,8 +10,15 @@ use crate::exit::Failure;
 pub enum Format {
     /// Aligned text for people.
     Table,
+    /// The same with every column, however wide that is.
+    Wide,
     /// JSON for programs: one document, or one a line where the answer is a stream.
     Json,
+    /// One name a line, for scripts: of nodes, jobs, slots, tokens and quotas.
+    Name,
+    /// Nothing, and the way out.
+    #[value(hide = true)]
+    Yaml,
 }
 
 /// What a word means; shown as colour where there is any.
@@ -61,6 +68,8 @@ pub struct Screen {
     pub interactive: bool,
     /// Stderr can show a line that changes.
     pub live: bool,
+    /// Only data, questions and what went wrong are shown.
+    quiet: bool,
 }
 
 impl Screen {
@@ -75,7 +84,31 @@ impl Screen {
             stderr_colour: stderr && !plain && !dumb,
             interactive: stderr && io::stdin().is_terminal(),
             live: stderr && !dumb,
+            quiet: false,
         }
+    }
+
+    /// The same, and with `quiet` without chatter.
+    pub fn quiet(self, quiet: bool) -> Self {
+        Self { quiet, live: self.live && !quiet, ..self }
+    }
+
+    /// Whether every column is wanted.
+    pub fn is_wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
+    /// Data: one name a line, if that is what is wanted. True: that was all.
+    pub fn names<N: std::fmt::Display>(
+        &self,
+        names: impl IntoIterator<Item = N>,
+    ) -> Result<bool, Failure> {
+        let wanted = self.format == Format::Name;
+        if wanted {
+            let lines = names.into_iter().map(|name| format!("{}\n", printable(&name.to_string())));
+            self.bytes(lines.collect::<String>().as_bytes())?;
+        }
+        Ok(wanted)
     }
 
     /// Whether a program reads the answer.
@@ -111,7 +144,7 @@ impl Screen {
 
     /// Data: a table on stdout.
     pub fn table(&self, table: &Table) -> Result<(), Failure> {
-        self.bytes(table.render(self.stdout_colour).as_bytes())
+        self.bytes(self.text(table).as_bytes())
     }
 
     /// A line as it looks on stdout when it means something.
@@ -119,9 +152,11 @@ impl Screen {
         paint(text, tone, self.stdout_colour)
     }
 
-    /// A table as [`Screen::table`] would show it.
+    /// A table as [`Screen::table`] shows it: on a terminal without the columns that have no room.
     pub fn text(&self, table: &Table) -> String {
-        table.render(self.stdout_colour)
+        let narrow = self.size().filter(|_| !self.is_wide());
+        let fitted = narrow.and_then(|(columns, _)| table.fitted(columns));
+        fitted.as_ref().unwrap_or(table).render(self.stdout_colour)
     }
 
     /// Columns and rows of the terminal that stdout is, if it is one.
@@ -147,7 +182,18 @@ impl Screen {
         self.say_raw(&format!("{}\n", paint(line, tone, self.stderr_colour)));
     }
 
+    /// What went wrong: a line on stderr, which is there in any case.
+    pub fn complain(&self, line: &str) {
+        self.write(&format!("{}\n", paint(line, Tone::Bad, self.stderr_colour)));
+    }
+
     fn say_raw(&self, text: &str) {
+        if !self.quiet {
+            self.write(text);
+        }
+    }
+
+    fn write(&self, text: &str) {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
@@ -180,7 +226,7 @@ impl Screen {
         if yes || !self.interactive {
             return Ok(true);
         }
-        self.say_raw(&format!("{question} [y/N] "));
+        self.write(&format!("{question} [y/N] "));
         let mut answer = String::new();
         let read = io::stdin().read_line(&mut answer);
         read.map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
@@ -191,13 +237,20 @@ impl Screen {
 /// Rows of cells in aligned columns.
 pub struct Table {
     rows: Vec<Vec<Cell>>,
+    /// Columns that are left out where there is no room, the first one first.
+    less: &'static [&'static str],
 }
 
 impl Table {
     /// A table with a head, or none.
     pub fn new(head: &[&str]) -> Self {
         let head: Vec<Cell> = head.iter().map(|name| Cell::new(*name, Tone::Faint)).collect();
-        Self { rows: if head.is_empty() { Vec::new() } else { vec![head] } }
+        Self { rows: if head.is_empty() { Vec::new() } else { vec![head] }, less: &[] }
+    }
+
+    /// The same, of which these columns are left out where there is no room, the first one first.
+    pub fn without(self, less: &'static [&'static str]) -> Self {
+        Self { less, ..self }
     }
 
     /// Adds a row.
@@ -210,14 +263,35 @@ impl Table {
         self.rows.push(cells);
     }
 
-    fn render(&self, colour: bool) -> String {
+    fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| {
-                let cells = self.rows.iter().filter_map(|row| row.get(column));
-                cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
-            })
-            .collect();
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
+        };
+        (0..columns).map(width).collect()
+    }
+
+    /// What of it fits into so many columns of a terminal; `None`: all of it, or none of it may be left out.
+    fn fitted(&self, room: usize) -> Option<Table> {
+        let mut table: Option<Table> = None;
+        for name in self.less {
+            let now = table.as_ref().unwrap_or(self);
+            let widths = now.widths();
+            if widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1) <= room {
+                break;
+            }
+            let head = now.rows.first()?;
+            let Some(at) = head.iter().position(|cell| cell.text == *name) else { continue };
+            let mut rows = now.rows.clone();
+            rows.iter_mut().filter(|row| row.len() > at).for_each(|row| drop(row.remove(at)));
+            table = Some(Table { rows, less: self.less });
+        }
+        table
+    }
+
+    fn render(&self, colour: bool) -> String {
+        let widths = self.widths();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();

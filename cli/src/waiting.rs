@@ -37,6 +37,9 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
         context.screen.json(&waiting)?;
         return Ok(Exit::Ok);
     }
+    if context.screen.names(waiting.iter().map(|one| &one.name))? {
+        return Ok(Exit::Ok);
+    }
     let now = clock::now();
     let mut table = Table::new(&["NAME", "FINGERPRINT", "SEEN FOR", "ADDRESSES"]);
     for one in &waiting {

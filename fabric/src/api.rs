@@ -316,6 +316,17 @@ pub struct FailedVersion {
     pub reason: String,
 }
 
+/// A version of a job whose spec the fabric still has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobVersion {
+    /// Its number.
+    pub version: u64,
+    /// Whether it is the one that runs, or should.
+    pub in_force: bool,
+    /// What it says.
+    pub spec: JobSpec,
+}
+
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -50,9 +50,18 @@ pub fn job_file(bytes: &[u8]) {
             let json = serde_json::to_string(&spec).expect("a spec has a JSON form");
             assert_eq!(serde_json::from_str::<job::JobSpec>(&json).ok(), Some(spec));
         }
-        Err(error) => assert!(error.line >= 1 && error.column >= 1, "{error}"),
+        Err(error) => {
+            let errors = job::parse_all(text, &mut |_| Err("none".into())).expect_err("as before");
+            assert!(errors.len() <= ERRORS_MAX, "{}", errors.len());
+            let places: Vec<_> = errors.iter().map(|error| (error.line, error.column)).collect();
+            assert!(places.is_sorted() && places[0] == (error.line, error.column), "{places:?}");
+            assert!(error.line >= 1 && error.column >= 1, "{error}");
+        }
     }
 }
+
+/// What a job file may have wrong with it, as far as that is noted.
+const ERRORS_MAX: usize = 512;
 
 /// Takes every signature for good: rows that were changed at random are to reach the table.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ pub mod placeholder;
 mod placement;
 mod validate;
 
-pub use parse::{ParseError, nearest, parse, parse_bytes, parse_with};
+pub use parse::{ParseError, nearest, parse, parse_all, parse_bytes, parse_with};
 pub use placement::{Affinity, Placement, Strategy};
 pub use validate::SpecError;
 

@@ -34,6 +34,12 @@ pub(super) fn step(node: &Node, now: Now, operation: Operation, by: &str) -> Ste
         }
         Operation::Plan(spec) => return read(move |node| Reply::json(&node.plan(now, &spec)?)),
         Operation::Explain(job) => return read(move |node| Reply::json(&node.explain(now, &job)?)),
+        Operation::Versions(job) => {
+            return read(move |node| match node.versions(&job) {
+                Ok(versions) => Reply::json(&versions),
+                Err(_) => Err(no_such_job(&job, node.job_names())),
+            });
+        }
         Operation::Tokens => return read(move |node| Reply::json(&node.tokens(now))),
         Operation::Quotas => return read(|node| Reply::json(&node.quotas())),
         Operation::SetQuota { namespace, wanted } => {

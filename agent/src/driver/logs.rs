@@ -128,7 +128,7 @@ pub(super) fn source(node: &Node, query: &LogQuery) -> Result<Source, Problem> {
             ProblemKind::NotFound,
             "nothing runs there yet",
             format!(
-                "slot {} of {} has no allocation; the job has {} slots: `weft explain {}` says more",
+                "slot {} of {} has no allocation ({} wanted): `weft explain {}` says more",
                 query.slot, query.job, view.wanted, query.job
             ),
         )),

@@ -99,6 +99,8 @@ pub enum Operation {
     },
     /// Why each slot is where it is.
     Explain(JobName),
+    /// The versions of a job whose specs are known.
+    Versions(JobName),
     /// Allocations.
     Allocs {
         /// Of this job only.
@@ -319,6 +321,7 @@ pub fn read(
             slot: json(body, Some(api::RestartBody::default()))?.slot,
         },
         Endpoint::Explain => Operation::Explain(job()?),
+        Endpoint::Versions => Operation::Versions(job()?),
         Endpoint::Allocs => Operation::Allocs {
             job: parameter("job").map(job_name).transpose()?,
             all: flag("all", parameter("all"))?,

@@ -28,6 +28,7 @@ pub enum Endpoint {
     Rebalance,
     Restart,
     Explain,
+    Versions,
     Allocs,
     Logs,
     Events,
@@ -99,6 +100,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/jobs/{name}/scale", &[], Endpoint::Scale),
     route("POST", "/v1/jobs/{name}/restart", &[], Endpoint::Restart),
     route("GET", "/v1/jobs/{name}/explain", &[], Endpoint::Explain),
+    route("GET", "/v1/jobs/{name}/versions", &[], Endpoint::Versions),
     route("GET", "/v1/allocs", &["job", "all"], Endpoint::Allocs),
     route(
         "GET",

@@ -17,12 +17,12 @@ pub struct Group {
 pub const GROUPS: [Group; 6] = [
     Group {
         name: "Fabric",
-        commands: &["init", "token", "join", "status", "doctor", "quota", "fabric"],
+        commands: &["init", "token", "join", "leave", "status", "doctor", "quota", "fabric"],
         example: "weft init --name home",
     },
     Group {
         name: "Run",
-        commands: &["apply", "plan", "run", "scale", "restart", "stop", "wait"],
+        commands: &["apply", "plan", "run", "rollback", "scale", "restart", "stop", "wait"],
         example: "weft apply web.toml",
     },
     Group {
@@ -42,7 +42,7 @@ pub const GROUPS: [Group; 6] = [
     },
     Group {
         name: "This program",
-        commands: &["version", "completion"],
+        commands: &["version", "context", "completion"],
         example: "weft help apply",
     },
 ];
@@ -58,12 +58,8 @@ const FAMILIAR: &[(&[&str], &str)] = &[
         "weft cannot go into a running job yet: `weft ps JOB` says on which node it runs, and `weft logs JOB` what it writes",
     ),
     (
-        &["rollback", "undo", "revert"],
-        "apply the job file of the version before; a version that does not become healthy is taken back by itself",
-    ),
-    (
-        &["leave"],
-        "a node cannot remove itself: on another one, `weft node NODE remove` hands over its work and locks it out",
+        &["undo", "revert"],
+        "`weft rollback JOB` brings a job back to the version before; one that does not become healthy is taken back by itself",
     ),
     (&["up", "create", "start", "submit", "load"], "`weft apply FILE` runs what a job file says"),
     (&["down", "kill", "destroy", "purge"], "`weft stop JOB` stops a job and forgets it"),
@@ -100,8 +96,8 @@ const FAMILIAR: &[(&[&str], &str)] = &[
         "weft runs services; jobs that end, or begin by the clock, cannot be described yet",
     ),
     (
-        &["context", "ctx", "config", "login"],
-        "weft talks to the agent of the machine it runs on: `ssh HOST weft ...` asks another one",
+        &["ctx", "config", "login", "remote"],
+        "`weft --host ssh://HOST ...` asks the agent of another machine, `weft context` keeps such ways",
     ),
     (&["man", "usage"], "`weft help` lists the commands, `weft help COMMAND` explains one"),
 ];
@@ -117,7 +113,7 @@ pub fn command() -> clap::Command {
 pub fn short() -> String {
     let mut text = format!("{}\n\nUsage: weft COMMAND\n\n", about(&Arguments::command()));
     for Group { name, commands, example } in &GROUPS {
-        let _ = writeln!(text, "  {name:<13}{:<52}{example}", commands.join("  "));
+        let _ = writeln!(text, "  {name:<13}{:<57}{example}", commands.join("  "));
     }
     text.push_str(
         "\nA first fabric: weft init; weft token create; and on the next machine: weft join TOKEN\n\
@@ -144,12 +140,15 @@ fn long(command: &clap::Command) -> String {
     let _ = write!(
         text,
         "\nOptions:\n\
-         {:2}-o, --output FORMAT  table for people, json for programs [default: table]\n\
+         {:2}-o, --output FORMAT  table or wide for people, json or name for programs [default: table]\n\
          {:2}--json               the same as -o json\n\
+         {:2}-q, --quiet          no progress: only data, questions and what went wrong\n\
+         {:2}-v, --verbose        what the agent is asked, and how long it takes\n\
          {:2}--socket PATH        the agent's socket [default: $WEFT_SOCKET or /run/weft/weft.sock]\n\
+         {:2}--host ssh://HOST    another machine's agent, through ssh [default: $WEFT_HOST, or the context in use]\n\
          {:2}-h, --help           this; `weft help COMMAND` explains one command, with examples\n\
          {:2}-V, --version        the version of this program\n\n{EPILOGUE}\n",
-        "", "", "", "", ""
+        "", "", "", "", "", "", "", ""
     );
     text
 }

@@ -24,14 +24,18 @@ fn every_command_shows_an_example() {
 fn every_command_stands_in_one_group_of_the_help() {
     let command = Arguments::command();
     let named: Vec<&str> = help::GROUPS.iter().flat_map(|group| group.commands).copied().collect();
-    for inner in command.get_subcommands() {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
         let name = inner.get_name();
         assert_eq!(named.iter().filter(|other| **other == name).count(), 1, "{name}");
         assert!(help::familiar(name).is_none(), "{name} is a command, no verb from elsewhere");
     }
-    assert_eq!(named.len(), command.get_subcommands().count(), "{named:?}");
+    let shown = command.get_subcommands().filter(|inner| !inner.is_hide_set()).count();
+    assert_eq!(named.len(), shown, "{named:?}");
     let short = help::short();
     assert!(short.lines().all(|line| line.chars().count() <= 100), "{short}");
+    for group in &help::GROUPS {
+        assert!(short.contains(&format!("  {}\n", group.example)), "no gap in {short}");
+    }
     let long = help::command().render_help().to_string();
     for option in command.get_arguments().filter_map(|option| option.get_long()) {
         assert!(long.contains(&format!("--{option}")), "--{option}");

@@ -28,6 +28,16 @@ impl FromStr for JobOrSlot {
     }
 }
 
+/// A job, where a slot of it is not enough.
+pub fn job(text: &str) -> Result<JobName, String> {
+    JobName::new(text).map_err(|error| match text.split_once('/') {
+        Some((job, _)) if JobName::new(job).is_ok() => {
+            format!("{text} is a slot: name the job alone, {job}")
+        }
+        _ => error.to_string(),
+    })
+}
+
 pub fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),

@@ -13,6 +13,16 @@ fn columns_are_aligned_and_nothing_trails() {
 }
 
 #[test]
+fn columns_are_left_out_where_there_is_no_room_the_least_important_first() {
+    let table = table().without(&["WHY", "STATE"]);
+    let in_room = |room| table.fitted(room).map(|table| table.render(false));
+    assert_eq!(in_room(19), None, "it fits");
+    assert_eq!(in_room(18).as_deref(), Some("NAME    STATE\na       alive\ngrößer  dead\n"));
+    assert_eq!(in_room(12).as_deref(), Some("NAME\na\ngrößer\n"));
+    assert_eq!(in_room(1), in_room(12), "what has to be there is");
+}
+
+#[test]
 fn colour_adds_to_the_words_and_changes_no_width() {
     let plain: String = table()
         .render(true)

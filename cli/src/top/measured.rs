@@ -133,7 +133,7 @@ impl Measured {
                     points.iter().for_each(|point| measured.take(subject, field, point));
                 }
                 Ok((_, _, Err(Failure::Said(_, message)))) => measured.warnings.push(message),
-                Ok((_, _, Err(Failure::NobodyReads))) | Err(_) => {}
+                Ok((_, _, Err(_))) | Err(_) => {}
             }
         }
         measured.warnings.sort();

@@ -28,7 +28,8 @@ pub fn text(snapshot: &Snapshot, order: Order, screen: &Screen) -> String {
 
 fn nodes(snapshot: &Snapshot, order: Order) -> Table {
     let mut table =
-        Table::new(&["NODE", "STATE", "CPU", "", "MEMORY", "PINNED CPUS", "RUNQ P99", "DISK P99"]);
+        Table::new(&["NODE", "STATE", "CPU", "", "MEMORY", "PINNED CPUS", "RUNQ P99", "DISK P99"])
+            .without(&["MEMORY", "DISK P99", "", "RUNQ P99", "STATE"]);
     let of = |node: &NodeView| snapshot.measured.nodes.get(&node.name).copied().unwrap_or_default();
     let mut nodes: Vec<&NodeView> = snapshot.nodes.iter().collect();
     nodes.sort_by(|left, right| {
@@ -59,7 +60,8 @@ fn nodes(snapshot: &Snapshot, order: Order) -> Table {
 
 fn jobs(snapshot: &Snapshot, order: Order) -> Table {
     let mut table =
-        Table::new(&["JOB", "STATE", "HEALTHY", "CPU", "MEMORY", "RUNQ P99", "DISK P99"]);
+        Table::new(&["JOB", "STATE", "HEALTHY", "CPU", "MEMORY", "RUNQ P99", "DISK P99"])
+            .without(&["DISK P99", "MEMORY", "STATE"]);
     let of = |name: &str| snapshot.measured.jobs.get(name).copied().unwrap_or_default();
     let mut jobs: Vec<_> = snapshot.jobs.iter().collect();
     jobs.sort_by(|left, right| {
@@ -83,7 +85,8 @@ fn jobs(snapshot: &Snapshot, order: Order) -> Table {
 
 fn allocs(snapshot: &Snapshot, order: Order) -> Table {
     let mut table =
-        Table::new(&["SLOT", "NODE", "PHASE", "CPU", "CPUS", "MEMORY", "RUNQ P99", "DISK P99"]);
+        Table::new(&["SLOT", "NODE", "PHASE", "CPU", "CPUS", "MEMORY", "RUNQ P99", "DISK P99"])
+            .without(&["DISK P99", "PHASE", "MEMORY", "RUNQ P99"]);
     for alloc in sorted_allocs(snapshot, order) {
         let (used, claim) = (used_by(snapshot, alloc), &alloc.row.claim);
         let node = snapshot.nodes.iter().find(|node| node.id == alloc.node);

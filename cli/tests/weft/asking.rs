@@ -89,7 +89,7 @@ fn verbs_from_elsewhere_work_or_are_told_what_they_are_called_here() {
         for (typed, said) in [
             (&["exec", "web", "--", "sh"][..], "cannot go into a running job yet"),
             (&["describe", "web"], "`weft explain JOB`"),
-            (&["leave"], "`weft node NODE remove`"),
+            (&["undo"], "`weft rollback JOB`"),
             (&["cordon", "rack1"], "`weft drain NODE`"),
             (&["install", "redis"], "no catalog"),
             (&["sinfo"], "`weft nodes`"),
@@ -253,6 +253,63 @@ fn nodes_are_listed_found_drained_and_removed() {
         }
         fake.weft(&["node", "node3", "remove"]).await.exits(0).says("node3 is no longer a member");
         assert_eq!(fake.state.borrow().nodes.len(), 2);
+    });
+}
+
+#[test]
+fn a_node_leaves_its_fabric_once_its_work_is_elsewhere() {
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.has_all_on(0);
+        let id = fake.state.borrow().nodes[0].id;
+        let asked = move |fake: &Fake, what: &str| {
+            let state = fake.state.borrow();
+            state.requests.iter().any(|request| *request == format!("{what}{id}"))
+        };
+        for node in &mut fake.state.borrow_mut().nodes[1..] {
+            node.state = NodeState::Suspect;
+        }
+        fake.weft(&["leave"])
+            .await
+            .exits(7)
+            .shows_nothing()
+            .says("node1 runs what no other node can take: web/0 stays until another node can take it: node2: ")
+            .says("Nothing was changed")
+            .says("(--now)");
+        let info = fake.state.borrow().nodes[0].info.clone().unwrap();
+        assert!(!info.draining && !asked(&fake, "DELETE /v1/nodes/"));
+        for node in &mut fake.state.borrow_mut().nodes[1..] {
+            node.state = NodeState::Alive;
+        }
+        let ran = fake.weft(&["leave", "--json"]).await.exits(0);
+        assert_eq!(ran.json()["name"], "node1");
+        ran.says("node1 hands over its work")
+            .says("nothing is left on node1")
+            .says("node1 has left the fabric, and the other 2 nodes go on")
+            .says(
+                "are still there. To use this machine again: stop weftd, empty its state directory",
+            );
+        assert!(asked(&fake, "DELETE /v1/nodes/"));
+        fake.weft(&["leave"]).await.exits(1).says("this node is no member of its fabric any more");
+    });
+    beside_an_agent(|fake| async move {
+        fake.has_job("web", 2, "/bin/web");
+        fake.has_all_on(0);
+        fake.weft(&["node", "node1", "remove", "--now"]).await.exits(0).says("has left the fabric");
+        let state = fake.state.borrow();
+        assert!(
+            !state.requests.iter().any(|request| request.ends_with("/drain")),
+            "it did not wait"
+        );
+    });
+    beside_an_agent(|fake| async move {
+        fake.state.borrow_mut().nodes.truncate(1);
+        fake.weft(&["leave", "--force"])
+            .await
+            .exits(1)
+            .says("node1 is the last member of its fabric")
+            .says("stop its jobs (weft jobs, weft stop JOB), stop weftd, and empty its state directory");
+        assert_eq!(fake.state.borrow().nodes.len(), 1);
     });
 }
 
@@ -456,7 +513,7 @@ fn events_are_a_line_each() {
 fn every_shell_gets_a_completion_script_that_it_can_read() {
     beside_an_agent(|fake| async move {
         for shell in ["bash", "zsh", "fish"] {
-            let ran = fake.weft(&["completion", shell]).await.exits(0).shows("undrain");
+            let ran = fake.weft(&["completion", shell]).await.exits(0).shows("COMPLETE");
             if shell == "bash" {
                 let script = fake.file("weft.bash", &ran.stdout);
                 let status =

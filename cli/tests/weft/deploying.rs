@@ -109,6 +109,45 @@ fn a_plan_names_variables_and_files_and_shows_their_values_only_when_asked() {
 }
 
 #[test]
+fn rollback_submits_the_version_before_as_a_new_one() {
+    beside_an_agent(|fake| async move {
+        fake.weft(&["rollback", "web"]).await.exits(4).says("there is no job");
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml"]).await.exits(0);
+        let ran = fake.weft(&["rollback", "web"]).await.exits(1).shows_nothing();
+        ran.says("web has nothing to go back to: version 1 is in force");
+        fake.file("web.toml", &WEB.replace("/bin/web", "/bin/web2"));
+        fake.weft(&["apply", "web.toml", "--yes"]).await.exits(0);
+
+        let ran = fake.weft(&["rollback", "web", "--to", "7"]).await.exits(4).shows_nothing();
+        ran.says("version 7 is not known")
+            .says("version 2 is in force, and besides it, version 1 is known");
+        fake.state.borrow_mut().interfere = true;
+        fake.weft(&["rollback", "web"]).await.exits(1).says("it is at version 3 now");
+        assert_eq!(fake.state.borrow().jobs[&web()].version, 3, "nothing was submitted");
+
+        fake.file("web.toml", WEB);
+        fake.weft(&["apply", "web.toml", "--yes"]).await.exits(0);
+        fake.weft(&["rollback", "web", "--yes"])
+            .await
+            .exits(0)
+            .shows_nothing()
+            .says("web goes back to what version 3 said, as version 5")
+            .says("web version 4 changes")
+            .says("/bin/other")
+            .says("web version 5 is healthy");
+        let sent = "PUT /v1/jobs/web?expected_version=4".to_owned();
+        assert!(fake.state.borrow().requests.contains(&sent));
+        let ran = fake.weft(&["rollback", "web", "--to", "4", "--json"]).await.exits(0);
+        let answer = ran.json();
+        assert_eq!(answer["submitted"]["version"], 6);
+        assert_eq!(answer["job"]["spec"]["task"]["command"][0], "/bin/web");
+        let detached = fake.weft(&["rollback", "web", "--detach", "--json"]).await.exits(0).json();
+        assert_eq!(detached["job"], serde_json::Value::Null);
+    });
+}
+
+#[test]
 fn apply_answers_programs_with_one_document() {
     beside_an_agent(|fake| async move {
         fake.file("web.toml", WEB);
@@ -119,6 +158,40 @@ fn apply_answers_programs_with_one_document() {
             fake.weft(&["apply", "web.toml", "-o", "json", "--detach"]).await.exits(0).json();
         assert_eq!(answer["submitted"]["changed"], false);
         assert_eq!(answer["job"], serde_json::Value::Null);
+    });
+}
+
+#[test]
+fn everything_that_is_wrong_with_a_job_file_is_said_at_once_in_its_order() {
+    beside_an_agent(|fake| async move {
+        let text = WEB
+            .replace("count = 3", "cuont = 3")
+            .replace("\"/bin/web\"", "\"web\"")
+            .replace("cores = 1", "cores = 0\nmemory = \"64M\"")
+            .replace("'labels.rack == \"r1\"'", "'labels.rack = r1'");
+        fake.file("bad.toml", &text);
+        let ran = fake.weft(&["apply", "bad.toml"]).await.exits(2).shows_nothing();
+        let lines: Vec<&str> = ran.stderr.lines().collect();
+        for (line, said) in lines.iter().zip([
+            "error: bad.toml:3:1: unknown key cuont: did you mean count?",
+            "error: bad.toml:5:12: task.command[0]: \"web\" is not an absolute path",
+            "error: bad.toml:7:9: resources.cores: 0 is out of range",
+            "error: bad.toml:8:10: resources.memory: expected a size such as \"64MiB\"",
+            "error: bad.toml:12:16: placement.constraints[0]: ",
+        ]) {
+            assert!(line.starts_with(said), "{line}, not {said}");
+        }
+        assert_eq!(lines.len(), 5, "{}", ran.stderr);
+        // Of several files, too.
+        fake.file("worse.toml", &WEB.replace("count", "cuont"));
+        let ran = fake.weft(&["apply", "bad.toml", "worse.toml"]).await.exits(2);
+        ran.says("bad.toml:12:16: placement").says("error: worse.toml:3:1: unknown key cuont");
+        let many: String = (0..30).map(|at| format!("wrong{at} = 1\n")).collect();
+        fake.file("bad.toml", &format!("{many}{WEB}"));
+        let ran = fake.weft(&["apply", "bad.toml"]).await.exits(2);
+        assert_eq!(ran.stderr.lines().count(), 21);
+        ran.says("bad.toml:20:1: unknown key wrong19").says("error: bad.toml: and 10 more");
+        assert_eq!(fake.state.borrow().requests, [""; 0]);
     });
 }
 

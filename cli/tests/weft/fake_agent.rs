@@ -511,6 +511,15 @@ impl State {
         }
     }
 
+    fn versions(&self, name: &JobName) -> Vec<JobVersion> {
+        let job = &self.jobs[name];
+        let newest = JobVersion { version: job.version, in_force: true, spec: job.spec.clone() };
+        let before = job.previous.clone();
+        let before =
+            before.map(|spec| JobVersion { version: job.version - 1, in_force: false, spec });
+        [Some(newest), before].into_iter().flatten().collect()
+    }
+
     fn plan(&self, spec: &JobSpec) -> Plan {
         let before = self.jobs.get(&spec.name);
         let changes = JobSpec::changes(before.map(|job| &job.spec), spec);

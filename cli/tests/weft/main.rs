@@ -4,6 +4,7 @@ mod asking;
 mod deploying;
 mod fake_agent;
 mod measuring;
+mod reaching;
 
 use fake_agent::Fake;
 

@@ -1,5 +1,6 @@
 //! Typed reading of TOML values, with errors that know where they are and what was expected.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 use toml::Spanned;
@@ -8,18 +9,45 @@ use toml::de::{DeTable, DeValue};
 use super::{ParseError, duration, keys, nearest, parse_bytes};
 use crate::limits;
 
-/// The text that is read, for turning byte offsets into lines and columns.
+/// Errors of one file that are noted: far more than anybody reads, so that those that come first in it are among them.
+const ERRORS_MAX: usize = 256;
+
+/// The text that is read, for turning byte offsets into lines and columns; and what was found to be wrong with it.
 pub(super) struct Place<'t> {
     text: &'t str,
+    errors: RefCell<Vec<ParseError>>,
 }
 
 impl<'t> Place<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text }
+        Self { text, errors: RefCell::default() }
     }
 
-    /// An error at byte `at`.
-    pub(super) fn error(&self, at: usize, message: impl Into<String>) -> ParseError {
+    /// Notes what is wrong, and goes on.
+    pub(super) fn note(&self, error: ParseError) {
+        let mut errors = self.errors.borrow_mut();
+        if errors.len() < ERRORS_MAX && !errors.contains(&error) {
+            errors.push(error);
+        }
+    }
+
+    /// What was noted so far.
+    pub(super) fn errors(&self) -> std::cell::Ref<'_, [ParseError]> {
+        std::cell::Ref::map(self.errors.borrow(), Vec::as_slice)
+    }
+
+    /// Everything that was noted, as it came.
+    pub(super) fn into_errors(self) -> Vec<ParseError> {
+        self.errors.into_inner()
+    }
+
+    /// An error at byte `at`, about the key `path`.
+    pub(super) fn error(
+        &self,
+        at: usize,
+        path: impl Into<String>,
+        message: impl Into<String>,
+    ) -> ParseError {
         let mut at = at.min(self.text.len());
         while !self.text.is_char_boundary(at) {
             at -= 1;
@@ -29,6 +57,7 @@ impl<'t> Place<'t> {
         ParseError {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
+            path: path.into(),
             message: message.into(),
         }
     }
@@ -52,25 +81,64 @@ pub(super) struct Section<'r> {
     path: String,
     at: usize,
     table: &'r DeTable<'r>,
+    /// Known keys that are there under a name which is almost theirs.
+    misspelt: RefCell<Vec<&'static str>>,
 }
 
 impl<'r> Section<'r> {
     /// The whole file.
     pub(super) fn root(place: &'r Place<'r>, table: &'r DeTable<'r>) -> Self {
-        Self { place, path: String::new(), at: 0, table }
+        Self { place, path: String::new(), at: 0, table, misspelt: RefCell::default() }
     }
 
-    /// Refuses every key that is not one of `known`, the first in the file first.
-    pub(super) fn only(&self, known: &keys::KeyTable) -> Result<(), ParseError> {
+    /// Notes every key that is not one of `known`.
+    pub(super) fn only(&self, known: &keys::KeyTable) {
         let keys: Vec<&'static str> = known.keys.iter().map(|key| key.name).collect();
-        let unknown = self.table.keys().filter(|key| !keys.contains(&&**key.get_ref()));
-        let Some(first) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
-        let path = self.path_of(&shorten(first.get_ref()));
-        let hint = match nearest(first.get_ref(), keys.iter().copied()) {
-            Some(name) => format!("did you mean {name}?"),
-            None => format!("known are {}", keys.join(", ")),
-        };
-        Err(self.place.error(first.span().start, format!("unknown key {path}: {hint}")))
+        for key in self.table.keys().filter(|key| !keys.contains(&&**key.get_ref())) {
+            let path = self.path_of(&shorten(key.get_ref()));
+            let near = nearest(key.get_ref(), keys.iter().copied());
+            let hint = match near {
+                Some(name) => format!("did you mean {name}?"),
+                None => format!("known are {}", keys.join(", ")),
+            };
+            self.misspelt.borrow_mut().extend(near);
+            let message = format!("unknown key {path}: {hint}");
+            // It is about the key that was meant.
+            let path = near.map_or(path, |name| self.path_of(name));
+            self.place.note(self.place.error(key.span().start, path, message));
+        }
+    }
+
+    /// The value of `read`; `None` once the error is noted.
+    pub(super) fn take<T>(&self, read: Result<T, ParseError>) -> Option<T> {
+        read.map_err(|error| self.place.note(error)).ok()
+    }
+
+    /// Puts what `read` makes of the value of `key` into `field`. A key that is absent, or whose value is wrong, leaves it as it is.
+    pub(super) fn set<T>(
+        &self,
+        key: &str,
+        field: &mut T,
+        read: impl FnOnce(&Item<'r>) -> Result<T, ParseError>,
+    ) {
+        if let Some(value) = self.item(key).and_then(|item| self.take(read(&item))) {
+            *field = value;
+        }
+    }
+
+    /// The section at `key`, if there is one.
+    pub(super) fn section(&self, key: &str) -> Option<Section<'r>> {
+        self.take(self.item(key)?.section())
+    }
+
+    /// What `read` makes of each element of the list at `key`. Elements that are wrong are noted and left out.
+    pub(super) fn each<T>(
+        &self,
+        key: &str,
+        read: impl FnMut(&Item<'r>) -> Result<T, ParseError>,
+    ) -> Vec<T> {
+        let list = self.item(key).and_then(|item| self.take(item.list())).unwrap_or_default();
+        list.iter().map(read).filter_map(|read| self.take(read)).collect()
     }
 
     /// The value of `key`, if it is there.
@@ -78,9 +146,18 @@ impl<'r> Section<'r> {
         self.table.get_key_value(key).map(|(key, value)| self.item_of(key, value))
     }
 
-    /// The value of `key`; an error that says what is missing if it is not there.
-    pub(super) fn required(&self, key: &str, what: &str) -> Result<Item<'r>, ParseError> {
-        self.item(key).ok_or_else(|| self.missing(key, what))
+    /// The value of `key`. If it is not there, that is noted, unless it is there under a name that is almost right.
+    pub(super) fn required(&self, key: &str, what: &str) -> Option<Item<'r>> {
+        let item = self.item(key);
+        if item.is_none() && !self.misspells(&[key]) {
+            self.place.note(self.missing(key, what));
+        }
+        item
+    }
+
+    /// Whether one of these is there under a name that is almost right.
+    pub(super) fn misspells(&self, keys: &[&str]) -> bool {
+        self.misspelt.borrow().iter().any(|known| keys.contains(known))
     }
 
     /// Every value, in the order of the file.
@@ -95,7 +172,9 @@ impl<'r> Section<'r> {
     }
 
     pub(super) fn missing(&self, key: &str, what: &str) -> ParseError {
-        self.place.error(self.at, format!("{} is missing: {what}", self.path_of(key)))
+        let path = self.path_of(key);
+        let message = format!("{path} is missing: {what}");
+        self.place.error(self.at, path, message)
     }
 
     fn item_of(
@@ -126,7 +205,7 @@ impl<'r> Item<'r> {
 
     /// An error about this value.
     pub(super) fn error(&self, message: impl fmt::Display) -> ParseError {
-        self.place.error(self.at, format!("{}: {message}", self.path))
+        self.place.error(self.at, self.path.clone(), format!("{}: {message}", self.path))
     }
 
     pub(super) fn is_list(&self) -> bool {
@@ -220,8 +299,28 @@ impl<'r> Item<'r> {
             .collect())
     }
 
+    /// A list of texts. Each element that is none is noted; with the last of them it is an error.
     pub(super) fn strings(&self) -> Result<Vec<String>, ParseError> {
-        self.list()?.iter().map(|item| item.string().map(str::to_owned)).collect()
+        self.elements(|item| item.string().map(str::to_owned))
+    }
+
+    /// A list, each element as `read` makes it. All that are wrong are noted but the last, which is the error.
+    pub(super) fn elements<T>(
+        &self,
+        read: impl FnMut(&Item<'r>) -> Result<T, ParseError>,
+    ) -> Result<Vec<T>, ParseError> {
+        let (mut values, mut last) = (Vec::new(), None);
+        for read in self.list()?.iter().map(read) {
+            match read {
+                Ok(value) => values.push(value),
+                Err(error) => {
+                    if let Some(before) = last.replace(error) {
+                        self.place.note(before);
+                    }
+                }
+            }
+        }
+        last.map_or(Ok(values), Err)
     }
 
     pub(super) fn section(&self) -> Result<Section<'r>, ParseError> {
@@ -233,7 +332,8 @@ impl<'r> Item<'r> {
                 limits::JOB_LIST_MAX
             )));
         }
-        Ok(Section { place: self.place, path: self.path.clone(), at: self.at, table })
+        let misspelt = RefCell::default();
+        Ok(Section { place: self.place, path: self.path.clone(), at: self.at, table, misspelt })
     }
 
     fn whole_number(&self) -> Option<i128> {

@@ -433,5 +433,72 @@ pub fn reference() -> String {
     text
 }
 
+/// The same as a page for `man`: weft-job(5), in the language of man(7).
+pub fn manual() -> String {
+    use std::fmt::Write;
+
+    let mut text = String::from(
+        ".\\\" Made of fabric/src/job/keys.rs: change it there, and run the tests with WEFT_REWRITE=1.\n\
+         .TH WEFT-JOB 5 \"\" weft weft\n.SH NAME\nweft-job \\- what a job file of weft says\n.SH DESCRIPTION\n\
+         A job file is TOML, and describes one job.\n.BR weft-plan (1)\nshows what it would do,\n.BR weft-apply (1)\n\
+         does it. A key that is not listed here is refused, with the nearest that is.\n\
+         Durations are written like 500ms, 10s, 2m, 12h, 7d; sizes like 64MiB, 1.5GiB.\n",
+    );
+    for section in TABLES {
+        let title = if section.head.is_empty() { "THE JOB" } else { section.head };
+        let _ = writeln!(text, ".SH \"{}\"\n{}", plain(title), roff(section.about));
+        for Key { name, example, default, meaning } in section.keys {
+            let _ = writeln!(
+                text,
+                ".TP\n\\fB{}\\fR = {}\n{}",
+                plain(name),
+                plain(example),
+                roff(meaning)
+            );
+            if let Some(default) = default {
+                let _ = writeln!(text, "Default: {}.", plain(default));
+            }
+        }
+    }
+    text.push_str(".SH SEE ALSO\n.BR weft (1),\n.BR weft-apply (1),\n.BR weftd (8)\n");
+    text
+}
+
+/// Text that means nothing to `man`.
+fn plain(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-")
+}
+
+/// Markdown as far as the table uses it: code, bold words and links.
+fn roff(markdown: &str) -> String {
+    let mut text = String::new();
+    let mut parts = markdown.split('`');
+    while let Some(words) = parts.next() {
+        let mut bold = words.split("**");
+        while let Some(words) = bold.next() {
+            text.push_str(&without_links(words));
+            if let Some(words) = bold.next() {
+                text.push_str(&format!("\\fB{}\\fR", plain(words)));
+            }
+        }
+        if let Some(code) = parts.next() {
+            text.push_str(&format!("\\fB{}\\fR", plain(code)));
+        }
+    }
+    // A line that begins with a dot or a quote is an order.
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+/// `[words](address)` as `words`.
+fn without_links(text: &str) -> String {
+    match text.split_once("](").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1))) {
+        Some((before, after)) => {
+            let before = before.replacen('[', "", 1);
+            format!("{}{}", plain(&before), without_links(after))
+        }
+        None => plain(text),
+    }
+}
+
 #[cfg(test)]
 mod tests;

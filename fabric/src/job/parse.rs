@@ -1,7 +1,8 @@
-//! Reads a job file: TOML text in, a [`JobSpec`] or one [`ParseError`] out.
+//! Reads a job file: TOML text in, a [`JobSpec`] or [`ParseError`]s out.
 //!
 //! The text is walked by hand over TOML's own tree, so that each error knows its line and column,
-//! names the key it is about, and says what to write instead. Defaults live in [`JobSpec::service`]
+//! names the key it is about, and says what to write instead. What is wrong is noted, and the rest is read all the same, so
+//! that whoever wrote the file sees all of it at once. Defaults live in [`JobSpec::service`]
 //! and the `Default`s of its parts; a key that is absent keeps what is there.
 
 use std::collections::BTreeMap;
@@ -13,8 +14,8 @@ mod placement;
 use super::item::{Item, Place, Section};
 use super::keys;
 use super::{
-    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, Keep, NumaPolicy, Port, Resources,
-    Restart, Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
+    Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart,
+    Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
 };
 use crate::id::{JobName, Namespace};
 use crate::limits;
@@ -27,6 +28,8 @@ pub struct ParseError {
     pub line: usize,
     /// Counted from 1, in characters.
     pub column: usize,
+    /// The key that it is about: `resources.memory`; empty when it is about the text as a whole.
+    pub path: String,
     /// What is wrong, and what to write instead.
     pub message: String,
 }
@@ -39,10 +42,25 @@ pub fn parse(text: &str) -> Result<JobSpec, ParseError> {
 
 /// Reads a job file. `read_file` is given each `source = "..."` as it is written and answers with
 /// the file's text, or with the reason why there is none.
+///
+/// # Errors
+/// With the first thing in the file that is wrong.
 pub fn parse_with(
     text: &str,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<JobSpec, ParseError> {
+    parse_all(text, read_file).map_err(|mut errors| errors.swap_remove(0))
+}
+
+/// The same.
+///
+/// # Errors
+/// With everything that is wrong, in the order of the file: one at least, and a few hundred at most. What may be wrong only
+/// because something else is, is left out.
+pub fn parse_all(
+    text: &str,
+    read_file: &mut dyn FnMut(&str) -> Result<String, String>,
+) -> Result<JobSpec, Vec<ParseError>> {
     let place = Place::new(text);
     if text.len() > limits::JOB_FILE_BYTES_MAX {
         let message = format!(
@@ -50,17 +68,43 @@ pub fn parse_with(
             text.len(),
             limits::JOB_FILE_BYTES_MAX
         );
-        return Err(place.error(0, message));
+        return Err(vec![place.error(0, "", message)]);
     }
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let message = error.message().lines().next().unwrap_or("unreadable");
-        place.error(at, format!("this is not TOML: {message}"))
+        vec![place.error(at, "", format!("this is not TOML: {message}"))]
     })?;
     let root = document.get_ref();
-    let spec = job(&Section::root(&place, root), read_file)?;
-    spec.validate().map_err(|error| place.error(locate(root, &error.path), error.to_string()))?;
-    Ok(spec)
+    let spec = job(&Section::root(&place, root), read_file);
+    let read: Vec<String> = place.errors().iter().map(|error| error.path.clone()).collect();
+    for fault in spec.as_ref().map(JobSpec::faults).unwrap_or_default() {
+        if !read.iter().any(|path| may_follow(&fault.path, path)) {
+            let at = locate(root, &fault.path);
+            place.note(place.error(at, fault.path.clone(), fault.to_string()));
+        }
+    }
+    let mut errors = place.into_errors();
+    errors.sort_by_key(|error| (error.line, error.column));
+    match spec {
+        Some(spec) if errors.is_empty() => Ok(spec),
+        _ => Err(errors),
+    }
+}
+
+/// Whether what is wrong with `path` may be wrong only because what was written at `cause` could not be read.
+fn may_follow(path: &str, cause: &str) -> bool {
+    let top = |path: &str| path.split(['.', '[']).next().unwrap_or_default().to_owned();
+    let within = |path: &str, of: &str| {
+        path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    match (top(path).as_str(), top(cause).as_str()) {
+        ("task", "task") => within(path, cause) || within(cause, path),
+        // Commands, variables and checks name ports.
+        ("task" | "health", "port") => true,
+        (path, "type" | "count" | "guarantee" | "gang") => path != "task" && path != "resources",
+        (path, cause) => path == cause,
+    }
 }
 
 const NUMA: [(&str, NumaPolicy); 3] =
@@ -70,147 +114,132 @@ const GUARANTEES: [(&str, Guarantee); 2] =
     [("at-least", Guarantee::AtLeast), ("at-most-one", Guarantee::AtMostOne)];
 const KINDS: [(&str, JobKind); 2] = [("service", JobKind::Service), ("system", JobKind::System)];
 
+/// The job, as far as it could be read: what was noted says whether that is all of it.
 fn job(
     root: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<JobSpec, ParseError> {
-    root.only(&keys::JOB)?;
-    let name = root.required("name", "the job's name, as in name = \"web\"")?;
-    let name = JobName::new(name.string()?).map_err(|error| name.error(error))?;
-    let section = root
-        .required(
-            "task",
-            "a section [task] with a command, as in command = [\"/usr/bin/sleep\", \"60\"]",
-        )?
-        .section()?;
-    // Before anything is missed: the missing key may be there under a misspelt name.
-    section.only(&keys::TASK)?;
-    let command = match section.item("command") {
-        // There may be one for each architecture instead.
-        None if section.item("arch").is_some() => Vec::new(),
-        _ => section
-            .required(
-                "command",
-                "the program and its arguments, as in command = [\"/usr/bin/sleep\", \"60\"]",
-            )?
-            .strings()?,
-    };
-    let mut spec = JobSpec::service(name, command);
-    if let Some(item) = root.item("type") {
-        spec.kind = item.choice(&KINDS)?;
+) -> Option<JobSpec> {
+    root.only(&keys::JOB);
+    let name = root.required("name", "the job's name, as in name = \"web\"");
+    let name = name.and_then(|name| {
+        let read = name.string().and_then(|text| JobName::new(text).map_err(|it| name.error(it)));
+        root.take(read)
+    });
+    let section = root.required(
+        "task",
+        "a section [task] with a command, as in command = [\"/usr/bin/sleep\", \"60\"]",
+    );
+    let section = section.and_then(|item| root.take(item.section()));
+    // A name that is nobody's: all else is looked at although this one is missing, and nothing comes of it.
+    let name = name.or_else(|| JobName::new("job").ok())?;
+    let mut spec = JobSpec::service(name, Vec::new());
+    if let Some(section) = &section {
+        task(section, &mut spec.task, read_file);
     }
-    if let Some(item) = root.item("count") {
-        spec.count = item.integer(0, limits::COUNT_MAX)?;
+    root.set("type", &mut spec.kind, |item| item.choice(&KINDS));
+    root.set("count", &mut spec.count, |item| item.integer(0, limits::COUNT_MAX));
+    root.set("guarantee", &mut spec.guarantee, |item| item.choice(&GUARANTEES));
+    root.set("priority", &mut spec.priority, |item| {
+        item.integer(limits::PRIORITY_MIN, limits::PRIORITY_MAX)
+    });
+    root.set("namespace", &mut spec.namespace, |item| {
+        Namespace::new(item.string()?).map_err(|error| item.error(error))
+    });
+    root.set("gang", &mut spec.gang, Item::boolean);
+    if let Some(section) = root.section("resources") {
+        resources(&section, &mut spec.resources);
     }
-    if let Some(item) = root.item("guarantee") {
-        spec.guarantee = item.choice(&GUARANTEES)?;
+    spec.ports = root.each("port", |item| port(&item.section()?));
+    if let Some(section) = root.section("health") {
+        let whole = root
+            .item("port")
+            .is_none_or(|item| item.list().is_ok_and(|list| list.len() == spec.ports.len()));
+        spec.health = health(&section, &spec.ports, whole);
     }
-    if let Some(item) = root.item("priority") {
-        spec.priority = item.integer(limits::PRIORITY_MIN, limits::PRIORITY_MAX)?;
+    if let Some(section) = root.section("placement") {
+        placement::placement(&section, &mut spec.placement);
     }
-    if let Some(item) = root.item("namespace") {
-        spec.namespace = Namespace::new(item.string()?).map_err(|error| item.error(error))?;
+    if let Some(section) = root.section("update") {
+        update(&section, &mut spec.update);
     }
-    if let Some(item) = root.item("gang") {
-        spec.gang = item.boolean()?;
+    if let Some(section) = root.section("restart") {
+        restart(&section, &mut spec.restart);
     }
-    task(&section, &mut spec.task, read_file)?;
-    if let Some(item) = root.item("resources") {
-        resources(&item.section()?, &mut spec.resources)?;
+    if let Some(section) = root.section("keep") {
+        section.only(&keys::KEEP);
+        section.set("ended", &mut spec.keep.ended, Item::duration);
     }
-    if let Some(item) = root.item("port") {
-        spec.ports =
-            item.list()?.iter().map(|item| port(&item.section()?)).collect::<Result<_, _>>()?;
-    }
-    if let Some(item) = root.item("health") {
-        spec.health = Some(health(&item.section()?, &spec.ports)?);
-    }
-    if let Some(item) = root.item("placement") {
-        placement::placement(&item.section()?, &mut spec.placement)?;
-    }
-    if let Some(item) = root.item("update") {
-        update(&item.section()?, &mut spec.update)?;
-    }
-    if let Some(item) = root.item("restart") {
-        restart(&item.section()?, &mut spec.restart)?;
-    }
-    if let Some(item) = root.item("keep") {
-        keep(&item.section()?, &mut spec.keep)?;
-    }
-    Ok(spec)
+    Some(spec)
 }
 
 fn task(
     section: &Section<'_>,
     task: &mut Task,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<(), ParseError> {
-    task.env = env(section)?;
-    if let Some(item) = section.item("user") {
-        task.user = Some(item.string()?.into());
+) {
+    // Before anything is missed: the missing key may be there under a misspelt name.
+    section.only(&keys::TASK);
+    // There may be one for each architecture instead.
+    if section.item("command").is_some() || section.item("arch").is_none() {
+        let command = section.required(
+            "command",
+            "the program and its arguments, as in command = [\"/usr/bin/sleep\", \"60\"]",
+        );
+        task.command = command.and_then(|item| section.take(item.strings())).unwrap_or_default();
     }
-    if let Some(item) = section.item("working_dir") {
-        task.working_dir = Some(item.string()?.into());
+    task.env = env(section);
+    section.set("user", &mut task.user, |item| Ok(Some(item.string()?.into())));
+    section.set("working_dir", &mut task.working_dir, |item| Ok(Some(item.string()?.into())));
+    task.files = files(section, read_file);
+    section.set("stop_signal", &mut task.stop_signal, |item| Ok(item.string()?.into()));
+    section.set("stop_timeout", &mut task.stop_timeout, Item::duration);
+    if let Some(section) = section.section("sandbox") {
+        sandbox(&section, &mut task.sandbox);
     }
-    task.files = files(section, read_file)?;
-    if let Some(item) = section.item("stop_signal") {
-        task.stop_signal = item.string()?.into();
-    }
-    if let Some(item) = section.item("stop_timeout") {
-        task.stop_timeout = item.duration()?;
-    }
-    if let Some(item) = section.item("sandbox") {
-        sandbox(&item, &mut task.sandbox)?;
-    }
-    if let Some(item) = section.item("arch") {
-        for item in item.section()?.items() {
-            let variant = variant(&item.section()?, read_file)?;
-            task.arch.insert(item.key().into(), variant);
+    for item in section.section("arch").iter().flat_map(Section::items) {
+        if let Some(inner) = section.take(item.section()) {
+            task.arch.insert(item.key().into(), variant(&inner, read_file));
         }
     }
-    Ok(())
 }
 
 /// What a task has instead on one architecture.
 fn variant(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<TaskVariant, ParseError> {
-    section.only(&keys::VARIANT)?;
-    let text = |key| section.item(key).map(|item| item.string().map(str::to_owned)).transpose();
-    Ok(TaskVariant {
-        command: section
-            .item("command")
-            .map(|item| item.strings())
-            .transpose()?
-            .unwrap_or_default(),
-        env: env(section)?,
-        user: text("user")?,
-        working_dir: text("working_dir")?,
-        files: files(section, read_file)?,
-    })
+) -> TaskVariant {
+    section.only(&keys::VARIANT);
+    let mut variant = TaskVariant::default();
+    section.set("command", &mut variant.command, Item::strings);
+    variant.env = env(section);
+    section.set("user", &mut variant.user, |item| Ok(Some(item.string()?.into())));
+    section.set("working_dir", &mut variant.working_dir, |item| Ok(Some(item.string()?.into())));
+    variant.files = files(section, read_file);
+    variant
 }
 
-fn env(section: &Section<'_>) -> Result<BTreeMap<String, String>, ParseError> {
-    let Some(item) = section.item("env") else { return Ok(BTreeMap::new()) };
-    let items = item.section()?.items();
-    items.iter().map(|item| Ok((item.key().into(), item.string()?.into()))).collect()
+fn env(section: &Section<'_>) -> BTreeMap<String, String> {
+    let variables = section.section("env");
+    let items = variables.iter().flat_map(Section::items);
+    items
+        .filter_map(|item| Some((item.key().into(), section.take(item.string())?.into())))
+        .collect()
 }
 
 fn files(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<Vec<TaskFile>, ParseError> {
-    let Some(item) = section.item("files") else { return Ok(Vec::new()) };
-    item.list()?.iter().map(|item| file(&item.section()?, read_file)).collect()
+) -> Vec<TaskFile> {
+    section.each("files", |item| file(&item.section()?, read_file))
 }
 
 fn file(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<TaskFile, ParseError> {
-    section.only(&keys::FILE)?;
-    let path = section.required("path", "the path that the task sees")?.string()?.to_owned();
+    section.only(&keys::FILE);
+    let path = section.required("path", "the path that the task sees");
+    let path = path.and_then(|item| section.take(item.string())).unwrap_or_default().to_owned();
     let content = match (section.item("content"), section.item("source")) {
         (Some(content), None) => content.string()?.to_owned(),
         (None, Some(source)) => {
@@ -221,62 +250,46 @@ fn file(
             return Err(source.error("a file has either content or source, not both"));
         }
         (None, None) => {
-            return Err(section.missing("content", "the file's text (or source = \"./FILE\")"));
+            let text = section.required("content", "the file's text (or source = \"./FILE\")");
+            text.map(|item| item.string()).transpose()?.unwrap_or_default().to_owned()
         }
     };
     Ok(TaskFile { path, content })
 }
 
-fn sandbox(item: &Item<'_>, sandbox: &mut Sandbox) -> Result<(), ParseError> {
-    let section = item.section()?;
-    section.only(&keys::SANDBOX)?;
+fn sandbox(section: &Section<'_>, sandbox: &mut Sandbox) {
+    section.only(&keys::SANDBOX);
     for (key, field) in [
         ("enabled", &mut sandbox.enabled),
         ("devices", &mut sandbox.devices),
         ("home", &mut sandbox.home),
         ("new_privileges", &mut sandbox.new_privileges),
     ] {
-        if let Some(item) = section.item(key) {
-            *field = item.boolean()?;
-        }
+        section.set(key, field, Item::boolean);
     }
     for (key, field) in [
         ("writable", &mut sandbox.writable),
         ("capabilities", &mut sandbox.capabilities),
         ("syscalls", &mut sandbox.syscalls),
     ] {
-        if let Some(item) = section.item(key) {
-            *field = item.strings()?;
-        }
+        section.set(key, field, Item::strings);
     }
-    if let Some(item) = section.item("tasks_max") {
-        sandbox.tasks_max = item.integer(1, limits::TASKS_MAX)?;
-    }
-    Ok(())
+    section.set("tasks_max", &mut sandbox.tasks_max, |item| item.integer(1, limits::TASKS_MAX));
 }
 
-fn resources(section: &Section<'_>, resources: &mut Resources) -> Result<(), ParseError> {
-    section.only(&keys::RESOURCES)?;
-    resources.cpu = cpu(section, resources.cpu)?;
-    if let Some(item) = section.item("memory") {
-        resources.memory = item.bytes()?;
+fn resources(section: &Section<'_>, resources: &mut Resources) {
+    section.only(&keys::RESOURCES);
+    if let Some(read) = section.take(cpu(section, resources.cpu)) {
+        resources.cpu = read;
     }
-    if let Some(item) = section.item("swap") {
-        resources.swap = item.bytes()?;
+    section.set("memory", &mut resources.memory, Item::bytes);
+    section.set("swap", &mut resources.swap, Item::bytes);
+    section.set("disk", &mut resources.disk, Item::bytes);
+    section.set("numa", &mut resources.numa, |item| item.choice(&NUMA));
+    if let Some(section) = section.section("hugepages") {
+        resources.hugepages = hugepages(&section);
     }
-    if let Some(item) = section.item("disk") {
-        resources.disk = item.bytes()?;
-    }
-    if let Some(item) = section.item("numa") {
-        resources.numa = item.choice(&NUMA)?;
-    }
-    if let Some(item) = section.item("hugepages") {
-        resources.hugepages = hugepages(&item.section()?)?;
-    }
-    if let Some(item) = section.item("devices") {
-        resources.devices = item.strings()?;
-    }
-    Ok(())
+    section.set("devices", &mut resources.devices, Item::strings);
 }
 
 fn cpu(section: &Section<'_>, default: CpuRequest) -> Result<CpuRequest, ParseError> {
@@ -315,46 +328,81 @@ fn cpu(section: &Section<'_>, default: CpuRequest) -> Result<CpuRequest, ParseEr
     Ok(CpuRequest::Shared { millis, hard: is_hard })
 }
 
-fn hugepages(section: &Section<'_>) -> Result<BTreeMap<u32, u32>, ParseError> {
+fn hugepages(section: &Section<'_>) -> BTreeMap<u32, u32> {
     let mut pools = BTreeMap::new();
     for item in section.items() {
         let size = parse_bytes(item.key()).filter(|size| size % 1024 == 0);
         let size = size.and_then(|size| u32::try_from(size / 1024).ok()).ok_or_else(|| {
             item.error("is not the size of a huge page: write it like \"2MiB\" or \"1GiB\"")
-        })?;
-        if pools.insert(size, item.integer(1, limits::HUGEPAGES_MAX)?).is_some() {
-            return Err(item.error("this size is there already, written differently"));
+        });
+        let count = item.integer(1, limits::HUGEPAGES_MAX);
+        if let (Some(size), Some(count)) = (section.take(size), section.take(count))
+            && pools.insert(size, count).is_some()
+        {
+            let again = item.error("this size is there already, written differently");
+            section.take::<()>(Err(again));
         }
     }
-    Ok(pools)
+    pools
 }
 
 fn port(section: &Section<'_>) -> Result<Port, ParseError> {
-    section.only(&keys::PORT)?;
-    let name = section.required("name", "the port's name, as in name = \"http\"")?;
-    let fixed = section.item("static").map(|item| item.integer(1, u16::MAX)).transpose()?;
-    Ok(Port { name: name.string()?.into(), fixed })
+    section.only(&keys::PORT);
+    let name = section.required("name", "the port's name, as in name = \"http\"");
+    let mut fixed = None;
+    section.set("static", &mut fixed, |item| item.integer(1, u16::MAX).map(Some));
+    let name = name.map(|name| name.string()).transpose()?.unwrap_or_default();
+    Ok(Port { name: name.into(), fixed })
 }
 
-fn health(section: &Section<'_>, ports: &[Port]) -> Result<Health, ParseError> {
-    section.only(&keys::HEALTH)?;
+/// `whole`: every port could be read. `None`: there is no check that makes sense.
+fn health(section: &Section<'_>, ports: &[Port], whole: bool) -> Option<Health> {
+    section.only(&keys::HEALTH);
     let checks: Vec<_> =
         ["http", "tcp", "command"].iter().filter_map(|key| section.item(key)).collect();
-    let [check] = &checks[..] else {
-        return Err(match checks.get(1) {
-            Some(second) => second.error("a job has one check: http, tcp or command"),
-            None => section.missing("http", "the check (or tcp = true, or command = [\"...\"])"),
-        });
-    };
-    let check = match check.key() {
-        "http" => {
-            Check::Http { path: check.string()?.into(), port: checked_port(section, check, ports)? }
+    let check = match &checks[..] {
+        [check] => section.take(checked(section, check, ports, whole)),
+        [_, second, ..] => {
+            section.take(Err(second.error("a job has one check: http, tcp or command")))
         }
+        [] if section.misspells(&["tcp", "command"]) => None,
+        [] => {
+            section.required("http", "the check (or tcp = true, or command = [\"...\"])");
+            None
+        }
+    };
+    // The rest is looked at although there is no check.
+    let mut health = Health::new(check.clone().unwrap_or(Check::Command { command: Vec::new() }));
+    for (key, field) in [
+        ("interval", &mut health.interval),
+        ("timeout", &mut health.timeout),
+        ("grace", &mut health.grace),
+    ] {
+        section.set(key, field, Item::duration);
+    }
+    if section.item("timeout").is_none() {
+        health.timeout = health.timeout.min(health.interval);
+    }
+    section.set("failures", &mut health.failures, |item| item.integer(1, limits::FAILURES_MAX));
+    check.map(|_| health)
+}
+
+fn checked(
+    section: &Section<'_>,
+    check: &Item<'_>,
+    ports: &[Port],
+    whole: bool,
+) -> Result<Check, ParseError> {
+    Ok(match check.key() {
+        "http" => Check::Http {
+            path: check.string()?.into(),
+            port: checked_port(section, check, ports, whole)?,
+        },
         "tcp" => {
             if !check.boolean()? {
                 return Err(check.error("to have no check, leave [health] out"));
             }
-            Check::Tcp { port: checked_port(section, check, ports)? }
+            Check::Tcp { port: checked_port(section, check, ports, whole)? }
         }
         _ => {
             if let Some(port) = section.item("port") {
@@ -362,24 +410,7 @@ fn health(section: &Section<'_>, ports: &[Port]) -> Result<Health, ParseError> {
             }
             Check::Command { command: check.strings()? }
         }
-    };
-    let mut health = Health::new(check);
-    for (key, field) in [
-        ("interval", &mut health.interval),
-        ("timeout", &mut health.timeout),
-        ("grace", &mut health.grace),
-    ] {
-        if let Some(item) = section.item(key) {
-            *field = item.duration()?;
-        }
-    }
-    if section.item("timeout").is_none() {
-        health.timeout = health.timeout.min(health.interval);
-    }
-    if let Some(item) = section.item("failures") {
-        health.failures = item.integer(1, limits::FAILURES_MAX)?;
-    }
-    Ok(health)
+    })
 }
 
 /// The port that a check asks: the one it names, or the only one there is.
@@ -387,52 +418,32 @@ fn checked_port(
     section: &Section<'_>,
     check: &Item<'_>,
     ports: &[Port],
+    whole: bool,
 ) -> Result<String, ParseError> {
     match (section.item("port"), ports) {
         (Some(port), _) => Ok(port.string()?.into()),
+        // Which there are is not known.
+        (None, _) if !whole => Ok(String::new()),
         (None, [only]) => Ok(only.name.clone()),
         (None, []) => Err(check.error("the job has no port to check: add [[port]] with a name")),
         (None, _) => Err(section.missing("port", "the name of the port to check")),
     }
 }
 
-fn update(section: &Section<'_>, update: &mut Update) -> Result<(), ParseError> {
-    section.only(&keys::UPDATE)?;
-    if let Some(item) = section.item("max_parallel") {
-        update.max_parallel = item.integer(1, limits::COUNT_MAX)?;
-    }
-    if let Some(item) = section.item("min_healthy") {
-        update.min_healthy = item.duration()?;
-    }
-    if let Some(item) = section.item("deadline") {
-        update.deadline = item.duration()?;
-    }
-    if let Some(item) = section.item("auto_revert") {
-        update.auto_revert = item.boolean()?;
-    }
-    Ok(())
+fn update(section: &Section<'_>, update: &mut Update) {
+    section.only(&keys::UPDATE);
+    section
+        .set("max_parallel", &mut update.max_parallel, |item| item.integer(1, limits::COUNT_MAX));
+    section.set("min_healthy", &mut update.min_healthy, Item::duration);
+    section.set("deadline", &mut update.deadline, Item::duration);
+    section.set("auto_revert", &mut update.auto_revert, Item::boolean);
 }
 
-fn restart(section: &Section<'_>, restart: &mut Restart) -> Result<(), ParseError> {
-    section.only(&keys::RESTART)?;
-    if let Some(item) = section.item("attempts") {
-        restart.attempts = item.integer(0, limits::FAILURES_MAX)?;
-    }
-    if let Some(item) = section.item("within") {
-        restart.within = item.duration()?;
-    }
-    if let Some(item) = section.item("delay") {
-        restart.delay = item.duration()?;
-    }
-    Ok(())
-}
-
-fn keep(section: &Section<'_>, keep: &mut Keep) -> Result<(), ParseError> {
-    section.only(&keys::KEEP)?;
-    if let Some(item) = section.item("ended") {
-        keep.ended = item.duration()?;
-    }
-    Ok(())
+fn restart(section: &Section<'_>, restart: &mut Restart) {
+    section.only(&keys::RESTART);
+    section.set("attempts", &mut restart.attempts, |item| item.integer(0, limits::FAILURES_MAX));
+    section.set("within", &mut restart.within, Item::duration);
+    section.set("delay", &mut restart.delay, Item::duration);
 }
 
 /// Where in the text the thing at `path` (`port[1].name`) is, or else what surrounds it most closely.

@@ -86,83 +86,105 @@ const ARCHITECTURE_CHARS_MAX: usize = 64;
 /// Longest name of a user: utmp(5) has no room for more.
 const USER_CHARS_MAX: usize = 31;
 
-type Checked = Result<(), SpecError>;
+/// Faults of one spec that are noted: far more than anybody reads, so that those that come first in a file are among them.
+const FAULTS_MAX: usize = 256;
 
 impl JobSpec {
     /// Checks everything that the types do not. A spec that passes can be encoded, placed and started
     /// on a suitable node.
+    ///
+    /// # Errors
+    /// With the first thing that is wrong.
     pub fn validate(&self) -> Result<(), SpecError> {
-        self.validate_count()?;
-        self.validate_guarantee()?;
-        in_range("priority", self.priority, limits::PRIORITY_MIN, limits::PRIORITY_MAX)?;
-        self.validate_gang()?;
-        self.validate_ports()?;
-        self.validate_task(&self.task)?;
-        self.validate_resources()?;
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that is wrong, at most one fault for each thing, and at most [`FAULTS_MAX`] in all.
+    pub(super) fn faults(&self) -> Vec<SpecError> {
+        let mut faults = Faults::default();
+        self.check(&mut faults);
+        faults.0
+    }
+
+    fn check(&self, faults: &mut Faults) {
+        self.validate_count(faults);
+        self.validate_guarantee(faults);
+        faults.in_range("priority", self.priority, limits::PRIORITY_MIN, limits::PRIORITY_MAX);
+        self.validate_gang(faults);
+        self.validate_ports(faults);
+        self.validate_task(faults, &self.task);
+        self.validate_resources(faults);
         if let Some(health) = &self.health {
-            self.validate_health(health)?;
+            self.validate_health(faults, health);
         }
-        self.validate_placement()?;
-        self.validate_times()?;
+        self.validate_placement(faults);
+        self.validate_times(faults);
         let bytes = postcard::to_stdvec(self).map_or(usize::MAX, |bytes| bytes.len());
-        ensure(bytes <= limits::JOB_FILE_BYTES_MAX, "task.files", || {
+        faults.ensure(bytes <= limits::JOB_FILE_BYTES_MAX, "task.files", || {
             format!(
                 "the job has {bytes} bytes in all, {} are allowed: put large files into a package or an image",
                 limits::JOB_FILE_BYTES_MAX
             )
-        })
+        });
     }
 
-    fn validate_count(&self) -> Checked {
+    fn validate_count(&self, faults: &mut Faults) {
         if self.kind == JobKind::System {
-            return ensure(self.count == 1, "count", || {
+            faults.ensure(self.count == 1, "count", || {
                 "a system job has one copy on each matching node: leave count out".into()
             });
+            return;
         }
-        ensure(self.count <= limits::COUNT_MAX, "count", || {
+        faults.ensure(self.count <= limits::COUNT_MAX, "count", || {
             format!("{} is out of range: at most {} slots", self.count, limits::COUNT_MAX)
-        })
+        });
     }
 
-    fn validate_guarantee(&self) -> Checked {
+    fn validate_guarantee(&self, faults: &mut Faults) {
         if self.guarantee == Guarantee::AtLeast {
-            return Ok(());
+            return;
         }
-        ensure(self.kind == JobKind::Service, "guarantee", || {
+        faults.ensure(self.kind == JobKind::Service, "guarantee", || {
             "a system job has one copy on each node, so no slot of it ever moves: leave guarantee out"
                 .into()
-        })?;
-        ensure(self.count as usize <= limits::LEASES_MAX, "count", || {
+        });
+        faults.ensure(self.count as usize <= limits::LEASES_MAX, "count", || {
             format!(
                 "the voters look after {} leases at most: an at-most-one job cannot have {} slots",
                 limits::LEASES_MAX,
                 self.count
             )
-        })?;
-        ensure(self.task.stop_timeout <= limits::LEASE_STOP_MAX, "task.stop_timeout", || {
-            format!(
-                "a successor of an at-most-one allocation waits for its stop: at most {} s",
-                limits::LEASE_STOP_MAX.as_secs()
-            )
-        })
+        });
+        faults.ensure(
+            self.task.stop_timeout <= limits::LEASE_STOP_MAX,
+            "task.stop_timeout",
+            || {
+                format!(
+                    "a successor of an at-most-one allocation waits for its stop: at most {} s",
+                    limits::LEASE_STOP_MAX.as_secs()
+                )
+            },
+        );
     }
 
-    fn validate_gang(&self) -> Checked {
+    fn validate_gang(&self, faults: &mut Faults) {
         if !self.gang {
-            return Ok(());
+            return;
         }
-        ensure(self.kind == JobKind::Service, "gang", || {
+        faults.ensure(self.kind == JobKind::Service, "gang", || {
             "a system job starts on each node by itself: leave gang out".into()
-        })?;
-        ensure(self.guarantee == Guarantee::AtLeast, "gang", || {
+        });
+        faults.ensure(self.guarantee == Guarantee::AtLeast, "gang", || {
             "the slots of a gang start together, those of an at-most-one job when each has its lease: leave one of the two out"
                 .into()
-        })?;
-        in_range("count", self.count, 0, limits::GANG_SLOTS_MAX)
+        });
+        faults.in_range("count", self.count, 0, limits::GANG_SLOTS_MAX);
     }
 
-    fn validate_ports(&self) -> Checked {
-        bounded("port", self.ports.len())?;
+    fn validate_ports(&self, faults: &mut Faults) {
+        if !faults.bounded("port", self.ports.len()) {
+            return;
+        }
         for (index, port) in self.ports.iter().enumerate() {
             let path = || format!("port[{index}].name");
             let name = port.name.as_bytes();
@@ -170,39 +192,38 @@ impl JobSpec {
                 && name.len() <= PORT_NAME_CHARS_MAX
                 && name.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
                 && !name.ends_with(b"-");
-            ensure(fine, path, || {
+            faults.ensure(fine, path, || {
                 format!(
                     "{:?} is not a port's name: use 1 to {PORT_NAME_CHARS_MAX} of a-z, 0-9 and '-', a letter first",
                     shown(&port.name)
                 )
-            })?;
+            });
             let earlier = &self.ports[..index];
-            ensure(earlier.iter().all(|other| other.name != port.name), path, || {
+            faults.ensure(earlier.iter().all(|other| other.name != port.name), path, || {
                 format!("there are two ports called {:?}", port.name)
-            })?;
+            });
             let path = || format!("port[{index}].static");
-            ensure(port.fixed != Some(0), path, || {
+            faults.ensure(port.fixed != Some(0), path, || {
                 "0 is not a port: leave it out and the node picks one".into()
-            })?;
+            });
             let taken =
                 port.fixed.is_some() && earlier.iter().any(|other| other.fixed == port.fixed);
-            ensure(!taken, path, || "two ports have the same number".into())?;
+            faults.ensure(!taken, path, || "two ports have the same number".into());
         }
-        Ok(())
     }
 
-    fn validate_task(&self, task: &Task) -> Checked {
+    fn validate_task(&self, faults: &mut Faults, task: &Task) {
         if !task.command.is_empty() || task.arch.is_empty() {
-            self.validate_command("task.command", &task.command)?;
+            self.validate_command(faults, "task.command", &task.command);
         }
-        self.validate_env("task", &task.env)?;
-        validate_user("task", task.user.as_deref())?;
+        self.validate_env(faults, "task", &task.env);
+        validate_user(faults, "task", task.user.as_deref());
         if let Some(directory) = &task.working_dir {
-            absolute("task.working_dir", directory)?;
+            faults.absolute("task.working_dir", directory);
         }
-        validate_files("task", &task.files)?;
-        self.validate_arch(task)?;
-        ensure(SIGNALS.contains(&task.stop_signal.as_str()), "task.stop_signal", || {
+        validate_files(faults, "task", &task.files);
+        self.validate_arch(faults, task);
+        faults.ensure(SIGNALS.contains(&task.stop_signal.as_str()), "task.stop_signal", || {
             let signal = &task.stop_signal;
             let upper = signal.to_uppercase();
             let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
@@ -212,20 +233,24 @@ impl JobSpec {
                 }
                 None => format!("{:?} is none of {}", shown(signal), SIGNALS.join(", ")),
             }
-        })?;
-        self.validate_sandbox()
+        });
+        self.validate_sandbox(faults);
     }
 
-    fn validate_sandbox(&self) -> Checked {
+    fn validate_sandbox(&self, faults: &mut Faults) {
         let sandbox = &self.task.sandbox;
-        bounded("task.sandbox.writable", sandbox.writable.len())?;
-        for (index, path) in sandbox.writable.iter().enumerate() {
-            absolute(|| format!("task.sandbox.writable[{index}]"), path)?;
+        if !faults.bounded("task.sandbox.writable", sandbox.writable.len()) {
+            return;
         }
-        bounded("task.sandbox.capabilities", sandbox.capabilities.len())?;
+        for (index, path) in sandbox.writable.iter().enumerate() {
+            faults.absolute(|| format!("task.sandbox.writable[{index}]"), path);
+        }
+        if !faults.bounded("task.sandbox.capabilities", sandbox.capabilities.len()) {
+            return;
+        }
         for (index, capability) in sandbox.capabilities.iter().enumerate() {
             let path = || format!("task.sandbox.capabilities[{index}]");
-            ensure(CAPABILITIES.contains(&capability.as_str()), path, || {
+            faults.ensure(CAPABILITIES.contains(&capability.as_str()), path, || {
                 let upper = capability.to_uppercase();
                 let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
                 let capability = shown(capability);
@@ -237,16 +262,18 @@ impl JobSpec {
                         "there is no capability {capability:?}: they are called CAP_NET_BIND_SERVICE and so on"
                     ),
                 }
-            })?;
+            });
         }
-        bounded("task.sandbox.syscalls", sandbox.syscalls.len())?;
+        if !faults.bounded("task.sandbox.syscalls", sandbox.syscalls.len()) {
+            return;
+        }
         for (index, syscall) in sandbox.syscalls.iter().enumerate() {
             let name = syscall.strip_prefix('@').unwrap_or(syscall).as_bytes();
             let fine = (1..=64).contains(&name.len())
                 && name
                     .iter()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(b));
-            ensure(
+            faults.ensure(
                 fine,
                 || format!("task.sandbox.syscalls[{index}]"),
                 || {
@@ -255,76 +282,79 @@ impl JobSpec {
                         shown(syscall)
                     )
                 },
-            )?;
+            );
         }
-        in_range("task.sandbox.tasks_max", sandbox.tasks_max, 1, limits::TASKS_MAX)
+        faults.in_range("task.sandbox.tasks_max", sandbox.tasks_max, 1, limits::TASKS_MAX);
     }
 
-    fn validate_arch(&self, task: &Task) -> Checked {
-        bounded("task.arch", task.arch.len())?;
+    fn validate_arch(&self, faults: &mut Faults, task: &Task) {
+        if !faults.bounded("task.arch", task.arch.len()) {
+            return;
+        }
         for (arch, variant) in &task.arch {
             let at = format!("task.arch.{}", shown(arch));
             if let Some((_, right)) = ARCHITECTURE_NICKNAMES.iter().find(|(name, _)| name == arch) {
-                return ensure(false, at.as_str(), || format!("the kernel calls it {right:?}"));
+                faults.ensure(false, at.as_str(), || format!("the kernel calls it {right:?}"));
+                continue;
             }
             let fine = (1..=ARCHITECTURE_CHARS_MAX).contains(&arch.len())
                 && arch.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-            ensure(fine, at.as_str(), || {
+            faults.ensure(fine, at.as_str(), || {
                 "is not an architecture: write what `uname -m` says there, as in x86_64 or aarch64"
                     .into()
-            })?;
+            });
             let command = format!("{at}.command");
-            ensure(
+            faults.ensure(
                 !task.command.is_empty() || !variant.command.is_empty(),
                 command.as_str(),
                 || "is missing, and task.command too: name a program in one of them".into(),
-            )?;
+            );
             if !variant.command.is_empty() {
-                self.validate_command(&command, &variant.command)?;
+                self.validate_command(faults, &command, &variant.command);
             }
-            self.validate_env(&at, &variant.env)?;
-            validate_user(&at, variant.user.as_deref())?;
+            self.validate_env(faults, &at, &variant.env);
+            validate_user(faults, &at, variant.user.as_deref());
             if let Some(directory) = &variant.working_dir {
-                absolute(|| format!("{at}.working_dir"), directory)?;
+                faults.absolute(|| format!("{at}.working_dir"), directory);
             }
-            validate_files(&at, &variant.files)?;
+            validate_files(faults, &at, &variant.files);
         }
-        Ok(())
     }
 
-    fn validate_env(&self, at: &str, env: &BTreeMap<String, String>) -> Checked {
-        bounded(&format!("{at}.env"), env.len())?;
+    fn validate_env(&self, faults: &mut Faults, at: &str, env: &BTreeMap<String, String>) {
+        if !faults.bounded(&format!("{at}.env"), env.len()) {
+            return;
+        }
         for (name, value) in env {
             let path = || format!("{at}.env.{}", shown(name));
             let mut bytes = name.bytes();
             let fine = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
                 && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            ensure(fine, path, || {
+            faults.ensure(fine, path, || {
                 "not the name of a variable: use letters, digits and '_', a letter first".into()
-            })?;
-            ensure(!name.starts_with("WEFT_"), path, || {
+            });
+            faults.ensure(!name.starts_with("WEFT_"), path, || {
                 "names that begin with WEFT_ are set by weft itself".into()
-            })?;
-            self.validate_text(path, value)?;
+            });
+            self.validate_text(faults, path, value);
         }
-        Ok(())
     }
 
-    fn validate_resources(&self) -> Checked {
+    fn validate_resources(&self, faults: &mut Faults) {
         let resources = &self.resources;
         match resources.cpu {
             CpuRequest::Shared { millis, .. } => {
                 let most = limits::CPUS_MAX as u32 * 1000;
-                ensure((1..=most).contains(&millis), "resources.cpu", || {
+                faults.ensure((1..=most).contains(&millis), "resources.cpu", || {
                     format!("out of range: 0.001 to {} CPUs", limits::CPUS_MAX)
-                })?;
+                });
             }
             CpuRequest::Exclusive { cores, .. } => {
-                in_range("resources.cores", cores, 1, limits::CPUS_MAX as u16)?;
+                faults.in_range("resources.cores", cores, 1, limits::CPUS_MAX as u16);
             }
         }
         let (least, most) = (limits::JOB_MEMORY_BYTES_MIN, limits::JOB_MEMORY_BYTES_MAX);
-        ensure((least..=most).contains(&resources.memory), "resources.memory", || {
+        faults.ensure((least..=most).contains(&resources.memory), "resources.memory", || {
             let bytes = crate::resources::bytes;
             format!(
                 "{} is out of range: {} to {}",
@@ -332,86 +362,99 @@ impl JobSpec {
                 bytes(least),
                 bytes(most)
             )
-        })?;
-        ensure(resources.swap <= most, "resources.swap", || {
+        });
+        faults.ensure(resources.swap <= most, "resources.swap", || {
             format!("out of range: at most {}", crate::resources::bytes(most))
-        })?;
+        });
         let most = limits::JOB_DISK_BYTES_MAX;
-        ensure(resources.disk <= most, "resources.disk", || {
+        faults.ensure(resources.disk <= most, "resources.disk", || {
             let bytes = crate::resources::bytes;
             format!("{} is out of range: at most {}", bytes(resources.disk), bytes(most))
-        })?;
-        bounded("resources.hugepages", resources.hugepages.len())?;
+        });
+        if !faults.bounded("resources.hugepages", resources.hugepages.len()) {
+            return;
+        }
         for (size_kib, count) in &resources.hugepages {
             let path = || "resources.hugepages".to_owned();
             let known = size_kib.is_power_of_two() && (64..=16 << 20).contains(size_kib);
-            ensure(known, path, || {
+            faults.ensure(known, path, || {
                 format!(
                     "{} is not the size of a huge page: processors have powers of two from 64KiB to 16GiB, most of them 2MiB and 1GiB",
                     crate::resources::bytes(u64::from(*size_kib) * 1024)
                 )
-            })?;
-            in_range(path, *count, 1, limits::HUGEPAGES_MAX)?;
+            });
+            faults.in_range(path, *count, 1, limits::HUGEPAGES_MAX);
         }
-        bounded("resources.devices", resources.devices.len())?;
+        if !faults.bounded("resources.devices", resources.devices.len()) {
+            return;
+        }
         for (index, device) in resources.devices.iter().enumerate() {
             let path = || format!("resources.devices[{index}]");
-            ensure(is_device_request(device), path, || {
+            faults.ensure(is_device_request(device), path, || {
                 format!(
                     "{:?} is not a device: write a class (\"gpu\"), a bus identity (\"usb:1a86:7523\", lower case) or a path (\"/dev/ttyUSB0\")",
                     shown(device)
                 )
-            })?;
+            });
             let twice = device.starts_with('/') && resources.devices[..index].contains(device);
-            ensure(!twice, path, || "is there twice, and there is only one".into())?;
+            faults.ensure(!twice, path, || "is there twice, and there is only one".into());
         }
-        Ok(())
     }
 
-    fn validate_health(&self, health: &Health) -> Checked {
+    fn validate_health(&self, faults: &mut Faults, health: &Health) {
         match &health.check {
             Check::Http { path, port } => {
                 let fine = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic());
-                ensure(fine && path.len() <= 2048, "health.http", || {
+                faults.ensure(fine && path.len() <= 2048, "health.http", || {
                     format!(
                         "{:?} is not a path: write it like \"/health\", without spaces",
                         shown(path)
                     )
-                })?;
-                self.validate_checked_port(port)?;
+                });
+                self.validate_checked_port(faults, port);
             }
-            Check::Tcp { port } => self.validate_checked_port(port)?,
-            Check::Command { command } => self.validate_command("health.command", command)?,
+            Check::Tcp { port } => self.validate_checked_port(faults, port),
+            Check::Command { command } => self.validate_command(faults, "health.command", command),
         }
-        in_range("health.failures", health.failures, 1, limits::FAILURES_MAX)
+        faults.in_range("health.failures", health.failures, 1, limits::FAILURES_MAX);
     }
 
-    fn validate_checked_port(&self, port: &str) -> Checked {
-        ensure(self.port(port).is_some(), "health.port", || {
+    fn validate_checked_port(&self, faults: &mut Faults, port: &str) {
+        faults.ensure(self.port(port).is_some(), "health.port", || {
             let near = nearest(port, self.ports.iter().map(|port| port.name.as_str()));
             let hint = match near {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => "add [[port]] with that name".into(),
             };
             format!("the job has no port {:?}: {hint}", shown(port))
-        })
+        });
     }
 
-    fn validate_placement(&self) -> Checked {
+    fn validate_placement(&self, faults: &mut Faults) {
         let placement = &self.placement;
-        bounded("placement.constraints", placement.constraints.len())?;
-        bounded("placement.affinity", placement.affinity.len())?;
+        if !faults.bounded("placement.constraints", placement.constraints.len()) {
+            return;
+        }
+        if !faults.bounded("placement.affinity", placement.affinity.len()) {
+            return;
+        }
         for (index, affinity) in placement.affinity.iter().enumerate() {
             let path = || format!("placement.affinity[{index}].weight");
-            in_range(path, affinity.weight, -Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX)?;
+            faults.in_range(path, affinity.weight, -Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX);
         }
-        bounded("placement.anti_affinity", placement.anti_affinity.len())?;
+        if !faults.bounded("placement.anti_affinity", placement.anti_affinity.len()) {
+            return;
+        }
         let levels = &placement.spread;
-        ensure(levels.len() <= limits::SPREAD_LEVELS_MAX, "placement.spread", || {
-            format!("has {} levels, {} are allowed", levels.len(), limits::SPREAD_LEVELS_MAX)
-        })?;
+        let fits =
+            faults.ensure(levels.len() <= limits::SPREAD_LEVELS_MAX, "placement.spread", || {
+                format!("has {} levels, {} are allowed", levels.len(), limits::SPREAD_LEVELS_MAX)
+            });
+        if !fits {
+            return;
+        }
         for (index, level) in levels.iter().enumerate() {
-            ensure(
+            faults.ensure(
                 !levels[..index].contains(level),
                 || format!("placement.spread[{index}]"),
                 || {
@@ -419,24 +462,20 @@ impl JobSpec {
                         "{level} is there twice: within one value of it there is nothing to spread"
                     )
                 },
-            )?;
+            );
         }
         if self.kind == JobKind::System {
             for (path, is_there) in
                 [("placement.spread", !levels.is_empty()), ("placement.sticky", placement.sticky)]
             {
-                ensure(!is_there, path, || {
+                faults.ensure(!is_there, path, || {
                     "a system job runs on every node that matches: leave it out".into()
-                })?;
+                });
             }
         }
-        Ok(())
     }
 
-    fn validate_times(&self) -> Checked {
-        let positive = |path: &str, duration: Duration| {
-            ensure(!duration.is_zero(), path, || "must be more than 0s".into())
-        };
+    fn validate_times(&self, faults: &mut Faults) {
         let (update, restart) = (&self.update, &self.restart);
         let longest = Duration::from_secs(limits::JOB_DURATION_SECONDS_MAX);
         let mut all = vec![
@@ -447,15 +486,18 @@ impl JobSpec {
             ("restart.delay", restart.delay),
         ];
         if let Some(health) = &self.health {
-            positive("health.interval", health.interval)?;
-            positive("health.timeout", health.timeout)?;
-            ensure(health.timeout <= health.interval, "health.timeout", || {
+            let positive = faults.positive("health.interval", health.interval);
+            // Without one of its own it is no longer than the interval.
+            if positive {
+                faults.positive("health.timeout", health.timeout);
+                faults.ensure(health.timeout <= health.interval, "health.timeout", || {
                 let (timeout, interval) = (health.timeout, health.interval);
                 let [timeout, interval] = [timeout, interval].map(super::duration::display);
                 format!(
                     "{timeout} is longer than health.interval ({interval}), and a check has to be over before the next one: write {interval} at most, or a longer interval"
                 )
-            })?;
+            });
+            }
             all.extend([
                 ("health.interval", health.interval),
                 ("health.timeout", health.timeout),
@@ -463,31 +505,35 @@ impl JobSpec {
             ]);
         }
         for (path, duration) in all {
-            ensure(duration <= longest, path, || "is more than ten years".into())?;
+            faults.ensure(duration <= longest, path, || "is more than ten years".into());
         }
-        positive("task.stop_timeout", self.task.stop_timeout)?;
-        in_range("update.max_parallel", update.max_parallel, 1, limits::COUNT_MAX)?;
-        ensure(update.min_healthy < update.deadline, "update.min_healthy", || {
+        faults.positive("task.stop_timeout", self.task.stop_timeout);
+        faults.in_range("update.max_parallel", update.max_parallel, 1, limits::COUNT_MAX);
+        faults.ensure(update.min_healthy < update.deadline, "update.min_healthy", || {
             format!(
                 "must be less than update.deadline ({}), or no update ever succeeds",
                 super::duration::display(update.deadline)
             )
-        })?;
-        in_range("restart.attempts", restart.attempts, 0, limits::FAILURES_MAX)?;
-        positive("restart.within", restart.within)?;
+        });
+        faults.in_range("restart.attempts", restart.attempts, 0, limits::FAILURES_MAX);
+        faults.positive("restart.within", restart.within);
         let (least, most) = (limits::ENDED_KEEP_MIN, limits::ENDED_KEEP_MAX);
-        ensure((least..=most).contains(&self.keep.ended), "keep.ended", || {
+        faults.ensure((least..=most).contains(&self.keep.ended), "keep.ended", || {
             "is not between a minute and thirty days".into()
-        })
+        });
     }
 
-    fn validate_command(&self, path: &str, command: &[String]) -> Checked {
-        bounded(path, command.len())?;
-        ensure(!command.is_empty(), path, || "is empty: name a program".into())?;
-        for (index, text) in command.iter().enumerate() {
-            self.validate_text(|| format!("{path}[{index}]"), text)?;
+    fn validate_command(&self, faults: &mut Faults, path: &str, command: &[String]) {
+        if !faults.bounded(path, command.len()) {
+            return;
         }
-        ensure(
+        if !faults.ensure(!command.is_empty(), path, || "is empty: name a program".into()) {
+            return;
+        }
+        for (index, text) in command.iter().enumerate() {
+            self.validate_text(faults, || format!("{path}[{index}]"), text);
+        }
+        faults.ensure(
             is_normal(&command[0]),
             || format!("{path}[0]"),
             || {
@@ -496,46 +542,48 @@ impl JobSpec {
                     shown(&command[0])
                 )
             },
-        )
+        );
     }
 
     /// A text with placeholders.
-    fn validate_text(&self, path: impl Path, text: &str) -> Checked {
-        if text.contains('\0') {
-            return Err(SpecError {
-                path: path.text(),
-                message: "contains a NUL character".into(),
-            });
+    fn validate_text(&self, faults: &mut Faults, path: impl Path, text: &str) {
+        let nul = text.contains('\0');
+        if !faults.ensure(!nul, || path.text(), || "contains a NUL character".into()) {
+            return;
         }
         let ports = self.ports.iter().map(|port| port.name.as_str());
-        placeholder::check(text, ports)
-            .map_err(|error| SpecError { path: path.text(), message: error.to_string() })
+        if let Err(error) = placeholder::check(text, ports) {
+            faults.ensure(false, path, || error.to_string());
+        }
     }
 }
 
-fn validate_user(at: &str, user: Option<&str>) -> Checked {
-    let Some(user) = user else { return Ok(()) };
+fn validate_user(faults: &mut Faults, at: &str, user: Option<&str>) {
+    let Some(user) = user else { return };
     let mut bytes = user.bytes();
     let named = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
         && user.len() <= USER_CHARS_MAX;
-    ensure(
+    faults.ensure(
         named || user.parse::<u32>().is_ok(),
         || format!("{at}.user"),
         || format!("{:?} is neither the name of a user nor a number", shown(user)),
-    )
+    );
 }
 
-fn validate_files(at: &str, files: &[TaskFile]) -> Checked {
-    bounded(&format!("{at}.files"), files.len())?;
+fn validate_files(faults: &mut Faults, at: &str, files: &[TaskFile]) {
+    if !faults.bounded(&format!("{at}.files"), files.len()) {
+        return;
+    }
     for (index, file) in files.iter().enumerate() {
         let path = || format!("{at}.files[{index}].path");
-        absolute(path, &file.path)?;
-        ensure(!file.path.ends_with('/'), path, || "names a directory: add a file name".into())?;
+        faults.absolute(path, &file.path);
+        faults.ensure(!file.path.ends_with('/'), path, || {
+            "names a directory: add a file name".into()
+        });
         let twice = files[..index].iter().any(|other| other.path == file.path);
-        ensure(!twice, path, || format!("{} is there twice", shown(&file.path)))?;
+        faults.ensure(!twice, path, || format!("{} is there twice", shown(&file.path)));
     }
-    Ok(())
 }
 
 /// A path that is written out only when there is something to say about it.
@@ -555,34 +603,53 @@ impl<F: Fn() -> String> Path for F {
     }
 }
 
-fn ensure(holds: bool, path: impl Path, message: impl FnOnce() -> String) -> Checked {
-    if holds { Ok(()) } else { Err(SpecError { path: path.text(), message: message() }) }
-}
+/// What was found to be wrong so far.
+#[derive(Default)]
+struct Faults(Vec<SpecError>);
 
-fn bounded(path: &str, items: usize) -> Checked {
-    ensure(items <= limits::JOB_LIST_MAX, path, || {
-        format!("has {items} items, {} are allowed", limits::JOB_LIST_MAX)
-    })
-}
+impl Faults {
+    /// Whether it holds. Of one thing only the first fault is kept: the others may be its consequences.
+    fn ensure(&mut self, holds: bool, path: impl Path, message: impl FnOnce() -> String) -> bool {
+        if !holds && self.0.len() < FAULTS_MAX {
+            let path = path.text();
+            if self.0.iter().all(|fault| fault.path != path) {
+                self.0.push(SpecError { path, message: message() });
+            }
+        }
+        holds
+    }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(
-    path: impl Path,
-    number: T,
-    least: T,
-    most: T,
-) -> Checked {
-    ensure((&least..=&most).contains(&&number), path, || {
-        format!("{number} is out of range: {least} to {most}")
-    })
-}
+    /// What is too long is not looked at any further.
+    fn bounded(&mut self, path: &str, items: usize) -> bool {
+        self.ensure(items <= limits::JOB_LIST_MAX, path, || {
+            format!("has {items} items, {} are allowed", limits::JOB_LIST_MAX)
+        })
+    }
 
-fn absolute(path: impl Path, value: &str) -> Checked {
-    ensure(is_normal(value), path, || {
-        format!(
-            "{:?} is not an absolute path: write it from / on, without '..' and control characters",
-            shown(value)
-        )
-    })
+    fn in_range<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        path: impl Path,
+        number: T,
+        least: T,
+        most: T,
+    ) -> bool {
+        self.ensure((&least..=&most).contains(&&number), path, || {
+            format!("{number} is out of range: {least} to {most}")
+        })
+    }
+
+    fn positive(&mut self, path: &str, duration: Duration) -> bool {
+        self.ensure(!duration.is_zero(), path, || "must be more than 0s".into())
+    }
+
+    fn absolute(&mut self, path: impl Path, value: &str) -> bool {
+        self.ensure(is_normal(value), path, || {
+            format!(
+                "{:?} is not an absolute path: write it from / on, without '..' and control characters",
+                shown(value)
+            )
+        })
+    }
 }
 
 /// Absolute, without `..`, and short enough for the kernel (PATH_MAX).

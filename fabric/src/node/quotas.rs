@@ -308,7 +308,7 @@ impl Node {
                 ProblemKind::Conflict,
                 format!("namespace {namespace} has more than that"),
                 format!(
-                    "it would stop {}{more}, {} on {} first: free some of it, or repeat with --force",
+                    "it would stop {}{more}, and first of all {} on {}: free some of it, or repeat with --force",
                     shown.join(", "),
                     first.alloc.slot,
                     self.name_of(&first.node),

@@ -10,8 +10,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api::{
-    AllocView, Explanation, FabricStatus, Free, JobState, JobView, NodeState, NodeView, Plan,
-    Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView, VoterView, VotersView,
+    AllocView, Explanation, FabricStatus, Free, JobState, JobVersion, JobView, NodeState, NodeView,
+    Plan, Problem, ProblemKind, SlotAction, SlotExplanation, SlotPlan, TokenView, VoterView,
+    VotersView,
 };
 use crate::clock::{Now, WallTime};
 use crate::cpuset::CpuSet;
@@ -293,6 +294,21 @@ impl Node {
             (Some(job), Some(entry)) => Ok(self.job_view(job, entry, &OnceCell::new())),
             _ => Err(no_such_job(name)),
         }
+    }
+
+    /// The versions of a job that the table has, the newest first: the one that was submitted last, and the last one before it
+    /// that was healthy on all slots. At most two.
+    pub fn versions(&self, name: &JobName) -> Result<Vec<JobVersion>, Problem> {
+        let job = self.table.job(name).ok_or_else(|| no_such_job(name))?;
+        let (_, in_force, _) = job.effective();
+        let previous = job.previous.as_ref().map(|it| (it.version, &it.spec));
+        let versions = [(job.version, &job.spec)].into_iter().chain(previous);
+        let view = |(version, spec): (u64, &JobSpec)| JobVersion {
+            version,
+            in_force: version == in_force,
+            spec: spec.clone(),
+        };
+        Ok(versions.map(view).collect())
     }
 
     /// `fleet` is filled when the view needs it, and serves the next one.

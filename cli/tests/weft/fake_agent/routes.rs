@@ -338,6 +338,13 @@ fn job_route(
 ) -> Response<Body> {
     match (method, rest) {
         ("GET", []) => json(200, &view),
+        ("GET", ["versions"]) => {
+            let versions = state.versions(&view.name);
+            if std::mem::take(&mut state.interfere) {
+                state.submit(JobSpec::service(view.name, vec!["/bin/other".into()]));
+            }
+            json(200, &versions)
+        }
         ("DELETE", []) => {
             state
                 .jobs

@@ -79,15 +79,35 @@ fn what_is_called_a_default_is_one() {
     assert!(looked_at > 40, "{looked_at}");
 }
 
+/// Compares a file that is made of the table with it, or makes it anew.
+fn is_made_of_the_table(path: &str, made: &str) {
+    let whole = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("WEFT_REWRITE").is_some() {
+        std::fs::write(&whole, made).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    let written = std::fs::read_to_string(&whole).unwrap_or_default();
+    assert!(written == made, "{path} is not what the table says: WEFT_REWRITE=1 cargo test");
+}
+
 #[test]
 fn the_reference_is_made_of_the_table() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/JOBFILE.md");
-    if std::env::var_os("WEFT_REWRITE").is_some() {
-        std::fs::write(path, reference()).expect("the reference can be written");
+    is_made_of_the_table("docs/JOBFILE.md", &reference());
+}
+
+#[test]
+fn the_page_for_man_is_made_of_the_table_and_has_every_key() {
+    let page = manual();
+    is_made_of_the_table("docs/weft-job.5", &page);
+    for section in TABLES {
+        assert!(page.contains(&format!(".SH \"{}\"", section.head)) || section.head.is_empty());
+        for key in section.keys {
+            assert!(page.contains(&format!("\\fB{}\\fR = ", plain(key.name))), "{}", key.name);
+        }
     }
-    let written = std::fs::read_to_string(path).expect("docs/JOBFILE.md");
-    assert!(
-        written == reference(),
-        "docs/JOBFILE.md is not what the table says: WEFT_REWRITE=1 cargo test"
-    );
+    for line in page.lines() {
+        assert!(!line.contains('`') && !line.contains("**") && !line.contains("]("), "{line}");
+        let order = line.starts_with('.') || line.starts_with('\'');
+        let known = [".SH", ".TH", ".TP", ".BR", ".\\\""].iter().any(|it| line.starts_with(it));
+        assert!(!order || known, "{line}");
+    }
 }

@@ -9,41 +9,19 @@ use crate::id::JobName;
 const STRATEGIES: [(&str, Strategy); 2] =
     [("least-loaded", Strategy::LeastLoaded), ("best-fit", Strategy::BestFit)];
 
-pub(super) fn placement(
-    section: &Section<'_>,
-    placement: &mut Placement,
-) -> Result<(), ParseError> {
-    section.only(&keys::PLACEMENT)?;
-    if let Some(item) = section.item("constraints") {
-        for item in item.list()? {
-            placement.constraints.push(parsed(&item)?);
-        }
-    }
-    if let Some(item) = section.item("affinity") {
-        for item in item.list()? {
-            placement.affinity.push(affinity(&item)?);
-        }
-    }
-    if let Some(item) = section.item("anti_affinity") {
-        for item in item.list()? {
-            let job = JobName::new(item.string()?).map_err(|error| item.error(error))?;
-            placement.anti_affinity.push(job);
-        }
-    }
-    if let Some(item) = section.item("spread") {
-        placement.spread = if item.is_list() {
-            item.list()?.iter().map(parsed).collect::<Result<_, _>>()?
-        } else {
-            vec![parsed(&item)?]
-        };
-    }
-    if let Some(item) = section.item("sticky") {
-        placement.sticky = item.boolean()?;
-    }
-    if let Some(item) = section.item("strategy") {
-        placement.strategy = item.choice(&STRATEGIES)?;
-    }
-    Ok(())
+pub(super) fn placement(section: &Section<'_>, placement: &mut Placement) {
+    section.only(&keys::PLACEMENT);
+    placement.constraints = section.each("constraints", parsed);
+    placement.affinity = section.each("affinity", affinity);
+    placement.anti_affinity = section.each("anti_affinity", |item| {
+        JobName::new(item.string()?).map_err(|error| item.error(error))
+    });
+    section.set("spread", &mut placement.spread, |item| match item.is_list() {
+        true => item.elements(parsed),
+        false => Ok(vec![parsed(item)?]),
+    });
+    section.set("sticky", &mut placement.sticky, Item::boolean);
+    section.set("strategy", &mut placement.strategy, |item| item.choice(&STRATEGIES));
 }
 
 /// A condition, or `{ if = CONDITION, weight = NUMBER }`.
@@ -52,12 +30,13 @@ fn affinity(item: &Item<'_>) -> Result<Affinity, ParseError> {
         return parsed(item).map(Affinity::new);
     }
     let section = item.section()?;
-    section.only(&keys::AFFINITY)?;
-    let condition = section.required("if", "a condition, as in if = \"labels.disk == ssd\"")?;
+    section.only(&keys::AFFINITY);
+    let what = "a condition, as in if = \"labels.disk == ssd\"";
+    let condition = section.item("if").ok_or_else(|| section.missing("if", what))?;
     let mut affinity = Affinity::new(parsed(&condition)?);
-    if let Some(weight) = section.item("weight") {
-        affinity.weight = weight.integer(-Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX)?;
-    }
+    section.set("weight", &mut affinity.weight, |weight| {
+        weight.integer(-Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX)
+    });
     Ok(affinity)
 }
 

@@ -237,6 +237,82 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     }
 }
 
+/// Everything that is wrong, as a reader sees it.
+fn all_of(text: &str) -> Vec<String> {
+    let errors = parse_all(text, &mut |_| Err("there is none".into())).expect_err(text);
+    errors.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_in_the_order_of_the_file() {
+    let said = all_of(
+        "nmae = \"a\"\ncount = \"3\"\n[task]\ncommand = [\"true\", 3, 4]\nuser = 5\nenv = { A = 1, B-C = \"x\" }\n\
+         [[task.files]]\npath = \"a\"\nsource = \"./a\"\n[resources]\ncores = 0\nmemory = \"64M\"\ndisk = -1\n\
+         [update]\ndeadline = \"2\"\nmax_parallel = 0\n[restart]\nattempts = -1\ndelay = \"1s\"\n",
+    );
+    let begins = [
+        "1:1: unknown key nmae: did you mean name?",
+        "2:9: count: expected a whole number",
+        "4:20: task.command[1]: expected text in quotes, found 3",
+        "4:23: task.command[2]: expected text in quotes, found 4",
+        "5:8: task.user: expected text",
+        "6:13: task.env.A: expected text in quotes, found 1",
+        "6:22: task.env.B-C: not the name of a variable",
+        "9:10: task.files[0].source: \"./a\": there is none",
+        "11:9: resources.cores: 0 is out of range",
+        "12:10: resources.memory: expected a size",
+        "13:8: resources.disk: expected a size",
+        "15:12: update.deadline: ",
+        "16:16: update.max_parallel: 0 is out of range",
+        "18:12: restart.attempts: -1 is out of range",
+    ];
+    for (said, begins) in said.iter().zip(begins) {
+        assert!(said.starts_with(begins), "{said}, not {begins}");
+    }
+    assert_eq!(said.len(), begins.len(), "{said:#?}");
+}
+
+#[test]
+fn what_is_wrong_only_because_something_else_is_is_not_said() {
+    let task = |lines: &str| format!("name = \"a\"\n[task]\n{lines}\n");
+    for (text, only) in [
+        // The port that is used has a misspelt name.
+        (
+            task(
+                "command = [\"/bin/a\", \"${port.http}\"]\n[[port]]\nnmae = \"http\"\n[health]\ntcp = true",
+            ),
+            "unknown key port[0].nmae: did you mean name?",
+        ),
+        // Whether it is less than the deadline nobody knows.
+        (
+            task(
+                "command = [\"/bin/a\"]\n[update]\nmin_healthy = \"5m\"\ndeadline = \"10 minuets\"",
+            ),
+            "update.deadline: ",
+        ),
+        (task("comand = [\"/bin/a\"]"), "unknown key task.comand: did you mean command?"),
+        (task("command = \"/bin/a\""), "task.command: expected a list"),
+        (task("command = []"), "task.command: is empty"),
+        ("taks = 1\nname = \"a\"".into(), "unknown key taks: did you mean task?"),
+    ] {
+        let said = all_of(&text);
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert!(said[0].contains(only), "{said:?}");
+    }
+    // Two things that are missing are two.
+    let said = all_of("count = 3\n");
+    assert!(said[0].contains("name is missing") && said[1].contains("task is missing"), "{said:?}");
+}
+
+#[test]
+fn a_file_of_nothing_but_errors_ends_somewhere() {
+    let wrong: String = (0..2000).map(|at| format!("k{at} = 1\n")).collect();
+    let errors = all_of(&format!("{wrong}{SMALLEST}"));
+    assert!((20..=512).contains(&errors.len()), "{}", errors.len());
+    let ports: String = (0..300).map(|at| format!("[[port]]\nname = \"P{at}\"\n")).collect();
+    assert!((1..=512).contains(&all_of(&format!("{SMALLEST}{ports}")).len()));
+}
+
 #[test]
 fn the_first_unknown_key_in_the_file_is_named() {
     refused_with(
@@ -567,7 +643,7 @@ fn what_must_be_there_is_asked_for() {
     for (text, place, message) in [
         ("", (1, 1), "name is missing: the job's name, as in name = \"web\""),
         (
-            "name = \"Web\"",
+            "name = \"Web\"\n[task]\ncommand = [\"/bin/true\"]",
             (1, 8),
             "name: \"Web\" is not a job name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
         ),
