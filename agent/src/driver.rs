@@ -11,7 +11,6 @@ use fabric::cpuset::CpuSet;
 use fabric::id::NodeId;
 use fabric::io::{Input, Request, UnitEvent, UnitFound};
 use fabric::node::disk_on_disk;
-use fabric::table::TokenId;
 use fabric::topology::{NodeInfo, PortsUsed, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +20,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 
+use crate::api::Reply;
 use crate::approval::{Door, Invitations, Invited};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -28,7 +28,7 @@ use crate::credentials::Credentials;
 use crate::events::Events;
 use crate::executor::Executor;
 use crate::health::Checker;
-use crate::http::{self, Call, Operation, Reply};
+use crate::http;
 use crate::identity::{self, Fabric, Identity};
 use crate::level;
 use crate::listeners::{Listeners, Wanted};
@@ -37,15 +37,13 @@ use crate::observe::{Observer, Source};
 use crate::quic::{Incoming, Own, Sockets};
 use crate::seal::Start;
 use crate::store::{self, Progress, Writer};
-use crate::token::Token;
 use crate::topology::Settling;
 use crate::trace::Tracer;
 use addresses::Local;
-use answers::Step;
 use approval::Seen;
 use checks::Checks;
 use enter::{Entering, JoinOutcome, Joining};
-use member::{Asker, Counts, Hands, Member};
+use member::{Counts, Hands, Member};
 use provision::Provision;
 use readers::Readers;
 use sources::{Channels, Sources, Wake};
@@ -53,9 +51,9 @@ use standing::Standing;
 use units::UnitCommand;
 
 mod addresses;
-mod answers;
 mod approval;
 mod ask;
+mod calls;
 mod checks;
 mod counters;
 mod elsewhere;
@@ -481,112 +479,6 @@ impl Driver {
         self.notice_listeners(now.at);
         self.notice_peers();
         self.tell_status();
-    }
-
-    fn call(&mut self, now: Now, call: Call) {
-        self.counts.calls += 1;
-        let Call { operation, by, answer } = call;
-        let by = format!("{by}@{}", self.name);
-        let operation = match (&mut self.member, operation) {
-            (_, Operation::Init(init)) => return self.init(&init, answer),
-            (_, Operation::Join(join)) => return self.join(&join, answer),
-            (Some(member), operation) => match answers::step(&member.node, now, operation, &by) {
-                Step::Refused(problem) => return drop(answer.send(Err(problem))),
-                Step::Read(read) => return self.readers.ask(&member.node, read, answer),
-                Step::Ask(_) if self.entering.is_some() => {
-                    return drop(answer.send(Err(Problem::new(
-                        ProblemKind::Unavailable,
-                        "this node is entering its fabric",
-                        "it waits for its disk: try again in a moment",
-                    ))));
-                }
-                Step::Ask(request) => {
-                    let wish = journal::wish(&by, &request, &member.node);
-                    return member.ask(now, request, Asker::Caller(answer, wish));
-                }
-                Step::Other(operation) => operation,
-            },
-            (None, operation) => operation,
-        };
-        match operation {
-            Operation::Status => self.status(answer),
-            Operation::Doctor => self.doctor(answer),
-            Operation::Metrics(format) => {
-                let (samples, observer) = (self.counters(), self.observer.clone());
-                tokio::spawn(async move {
-                    let text = observer.exposition(samples, format).await;
-                    let _ = answer.send(Ok(Reply::Text(format.content_type(), text.into())));
-                });
-            }
-            Operation::Prometheus(asked) => self.prometheus(*asked, answer),
-            Operation::Healthz => drop(answer.send(Ok(http::plain("ok\n")))),
-            Operation::Events { follow } => {
-                let events = self.events.stream(follow);
-                drop(answer.send(Ok(Reply::Stream("text/event-stream", events))));
-            }
-            _ if self.member.is_none() => drop(answer.send(Err(Problem::new(
-                ProblemKind::Unavailable,
-                "no fabric yet",
-                "run `weft init` here, or `weft join TOKEN` with a token from a member",
-            )))),
-            Operation::Readyz => drop(answer.send(Ok(http::plain("ready\n")))),
-            Operation::Waiting => drop(answer.send(Reply::json(&self.waiting()))),
-            Operation::WaitingNode(name) => {
-                let one = self.waiting_node(&name);
-                drop(answer.send(one.and_then(|one| Reply::json(&one))));
-            }
-            Operation::Approve(name) => self.approve(now, &name, &by, answer),
-            Operation::Logs(query) => self.logs(query, answer),
-            Operation::Trace { wanted, time } => self.trace(*wanted, time, answer),
-            Operation::Hardware(node) => self.hardware(&node, answer),
-            Operation::Upgrade { node, step } => self.upgrade(&node, step, answer),
-            Operation::RemoveNode { node, force } => self.remove_node(now, &node, force, answer),
-            Operation::CreateToken { lifetime, labels } => {
-                self.create_token(now, lifetime, labels, answer);
-            }
-            other => {
-                tracing::error!(?other, "an operation without an answer");
-                drop(answer.send(Err(Problem::new(
-                    ProblemKind::Internal,
-                    "this agent has no answer to that",
-                    "this is a bug of the agent",
-                ))));
-            }
-        }
-    }
-
-    fn remove_node(&mut self, now: Now, name: &str, force: bool, answer: CallAnswer) {
-        let new_key = self.random();
-        let Some(member) = &mut self.member else { return };
-        let request = member
-            .node
-            .find_node(name)
-            .and_then(|node| Ok(Request::Remove { node, new_key: new_key?, force }));
-        match request {
-            Ok(request) => member.ask(now, request, Asker::Caller(answer, None)),
-            Err(problem) => drop(answer.send(Err(problem))),
-        }
-    }
-
-    fn create_token(
-        &mut self,
-        now: Now,
-        lifetime: Duration,
-        labels: BTreeMap<String, String>,
-        answer: CallAnswer,
-    ) {
-        let Some(member) = &mut self.member else { return };
-        let token = match Token::generate(&member.fabric.key()) {
-            Ok(token) => token,
-            Err(error) => return drop(answer.send(Err(random_failed(&error)))),
-        };
-        let id: TokenId = token.id().clone();
-        let time = member.node.fabric_time(now).0;
-        let expires = fabric::clock::WallTime(time.saturating_add(lifetime.as_millis() as u64));
-        let created =
-            fabric::api::TokenCreated { token: token.to_string(), id: id.clone(), expires };
-        let request = Request::AddToken { id, secret_hash: token.secret_hash(), lifetime, labels };
-        member.ask(now, request, Asker::Promised(answer, Reply::json(&created)));
     }
 
     fn incoming(&mut self, now: Now, incoming: Incoming) {

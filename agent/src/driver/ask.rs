@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::member::Passing;
 use super::{CallAnswer, Driver};
-use crate::http;
+use crate::api::Reply;
 use crate::observe::query::{Asked, Scope};
 use crate::observe::{Peer, Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
@@ -90,7 +90,7 @@ impl Driver {
     }
 }
 
-fn reply(answered: Result<Answer, Unanswered>) -> http::Reply {
+fn reply(answered: Result<Answer, Unanswered>) -> Reply {
     let unanswered = |error: Unanswered| Answer::error(ErrorType::Timeout, error.to_string());
-    http::answered(&answered.unwrap_or_else(unanswered))
+    Reply::prometheus(&answered.unwrap_or_else(unanswered))
 }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::local::{problem_of, problem_response};
 use super::member::{NOT_PASSED_ON, PASS_ON};
 use super::{CallAnswer, Driver};
-use crate::http::Reply;
+use crate::api::Reply;
 use crate::quic::{ApiRequest, ApiResponse};
 
 /// Bytes of another node's answer: lists of hundreds of devices fit.

@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use super::addresses::routes;
 use super::handover::Keeper;
 use super::member::Member;
-use super::{Driver, answers, describe};
-use crate::http::Reply;
+use super::{Driver, describe};
+use crate::api::Reply;
 use crate::identity::{self, Fabric, Identity};
 use crate::join::{Admission, JoinError, Newcomer, join};
 use crate::quic::{Setup, TARGETS_MAX, Transport, listen};
@@ -260,7 +260,7 @@ impl Driver {
             return conflict("this node is joining already", "wait until that has ended");
         }
         if let Some(member) = &self.member {
-            return Err(answers::belongs_already(&member.node));
+            return Err(belongs_already(&member.node));
         }
         Ok(())
     }
@@ -421,6 +421,24 @@ impl Attempt {
         }
         Err(last)
     }
+}
+
+/// What who asks a node to enter a fabric is told that has been in one.
+fn belongs_already(node: &Node) -> Problem {
+    let (title, detail) = match node.is_removed() {
+        true => (
+            "this node was removed from its fabric",
+            "to use it again, stop the agent, empty its state directory, start it, and join with a new token".to_owned(),
+        ),
+        false => (
+            "this node belongs to a fabric already",
+            format!(
+                "it belongs to {}; to move it, stop the agent, empty its state directory, and start it again",
+                node.fabric_name()
+            ),
+        ),
+    };
+    Problem::new(ProblemKind::Conflict, title, detail)
 }
 
 fn internal(error: anyhow::Error) -> Problem {

@@ -2,17 +2,16 @@
 
 use bytes::Bytes;
 use fabric::api::{self, NodeState, Problem, ProblemKind};
+use fabric::clock::Now;
 use fabric::id::NodeId;
 use fabric::node::{Node, Waits};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::provision::Entry;
-use super::{CallAnswer, Driver, logs, member};
+use super::{CallAnswer, Driver, member};
+use crate::api::{AgentVerb, Came, Found, Operation, Peers, Reply, find};
 use crate::doctor;
-use crate::http::operation;
-use crate::http::router::{Found, find};
-use crate::http::{Operation, Reply};
 use crate::identity;
 use crate::observe::{Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
@@ -49,11 +48,11 @@ impl Driver {
         let Some(member) = &self.member else {
             return drop(answer.send(Reply::json(&status)));
         };
-        let read = move |node: &Node| {
+        let read = move |node: &Node, _: Now| {
             status.status.fabric = Some(node.status());
             Reply::json(&status)
         };
-        self.readers.ask(&member.node, Box::new(read), answer);
+        self.readers.ask(&member.node, self.clock.now(), Box::new(read), answer);
     }
 
     /// Without its fabric.
@@ -230,7 +229,9 @@ impl Driver {
         request: &ApiRequest,
         answer: oneshot::Sender<ApiResponse>,
     ) {
-        let Some(member) = &self.member else { return };
+        if self.member.is_none() {
+            return;
+        }
         if let Some(rest) = request.path.strip_prefix(member::PASS_ON) {
             return self.pass_on(from, rest, request, answer);
         }
@@ -239,54 +240,34 @@ impl Driver {
         }
         let (path, parameters) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let operation = match find(&request.method, path) {
-            Found::Route(route, name) => operation::read(route, name, parameters, &request.body),
+            Found::Route(route, _) if route.peers == Peers::Refused => Err(not_for_peers()),
+            Found::Route(route, name) => route.read(&Came {
+                name: name.as_deref(),
+                query: parameters,
+                body: &request.body,
+                ..Came::default()
+            }),
             _ => Err(Problem::new(ProblemKind::NotFound, "no such path", "peers ask for logs")),
         };
-        let operation = match operation {
-            Ok(Operation::Trace { wanted, time }) => {
-                return self.peer_trace(from, *wanted, time, answer);
+        match operation {
+            Ok(Operation::Agent(AgentVerb::Logs(query))) => self.peer_logs(from, query, answer),
+            Ok(Operation::Agent(AgentVerb::Trace { wanted, time })) => {
+                self.peer_trace(from, *wanted, time, answer);
             }
-            Ok(Operation::Hardware(name)) => return self.peer_hardware(from, &name, answer),
-            Ok(Operation::Upgrade { node, step }) => {
-                return self.peer_upgrade(from, &node, step, answer);
+            Ok(Operation::Agent(AgentVerb::Hardware(name))) => {
+                self.peer_hardware(from, &name, answer);
             }
-            other => other,
-        };
-        let source = operation.and_then(|operation| match operation {
-            Operation::Logs(query) => {
-                let source = logs::source(&member.node, &query)?;
-                if source.node == self.identity.id() {
-                    return Ok((source.which, query));
-                }
-                // Never passed on twice: two nodes that each believe in the other would do so for ever.
-                let node = source.node.short();
-                Err(Problem::new(
-                    ProblemKind::NotFound,
-                    "it runs elsewhere",
-                    format!("{} is on {node} as seen from {}: try again", source.which, self.name),
-                ))
+            Ok(Operation::Agent(AgentVerb::Upgrade { node, step })) => {
+                self.peer_upgrade(from, &node, step, answer);
             }
-            _ => Err(Problem::new(
-                ProblemKind::Forbidden,
-                "not for peers",
-                "ask this node's own API",
-            )),
-        });
-        match source {
-            Ok((which, query)) => {
-                tracing::debug!(?from, %which, "a peer reads a log");
-                let executor = self.executor.clone();
-                tokio::spawn(async move {
-                    let response = match logs::read(&executor, which, &query).await {
-                        Ok(reply) => stream_response(reply),
-                        Err(problem) => problem_response(&problem),
-                    };
-                    let _ = answer.send(response);
-                });
-            }
+            Ok(_) => drop(answer.send(problem_response(&not_for_peers()))),
             Err(problem) => drop(answer.send(problem_response(&problem))),
         }
     }
+}
+
+fn not_for_peers() -> Problem {
+    Problem::new(ProblemKind::Forbidden, "not for peers", "ask this node's own API")
 }
 
 /// What the service manager shows of this agent in one line.

@@ -13,14 +13,13 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::{Local, routes};
-use super::answers;
 use super::checks::Checks;
 use super::handover::Keeper;
 use super::journal;
 use super::twins::Twins;
 use super::units::UnitCommand;
+use crate::api::{self, Found, Peers, Reply};
 use crate::events::Events;
-use crate::http::Reply;
 use crate::identity::Fabric;
 use crate::observe::wire;
 use crate::quic::{
@@ -65,13 +64,13 @@ impl Asker {
                 if let Some(wish) = wish.filter(|_| !matches!(answer, Answer::Refused(_))) {
                     tracing::info!("{wish}");
                 }
-                let _ = asker.send(answers::reply(answer));
+                let _ = asker.send(reply(answer));
             }
             (Asker::Promised(asker, promised), Answer::Done) => {
                 let _ = asker.send(promised);
             }
             (Asker::Promised(asker, _), answer) => {
-                let _ = asker.send(answers::reply(answer));
+                let _ = asker.send(reply(answer));
             }
             (Asker::Nobody, Answer::Refused(problem)) => {
                 tracing::warn!(%problem, "the core refused the agent");
@@ -559,8 +558,26 @@ impl Passing {
 
 /// Questions may be: who answers does not look at who asks. Updates of images go straight.
 fn may_be_passed_on(request: &ApiRequest) -> bool {
-    let asks = (request.method.as_str(), request.path.as_str());
-    request.method == "GET" || asks == (wire::METHOD, wire::PATH) || asks == ("POST", "/v1/traces")
+    let path = request.path.split_once('?').map_or(request.path.as_str(), |(path, _)| path);
+    match api::find(&request.method, path) {
+        Found::Route(route, _) => route.peers == Peers::Relayed,
+        _ => (request.method.as_str(), path) == (wire::METHOD, wire::PATH),
+    }
+}
+
+/// What an HTTP caller gets of the core's answer.
+fn reply(answer: Answer) -> Result<Reply, Problem> {
+    match answer {
+        Answer::Submitted(submitted) => Reply::json(&submitted),
+        Answer::Done => Ok(Reply::Done),
+        Answer::Rebalanced(rebalance) => Reply::json(&rebalance),
+        Answer::Refused(problem) => Err(problem),
+        Answer::Enrolled { .. } => Err(Problem::new(
+            ProblemKind::Internal,
+            "an enrolment answered a caller of the API",
+            "this is a bug of the agent",
+        )),
+    }
 }
 
 impl Hands<'_> {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::local::{problem_response, stream_response, translate};
-use super::{CallAnswer, Driver, answers};
-use crate::http::Reply;
+use super::{CallAnswer, Driver};
+use crate::api::Reply;
+use crate::api::jobs::no_such_job;
 use crate::observe::Observer;
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::trace::{MEDIA, Subject, Tracer};
@@ -99,7 +100,7 @@ fn source(node: &Node, wanted: &TraceBody) -> Result<(NodeId, Vec<AllocId>), Pro
         }
         [] => {
             if !node.job_names().any(|name| name == job.as_str()) {
-                return Err(answers::no_such_job(job, node.job_names()));
+                return Err(no_such_job(job, node.job_names()));
             }
             Err(Problem::new(
                 ProblemKind::NotFound,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::driver::readers::tests::node;
+use crate::api::tests::node;
 use fabric::clock::{Now, WallTime};
 use fabric::io::{Input, Request};
 use fabric::job::parse;
