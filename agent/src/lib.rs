@@ -5,17 +5,17 @@
 //! | task | started by | ends |
 //! |---|---|---|
 //! | the loop: owns all state, decides nothing itself | `main`, [`driver`] | at a signal |
-//! | accepting callers of the API, and over TCP those of its measurements; one more a connection | [`http`] | with the loop; with the caller |
+//! | accepting connections of the API (Unix socket) and of those who scrape (TCP); one per connection | [`http`] | with the loop; with the caller |
 //! | commands to the executor, in order | [`driver`] (`units`) | with the loop |
-//! | one a unit that looks after it; one that rotates output | [`executor`] | with the unit; with the runtime |
-//! | one a health check | [`health`] | with the unit |
-//! | accepting streams; one a connection, one a stream, one a peer with messages waiting | [`quic`] | with the connection; when nothing waits |
+//! | one per unit, which looks after it; one that rotates output | [`executor`] | with the unit; with the runtime |
+//! | one per health check | [`health`] | with the unit |
+//! | accepting streams; one per connection, per stream, and per peer with messages waiting | [`quic`] | with the connection; when nothing waits |
 //! | an attempt to join | [`driver`] (`enter`) | when it has ended |
-//! | accepting invitations while in no fabric; one more a visitor | [`approval`] | when it joins; with the visitor |
-//! | handing over an invitation | [`driver`] (`approval`) | when it has ended |
-//! | one a query of what is measured | [`driver`] (`ask`) | with the answer |
-//! | one a listener of events, one a reader of a log, one a `doctor` | [`events`], [`driver`] (`local`) | with the caller |
-//! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
+//! | accepting invitations while in no fabric; one per visitor | [`approval`] | when it joins; with the visitor |
+//! | handing over an invitation | [`driver`] (`let_in`) | when it has ended |
+//! | one per query of what is measured | [`driver`] (`ask`) | with the answer |
+//! | one per listener of events, per reader of a log, per `doctor` | [`events`], [`driver`] (`logs`, `about`) | with the caller |
+//! | unicast lookups, one per domain or seed | crate `discovery` | with the loop |
 //!
 //! And its threads, for what blocks: `store` writes to disk ([`store`]); `observe` measures, keeps and
 //! evaluates series ([`observe`]); `remote-write` sends samples to whom the configuration names, `lookup` finds out where that

@@ -1,20 +1,47 @@
 //! Calls of the API: each is read, wished for, or carried out by the agent itself; see [`crate::api`].
 
+use anyhow::Context;
 use fabric::api::{Problem, ProblemKind, TokenCreated};
 use fabric::clock::{Now, WallTime};
 use fabric::io::Request;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::member::Asker;
 use super::{CallAnswer, Driver, journal, random_failed};
 use crate::api::{AgentVerb, Call, Operation, Reply, Wish};
+use crate::config::Config;
+use crate::http;
 use crate::token::Token;
+
+/// Calls that wait for the loop; callers wait for a place.
+const CALLS_MAX: usize = 64;
+
+/// Listens for callers: on the Unix socket, and where the configuration says so for those who scrape.
+///
+/// # Errors
+/// When the socket or the port cannot be bound.
+pub(super) async fn listen(config: &Config) -> anyhow::Result<mpsc::Receiver<Call>> {
+    let listener = http::bind(&config.api.socket, &config.api.group)
+        .await
+        .with_context(|| format!("the API's socket {}", config.api.socket.display()))?;
+    let (calls, received) = mpsc::channel(CALLS_MAX);
+    if let Some(address) = config.metrics.listen() {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("metrics.listen = {address}"))?;
+        tracing::info!(%address, "what is measured is told here, to everybody");
+        tokio::spawn(http::serve_readers(listener, calls.clone()));
+    }
+    tokio::spawn(http::serve(listener, calls));
+    Ok(received)
+}
 
 impl Driver {
     /// Has a call answered.
     pub(super) fn call(&mut self, now: Now, call: Call) {
-        self.counts.calls += 1;
+        self.measuring.counts.calls += 1;
         let Call { operation, by, answer } = call;
         let by = format!("{by}@{}", self.name);
         match (operation, &self.member) {
@@ -37,7 +64,7 @@ impl Driver {
             Ok(request) => request,
             Err(problem) => return drop(answer.send(Err(problem))),
         };
-        if self.entering.is_some() {
+        if self.entrance.entering.is_some() {
             return drop(answer.send(Err(Problem::new(
                 ProblemKind::Unavailable,
                 "this node is entering its fabric",
@@ -56,7 +83,7 @@ impl Driver {
             AgentVerb::Status => self.status(answer),
             AgentVerb::Doctor => self.doctor(answer),
             AgentVerb::Metrics(format) => {
-                let (samples, observer) = (self.counters(), self.observer.clone());
+                let (samples, observer) = (self.counters(), self.measuring.observer.clone());
                 tokio::spawn(async move {
                     let text = observer.exposition(samples, format).await;
                     let _ = answer.send(Ok(Reply::Text(format.content_type(), text.into())));
@@ -70,9 +97,9 @@ impl Driver {
             }
             _ if self.member.is_none() => drop(answer.send(Err(no_fabric_yet()))),
             AgentVerb::Readyz => drop(answer.send(Ok(Reply::plain("ready\n")))),
-            AgentVerb::Waiting => drop(answer.send(Reply::json(&self.waiting()))),
+            AgentVerb::Waiting => drop(answer.send(Reply::json(&self.sightings.waiting()))),
             AgentVerb::WaitingNode(name) => {
-                let one = self.waiting_node(&name);
+                let one = self.sightings.waiting_node(&name);
                 drop(answer.send(one.and_then(|one| Reply::json(&one))));
             }
             AgentVerb::Approve(name) => self.approve(now, &name, by, answer),

@@ -4,8 +4,8 @@ use fabric::api::{Problem, ProblemKind};
 use fabric::id::NodeId;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::local::{problem_of, problem_response};
 use super::member::{NOT_PASSED_ON, PASS_ON};
+use super::peers::{problem_of, problem_response};
 use super::{CallAnswer, Driver};
 use crate::api::Reply;
 use crate::quic::{ApiRequest, ApiResponse};
@@ -31,7 +31,7 @@ impl Driver {
     /// Passes a request on to another node, and its JSON back, beside the loop.
     pub(super) fn there(&self, node: NodeId, request: ApiRequest, answer: CallAnswer) {
         let Some(member) = &self.member else { return };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
                 Ok(response) if response.status == 200 => {
@@ -73,7 +73,7 @@ impl Driver {
             return refuse(answer, format!("{PASSED_ON_MAX} wait here already"));
         };
         tracing::debug!(?from, ?node, path, "passes a question on");
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         let (method, body) = (request.method.clone(), request.body.clone());
         let request = ApiRequest { method, path: path.to_owned(), body };
         tokio::spawn(async move {

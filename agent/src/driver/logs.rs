@@ -7,7 +7,7 @@ use fabric::node::Node;
 use std::fmt::{self, Write};
 use tokio::sync::{mpsc, oneshot};
 
-use super::local::{problem_response, stream_response, translate};
+use super::peers::{problem_response, stream_response, translate};
 use super::{CallAnswer, Driver};
 use crate::api::Reply;
 use crate::api::jobs::no_such_job;
@@ -62,7 +62,7 @@ impl Driver {
             Err(problem) => return drop(answer.send(Err(problem))),
         };
         if node == self.identity.id() {
-            let executor = self.executor.clone();
+            let executor = self.work.executor.clone();
             tokio::spawn(async move {
                 let _ = answer.send(read(&executor, which, &query).await);
             });
@@ -70,7 +70,7 @@ impl Driver {
         }
         let request =
             ApiRequest { method: "GET".into(), path: log_path(&query, node), body: Vec::new() };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
                 Ok(response) => translate(response, TEXT).await,
@@ -103,7 +103,7 @@ impl Driver {
             Err(problem) => return drop(answer.send(problem_response(&problem))),
         };
         tracing::debug!(?from, %which, "a peer reads a log");
-        let executor = self.executor.clone();
+        let executor = self.work.executor.clone();
         tokio::spawn(async move {
             let response = match read(&executor, which, &query).await {
                 Ok(reply) => stream_response(reply),

@@ -167,11 +167,11 @@ fn pause(refused: bool, times: u32) -> Duration {
 impl Driver {
     /// Tries the token that was given, when it is time.
     pub(super) fn provision(&mut self) {
-        if self.member.is_some() || self.joining.is_some() {
+        if self.member.is_some() || self.entrance.joining.is_some() {
             return;
         }
         let now = self.clock.now().at;
-        if let Some(token) = self.provision.due(now).cloned() {
+        if let Some(token) = self.entrance.provision.due(now).cloned() {
             self.start_to_join(token, None, Caller::Credential);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use super::local::{problem_response, stream_response, translate};
+use super::peers::{problem_response, stream_response, translate};
 use super::{CallAnswer, Driver};
 use crate::api::Reply;
 use crate::api::jobs::no_such_job;
@@ -24,8 +24,11 @@ impl Driver {
             Err(problem) => return drop(answer.send(Err(problem))),
         };
         if node == self.identity.id() {
-            let (tracer, observer, name) =
-                (self.tracer.clone(), self.observer.clone(), self.name_of_series.clone());
+            let (tracer, observer, name) = (
+                self.measuring.tracer.clone(),
+                self.measuring.observer.clone(),
+                self.measuring.name.clone(),
+            );
             tokio::spawn(async move {
                 let _ = answer.send(begin(&tracer, &observer, name, &wanted, allocs, time).await);
             });
@@ -35,7 +38,7 @@ impl Driver {
         let asked = TraceBody { node: Some(node.to_string()), ..wanted };
         let body = serde_json::to_vec(&asked).unwrap_or_default();
         let request = ApiRequest { method: "POST".into(), path: "/v1/traces".into(), body };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
                 Ok(response) => translate(response, MEDIA).await,
@@ -67,8 +70,11 @@ impl Driver {
             Err(problem) => return drop(answer.send(problem_response(&problem))),
         };
         tracing::info!(?from, job = %wanted.job, what = wanted.what.name(), "a peer traces");
-        let (tracer, observer, name) =
-            (self.tracer.clone(), self.observer.clone(), self.name_of_series.clone());
+        let (tracer, observer, name) = (
+            self.measuring.tracer.clone(),
+            self.measuring.observer.clone(),
+            self.measuring.name.clone(),
+        );
         tokio::spawn(async move {
             let begun = begin(&tracer, &observer, name, &wanted, allocs, time).await;
             let _ = answer.send(match begun {
