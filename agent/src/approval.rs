@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::identity::{Identity, fingerprint};
-use crate::join::Attempts;
+use crate::quic::attempts::Attempts;
 use crate::quic::wire::{self, Answer, Greeting, Invitation, InvitationAnswer};
 use crate::quic::{
     Close, client_endpoint, connect_anybody, for_socket, greet, node_address, peer_key, refuse,

@@ -46,6 +46,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod api;
 mod approval;
+mod cgroup;
 mod clock;
 mod config;
 mod credentials;
@@ -58,6 +59,7 @@ mod footprint;
 pub mod fuzzing;
 mod guard;
 mod hardware;
+mod hash;
 mod health;
 mod host;
 mod http;
@@ -67,6 +69,8 @@ mod level;
 mod listeners;
 mod machine;
 mod observe;
+mod process;
+mod program;
 mod quic;
 mod seal;
 mod store;
@@ -120,7 +124,7 @@ pub fn main() -> ExitCode {
     let mut farewell = false;
     match given.next() {
         Some(word) if word == guard::WORD => return guard::main(given),
-        Some(word) if word == executor::exec::WORD => return executor::exec::main(given),
+        Some(word) if word == program::EXEC => return executor::exec::main(given),
         Some(word) if word == upgrade::signature::WORD => return upgrade::signature::main(given),
         Some(word) => farewell = word == driver::farewell::WORD,
         None => {}

@@ -83,28 +83,27 @@ fn node_with_a_job(state: &tempfile::TempDir) -> Node {
 }
 
 const SPEC: &str = "name = \"web\"\n[task]\ncommand = [\"/bin/true\"]\n";
+/// The same.
+const SPEC_JSON: &str = r#"{"name": "web", "task": {"command": ["/bin/true"]}}"#;
 
-#[test]
-fn requests_become_operations() {
-    let state = tempfile::tempdir().unwrap();
-    let node = node_with_a_job(&state);
-    let id = node.id();
-    let job = || JobName::new("web").unwrap();
-    let by = || "somebody@n1".to_owned();
-    let spec = || Box::new(fabric::job::parse(SPEC).unwrap());
-    let spec_json = serde_json::to_string(&spec()).unwrap();
-    let log = || LogQuery {
-        job: job(),
-        slot: 0,
-        node: None,
-        stream: LogStream::Both,
-        tail: 100,
-        follow: false,
-        of: LogOf::Newest,
-    };
-    let agent = Does::Agent;
-    let wish = Does::Wish;
-    let rows = [
+/// Method, path with a query, body, and what becomes of it.
+type Row = (&'static str, &'static str, &'static str, Does);
+
+fn job() -> JobName {
+    JobName::new("web").expect("a name")
+}
+
+fn spec() -> Box<fabric::job::JobSpec> {
+    Box::new(fabric::job::parse(SPEC).expect("a job"))
+}
+
+fn by() -> String {
+    "somebody@n1".into()
+}
+
+fn rows_of_nodes(node: &Node) -> Vec<Row> {
+    let (id, agent, wish) = (node.id(), Does::Agent, Does::Wish);
+    vec![
         ("GET", "/v1/status", "", agent(AgentVerb::Status)),
         ("GET", "/v1/doctor", "", agent(AgentVerb::Doctor)),
         ("GET", "/healthz", "", agent(AgentVerb::Healthz)),
@@ -143,16 +142,32 @@ fn requests_become_operations() {
         ("GET", "/v1/waiting", "", agent(AgentVerb::Waiting)),
         ("GET", "/v1/waiting/a", "", agent(AgentVerb::WaitingNode("a".into()))),
         ("POST", "/v1/waiting/a/approve", "", agent(AgentVerb::Approve("a".into()))),
+        ("GET", "/metrics", "", agent(AgentVerb::Metrics(Format::Prometheus))),
+    ]
+}
+
+fn rows_of_jobs(node: &Node) -> Vec<Row> {
+    let (agent, wish) = (Does::Agent, Does::Wish);
+    let log = || LogQuery {
+        job: job(),
+        slot: 0,
+        node: None,
+        stream: LogStream::Both,
+        tail: 100,
+        follow: false,
+        of: LogOf::Newest,
+    };
+    vec![
         ("GET", "/v1/jobs", "", read(&node.jobs())),
         ("GET", "/v1/jobs/web", "", read(&node.job(&job()).unwrap())),
         (
             "PUT",
             "/v1/jobs/web?expected_version=7",
-            &spec_json,
+            SPEC_JSON,
             wish(Request::Submit { spec: spec(), by: by(), expected_version: Some(7) }),
         ),
         ("DELETE", "/v1/jobs/web", "", wish(Request::Stop { job: job() })),
-        ("POST", "/v1/plan", &spec_json, read(&node.plan(NOW, &spec()).unwrap())),
+        ("POST", "/v1/plan", SPEC_JSON, read(&node.plan(NOW, &spec()).unwrap())),
         ("GET", "/v1/jobs/web/explain", "", read(&node.explain(NOW, &job()).unwrap())),
         (
             "POST",
@@ -195,6 +210,12 @@ fn requests_become_operations() {
             "",
             agent(AgentVerb::Logs(LogQuery { of: LogOf::Previous, ..log() })),
         ),
+    ]
+}
+
+fn rows_of_fabrics(node: &Node) -> Vec<Row> {
+    let (agent, wish) = (Does::Agent, Does::Wish);
+    vec![
         ("POST", "/v1/fabric/init", "", agent(AgentVerb::Init(api::Init { name: None }))),
         (
             "POST",
@@ -253,8 +274,15 @@ fn requests_become_operations() {
             "",
             wish(Request::RemoveQuota { namespace: Namespace::new("team").unwrap() }),
         ),
-        ("GET", "/metrics", "", agent(AgentVerb::Metrics(Format::Prometheus))),
-    ];
+    ]
+}
+
+#[test]
+fn requests_become_operations() {
+    let state = tempfile::tempdir().unwrap();
+    let node = node_with_a_job(&state);
+    let rows =
+        [rows_of_nodes(&node), rows_of_jobs(&node), rows_of_fabrics(&node)].into_iter().flatten();
     for (method, target, body, wanted) in rows {
         let got = carried_out(&node, method, target, body);
         assert_eq!(got, wanted, "{method} {target} {body}");
@@ -513,10 +541,9 @@ fn each_role_may_use_its_rows_and_those_of_the_roles_before_it() {
 
 #[test]
 fn what_needs_no_more_than_a_look_wishes_for_nothing() {
-    let spec_json = serde_json::to_string(&fabric::job::parse(SPEC).unwrap()).unwrap();
     for route in ROUTES.iter().copied().flatten().filter(|route| route.role <= Role::Look) {
         let path = route.path.replace("{name}", "web");
-        let operation = read_from(route.method, &path, &spec_json);
+        let operation = read_from(route.method, &path, SPEC_JSON);
         let wishes = matches!(operation, Ok(Operation::Wish(_)));
         assert!(!wishes, "{} {path}", route.method);
     }

@@ -186,6 +186,17 @@ impl Driver {
         self.start_to_join(token, given, Caller::Api(answer));
     }
 
+    /// Tries the token that was given, when it is time.
+    pub(super) fn provision(&mut self) {
+        if self.member.is_some() || self.entrance.joining.is_some() {
+            return;
+        }
+        let now = self.clock.now().at;
+        if let Some(token) = self.entrance.provision.due(now).cloned() {
+            self.start_to_join(token, None, Caller::Credential);
+        }
+    }
+
     /// Starts to join, with members at the addresses that are given or that discovery finds. Nothing else may be
     /// under way.
     pub(super) fn start_to_join(

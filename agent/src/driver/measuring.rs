@@ -9,6 +9,7 @@ use super::standing::Standing;
 use super::{Driver, services};
 use crate::config::Config;
 use crate::executor::Executor;
+use crate::host;
 use crate::observe::{Metric, Observer, Sample, Source};
 use crate::trace::Tracer;
 
@@ -38,7 +39,7 @@ impl Measuring {
         executor: &Executor,
         now: Instant,
     ) -> anyhow::Result<Self> {
-        let observer = Observer::start(&config.metrics, name, folder)?;
+        let observer = Observer::start(&config.metrics, name, folder, host::collectors)?;
         if let (Executor::Systemd(systemd), true) = (executor, config.metrics.enabled) {
             tokio::spawn(services::watch(systemd.clone(), observer.clone()));
         }

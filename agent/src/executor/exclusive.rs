@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bus::Bus;
-use super::{cgroup, process, properties};
+use super::properties;
+use crate::{cgroup, process};
 
 /// What is beside `weft.slice` at the top of the tree of cgroups, in systemd's own arrangement. `images/deb/postrm` has
 /// the same list.
