@@ -90,7 +90,7 @@ pub enum Role {
     Measure,
     /// See everything that changes nothing. Jobs may hold secrets.
     Look,
-    /// Run work, and say where: a member of the fabric's staff who does not let machines in.
+    /// Run, move and stop work; not change which machines belong to the fabric, or who may have how much of it.
     Operate,
     /// Everything: root, and the group of the Unix socket.
     Own,

@@ -286,7 +286,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Opens it: what comes is told through `invited`.
+    /// Opens it: invitations go to `invited`.
     pub fn open(endpoint: Endpoint, invited: mpsc::Sender<Invited>) -> Self {
         let attempts = Arc::new(Mutex::default());
         let visits = Visits { invited, attempts };

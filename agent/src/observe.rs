@@ -5,7 +5,7 @@
 //! (crate `metrics`); and between two rounds it answers questions, which come over a bounded channel. The
 //! agent's loop never waits for it, and an expensive question delays samples, not gossip.
 //!
-//! Whoever measures something else writes a [`Collector`] and adds it to [`collectors`].
+//! Whoever measures something else writes a [`Collector`] and gives it to [`Observer::start`].
 //!
 //! Every series has the label `node`; see `docs/METRICS.md` for their names.
 

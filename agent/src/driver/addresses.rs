@@ -93,7 +93,7 @@ impl Addresses {
         self.connected
     }
 
-    /// What is told to the others, best first.
+    /// What is advertised, best first.
     pub(super) fn advertised(&self) -> Vec<SocketAddr> {
         advertised(&self.listen, self.bound.port(), &self.advertised)
     }
@@ -312,7 +312,7 @@ fn advertised(listen: &Listen, port: u16, local: &LinkAddresses) -> Vec<SocketAd
         ranked.retain(|(rank, _)| !rank.inner);
     }
     let mut told: BTreeMap<u32, usize> = BTreeMap::new();
-    // Stable: among those that may be told, and among those beyond the bound, the order stays.
+    // Stable: among those that may be advertised, and among those beyond the bound, the order stays.
     ranked.sort_by_cached_key(|(rank, _)| {
         let before = told.entry(rank.link).or_default();
         *before += 1;
@@ -327,9 +327,9 @@ fn advertised(listen: &Listen, port: u16, local: &LinkAddresses) -> Vec<SocketAd
     best.into_iter().take(ADVERTISED_MAX).map(|address| SocketAddr::new(address, port)).collect()
 }
 
-/// Which of two looks at the machine's addresses to tell the others of: the second one, unless it finds a machine
+/// Which of two looks at the machine's addresses to advertise: the second one, unless it finds a machine
 /// that has lost its links. Nobody can reach it then, and loopback, or the bridge of a container, would be a lie; what
-/// was told before is true again once a link is back.
+/// was advertised before is true again once a link is back.
 fn worth_telling(before: LinkAddresses, now: &LinkAddresses) -> LinkAddresses {
     let leaves = |local: &LinkAddresses| local.ranked().iter().any(|(rank, _)| !rank.inner);
     if leaves(&before) && !leaves(now) { before } else { now.clone() }

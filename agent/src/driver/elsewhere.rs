@@ -17,7 +17,7 @@ const PASSED_ON_MAX: usize = 32;
 static PASSED_ON: Semaphore = Semaphore::const_new(PASSED_ON_MAX);
 
 impl Driver {
-    /// The node that `name` means. When there is none, the caller is told so.
+    /// The node that `name` means. When there is none, the caller gets that for an answer.
     pub(super) fn meant(&self, name: &str, answer: CallAnswer) -> Option<(NodeId, CallAnswer)> {
         match self.member.as_ref()?.node.find_node(name) {
             Ok(node) => Some((node, answer)),

@@ -96,7 +96,7 @@ pub(super) enum Caller {
     Api(Answer),
     /// The agent itself, which has a credential; see [`super::provision`].
     Credential,
-    /// A member that has invited this node; see [`super::approval`].
+    /// A member that has invited this node; see [`crate::approval`].
     Invitation(oneshot::Sender<Result<(), String>>),
 }
 
@@ -534,7 +534,7 @@ impl Attempt {
     }
 }
 
-/// What who asks a node to enter a fabric is told that has been in one.
+/// The answer to whoever asks a node to enter a fabric that has been in one.
 fn belongs_already(node: &Node) -> Problem {
     let (title, detail) = match node.is_removed() {
         true => (

@@ -27,7 +27,7 @@ use crate::store;
 
 /// The first argument of `weftd farewell`.
 pub const WORD: &str = "farewell";
-/// Addresses that each member is told at.
+/// Addresses of each member that the word is sent to.
 const ADDRESSES_MAX: usize = 3;
 /// systemd says within this whether the machine is being shut down; later the agent does not wait for it.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);

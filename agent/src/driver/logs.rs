@@ -234,7 +234,7 @@ pub(super) async fn read(
     Ok(Reply::Stream(TEXT, receiver))
 }
 
-/// The question that `node` is asked. It is told that itself is meant, since it may see things otherwise.
+/// The question that `node` is asked. It names the node, which may itself see the slot elsewhere.
 fn log_path(query: &LogQuery, node: NodeId) -> String {
     let stream = match query.stream {
         LogStream::Stdout => "stdout",

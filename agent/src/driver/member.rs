@@ -148,7 +148,7 @@ pub(super) struct Member {
     pub(super) disk: Option<String>,
     /// Of nodes that this one lets in.
     pub(super) invitations: Invitations,
-    /// When the streams were told last where members are.
+    /// When the streams last learned where members are.
     knew: Instant,
 }
 

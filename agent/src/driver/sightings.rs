@@ -1,4 +1,4 @@
-//! Other nodes that discovery sees: members, whose addresses the core is told, and those that wait for a fabric.
+//! Other nodes that discovery sees: members, whose addresses go to the core, and those that wait for a fabric.
 
 use discovery::{Discovery, Event, Found, Interfaces, Settings, Source};
 use fabric::api::{Problem, ProblemKind};
