@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::identity::{Identity, fingerprint};
-use crate::join::Attempts;
+use crate::quic::attempts::Attempts;
 use crate::quic::wire::{self, Answer, Greeting, Invitation, InvitationAnswer};
 use crate::quic::{
     Close, client_endpoint, connect_anybody, for_socket, greet, node_address, peer_key, refuse,
@@ -286,7 +286,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Opens it: what comes is told through `invited`.
+    /// Opens it: invitations go to `invited`.
     pub fn open(endpoint: Endpoint, invited: mpsc::Sender<Invited>) -> Self {
         let attempts = Arc::new(Mutex::default());
         let visits = Visits { invited, attempts };

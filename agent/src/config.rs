@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use crate::executor::Preference;
 use crate::topology::Share;
 pub use metrics::MetricsSection;
+pub use receiver::Receiver;
 
 mod metrics;
+mod receiver;
 
 /// Where the file lies unless the command line says otherwise.
 pub const PATH: &str = "/etc/weft/weftd.toml";

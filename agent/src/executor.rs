@@ -21,36 +21,33 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::Clock;
 use crate::guard::{self, Leases};
+use crate::process;
 
 mod bus;
-pub mod cgroup;
-mod desk;
 pub mod direct;
 mod exclusive;
 pub mod exec;
 mod helper_process;
 mod mount_points;
 pub mod output;
-pub mod process;
 mod properties;
 pub(crate) mod record;
 mod sandbox;
 mod spawn;
 pub mod systemd;
+mod unit_table;
 
 #[cfg(test)]
 mod on_systemd;
 #[cfg(test)]
 pub mod tests;
 
-pub use desk::Events;
 pub use exclusive::others;
-pub use exec::probe;
 pub use helper_process::Started;
 pub use output::{Channel, LogQuery, LogStream};
 pub use record::ENDED_OF_JOB_MAX;
-pub use spawn::open_append;
 use systemd::Unusable;
+pub use unit_table::Events;
 
 /// Which executor the owner of the machine wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -345,6 +342,13 @@ fn fired(event: UnitEvent, fired: Option<guard::Fired>) -> UnitEvent {
     }
 }
 
+/// That it runs, with what the kernel really gave it.
+fn running_event(pid: u32) -> UnitEvent {
+    let status = process::status(pid);
+    let mems = status.as_ref().map(|status| process::memory_nodes(pid, &status.mems));
+    UnitEvent::Running { pid, cpus: status.map(|status| status.cpus), mems }
+}
+
 /// A unit that nobody knows any more.
 fn gone() -> UnitEvent {
     UnitEvent::Exited { status: "gone".into(), success: false, killed: false }
@@ -353,11 +357,4 @@ fn gone() -> UnitEvent {
 /// The signal that asks a task to end; the job file's check lets only real ones through.
 fn signal(name: &str) -> Signal {
     name.parse().unwrap_or(Signal::SIGTERM)
-}
-
-/// FNV-1a: spreads names over numbers, the same way in every run.
-pub fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

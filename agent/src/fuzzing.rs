@@ -2,9 +2,14 @@
 //! whatever they are, nothing panics behind it, and what is promised of them holds. `fuzz/` explores them with libFuzzer; the test
 //! below replays the corpus of the tree, and mutations of it, in every test run.
 
+use fabric::api::Problem;
+use fabric::clock::{Instant, Now, WallTime};
 use fabric::id::{AllocId, NodeId};
+use fabric::io::Request;
 use fabric::message::Message;
+use fabric::node::{Config as Core, Node, Origin};
 use fabric::table::{Entry, Keyring};
+use fabric::topology::NodeInfo;
 use metrics::evaluate::{Grid, Limits, instant, range};
 use metrics::fleet::{Plan, answer_all};
 use metrics::store::Store;
@@ -13,22 +18,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
+use crate::api::{AgentVerb, Call, Came, Found, Operation, Reply, Role, find};
 use crate::config::Config;
 use crate::credentials;
 use crate::executor::{exec, record};
 use crate::guard::{Fired, LeaseFile};
-use crate::http::operation::{self, Call, Operation, Reply};
-use crate::http::router::{Endpoint, Found, find};
-use crate::http::{Access, connection};
-use crate::identity::Fabric;
+use crate::http::connection;
+use crate::identity::{Fabric, Identity};
 use crate::machine::Machine;
 use crate::observe::gather::{Gathering, alone, respond_to};
-use crate::observe::query::{Asked, Query, TIMEOUT_MAX, Wanted};
+use crate::observe::query::{Query, TIMEOUT_MAX, Wanted};
 use crate::observe::sink::{HOME, Metric, Recorder};
 use crate::observe::wire as series_wire;
 use crate::quic::wire::{
@@ -42,6 +47,8 @@ use crate::token::Token;
 
 /// The last sample of the store that is asked.
 const NOW_MS: i64 = 120_000;
+/// When requests come.
+const NOW: Now = Now { at: Instant::at(Duration::ZERO), wall: WallTime(1_700_000_000_000) };
 /// What a question may use: little, so that thousands are asked in a second.
 const LIMITS: Limits = Limits { series: 100, values: 2_000, samples: 20_000 };
 /// Bytes of an answer of the API that are read.
@@ -58,35 +65,62 @@ fn pieces(mut rest: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// A request of the API, as its router and its readers get it: `METHOD /path?query`, a line feed, and the body. What is only
-/// looked up is answered, too.
+/// A request of the API, as its table and its readers get it: `METHOD /path?query`, a line feed, and the body. What is only
+/// looked up is answered, too, and of what is wished for it is said what the core would be asked.
 pub fn api(bytes: &[u8]) {
+    thread_local! {
+        static NODE: Node = node();
+    }
     let at = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (head, body) = (&bytes[..at], bytes.get(at + 1..).unwrap_or_default());
     let Ok(head) = std::str::from_utf8(head) else { return };
     let (method, target) = head.split_once(' ').unwrap_or(("GET", head));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let Found::Route(route, name) = find(method, path) else { return };
-    if let Endpoint::Prometheus(kind) = route.endpoint {
-        match Asked::read(kind, name.as_deref(), query, body, NOW_MS) {
-            Ok(asked) => {
-                assert!(asked.timeout <= TIMEOUT_MAX);
-                written(&alone(asked.query, store(), LIMITS));
-            }
-            Err(answer) => assert_eq!(answer.status(), 400),
+    let name = name.as_deref();
+    match route.read(&Came { name, query, body, accept: "", now_ms: NOW_MS }) {
+        Ok(Operation::Agent(AgentVerb::Prometheus(asked))) => {
+            assert!(asked.timeout <= TIMEOUT_MAX);
+            written(&alone(asked.query, store(), LIMITS));
         }
-        return;
+        Ok(Operation::Known(Reply::Prometheus(status, _))) => assert_eq!(status, 400),
+        Ok(Operation::Agent(_) | Operation::Known(_)) => {}
+        Ok(Operation::Read(read)) => match NODE.with(|node| read(node, NOW)) {
+            Ok(_) => {}
+            Err(problem) => refused(&problem),
+        },
+        Ok(Operation::Wish(wish)) => match NODE.with(|node| wish(node, "somebody")) {
+            Ok(Request::Submit { spec, .. }) => assert_eq!(spec.validate(), Ok(())),
+            Ok(_) => {}
+            Err(problem) => refused(&problem),
+        },
+        Err(problem) => refused(&problem),
     }
-    match operation::read(route, name, query, body) {
-        Ok(Operation::Submit { spec, .. } | Operation::Plan(spec)) => {
-            assert_eq!(spec.validate(), Ok(()));
-        }
-        Ok(_) => {}
-        Err(problem) => {
-            assert!((400..500).contains(&problem.status), "{problem:?}");
-            written(&problem);
-        }
-    }
+}
+
+fn refused(problem: &Problem) {
+    assert!((400..500).contains(&problem.status), "{problem:?}");
+    written(problem);
+}
+
+/// The only one of its fabric.
+fn node() -> Node {
+    let folder = std::env::temp_dir().join(format!("weft-fuzz-node-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let identity = Identity::load_or_create(&folder).expect("a key");
+    std::fs::remove_dir_all(&folder).expect("removed");
+    let core = Core {
+        id: identity.id(),
+        info: NodeInfo { name: "n0".into(), ..NodeInfo::default() },
+        fabric: NodeId([9; 32]),
+        fabric_name: "fuzz".into(),
+        signer: Arc::new(identity),
+        generation: 1,
+        seed: 1,
+        canary: None,
+        level: fabric::level::LEVEL,
+    };
+    Node::new(NOW, core, Origin::Founded { gossip_key: [7; 32] })
 }
 
 /// What a connection to the API brings, from its first byte on. The first byte of the input says which port it is.
@@ -96,7 +130,7 @@ pub fn http(bytes: &[u8]) {
             Builder::new_current_thread().enable_all().build().expect("a runtime");
     }
     let Some((port, bytes)) = bytes.split_first() else { return };
-    let access = if port & 1 == 0 { Access::Everything } else { Access::Measurements };
+    let role = if port & 1 == 0 { Role::Own } else { Role::Measure };
     let served = async {
         let (caller, agent) = tokio::io::duplex(64 << 10);
         let (calls, mut asked) = mpsc::channel::<Call>(1);
@@ -104,12 +138,14 @@ pub fn http(bytes: &[u8]) {
             while let Some(call) = asked.recv().await {
                 let told = matches!(
                     call.operation,
-                    Operation::Metrics(_)
-                        | Operation::Prometheus(_)
-                        | Operation::Healthz
-                        | Operation::Readyz
+                    Operation::Agent(
+                        AgentVerb::Metrics(_)
+                            | AgentVerb::Prometheus(_)
+                            | AgentVerb::Healthz
+                            | AgentVerb::Readyz
+                    )
                 );
-                assert!(told || access == Access::Everything, "{:?}", call.operation);
+                assert!(told || role == Role::Own, "{:?}", call.operation);
                 let _ = call.answer.send(Ok(Reply::Done));
             }
         };
@@ -126,11 +162,7 @@ pub fn http(bytes: &[u8]) {
             tokio::join!(said, heard);
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
         };
-        tokio::join!(
-            connection(Box::new(agent), calls, "somebody".into(), access),
-            answers,
-            called
-        );
+        tokio::join!(connection(Box::new(agent), calls, "somebody".into(), role), answers, called);
     };
     RUNTIME.with(|runtime| runtime.block_on(served));
 }

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::clock::BootTime;
+use crate::program;
 use lease::Folder;
 
 mod lease;
@@ -53,7 +54,7 @@ pub use lease::Fired;
 pub use lease::Folder as LeaseFolder;
 #[cfg(any(test, fuzzing))]
 pub use lease::LeaseFile;
-pub use leases::{Keeper, LeaseOf, Leases, own_program, program};
+pub use leases::{Keeper, LeaseOf, Leases, command};
 pub use reach::Reach;
 pub use watch::WakesUp;
 
@@ -81,7 +82,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 /// it cannot be written, the boot's name in each file tells.
 pub fn folder_of(state: &Path) -> PathBuf {
     const RUN: &str = "/run/weft-guard";
-    let name = format!("{:016x}", crate::executor::hash(state.as_os_str().as_encoded_bytes()));
+    let name = format!("{:016x}", crate::hash::fnv1a(state.as_os_str().as_encoded_bytes()));
     let make = || {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(RUN)?;
@@ -105,7 +106,7 @@ pub fn probe(folder: &Path) -> Result<WakesUp, String> {
         let _ = std::fs::remove_dir(folder);
     }
     written.map_err(said)?;
-    let command = crate::executor::probe();
+    let command = program::probe();
     let name = Path::new(&command[0]).display();
     let ended = std::process::Command::new(&command[0]).args(&command[1..]).status();
     match ended {

@@ -22,7 +22,6 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::executor;
 use crate::listeners::{Holder, Listeners};
 use turns::Turns;
 
@@ -98,7 +97,7 @@ impl Checker {
 
 async fn check(asker: Asker, health: Health, outcomes: Outcomes, turns: Turns) {
     let Launch { alloc, run, .. } = &asker.launch;
-    let name = executor::hash(alloc.unit().as_bytes());
+    let name = crate::hash::fnv1a(alloc.unit().as_bytes());
     // A fraction of one, the same in every run of this allocation.
     let fraction = (name % 1024) as f64 / 1024.0;
     tokio::time::sleep(FIRST_MAX.mul_f64(fraction)).await;

@@ -19,7 +19,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics::answer::{Answer, ErrorType};
-use metrics::exposition::Format;
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -30,17 +29,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::observe::query::{Asked, Kind, bad};
+use crate::api::given::invalid;
+use crate::api::{Call, Came, Found, Operation, Reader, Reply, Role, Route, find};
 
 pub mod accounts;
-pub mod operation;
-pub mod router;
-
-pub use operation::{Call, LogOf, LogQuery, LogStream, Operation, Reply};
-use router::{Endpoint, Found, Route, find};
-
-/// The document that describes the API.
-pub const OPENAPI: &str = include_str!("http/openapi.json");
 
 /// Connections at a time, streams included. Past it a caller is turned away at once.
 pub const CONNECTIONS_MAX: usize = 128;
@@ -58,11 +50,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
-
-/// A short text.
-pub fn plain(text: &'static str) -> Reply {
-    Reply::Text("text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()))
-}
 
 /// Binds the socket, in place of a stale one.
 ///
@@ -116,7 +103,7 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         };
         let calls = calls.clone();
         tokio::spawn(async move {
-            connection(Box::new(stream), calls, by, Access::Everything).await;
+            connection(Box::new(stream), calls, by, Role::Own).await;
             drop(permit);
         });
     }
@@ -134,28 +121,9 @@ pub async fn serve_readers(listener: TcpListener, calls: mpsc::Sender<Call>) {
         let by = stream.peer_addr().map_or("somebody".to_owned(), |address| address.to_string());
         let calls = calls.clone();
         tokio::spawn(async move {
-            connection(Box::new(stream), calls, by, Access::Measurements).await;
+            connection(Box::new(stream), calls, by, Role::Measure).await;
             drop(permit);
         });
-    }
-}
-
-/// What a caller may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// All of the table of routes.
-    Everything,
-    /// What is measured, and whether the agent is well.
-    Measurements,
-}
-
-impl Access {
-    fn allows(self, endpoint: Endpoint) -> bool {
-        let told = matches!(
-            endpoint,
-            Endpoint::Prometheus(_) | Endpoint::Metrics | Endpoint::Healthz | Endpoint::Readyz
-        );
-        self == Access::Everything || told
     }
 }
 
@@ -191,11 +159,11 @@ pub(crate) async fn connection(
     stream: Box<dyn Stream>,
     calls: mpsc::Sender<Call>,
     by: String,
-    access: Access,
+    role: Role,
 ) {
     let service = service_fn(|request| {
         let (calls, by) = (calls.clone(), by.clone());
-        async move { Ok::<_, Infallible>(respond(request, calls, by, access).await) }
+        async move { Ok::<_, Infallible>(respond(request, calls, by, role).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -213,33 +181,16 @@ async fn respond(
     request: Request<Incoming>,
     calls: mpsc::Sender<Call>,
     by: String,
-    access: Access,
+    role: Role,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let outcome = match find(head.method.as_str(), head.uri.path()) {
-        Found::Route(route, _) if !access.allows(route.endpoint) => Err(Problem::new(
+        Found::Route(route, _) if role < route.role => Err(Problem::new(
             ProblemKind::Forbidden,
             "not over this port",
             "it only tells what is measured: ask over the Unix socket",
         )),
-        Found::Route(Route { endpoint: Endpoint::Prometheus(kind), .. }, name) => {
-            return prometheus(*kind, name.as_deref(), &head, body, calls, by).await;
-        }
-        Found::Route(route, name) => match read_body(body).await {
-            Ok(body) => {
-                let query = head.uri.query().unwrap_or_default();
-                match operation::read(route, name, query, &body) {
-                    Ok(Operation::Metrics(_)) => {
-                        let accept = head.headers.get(ACCEPT).and_then(|text| text.to_str().ok());
-                        let format = Format::accepted(accept.unwrap_or_default());
-                        ask(Operation::Metrics(format), calls, by).await
-                    }
-                    Ok(operation) => ask(operation, calls, by).await,
-                    Err(problem) => Err(problem),
-                }
-            }
-            Err(problem) => Err(problem),
-        },
+        Found::Route(route, name) => answer(route, name, &head, body, calls, by).await,
         Found::OtherMethods(methods) => return method_not_allowed(&head.method, &methods),
         Found::Nothing(near) => Err(Problem::new(
             ProblemKind::NotFound,
@@ -256,38 +207,39 @@ async fn respond(
     }
 }
 
-/// Prometheus's API has its own form for errors, and its callers read no other.
-async fn prometheus(
-    kind: Kind,
-    label: Option<&str>,
+/// Reads what came, and has it answered.
+async fn answer(
+    route: &Route,
+    name: Option<String>,
     head: &Parts,
     body: Incoming,
     calls: mpsc::Sender<Call>,
     by: String,
-) -> Response<Body> {
-    let asked = match read_body(body).await {
-        Ok(body) => {
-            let query = head.uri.query().unwrap_or_default();
-            Asked::read(kind, label, query, &body, crate::observe::now_ms())
-        }
-        Err(problem) => Err(bad(problem.to_string())),
+) -> Result<Reply, Problem> {
+    let body = match read_body(body).await {
+        Ok(body) => body,
+        Err(problem) => return in_form(route, ErrorType::BadData, problem),
     };
-    let outcome = match asked {
-        Ok(asked) => ask(Operation::Prometheus(Box::new(asked)), calls, by).await,
-        Err(answer) => Ok(answered(&answer)),
-    };
-    match outcome {
-        Ok(reply) => success(reply),
-        Err(problem) => {
-            let error = Answer::error(ErrorType::Timeout, problem.to_string());
-            success(answered(&error))
-        }
+    let accept = head.headers.get(ACCEPT).and_then(|text| text.to_str().ok());
+    let operation = route.read(&Came {
+        name: name.as_deref(),
+        query: head.uri.query().unwrap_or_default(),
+        body: &body,
+        accept: accept.unwrap_or_default(),
+        now_ms: crate::observe::now_ms(),
+    });
+    match ask(operation?, calls, by).await {
+        Ok(reply) => Ok(reply),
+        Err(problem) => in_form(route, ErrorType::Timeout, problem),
     }
 }
 
-/// An answer of Prometheus's API.
-pub fn answered(answer: &Answer) -> Reply {
-    Reply::Prometheus(answer.status(), serde_json::to_vec(answer).unwrap_or_default())
+/// A problem in the form that the route's callers read.
+fn in_form(route: &Route, kind: ErrorType, problem: Problem) -> Result<Reply, Problem> {
+    match route.reader {
+        Reader::Weft(_) => Err(problem),
+        Reader::Prometheus(_) => Ok(Reply::prometheus(&Answer::error(kind, problem.to_string()))),
+    }
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
@@ -299,8 +251,8 @@ async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
             "the body is too large",
             format!("more than {BODY_BYTES_MAX} bytes: put large files on the nodes instead"),
         )),
-        Ok(Err(error)) => Err(operation::invalid("the body did not arrive", error.to_string())),
-        Err(_) => Err(operation::invalid(
+        Ok(Err(error)) => Err(invalid("the body did not arrive", error.to_string())),
+        Err(_) => Err(invalid(
             "the body did not arrive",
             format!("it took longer than {} s", BODY_TIMEOUT.as_secs()),
         )),
@@ -312,8 +264,8 @@ async fn ask(
     calls: mpsc::Sender<Call>,
     by: String,
 ) -> Result<Reply, Problem> {
-    if operation == Operation::OpenApi {
-        return Ok(Reply::Text("application/json", Bytes::from_static(OPENAPI.as_bytes())));
+    if let Operation::Known(reply) = operation {
+        return Ok(reply);
     }
     let stopping = || Problem::new(ProblemKind::Unavailable, "the agent is stopping", "try again");
     let (answer, answered) = oneshot::channel();
@@ -353,7 +305,7 @@ fn failure(problem: &Problem) -> Response<Body> {
 }
 
 fn method_not_allowed(method: &hyper::Method, allowed: &[&str]) -> Response<Body> {
-    let mut problem = operation::invalid(
+    let mut problem = invalid(
         "not with this method",
         format!("{} is not one of {}", shortened(method.as_str()), allowed.join(", ")),
     );

@@ -5,17 +5,17 @@
 //! | task | started by | ends |
 //! |---|---|---|
 //! | the loop: owns all state, decides nothing itself | `main`, [`driver`] | at a signal |
-//! | accepting callers of the API, and over TCP those of its measurements; one more a connection | [`http`] | with the loop; with the caller |
+//! | accepting connections of the API (Unix socket) and of those who scrape (TCP); one per connection | [`http`] | with the loop; with the caller |
 //! | commands to the executor, in order | [`driver`] (`units`) | with the loop |
-//! | one a unit that looks after it; one that rotates output | [`executor`] | with the unit; with the runtime |
-//! | one a health check | [`health`] | with the unit |
-//! | accepting streams; one a connection, one a stream, one a peer with messages waiting | [`quic`] | with the connection; when nothing waits |
+//! | one per unit, which looks after it; one that rotates output | [`executor`] | with the unit; with the runtime |
+//! | one per health check | [`health`] | with the unit |
+//! | accepting streams; one per connection, per stream, and per peer with messages waiting | [`quic`] | with the connection; when nothing waits |
 //! | an attempt to join | [`driver`] (`enter`) | when it has ended |
-//! | accepting invitations while in no fabric; one more a visitor | [`approval`] | when it joins; with the visitor |
-//! | handing over an invitation | [`driver`] (`approval`) | when it has ended |
-//! | one a query of what is measured | [`driver`] (`ask`) | with the answer |
-//! | one a listener of events, one a reader of a log, one a `doctor` | [`events`], [`driver`] (`local`) | with the caller |
-//! | unicast lookups, one a domain or seed | crate `discovery` | with the loop |
+//! | accepting invitations while in no fabric; one per visitor | [`approval`] | when it joins; with the visitor |
+//! | handing over an invitation | [`driver`] (`let_in`) | when it has ended |
+//! | one per query of what is measured | [`driver`] (`ask`) | with the answer |
+//! | one per listener of events, per reader of a log, per `doctor` | [`events`], [`driver`] (`logs`, `about`) | with the caller |
+//! | unicast lookups, one per domain or seed | crate `discovery` | with the loop |
 //!
 //! And its threads, for what blocks: `store` writes to disk ([`store`]); `observe` measures, keeps and
 //! evaluates series ([`observe`]); `remote-write` sends samples to whom the configuration names, `lookup` finds out where that
@@ -46,7 +46,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod api;
 mod approval;
+mod cgroup;
 mod clock;
 mod config;
 mod credentials;
@@ -58,6 +60,7 @@ mod footprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guard;
+mod hash;
 mod health;
 mod helpers;
 mod host;
@@ -68,6 +71,8 @@ mod level;
 mod listeners;
 mod machine;
 mod observe;
+mod process;
+mod program;
 mod quic;
 mod seal;
 mod store;
@@ -121,7 +126,7 @@ pub fn main() -> ExitCode {
     let mut farewell = false;
     match given.next() {
         Some(word) if word == guard::WORD => return guard::main(given),
-        Some(word) if word == executor::exec::WORD => return executor::exec::main(given),
+        Some(word) if word == program::EXEC => return executor::exec::main(given),
         Some(word) => farewell = word == driver::farewell::WORD,
         None => {}
     }

@@ -14,8 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::executor::cgroup;
-use crate::executor::process::{self, Members};
+use crate::cgroup;
+use crate::process::{self, Members};
 use sock_diag::Listener;
 
 mod sock_diag;

@@ -5,7 +5,7 @@
 //! (crate `metrics`); and between two rounds it answers questions, which come over a bounded channel. The
 //! agent's loop never waits for it, and an expensive question delays samples, not gossip.
 //!
-//! Whoever measures something else writes a [`Collector`] and adds it to [`collectors`].
+//! Whoever measures something else writes a [`Collector`] and gives it to [`Observer::start`].
 //!
 //! Every series has the label `node`; see `docs/METRICS.md` for their names.
 
@@ -91,11 +91,6 @@ impl Source {
     }
 }
 
-/// What measures this machine: whoever has something to add, adds it here.
-fn collectors() -> Vec<Box<dyn Collector>> {
-    crate::host::collectors()
-}
-
 /// Asks the thread `observe`. Clones ask the same one; it ends with the last of them.
 #[derive(Clone, Debug)]
 pub struct Observer {
@@ -174,7 +169,8 @@ pub enum Unanswered {
 }
 
 impl Observer {
-    /// Starts the thread `observe` for a node of this name, whose allocations have their cgroups in `units`.
+    /// Starts the thread `observe` for a node of this name, whose allocations have their cgroups in `units`. `collectors` makes
+    /// those who measure the machine, in that thread.
     ///
     /// # Errors
     /// When there can be no more threads.
@@ -182,6 +178,7 @@ impl Observer {
         config: &MetricsSection,
         name: &str,
         units: Option<PathBuf>,
+        collectors: fn() -> Vec<Box<dyn Collector>>,
     ) -> anyhow::Result<Self> {
         if !config.enabled {
             return Ok(Self { questions: None });
@@ -199,7 +196,11 @@ impl Observer {
                 let config = ebpf::Config { probes, ..ebpf::Config::default() };
                 let probing = Probing::load(&config, units.as_deref());
                 let counting = units.clone().map(|folder| Counting::load(folder, counters));
-                Thread::new(probing, counting, units, budget, &name, remote).run(&asked);
+                let mut others = collectors();
+                if let Some(counting) = counting {
+                    others.insert(0, Box::new(counting));
+                }
+                Thread::new(probing, units, budget, &name, remote, others).run(&asked);
             })
             .context("cannot start the thread that measures")?;
         Ok(Self { questions: Some(questions) })
@@ -369,11 +370,11 @@ struct Scheduled {
 impl Thread {
     fn new(
         probing: Probing,
-        counting: Option<Counting>,
         units: Option<PathBuf>,
         budget: usize,
         name: &str,
         remote: Option<Remote>,
+        others: Vec<Box<dyn Collector>>,
     ) -> Self {
         let probing = Rc::new(RefCell::new(probing));
         let ledger = Rc::new(RefCell::new(Ledger::default()));
@@ -386,11 +387,8 @@ impl Thread {
         if let Some(folder) = units {
             all.push(Box::new(Allocations { folder }));
         }
-        if let Some(counting) = counting {
-            all.push(Box::new(counting));
-        }
         all.extend(remote.as_ref().map(Remote::collector));
-        all.extend(collectors());
+        all.extend(others);
         let next = BootTime::now();
         let scheduled = |collector| Scheduled { collector, next, before_ms: None };
         Self {

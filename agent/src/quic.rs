@@ -14,6 +14,8 @@
 //! peer that has messages waiting, so that a dead peer holds up nobody else. Messages may be lost: when a
 //! peer cannot be reached those that wait for it are dropped, and whoever sent them derives them again.
 
+pub(crate) mod admit;
+pub(crate) mod attempts;
 mod peers;
 mod permits;
 mod provider;
@@ -38,8 +40,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::{Fabric, Identity};
-use crate::join::Attempts;
 use crate::seal::Start;
+use attempts::Attempts;
 use peers::Peers;
 use permits::Permits;
 

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::Receiver;
 use super::{AUTO, ConfigError};
-use crate::observe::remote::Receiver;
 
 /// Bytes that the store of series may have: below there is no room for anything, above it is another program's
 /// task.

@@ -1,7 +1,7 @@
 //! Where this node can be reached, and where a datagram for a peer has to go.
 //!
 //! A machine has more addresses than others can reach: a container engine alone brings a bridge for each of its
-//! networks, with the same address on every machine. What others are told is in the order in which it is likely to
+//! networks, with the same address on every machine. What is advertised is in the order in which it is likely to
 //! work, so that the first one does: first the links over which peers are spoken with, then those that lead out of
 //! the machine, the one with the default route before the others. What only leads to containers is left out as
 //! long as there is anything else.
@@ -11,22 +11,138 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use discovery::{Link, LinkKind};
 
+use super::Driver;
 use crate::config::Listen;
-use crate::quic::Own;
+use crate::quic::{Own, TARGETS_MAX};
 
-/// Addresses told to the others: more would only make everybody's table larger.
+/// Addresses that are advertised: more would only make everybody's table larger.
 const ADVERTISED_MAX: usize = 8;
-/// Of one link, as long as others have some to tell: one with many IPv6 addresses does not hide the others.
+/// Per link, as long as other links have some to advertise: one with many IPv6 addresses does not hide the others.
 const ADVERTISED_PER_LINK_MAX: usize = 4;
 /// Links that something for a link-local address without a scope is sent on. More than any machine has that is no
 /// router; what leads only to containers does not count.
 const LINKS_MAX: usize = 16;
 /// Peers that are looked up to see which of our addresses they know us by: a few say it as well as all.
-pub(super) const PEERS_MAX: usize = 32;
+const PEERS_MAX: usize = 32;
+
+/// Where this agent listens and can be reached.
+///
+/// Invariant: what is advertised, what is its own, and whether it is connected follow from one look at the links
+/// ([`Addresses::look`]), and change with the next one.
+pub(super) struct Addresses {
+    listen: Listen,
+    /// Where the gossip socket is bound.
+    bound: SocketAddr,
+    links: LinkAddresses,
+    /// The last links with which anybody could reach this machine.
+    advertised: LinkAddresses,
+    /// Where this agent answers: whoever is looked for is not there.
+    own: Own,
+    /// Where members were heard when the links were looked at.
+    heard_at: BTreeSet<SocketAddr>,
+    /// Whether any link has a carrier and leads to where members were heard: without one, silence of others is this
+    /// machine's own.
+    connected: bool,
+}
+
+impl Addresses {
+    /// Looks at the links for the first time. Nobody was heard yet.
+    pub(super) fn start(listen: Listen, bound: SocketAddr) -> Self {
+        let links = LinkAddresses::look(&BTreeSet::new(), &LinkAddresses::default());
+        Self {
+            bound,
+            advertised: links.clone(),
+            own: links.own(&listen, bound.port()),
+            heard_at: BTreeSet::new(),
+            connected: is_connected(&listen, &links),
+            links,
+            listen,
+        }
+    }
+
+    /// Looks at the links again. False: all is as it was.
+    fn look(&mut self) -> bool {
+        let links = LinkAddresses::look(&self.heard_at, &self.links);
+        if links == self.links {
+            return false;
+        }
+        self.advertised = worth_telling(std::mem::take(&mut self.advertised), &links);
+        self.connected = is_connected(&self.listen, &links);
+        self.links = links;
+        self.own = self.links.own(&self.listen, self.bound.port());
+        true
+    }
+
+    /// Where the gossip socket is bound.
+    pub(super) fn bound(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// The machine's links.
+    pub(super) fn links(&self) -> &LinkAddresses {
+        &self.links
+    }
+
+    /// Where this agent answers.
+    pub(super) fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// Whether any link leads to the others.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// What is advertised, best first.
+    pub(super) fn advertised(&self) -> Vec<SocketAddr> {
+        advertised(&self.listen, self.bound.port(), &self.advertised)
+    }
+
+    /// Where whoever has these addresses can be reached, best first; not where this agent itself would answer.
+    pub(super) fn elsewhere(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut found: Vec<SocketAddr> = Vec::new();
+        for route in addresses.iter().flat_map(|address| routes(*address, &self.links)) {
+            if !self.own.contains(route) && !found.contains(&route) && found.len() < TARGETS_MAX {
+                found.push(route);
+            }
+        }
+        found
+    }
+}
+
+impl Driver {
+    /// Links or addresses changed, or it is to be seen whether they have.
+    pub(super) fn look_at_addresses(&mut self) {
+        let before = (self.addresses.advertised(), self.addresses.connected);
+        if !self.addresses.look() {
+            return;
+        }
+        if let Some(member) = &mut self.member {
+            member.answers_at(self.addresses.own.clone());
+        }
+        let after = (self.addresses.advertised(), self.addresses.connected);
+        if before != after {
+            let (addresses, connected) = &after;
+            tracing::info!(?addresses, connected, "addresses changed");
+            self.changed();
+        }
+    }
+
+    /// Members were heard elsewhere than before: that says which of our addresses lead to them. And a route that comes back
+    /// after its link and address is announced by nobody who is listened to here.
+    pub(super) fn notice_peers(&mut self) {
+        let Some(member) = &self.member else { return };
+        let heard_at: BTreeSet<SocketAddr> = member.peers().take(PEERS_MAX).collect();
+        if heard_at != self.addresses.heard_at || !self.addresses.connected {
+            self.addresses.heard_at = heard_at;
+            self.look_at_addresses();
+        }
+    }
+}
 
 /// The machine's links and addresses, and what is known of their use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Local {
+pub(super) struct LinkAddresses {
     links: Vec<Link>,
     /// Addresses that peers see when they are spoken with.
     seen: BTreeSet<IpAddr>,
@@ -36,11 +152,11 @@ pub(super) struct Local {
     cut_off: bool,
 }
 
-impl Local {
+impl LinkAddresses {
     /// Looks at what there is now. `peers` are addresses at which peers were heard; `before` is what was there at the
     /// look before: an address that was seen once stays seen as long as the machine has it, or the order would change
     /// with every peer.
-    pub(super) fn look(peers: &BTreeSet<SocketAddr>, before: &Local) -> Self {
+    pub(super) fn look(peers: &BTreeSet<SocketAddr>, before: &LinkAddresses) -> Self {
         let links = discovery::links().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel does not tell its links: all count as network cards");
             without_kinds()
@@ -56,7 +172,7 @@ impl Local {
     }
 
     /// The addresses at which this agent itself answers.
-    pub(super) fn own(&self, listen: &Listen, port: u16) -> Own {
+    fn own(&self, listen: &Listen, port: u16) -> Own {
         if !listen.address.is_unspecified() {
             return Own::new([(0, listen.address)], port);
         }
@@ -182,7 +298,7 @@ fn without_kinds() -> Vec<Link> {
 
 /// What to tell the others, best first: without a scope, which means nothing on another machine, and loopback only
 /// when there is nothing else. `port` is the one that the gossip socket is bound to.
-pub(super) fn advertised(listen: &Listen, port: u16, local: &Local) -> Vec<SocketAddr> {
+fn advertised(listen: &Listen, port: u16, local: &LinkAddresses) -> Vec<SocketAddr> {
     if !listen.advertise.is_empty() {
         return listen.advertise.iter().copied().take(ADVERTISED_MAX).collect();
     }
@@ -196,7 +312,7 @@ pub(super) fn advertised(listen: &Listen, port: u16, local: &Local) -> Vec<Socke
         ranked.retain(|(rank, _)| !rank.inner);
     }
     let mut told: BTreeMap<u32, usize> = BTreeMap::new();
-    // Stable: among those that may be told, and among those beyond the bound, the order stays.
+    // Stable: among those that may be advertised, and among those beyond the bound, the order stays.
     ranked.sort_by_cached_key(|(rank, _)| {
         let before = told.entry(rank.link).or_default();
         *before += 1;
@@ -211,11 +327,11 @@ pub(super) fn advertised(listen: &Listen, port: u16, local: &Local) -> Vec<Socke
     best.into_iter().take(ADVERTISED_MAX).map(|address| SocketAddr::new(address, port)).collect()
 }
 
-/// Which of two looks at the machine's addresses to tell the others of: the second one, unless it finds a machine
+/// Which of two looks at the machine's addresses to advertise: the second one, unless it finds a machine
 /// that has lost its links. Nobody can reach it then, and loopback, or the bridge of a container, would be a lie; what
-/// was told before is true again once a link is back.
-pub(super) fn worth_telling(before: Local, now: &Local) -> Local {
-    let leaves = |local: &Local| local.ranked().iter().any(|(rank, _)| !rank.inner);
+/// was advertised before is true again once a link is back.
+fn worth_telling(before: LinkAddresses, now: &LinkAddresses) -> LinkAddresses {
+    let leaves = |local: &LinkAddresses| local.ranked().iter().any(|(rank, _)| !rank.inner);
     if leaves(&before) && !leaves(now) { before } else { now.clone() }
 }
 
@@ -225,7 +341,7 @@ pub(super) fn worth_telling(before: Local, now: &Local) -> Local {
 /// A bridge of containers keeps its carrier when the cable is out, and so does a tunnel: they count only where peers
 /// are spoken with over the first, and where there is no link that could carry the second. Likewise loopback: members
 /// may share one machine. An agent that listens at one address is heard over the link that has it.
-pub(super) fn is_connected(listen: &Listen, local: &Local) -> bool {
+fn is_connected(listen: &Listen, local: &LinkAddresses) -> bool {
     if !listen.address.is_unspecified() {
         return local.links.iter().any(|link| link.usable.contains(&listen.address))
             && !local.cut_off;
@@ -244,7 +360,7 @@ pub(super) fn is_connected(listen: &Listen, local: &Local) -> bool {
 
 /// Where to send so that `address` is reached: itself, or if it is of a link and does not say which, that address on
 /// every link. A link that is not there any more, or has another number since its adapter was replaced, says nothing.
-pub(super) fn routes(address: SocketAddr, local: &Local) -> Vec<SocketAddr> {
+pub(super) fn routes(address: SocketAddr, local: &LinkAddresses) -> Vec<SocketAddr> {
     let SocketAddr::V6(v6) = address else { return vec![address] };
     if !v6.ip().is_unicast_link_local() {
         return vec![address];

@@ -2,19 +2,15 @@
 
 use fabric::api::NodeState;
 use fabric::id::NodeId;
-use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::member::Passing;
 use super::{CallAnswer, Driver};
-use crate::http;
+use crate::api::Reply;
 use crate::observe::query::{Asked, Scope};
 use crate::observe::{Peer, Unanswered, wire};
 use crate::quic::{ApiRequest, ApiResponse};
 use metrics::answer::{Answer, ErrorType};
-
-/// Time between two times that the loop's counters go into the store.
-pub(super) const COUNT_PERIOD: Duration = Duration::from_secs(10);
 
 /// Something of a node, with its name.
 type Named<T> = (String, T);
@@ -34,7 +30,7 @@ impl Peer for Passing {
 impl Driver {
     /// Answers a question of Prometheus's API, beside the loop.
     pub(super) fn prometheus(&self, asked: Asked, answer: CallAnswer) {
-        let observer = self.observer.clone();
+        let observer = self.measuring.observer.clone();
         let Asked { query, scope, timeout } = asked;
         let (others, absent) = match scope {
             Scope::Fabric => self.others(),
@@ -64,7 +60,7 @@ impl Driver {
             match member.node.state_of(&node) {
                 _ if node == self.identity.id() => {}
                 NodeState::Alive | NodeState::Suspect => {
-                    others.push((name, member.passing(node, &self.local)));
+                    others.push((name, member.passing(node, self.addresses.links())));
                 }
                 // Whoever left on purpose, or never came, has nothing to say.
                 NodeState::Left | NodeState::Unknown => {}
@@ -82,7 +78,7 @@ impl Driver {
         answer: oneshot::Sender<ApiResponse>,
     ) {
         tracing::trace!(?from, bytes = body.len(), "a peer asks about series");
-        let (observer, body) = (self.observer.clone(), body.to_owned());
+        let (observer, body) = (self.measuring.observer.clone(), body.to_owned());
         tokio::spawn(async move {
             let answered = observer.peer(body).await;
             let _ = answer.send(ApiResponse::whole(200, wire::MEDIA, answered));
@@ -90,7 +86,7 @@ impl Driver {
     }
 }
 
-fn reply(answered: Result<Answer, Unanswered>) -> http::Reply {
+fn reply(answered: Result<Answer, Unanswered>) -> Reply {
     let unanswered = |error: Unanswered| Answer::error(ErrorType::Timeout, error.to_string());
-    http::answered(&answered.unwrap_or_else(unanswered))
+    Reply::prometheus(&answered.unwrap_or_else(unanswered))
 }

@@ -4,10 +4,10 @@ use fabric::api::{Problem, ProblemKind};
 use fabric::id::NodeId;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::local::{problem_of, problem_response};
 use super::member::{NOT_PASSED_ON, PASS_ON};
+use super::peers::{problem_of, problem_response};
 use super::{CallAnswer, Driver};
-use crate::http::Reply;
+use crate::api::Reply;
 use crate::quic::{ApiRequest, ApiResponse};
 
 /// Bytes of another node's answer: lists of hundreds of devices fit.
@@ -17,7 +17,7 @@ const PASSED_ON_MAX: usize = 32;
 static PASSED_ON: Semaphore = Semaphore::const_new(PASSED_ON_MAX);
 
 impl Driver {
-    /// The node that `name` means. When there is none, the caller is told so.
+    /// The node that `name` means. When there is none, the caller gets that for an answer.
     pub(super) fn meant(&self, name: &str, answer: CallAnswer) -> Option<(NodeId, CallAnswer)> {
         match self.member.as_ref()?.node.find_node(name) {
             Ok(node) => Some((node, answer)),
@@ -31,7 +31,7 @@ impl Driver {
     /// Passes a request on to another node, and its JSON back, beside the loop.
     pub(super) fn there(&self, node: NodeId, request: ApiRequest, answer: CallAnswer) {
         let Some(member) = &self.member else { return };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
                 Ok(response) if response.status == 200 => {
@@ -73,7 +73,7 @@ impl Driver {
             return refuse(answer, format!("{PASSED_ON_MAX} wait here already"));
         };
         tracing::debug!(?from, ?node, path, "passes a question on");
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         let (method, body) = (request.method.clone(), request.body.clone());
         let request = ApiRequest { method, path: path.to_owned(), body };
         tokio::spawn(async move {

@@ -6,23 +6,27 @@
 
 use fabric::api::{self, Problem, ProblemKind};
 use fabric::id::NodeId;
-use fabric::node::{Config, Handover, Node, Origin};
+use fabric::node::{Config as Core, Handover, Node, Origin};
+use fabric::topology::NodeInfo;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::addresses::routes;
 use super::handover::Keeper;
 use super::member::Member;
-use super::{Driver, answers, describe};
-use crate::http::Reply;
+use super::provision::Provision;
+use super::{Driver, OUTCOMES_MAX};
+use crate::api::Reply;
+use crate::approval::{Door, Invited};
+use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::identity::{self, Fabric, Identity};
 use crate::join::{Admission, JoinError, Newcomer, join};
-use crate::quic::{Setup, TARGETS_MAX, Transport, listen};
+use crate::quic::{Setup, Transport, listen};
 use crate::seal::Seal;
 use crate::token::Token;
 
@@ -32,6 +36,8 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(20);
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Batches of addresses that wait to be tried.
 const BATCHES_MAX: usize = 64;
+/// Invitations that wait for the loop, which takes one and refuses the others: as many as there can be visitors.
+const INVITED_MAX: usize = 8;
 /// Fabric's name unless the founder says otherwise.
 const FABRIC_NAME: &str = "weft";
 /// The note that keeps labels which came with a token.
@@ -39,13 +45,58 @@ pub(super) const LABELS_NOTE: &str = "labels";
 
 type Answer = oneshot::Sender<Result<Reply, Problem>>;
 
+/// How this node comes into a fabric, and how far it is.
+///
+/// Invariants: `streams` is there until a door or the transport has it, and a door only while the node is in no fabric. An
+/// attempt to join (`joining`) is over before the node is `entering`. One attempt goes on at a time.
+pub(super) struct Entrance {
+    /// Goes to the transport when the node becomes a member.
+    streams: Option<UdpSocket>,
+    /// Where members invite this node, while it is in no fabric.
+    door: Option<Door>,
+    invited: mpsc::Sender<Invited>,
+    /// Labels that came with the token.
+    token_labels: BTreeMap<String, String>,
+    pub(super) provision: Provision,
+    pub(super) joining: Option<Joining>,
+    pub(super) entering: Option<Entering>,
+    outcomes: mpsc::Sender<JoinOutcome>,
+    /// Attempts to join so far.
+    attempts: u64,
+}
+
+impl Entrance {
+    /// In no fabric yet. Ends of attempts to join come out of the first channel, invitations out of the second.
+    pub(super) fn start(
+        config: &Config,
+        token_labels: BTreeMap<String, String>,
+        streams: UdpSocket,
+        now: fabric::clock::Instant,
+    ) -> (Self, mpsc::Receiver<JoinOutcome>, mpsc::Receiver<Invited>) {
+        let (outcomes, joined) = mpsc::channel(OUTCOMES_MAX);
+        let (invite, invited) = mpsc::channel(INVITED_MAX);
+        let entrance = Self {
+            streams: Some(streams),
+            door: None,
+            invited: invite,
+            token_labels,
+            provision: Provision::new(Credentials::load(), config.node.approval, now),
+            joining: None,
+            entering: None,
+            outcomes,
+            attempts: 0,
+        };
+        (entrance, joined, invited)
+    }
+}
+
 /// Who wants this node to join.
 pub(super) enum Caller {
     /// A person or a program, who gets the answer.
     Api(Answer),
     /// The agent itself, which has a credential; see [`super::provision`].
     Credential,
-    /// A member that has invited this node; see [`super::approval`].
+    /// A member that has invited this node; see [`crate::approval`].
     Invitation(oneshot::Sender<Result<(), String>>),
 }
 
@@ -122,7 +173,7 @@ impl Driver {
             Ok(token) => token,
             Err(problem) => return drop(answer.send(Err(problem))),
         };
-        let given = wanted.address.map(|address| self.elsewhere(&[address]));
+        let given = wanted.address.map(|address| self.addresses.elsewhere(&[address]));
         if let (Some(address), Some([])) = (wanted.address, given.as_deref()) {
             return drop(answer.send(Err(Problem::new(
                 ProblemKind::Invalid,
@@ -133,6 +184,17 @@ impl Driver {
             ))));
         }
         self.start_to_join(token, given, Caller::Api(answer));
+    }
+
+    /// Tries the token that was given, when it is time.
+    pub(super) fn provision(&mut self) {
+        if self.member.is_some() || self.entrance.joining.is_some() {
+            return;
+        }
+        let now = self.clock.now().at;
+        if let Some(token) = self.entrance.provision.due(now).cloned() {
+            self.start_to_join(token, None, Caller::Credential);
+        }
     }
 
     /// Starts to join, with members at the addresses that are given or that discovery finds. Nothing else may be
@@ -153,15 +215,15 @@ impl Driver {
             level: self.config.node.level(),
             given,
         };
-        self.attempts += 1;
-        let (attempt, outcomes) = (self.attempts, self.outcomes.clone());
+        self.entrance.attempts += 1;
+        let (attempt, outcomes) = (self.entrance.attempts, self.entrance.outcomes.clone());
         let task = tokio::spawn(async move {
             let result = asked.run(receiver).await;
             // Nobody listens: the agent ends.
             let _ = outcomes.send(JoinOutcome { attempt, result }).await;
         });
-        self.joining = Some(Joining { caller, token, candidates, attempt, task });
-        for found in self.all_found() {
+        self.entrance.joining = Some(Joining { caller, token, candidates, attempt, task });
+        for found in self.sightings.all() {
             self.offer(&found);
         }
     }
@@ -173,33 +235,24 @@ impl Driver {
             Some(hint) => *hint == token.fabric_hint(),
             None => found.node.is_none(),
         };
-        if self.provision.credentials.token.as_ref().is_some_and(may_be_of) {
-            self.provision.found_somebody(self.clock.now().at);
+        if self.entrance.provision.credentials.token.as_ref().is_some_and(may_be_of) {
+            self.entrance.provision.found_somebody(self.clock.now().at);
         }
-        let Some(Joining { token, candidates: Some(candidates), .. }) = &self.joining else {
+        let Some(Joining { token, candidates: Some(candidates), .. }) = &self.entrance.joining
+        else {
             return;
         };
         if may_be_of(token) {
             // A list of seeds may name this node. When full there is more than enough to try.
-            let _ = candidates.try_send(self.elsewhere(&found.addresses));
+            let _ = candidates.try_send(self.addresses.elsewhere(&found.addresses));
         }
-    }
-
-    /// Where whoever has these addresses can be reached, best first; not where this agent itself would answer.
-    pub(super) fn elsewhere(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-        let mut found: Vec<SocketAddr> = Vec::new();
-        for route in addresses.iter().flat_map(|address| routes(*address, &self.local)) {
-            if !self.own.contains(route) && !found.contains(&route) && found.len() < TARGETS_MAX {
-                found.push(route);
-            }
-        }
-        found
     }
 
     /// An attempt to join is over.
     pub(super) fn join_ended(&mut self, outcome: JoinOutcome) {
         let JoinOutcome { attempt, result } = outcome;
-        let Some(joining) = self.joining.take_if(|joining| joining.attempt == attempt) else {
+        let Some(joining) = self.entrance.joining.take_if(|joining| joining.attempt == attempt)
+        else {
             return;
         };
         let Joining { caller, token, .. } = joining;
@@ -208,8 +261,8 @@ impl Driver {
             Err(error) => return self.not_let_in(&token, &error, caller),
         };
         let Admission { fabric, entries, labels, by, address } = admission;
-        self.token_labels = labels;
-        match serde_json::to_vec(&self.token_labels) {
+        self.entrance.token_labels = labels;
+        match serde_json::to_vec(&self.entrance.token_labels) {
             Ok(note) => self.store.set_note(LABELS_NOTE, note),
             Err(error) => tracing::error!(%error, "labels have no JSON form"),
         }
@@ -227,7 +280,7 @@ impl Driver {
 
     fn not_let_in(&mut self, token: &Token, error: &JoinError, caller: Caller) {
         if let Caller::Credential = caller {
-            self.provision.failed(self.clock.now().at, error);
+            self.entrance.provision.failed(self.clock.now().at, error);
         } else {
             tracing::warn!(token = %token.id().0, %error, "not let in");
             caller.tell(Err(refused(error)));
@@ -247,7 +300,7 @@ impl Driver {
     /// Whether somebody who asks for it may have this node enter a fabric. An attempt of the agent's own is given
     /// up for that.
     pub(super) fn may_enter(&mut self) -> Result<(), Problem> {
-        self.joining.take_if(|joining| {
+        self.entrance.joining.take_if(|joining| {
             let own = matches!(joining.caller, Caller::Credential);
             if own {
                 joining.task.abort();
@@ -256,11 +309,11 @@ impl Driver {
         });
         let conflict =
             |title: &str, detail: &str| Err(Problem::new(ProblemKind::Conflict, title, detail));
-        if self.joining.is_some() {
+        if self.entrance.joining.is_some() {
             return conflict("this node is joining already", "wait until that has ended");
         }
         if let Some(member) = &self.member {
-            return Err(answers::belongs_already(&member.node));
+            return Err(belongs_already(&member.node));
         }
         Ok(())
     }
@@ -268,20 +321,20 @@ impl Driver {
     /// Starts the core and the streams.
     fn enter(&mut self, fabric: Fabric, origin: Origin) -> Result<(), Problem> {
         let fabric = Arc::new(fabric);
-        let config = Config {
+        let config = Core {
             id: self.identity.id(),
             info: self.info(),
             fabric: fabric.key(),
             fabric_name: fabric.name().to_owned(),
             signer: self.identity.clone(),
-            generation: self.start.generation,
+            generation: self.life.start.generation,
             seed: u64::from_le_bytes(self.random()?),
             canary: None,
             level: self.config.node.level(),
         };
         let node = Node::new(self.clock.now(), config, origin);
-        let seal = Seal::new(self.identity.id(), self.start);
-        let endpoint = match (self.door.take(), self.streams.take()) {
+        let seal = Seal::new(self.identity.id(), self.life.start);
+        let endpoint = match (self.entrance.door.take(), self.entrance.streams.take()) {
             (Some(door), _) => door.close(),
             (None, Some(socket)) => listen(&self.identity, socket).map_err(internal)?,
             (None, None) => {
@@ -297,25 +350,23 @@ impl Driver {
             fabric: fabric.clone(),
             endpoint,
             roster: node.roster().into_iter().map(|(member, _)| member).collect(),
-            start: self.start,
+            start: self.life.start,
         };
         let (transport, incoming) = Transport::start(setup).map_err(internal)?;
-        self.provision.belongs_to(&fabric);
+        self.entrance.provision.belongs_to(&fabric);
         self.sources.incoming = Some(incoming);
         let keeper = self.keeper();
         let mut member = Member::new(node, keeper, fabric.clone(), seal, transport);
-        member.answers_at(self.own.clone());
+        member.answers_at(self.addresses.own().clone());
         self.member = Some(member);
         self.announce_fabric(&fabric);
-        if let Some(units) = self.adopted.take() {
+        if let Some(units) = self.work.adopted.take() {
             self.input(fabric::io::Input::Units(units));
         }
         // Whether it has a link decides what it may believe of the others' silence.
         self.changed();
         self.carry_out();
-        for found in self.all_found() {
-            self.found(&found);
-        }
+        self.tell_core_of_all();
         Ok(())
     }
 
@@ -334,13 +385,16 @@ impl Driver {
             node: self.identity.id(),
             by,
         };
-        self.entering = Some(Entering { through: member.persisting, joined, caller: Some(caller) });
+        self.entrance.entering =
+            Some(Entering { through: member.persisting, joined, caller: Some(caller) });
         self.try_to_enter();
     }
 
     /// Once the first rows are on disk, notes that this node belongs to the fabric.
     pub(super) fn try_to_enter(&mut self) {
-        let (Some(entering), Some(member)) = (&mut self.entering, &self.member) else { return };
+        let (Some(entering), Some(member)) = (&mut self.entrance.entering, &self.member) else {
+            return;
+        };
         let trouble = match &member.disk {
             Some(reason) => Some(reason.clone()),
             None if member.persisted < entering.through => return,
@@ -358,7 +412,7 @@ impl Driver {
                 if let Some(caller) = entering.caller.take() {
                     caller.tell(Ok(&entering.joined));
                 }
-                self.entering = None;
+                self.entrance.entering = None;
             }
             Some(reason) => {
                 if let Some(caller) = entering.caller.take() {
@@ -373,11 +427,68 @@ impl Driver {
     }
 
     /// What this node tells the others about itself.
-    fn info(&self) -> fabric::topology::NodeInfo {
-        let mut labels: BTreeMap<String, String> = self.token_labels.clone();
-        labels.extend(self.provision.credentials.labels.clone());
+    fn info(&self) -> NodeInfo {
+        let mut labels: BTreeMap<String, String> = self.entrance.token_labels.clone();
+        labels.extend(self.entrance.provision.credentials.labels.clone());
         labels.extend(self.config.node.labels.clone());
-        describe(self, labels)
+        NodeInfo {
+            name: self.name.clone(),
+            labels,
+            topology: self.looks.topology.clone(),
+            addresses: self.addresses.advertised(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            executor: self.work.executor.name().into(),
+            draining: false,
+            impaired: None,
+            started: self.life.began.wall,
+            witness: self.config.node.witness,
+            incarnation: 0,
+            level: self.config.node.level(),
+            reached: 0,
+            seen: None,
+        }
+    }
+
+    /// Listens for invitations, where the configuration says so and this node is in no fabric.
+    pub(super) fn open_door(&mut self) -> anyhow::Result<()> {
+        if self.member.is_none()
+            && self.config.node.approval
+            && let Some(socket) = self.entrance.streams.take()
+        {
+            let endpoint = listen(&self.identity, socket)?;
+            self.entrance.door = Some(Door::open(endpoint, self.entrance.invited.clone()));
+        }
+        Ok(())
+    }
+
+    /// A member has invited this node: joins there.
+    pub(super) fn invited(&mut self, invited: Invited) {
+        let Invited { by, address, token, answer } = invited;
+        let may = match &self.entrance.provision.credentials.token {
+            Some(own) if !own.is_of_fabric_of(&token) => {
+                Err("this node was given a token of another fabric".to_owned())
+            }
+            _ => self.may_enter().map_err(|problem| problem.title),
+        };
+        match may {
+            Ok(()) => {
+                tracing::info!(member = ?by, %address, token = %token.id().0, "invited");
+                self.start_to_join(token, Some(vec![address]), Caller::Invitation(answer));
+            }
+            Err(reason) => drop(answer.send(Err(reason))),
+        }
+    }
+
+    /// Clears away what an interrupted `init` or `join` has left.
+    pub(super) fn forget(&mut self, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+        if rows.is_empty() {
+            return;
+        }
+        tracing::info!(
+            rows = rows.len(),
+            "this node belongs to no fabric: old rows are cleared away"
+        );
+        self.store.persist(0, rows.into_iter().map(|(key, _)| (key, None)).collect());
     }
 }
 
@@ -421,6 +532,24 @@ impl Attempt {
         }
         Err(last)
     }
+}
+
+/// The answer to whoever asks a node to enter a fabric that has been in one.
+fn belongs_already(node: &Node) -> Problem {
+    let (title, detail) = match node.is_removed() {
+        true => (
+            "this node was removed from its fabric",
+            "to use it again, stop the agent, empty its state directory, start it, and join with a new token".to_owned(),
+        ),
+        false => (
+            "this node belongs to a fabric already",
+            format!(
+                "it belongs to {}; to move it, stop the agent, empty its state directory, and start it again",
+                node.fabric_name()
+            ),
+        ),
+    };
+    Problem::new(ProblemKind::Conflict, title, detail)
 }
 
 fn internal(error: anyhow::Error) -> Problem {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Driver;
-use super::addresses::{Local, routes};
+use super::addresses::{LinkAddresses, routes};
 use super::handover;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,7 +27,7 @@ use crate::store;
 
 /// The first argument of `weftd farewell`.
 pub const WORD: &str = "farewell";
-/// Addresses that each member is told at.
+/// Addresses of each member that the word is sent to.
 const ADDRESSES_MAX: usize = 3;
 /// systemd says within this whether the machine is being shut down; later the agent does not wait for it.
 const ASK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -35,7 +35,7 @@ const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 impl Driver {
     /// Tells the peers that this agent stops, and whether its machine goes with it.
     pub(super) async fn say_goodbye(&mut self) {
-        let asked = self.executor.is_shutting_down();
+        let asked = self.work.executor.is_shutting_down();
         let ends = tokio::time::timeout(ASK_TIMEOUT, asked).await.unwrap_or(false);
         if ends {
             tracing::info!("the machine is shut down: its work is placed elsewhere at once");
@@ -97,8 +97,8 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
     // From the agent's own port, which is free now: that is where it is listened to.
     let sockets = Sockets::bind(config.gossip_address()).context("the agent's port")?;
     let bound = sockets.gossip.local_addr()?;
-    let (payload, local) = (Datagram::Leaving { ends: false }.encode(), Local::default());
-    let local = Local::look(&Default::default(), &local);
+    let (payload, local) = (Datagram::Leaving { ends: false }.encode(), LinkAddresses::default());
+    let local = LinkAddresses::look(&Default::default(), &local);
     let mut told = 0;
     for (member, _) in node.roster().into_iter().filter(|(member, _)| *member != identity.id()) {
         let addresses = node.addresses(&member).into_iter().take(ADDRESSES_MAX);

@@ -19,7 +19,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::clock::BootTime;
-use crate::executor::process::boot_id;
+use crate::process::boot_id;
 
 /// Of the file: an agent that writes it otherwise says so with another number.
 const VERSION: u32 = 2;

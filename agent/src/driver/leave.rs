@@ -8,10 +8,10 @@ use fabric::io::Request;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use super::local::{problem_of, problem_response};
 use super::member::{Asker, Passing};
+use super::peers::{problem_of, problem_response};
 use super::{CallAnswer, Driver};
-use crate::http::Reply;
+use crate::api::Reply;
 use crate::quic::{ApiRequest, ApiResponse, RequestError};
 
 /// Members that are asked, one after the other: what one of them cannot do, others may.
@@ -31,7 +31,7 @@ impl Driver {
         let up = others.iter().filter(|node| member.node.state_of(node) == NodeState::Alive);
         let asked: Vec<(String, Passing)> = up
             .take(ASKED_MAX)
-            .map(|node| (member.node.name_of(node), member.passing(*node, &self.local)))
+            .map(|node| (member.node.name_of(node), member.passing(*node, self.addresses.links())))
             .collect();
         let problem = match (others.is_empty(), asked.is_empty()) {
             (true, _) => Some(Problem::new(

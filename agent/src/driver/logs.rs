@@ -5,13 +5,15 @@ use fabric::api::{Problem, ProblemKind};
 use fabric::id::{AllocId, NodeId, SlotId};
 use fabric::node::Node;
 use std::fmt::{self, Write};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::local::translate;
-use super::{CallAnswer, Driver, answers};
+use super::peers::{problem_response, stream_response, translate};
+use super::{CallAnswer, Driver};
+use crate::api::Reply;
+use crate::api::jobs::no_such_job;
+use crate::api::logs::{LogOf, LogQuery, LogStream};
 use crate::executor::{self, Executor};
-use crate::http::{LogOf, LogQuery, LogStream, Reply};
-use crate::quic::ApiRequest;
+use crate::quic::{ApiRequest, ApiResponse};
 
 /// Media type of logs.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -60,7 +62,7 @@ impl Driver {
             Err(problem) => return drop(answer.send(Err(problem))),
         };
         if node == self.identity.id() {
-            let executor = self.executor.clone();
+            let executor = self.work.executor.clone();
             tokio::spawn(async move {
                 let _ = answer.send(read(&executor, which, &query).await);
             });
@@ -68,13 +70,46 @@ impl Driver {
         }
         let request =
             ApiRequest { method: "GET".into(), path: log_path(&query, node), body: Vec::new() };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
                 Ok(response) => translate(response, TEXT).await,
                 Err(error) => Err(error.into()),
             };
             let _ = answer.send(reply);
+        });
+    }
+
+    /// The same for another member's agent. Never passed on twice: two nodes that each believe in the other would do so
+    /// for ever.
+    pub(super) fn peer_logs(
+        &self,
+        from: NodeId,
+        query: LogQuery,
+        answer: oneshot::Sender<ApiResponse>,
+    ) {
+        let Some(member) = &self.member else { return };
+        let which = match source(&member.node, &query) {
+            Ok(Source { node, which }) if node == self.identity.id() => which,
+            Ok(Source { node, which }) => {
+                let node = node.short();
+                let problem = Problem::new(
+                    ProblemKind::NotFound,
+                    "it runs elsewhere",
+                    format!("{which} is on {node} as seen from {}: try again", self.name),
+                );
+                return drop(answer.send(problem_response(&problem)));
+            }
+            Err(problem) => return drop(answer.send(problem_response(&problem))),
+        };
+        tracing::debug!(?from, %which, "a peer reads a log");
+        let executor = self.work.executor.clone();
+        tokio::spawn(async move {
+            let response = match read(&executor, which, &query).await {
+                Ok(reply) => stream_response(reply),
+                Err(problem) => problem_response(&problem),
+            };
+            let _ = answer.send(response);
         });
     }
 }
@@ -123,7 +158,7 @@ pub(super) fn source(node: &Node, query: &LogQuery) -> Result<Source, Problem> {
         return Ok(source);
     }
     match node.job(&query.job) {
-        Err(_) => Err(answers::no_such_job(&query.job, node.job_names())),
+        Err(_) => Err(no_such_job(&query.job, node.job_names())),
         Ok(view) => Err(Problem::new(
             ProblemKind::NotFound,
             "nothing runs there yet",
@@ -199,7 +234,7 @@ pub(super) async fn read(
     Ok(Reply::Stream(TEXT, receiver))
 }
 
-/// The question that `node` is asked. It is told that itself is meant, since it may see things otherwise.
+/// The question that `node` is asked. It names the node, which may itself see the slot elsewhere.
 fn log_path(query: &LogQuery, node: NodeId) -> String {
     let stream = match query.stream {
         LogStream::Stdout => "stdout",

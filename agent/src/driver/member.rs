@@ -12,15 +12,15 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
-use super::addresses::{Local, routes};
-use super::answers;
+use super::addresses::{LinkAddresses, routes};
 use super::checks::Checks;
 use super::handover::Keeper;
 use super::journal;
 use super::twins::Twins;
 use super::units::UnitCommand;
+use crate::api::{self, Found, Peers, Reply};
+use crate::approval::Invitations;
 use crate::events::Events;
-use crate::http::Reply;
 use crate::identity::Fabric;
 use crate::observe::wire;
 use crate::quic::{
@@ -41,6 +41,8 @@ const UNHEARD_TARGETS_MAX: usize = 3;
 pub(super) const PASS_ON: &str = "/v1/pass-on/";
 /// The status of an answer that comes from whoever should have passed the request on, and could not.
 pub(super) const NOT_PASSED_ON: u16 = 504;
+/// Members that have moved are known to the stream port at their new addresses within this.
+const KNOW_PERIOD: Duration = Duration::from_secs(5);
 /// Members that are asked to pass a request on, one after the other.
 const OTHERS_MAX: usize = 2;
 
@@ -65,13 +67,13 @@ impl Asker {
                 if let Some(wish) = wish.filter(|_| !matches!(answer, Answer::Refused(_))) {
                     tracing::info!("{wish}");
                 }
-                let _ = asker.send(answers::reply(answer));
+                let _ = asker.send(reply(answer));
             }
             (Asker::Promised(asker, promised), Answer::Done) => {
                 let _ = asker.send(promised);
             }
             (Asker::Promised(asker, _), answer) => {
-                let _ = asker.send(answers::reply(answer));
+                let _ = asker.send(reply(answer));
             }
             (Asker::Nobody, Answer::Refused(problem)) => {
                 tracing::warn!(%problem, "the core refused the agent");
@@ -96,7 +98,7 @@ pub(super) struct Hands<'a> {
     pub(super) gossip: &'a UdpSocket,
     /// Where the gossip socket is bound.
     pub(super) bound: SocketAddr,
-    pub(super) local: &'a Local,
+    pub(super) links: &'a LinkAddresses,
     /// What this agent answers at.
     pub(super) own: &'a Own,
     pub(super) store: &'a Writer,
@@ -144,6 +146,10 @@ pub(super) struct Member {
     held: VecDeque<(u64, Asker, Answer)>,
     /// Why the disk refused the last write, if it did.
     pub(super) disk: Option<String>,
+    /// Of nodes that this one lets in.
+    pub(super) invitations: Invitations,
+    /// When the streams last learned where members are.
+    knew: Instant,
 }
 
 impl Member {
@@ -170,6 +176,8 @@ impl Member {
             persisted: 0,
             held: VecDeque::new(),
             disk: None,
+            invitations: Invitations::default(),
+            knew: Instant::default(),
         };
         member.trust();
         member
@@ -237,13 +245,13 @@ impl Member {
     }
 
     /// Asks the next member whom it hears under our key.
-    pub(super) fn ask_whom_they_hear(&mut self, local: &Local) {
+    pub(super) fn ask_whom_they_hear(&mut self, links: &LinkAddresses) {
         let others = self.node.roster().into_iter().map(|(member, _)| member);
         let others: Vec<NodeId> = others.filter(|member| *member != self.node.id()).collect();
         if let Some(member) = others.get(self.asked % others.len().max(1)) {
             self.asked += 1;
             // The first may lead nowhere.
-            for address in self.targets(member, None, local).into_iter().take(UNHEARD_TARGETS_MAX) {
+            for address in self.targets(member, None, links).into_iter().take(UNHEARD_TARGETS_MAX) {
                 self.transport.challenge(*member, address);
             }
         }
@@ -322,7 +330,7 @@ impl Member {
     }
 
     /// Answers requests that the core has left open for too long.
-    pub(super) fn expire(&mut self, now: Now) {
+    fn expire(&mut self, now: Now) {
         let late = self.pending.extract_if(.., |_, (until, _)| *until <= now.at);
         for (id, (_, asker)) in late.collect::<Vec<_>>() {
             tracing::warn!(id, "the core left a request open");
@@ -348,7 +356,7 @@ impl Member {
                     self.transmit(now, to, address, &datagram.encode(), hands);
                 }
                 Output::Send { to, address, message } => {
-                    let targets = self.targets(&to, address, hands.local);
+                    let targets = self.targets(&to, address, hands.links);
                     self.transport.send(to, &targets, &message);
                 }
                 Output::Persist { sequence, changes } => {
@@ -455,12 +463,17 @@ impl Member {
 
     /// Where a message to `node` may be delivered, best first. Those that lead back here come last: whoever dials leaves
     /// them out, and says so when nothing else is known.
-    fn targets(&self, node: &NodeId, hint: Option<SocketAddr>, local: &Local) -> Vec<SocketAddr> {
+    fn targets(
+        &self,
+        node: &NodeId,
+        hint: Option<SocketAddr>,
+        links: &LinkAddresses,
+    ) -> Vec<SocketAddr> {
         let told = self.node.addresses(node);
         let learned = self.learned.get(node).map(|(address, _)| *address);
         let mut targets: Vec<SocketAddr> = Vec::new();
         for address in learned.into_iter().chain(hint).chain(told) {
-            for route in routes(address, local) {
+            for route in routes(address, links) {
                 if !targets.contains(&route) {
                     targets.push(route);
                 }
@@ -473,16 +486,25 @@ impl Member {
     }
 
     /// Ways to pass a request on to another member's API.
-    pub(super) fn passing(&self, to: NodeId, local: &Local) -> Passing {
-        let targets = self.targets(&to, None, local);
+    pub(super) fn passing(&self, to: NodeId, links: &LinkAddresses) -> Passing {
+        let targets = self.targets(&to, None, links);
         let others = self.node.others_to_ask(&to, OTHERS_MAX).into_iter();
-        let others = others.map(|other| (other, self.targets(&other, None, local))).collect();
+        let others = others.map(|other| (other, self.targets(&other, None, links))).collect();
         let is_cut = self.node.cut_off_from().contains(&to);
         Passing { to, targets, is_cut, others, transport: self.transport.clone() }
     }
 
+    /// Once a second: answers what was left open, and looks where members are now.
+    pub(super) fn chores(&mut self, now: Now) {
+        self.expire(now);
+        if now.at.since(self.knew) >= KNOW_PERIOD {
+            self.knew = now.at;
+            self.know_members();
+        }
+    }
+
     /// Tells the streams where members are.
-    pub(super) fn know_members(&self) {
+    fn know_members(&self) {
         let roster = self.node.roster();
         let learned = self.learned.values().map(|(address, _)| *address);
         let told = roster.iter().flat_map(|(member, _)| self.node.addresses(member));
@@ -559,8 +581,26 @@ impl Passing {
 
 /// Questions may be: who answers does not look at who asks. Updates of images go straight.
 fn may_be_passed_on(request: &ApiRequest) -> bool {
-    let asks = (request.method.as_str(), request.path.as_str());
-    request.method == "GET" || asks == (wire::METHOD, wire::PATH) || asks == ("POST", "/v1/traces")
+    let path = request.path.split_once('?').map_or(request.path.as_str(), |(path, _)| path);
+    match api::find(&request.method, path) {
+        Found::Route(route, _) => route.peers == Peers::Relayed,
+        _ => (request.method.as_str(), path) == (wire::METHOD, wire::PATH),
+    }
+}
+
+/// What an HTTP caller gets of the core's answer.
+fn reply(answer: Answer) -> Result<Reply, Problem> {
+    match answer {
+        Answer::Submitted(submitted) => Reply::json(&submitted),
+        Answer::Done => Ok(Reply::Done),
+        Answer::Rebalanced(rebalance) => Reply::json(&rebalance),
+        Answer::Refused(problem) => Err(problem),
+        Answer::Enrolled { .. } => Err(Problem::new(
+            ProblemKind::Internal,
+            "an enrolment answered a caller of the API",
+            "this is a bug of the agent",
+        )),
+    }
 }
 
 impl Hands<'_> {
@@ -606,7 +646,7 @@ pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
 /// Sends to an address, on every link that it may mean. Datagrams may be lost, also here.
 fn send(hands: &mut Hands<'_>, sealed: &[u8], address: SocketAddr) -> bool {
     let mut sent = false;
-    for route in routes(address, hands.local) {
+    for route in routes(address, hands.links) {
         if hands.own.contains(route) {
             continue;
         }

@@ -9,8 +9,6 @@ use fabric::clock::Instant;
 use serde::Serialize;
 use std::time::Duration;
 
-use super::Driver;
-use super::enter::Caller;
 use crate::credentials::Credentials;
 use crate::identity::Fabric;
 use crate::join::JoinError;
@@ -92,7 +90,7 @@ impl Provision {
     }
 
     /// The token, if it is time to try it.
-    fn due(&self, now: Instant) -> Option<&Token> {
+    pub(super) fn due(&self, now: Instant) -> Option<&Token> {
         self.credentials.token.as_ref().filter(|_| self.next <= now)
     }
 
@@ -162,19 +160,6 @@ fn pause(refused: bool, times: u32) -> Duration {
         false => (NOBODY_PAUSE_MIN, NOBODY_PAUSE_MAX),
     };
     min.saturating_mul(2u32.saturating_pow(times.saturating_sub(1))).min(max)
-}
-
-impl Driver {
-    /// Tries the token that was given, when it is time.
-    pub(super) fn provision(&mut self) {
-        if self.member.is_some() || self.joining.is_some() {
-            return;
-        }
-        let now = self.clock.now().at;
-        if let Some(token) = self.provision.due(now).cloned() {
-            self.start_to_join(token, None, Caller::Credential);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,19 +9,16 @@
 //! Whoever asks sees all that was done before. Ten who ask at once cost the loop two copies, in which rows are shared, and
 //! no more than one copy is there at a time.
 
-use fabric::api::Problem;
+use fabric::clock::Now;
 use fabric::node::Node;
 use tokio::sync::mpsc;
 
 use super::CallAnswer;
-use crate::http::Reply;
-
-/// What is read, and how it is said.
-pub(super) type Read = Box<dyn FnOnce(&Node) -> Result<Reply, Problem> + Send>;
+use crate::api::Read;
 
 /// Whoever has asked for something that is to be read.
 pub(super) struct Readers {
-    waiting: Vec<(Read, CallAnswer)>,
+    waiting: Vec<(Now, Read, CallAnswer)>,
     /// Somebody reads now.
     busy: bool,
     done: mpsc::Sender<()>,
@@ -35,8 +32,8 @@ impl Readers {
     }
 
     /// Has it read as soon as it is its turn.
-    pub(super) fn ask(&mut self, node: &Node, read: Read, answer: CallAnswer) {
-        self.waiting.push((read, answer));
+    pub(super) fn ask(&mut self, node: &Node, now: Now, read: Read, answer: CallAnswer) {
+        self.waiting.push((now, read, answer));
         if !self.busy {
             self.begin(node);
         }
@@ -58,9 +55,9 @@ impl Readers {
             // Over when all this is gone, even if one of them panics.
             let _turn = turn;
             let snapshot = snapshot;
-            for (read, answer) in waiting {
+            for (now, read, answer) in waiting {
                 if !answer.is_closed() {
-                    let _ = answer.send(read(&snapshot));
+                    let _ = answer.send(read(&snapshot, now));
                 }
             }
         });
@@ -78,4 +75,4 @@ impl Drop for Turn {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::enter::JoinOutcome;
+use crate::api::Call;
 use crate::approval::Invited;
-use crate::http::Call;
 use crate::listeners::Wanted;
 use crate::quic::{Incoming, node_address};
 use crate::seal::SEALED_BYTES_MAX;

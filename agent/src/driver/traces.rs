@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-use super::local::{problem_response, stream_response, translate};
-use super::{CallAnswer, Driver, answers};
-use crate::http::Reply;
+use super::peers::{problem_response, stream_response, translate};
+use super::{CallAnswer, Driver};
+use crate::api::Reply;
+use crate::api::jobs::no_such_job;
 use crate::observe::Observer;
 use crate::quic::{ApiRequest, ApiResponse};
 use crate::trace::{MEDIA, Tracer};
@@ -24,8 +25,11 @@ impl Driver {
             Err(problem) => return drop(answer.send(Err(problem))),
         };
         if node == self.identity.id() {
-            let (tracer, observer, name) =
-                (self.tracer.clone(), self.observer.clone(), self.name_of_series.clone());
+            let (tracer, observer, name) = (
+                self.measuring.tracer.clone(),
+                self.measuring.observer.clone(),
+                self.measuring.name.clone(),
+            );
             tokio::spawn(async move {
                 let _ = answer.send(begin(&tracer, &observer, name, &wanted, allocs, time).await);
             });
@@ -35,7 +39,7 @@ impl Driver {
         let asked = TraceBody { node: Some(node.to_string()), ..wanted };
         let body = serde_json::to_vec(&asked).unwrap_or_default();
         let request = ApiRequest { method: "POST".into(), path: "/v1/traces".into(), body };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             let reply = match passing.request(request).await {
                 Ok(response) => translate(response, MEDIA).await,
@@ -67,8 +71,11 @@ impl Driver {
             Err(problem) => return drop(answer.send(problem_response(&problem))),
         };
         tracing::info!(?from, job = %wanted.job, what = wanted.what.name(), "a peer traces");
-        let (tracer, observer, name) =
-            (self.tracer.clone(), self.observer.clone(), self.name_of_series.clone());
+        let (tracer, observer, name) = (
+            self.measuring.tracer.clone(),
+            self.measuring.observer.clone(),
+            self.measuring.name.clone(),
+        );
         tokio::spawn(async move {
             let begun = begin(&tracer, &observer, name, &wanted, allocs, time).await;
             let _ = answer.send(match begun {
@@ -100,7 +107,7 @@ fn source(node: &Node, wanted: &TraceBody) -> Result<(NodeId, Vec<AllocId>), Pro
         }
         [] => {
             if !node.job_names().any(|name| name == job.as_str()) {
-                return Err(answers::no_such_job(job, node.job_names()));
+                return Err(no_such_job(job, node.job_names()));
             }
             Err(Problem::new(
                 ProblemKind::NotFound,

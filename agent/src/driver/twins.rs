@@ -245,7 +245,7 @@ impl Driver {
         }
         let (method, body) = ("POST".to_owned(), address.to_string().into_bytes());
         let request = ApiRequest { method, path: PATH.to_owned(), body };
-        let passing = member.passing(node, &self.local);
+        let passing = member.passing(node, self.addresses.links());
         tokio::spawn(async move {
             if let Err(error) = passing.request(request).await {
                 tracing::debug!(?node, %error, "it could not be told of its copy");
@@ -264,7 +264,7 @@ impl Driver {
 
     /// Another machine has our key: a later start than ours, or an earlier one.
     pub(super) fn saw_copy(&mut self, start: Start, address: SocketAddr) {
-        if start < self.start {
+        if start < self.life.start {
             return self.has_copy(address);
         }
         self.superseded(start, Some(address), None);
@@ -276,7 +276,7 @@ impl Driver {
     fn has_copy(&mut self, address: SocketAddr) {
         let now = self.clock.now();
         // What somebody else saw of us is no copy; the link in its words is his.
-        if self.own.contains_on_any_link(address) {
+        if self.addresses.own().contains_on_any_link(address) {
             return;
         }
         let Some(member) = &mut self.member else { return };
@@ -294,9 +294,9 @@ impl Driver {
     ) {
         let now = self.clock.now();
         let Some(member) = &mut self.member else { return };
-        if member.twins.superseded(now.at, self.start, by, address, silent) {
+        if member.twins.superseded(now.at, self.life.start, by, address, silent) {
             tracing::warn!(
-                ?address, ?by, own = ?self.start,
+                ?address, ?by, own = ?self.life.start,
                 "the others listen to another machine with this node's key: nothing is started here until it is gone"
             );
             let name = member.node.name_of(&self.identity.id());
@@ -318,11 +318,11 @@ impl Driver {
         if let Some(other) = member.twins.looks_for_the_other(now.at) {
             let own = self.identity.id();
             // Whoever is at our own address is this agent.
-            let elsewhere = |it: &SocketAddr| !self.own.contains(*it);
+            let elsewhere = |it: &SocketAddr| !self.addresses.own().contains(*it);
             if let Some(address) = other.filter(elsewhere) {
                 member.transport.challenge(own, address);
             }
-            member.ask_whom_they_hear(&self.local);
+            member.ask_whom_they_hear(self.addresses.links());
         }
         if let Some(other) = member.twins.may_return(now.at) {
             let own = self.identity.id();
@@ -335,7 +335,7 @@ impl Driver {
                         ?start,
                         "the other machine is gone: this node speaks again"
                     );
-                    self.start = start;
+                    self.life.start = start;
                     member.keeper = Keeper::new(&self.config.api.socket, own, Some(generation));
                     member.renew(now, start);
                 }

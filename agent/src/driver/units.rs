@@ -1,20 +1,90 @@
 //! Carries out what the core decides about units, in order, beside the loop: the executor may have to
 //! wait until the loop takes an event. Preparations take their time beside all others.
 
+use anyhow::Context;
 use fabric::clock::Instant;
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
-use fabric::io::{Launch, UnitEvent};
+use fabric::io::{Launch, UnitEvent, UnitFound};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
+use super::checks::Checks;
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::executor::{Events, Executor};
+use crate::health::Checker;
+use crate::helpers::Helpers;
 use crate::listeners::Listeners;
 
 /// Commands on their way. What finds no place is dropped: the core gives each command again until it sees that it has
 /// worked, but for an extended lease, of which the next renewal says more.
-pub(super) const COMMANDS_MAX: usize = 1024;
+const COMMANDS_MAX: usize = 1024;
+/// Events of units that wait for the loop; the executor waits for a place.
+const UNIT_EVENTS_MAX: usize = 512;
+
+/// Units of this machine, and who looks after them.
+///
+/// Invariants: a command that changes a unit goes through `commands`, in order, and `checks` hears of it first. What `adopted` holds
+/// runs, and no core knows of it.
+pub(super) struct Work {
+    pub(super) executor: Executor,
+    /// What it starts besides units.
+    pub(super) helpers: Helpers,
+    /// Why this one.
+    pub(super) reason: String,
+    pub(super) commands: mpsc::Sender<UnitCommand>,
+    pub(super) checks: Checks,
+    /// Units of the agent before, until a core takes them.
+    pub(super) adopted: Option<Vec<UnitFound>>,
+}
+
+/// What comes of the start beside it.
+pub(super) struct WorkFound {
+    /// The folder of cgroups that units have theirs in.
+    pub(super) folder: Option<PathBuf>,
+    pub(super) listeners: Listeners,
+    /// What runs of the agent before.
+    pub(super) running: Vec<Launch>,
+    pub(super) events: mpsc::Receiver<(AllocId, u32, UnitEvent)>,
+    pub(super) checked: mpsc::Receiver<(AllocId, u32, Result<(), String>)>,
+}
+
+impl Work {
+    /// Chooses an executor, and looks after what the agent before has left running.
+    ///
+    /// # Errors
+    /// When no executor works here.
+    pub(super) async fn start(config: &Config, clock: Clock) -> anyhow::Result<(Self, WorkFound)> {
+        let (events, received) = mpsc::channel(UNIT_EVENTS_MAX);
+        let choice = Executor::choose(config.executor.kind, &config.state, clock, events.clone())
+            .await
+            .context("no executor works here")?;
+        let (executor, reason) = (choice.executor, choice.reason);
+        let adopted = executor.adopt().await.context("cannot look for units that run")?;
+        let folder = executor.units_folder().await;
+        let listeners = Listeners::new(folder.clone());
+        let (outcomes, checked) = mpsc::channel(UNIT_EVENTS_MAX);
+        let mut checks = Checks::new(Checker::new(outcomes, listeners.clone()));
+        let mut running = Vec::new();
+        for found in &adopted {
+            if matches!(found.event, UnitEvent::Running { .. })
+                && let Some(launch) = executor.launch_of(&found.alloc).await
+            {
+                checks.launched(&launch);
+                checks.event(&found.alloc, found.run, &found.event);
+                running.push(launch);
+            }
+        }
+        let (commands, given) = mpsc::channel(COMMANDS_MAX);
+        tokio::spawn(carry_out(executor.clone(), listeners.clone(), events, given));
+        let helpers = Helpers::new(executor.clone());
+        let work = Self { executor, helpers, reason, commands, checks, adopted: Some(adopted) };
+        Ok((work, WorkFound { folder, listeners, running, events: received, checked }))
+    }
+}
 
 /// One thing to do about a unit.
 #[derive(Debug)]
@@ -51,7 +121,7 @@ pub(super) enum UnitCommand {
 }
 
 /// Carries out commands until the loop is gone.
-pub(super) async fn carry_out(
+async fn carry_out(
     executor: Executor,
     listeners: Listeners,
     events: Events,

@@ -1,7 +1,7 @@
 //! systemd over D-Bus: the few calls and signals that units need.
 //!
 //! There is one connection. When it is lost (the bus was restarted), the next call makes a new one, and
-//! keepers subscribe again. Its own units the agent lists at its start only; the machine's services each quarter of a
+//! the tasks of units subscribe again. Its own units the agent lists at its start only; the machine's services each quarter of a
 //! minute, for their states.
 
 use futures_util::StreamExt;
@@ -25,8 +25,8 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 /// Calls under way at a time. The bus refuses a connection that waits for more than 128 answers.
 const CALLS_MAX: usize = 64;
-/// Signals that wait for one keeper. When a queue is full the whole connection waits, so this is far
-/// more than a unit sends while its keeper waits for an answer.
+/// Signals that wait for the task of a unit. When a queue is full the whole connection waits, so this is far
+/// more than a unit sends while its task waits for an answer.
 const SIGNALS_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::new(32).unwrap();
 
 /// Outcome of a job of systemd: its path, and `done`, `failed`, `canceled`, `timeout`...

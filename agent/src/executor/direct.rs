@@ -19,14 +19,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::cgroup::{self, Cgroup};
-use super::desk::{Command, Desk, Events, Seat};
 use super::mount_points::View;
 use super::output::{Channel, blocking};
-use super::process::{self, Members, PidFd};
 use super::record::{Record, Store};
+use super::running_event;
 use super::spawn::{self, Identity, Plan};
+use super::unit_table::{Command, Events, UnitTask, Units};
+use crate::cgroup::{self, Cgroup};
 use crate::guard::{Keeper, LeaseOf, Leases, Reach};
+use crate::process::{self, Members, PidFd};
 
 /// Users that are made up for tasks that name none: the range that systemd uses for the same purpose.
 const USERS: std::ops::RangeInclusive<u32> = 61184..=65519;
@@ -45,7 +46,7 @@ pub(super) const STRAYS_STOP: Duration = Duration::from_secs(5);
 /// The executor for machines without systemd. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Direct {
-    desk: Desk,
+    units: Units,
     store: Store,
     cgroup: Option<Cgroup>,
     boot: Arc<str>,
@@ -70,7 +71,7 @@ impl Direct {
         let store = Store::open(state, View::Own)?;
         // Several agents share a machine in tests: each has a cgroup named after its state.
         let state = std::path::absolute(state)?;
-        let name = format!("{:016x}", super::hash(state.as_os_str().as_encoded_bytes()));
+        let name = format!("{:016x}", crate::hash::fnv1a(state.as_os_str().as_encoded_bytes()));
         let cgroup = match Cgroup::open(&name) {
             Ok(cgroup) => Some(cgroup),
             Err(error) => {
@@ -81,7 +82,7 @@ impl Direct {
         // Not below the agent's own cgroup, and so beside the units.
         let place = cgroup.as_ref().map(|cgroup| cgroup.of_unit(GUARD));
         let direct = Self {
-            desk: Desk::new(events),
+            units: Units::new(events),
             store,
             cgroup,
             boot: process::boot_id().into(),
@@ -132,17 +133,17 @@ impl Direct {
 
     /// Starts a unit, unless this run of it is there.
     pub fn start(&self, launch: Launch) {
-        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {
+        if let Some(mut unit_task) = self.units.take(&launch.alloc, launch.run) {
             let direct = self.clone();
             tokio::spawn(async move {
-                seat.wait_for_earlier_run().await;
-                let _rotated = direct.store.rotated(&seat.alloc);
+                unit_task.wait_for_earlier_run().await;
+                let _rotated = direct.store.rotated(&unit_task.alloc);
                 match direct.launch(launch).await {
                     Ok((unit, running)) => {
-                        seat.tell(running).await;
-                        direct.keep(unit, seat).await;
+                        unit_task.tell(running).await;
+                        direct.keep(unit, unit_task).await;
                     }
-                    Err(reason) => seat.end(UnitEvent::Refused { reason }).await,
+                    Err(reason) => unit_task.end(UnitEvent::Refused { reason }).await,
                 }
             });
         }
@@ -150,20 +151,20 @@ impl Direct {
 
     /// Whether another start of this run starts nothing.
     pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
-        self.desk.knows(alloc, run)
+        self.units.knows(alloc, run)
     }
 
     /// Ends a unit. One that nobody knows is reported as gone, if it is.
     pub fn stop(&self, alloc: &AllocId, run: u32) {
-        if !self.desk.command(alloc, run, Command::Stop) && !self.leases.still_runs(alloc, run) {
-            let event = self.desk.last(alloc, run).unwrap_or_else(super::gone);
-            self.desk.say_at_once(alloc, run, event);
+        if !self.units.command(alloc, run, Command::Stop) && !self.leases.still_runs(alloc, run) {
+            let event = self.units.last(alloc, run).unwrap_or_else(super::gone);
+            self.units.say_at_once(alloc, run, event);
         }
     }
 
     /// Moves a unit to these CPUs, and reports where it then is.
     pub fn confine(&self, alloc: &AllocId, run: u32, cpus: CpuSet) {
-        self.desk.command(alloc, run, Command::Confine(cpus));
+        self.units.command(alloc, run, Command::Confine(cpus));
     }
 
     /// Finds the units of the agent before, and keeps those that still run. Those that ended since this
@@ -192,18 +193,18 @@ impl Direct {
                 Some(_) => None,
                 None => self.find(&mut record).await?,
             };
-            let Some(seat) = self.desk.take(&alloc, run) else { continue };
+            let Some(unit_task) = self.units.take(&alloc, run) else { continue };
             let event = match record.ended.clone() {
                 Some(event) => {
-                    seat.close(&event);
+                    unit_task.close(&event);
                     event
                 }
-                None => self.adopt_one(record, main, seat).await,
+                None => self.adopt_one(record, main, unit_task).await,
             };
             let lease_until = self.leases.until(&alloc, run);
             found.push(UnitFound { alloc, run, event, lease_until });
         }
-        let kept = self.desk.kept();
+        let kept = self.units.with_tasks();
         self.leases.forget_others(&kept);
         let (store, kept) = (self.store.clone(), kept.iter().map(AllocId::unit).collect());
         blocking(move || {
@@ -284,7 +285,12 @@ impl Direct {
         Ok((process::started(pid)? == Some(started)).then_some((pid, main)))
     }
 
-    async fn adopt_one(&self, record: Record, main: Option<(u32, PidFd)>, seat: Seat) -> UnitEvent {
+    async fn adopt_one(
+        &self,
+        record: Record,
+        main: Option<(u32, PidFd)>,
+        unit_task: UnitTask,
+    ) -> UnitEvent {
         let unit = record.launch.alloc.unit();
         let members = self.members(&unit, record.process);
         if let Some((pid, main)) = main
@@ -294,12 +300,12 @@ impl Direct {
                 self.lock_users().insert(user);
             }
             let event = running_event(pid);
-            seat.note(&event);
+            unit_task.note(&event);
             let direct = self.clone();
             let unit = Unit { record, main, pid, members };
-            let rotated = self.store.rotated(&seat.alloc);
+            let rotated = self.store.rotated(&unit_task.alloc);
             tokio::spawn(async move {
-                direct.keep(unit, seat).await;
+                direct.keep(unit, unit_task).await;
                 drop(rotated);
             });
             return event;
@@ -309,7 +315,7 @@ impl Direct {
             None => exited("not started: the agent ended before".into(), false, false),
         };
         let event = self.with_guard(&record.launch, event);
-        self.finish(record, members, seat, &event, false).await;
+        self.finish(record, members, unit_task, &event, false).await;
         event
     }
 
@@ -475,7 +481,7 @@ impl Direct {
             None if root && launch.task.sandbox.enabled && users_are_mapped() => {
                 let mut used = self.lock_users();
                 let count = USERS.end() - USERS.start() + 1;
-                let first = (super::hash(unit.as_bytes()) % u64::from(count)) as u32;
+                let first = (crate::hash::fnv1a(unit.as_bytes()) % u64::from(count)) as u32;
                 let user = (0..count)
                     .map(|step| USERS.start() + (first + step) % count)
                     .find(|user| !used.contains(user))
@@ -488,7 +494,7 @@ impl Direct {
     }
 
     /// Looks after a running unit until it is gone.
-    async fn keep(&self, unit: Unit, mut seat: Seat) {
+    async fn keep(&self, unit: Unit, mut unit_task: UnitTask) {
         let Unit { record, main, pid, members } = unit;
         let task = &record.launch.task;
         let stop_signal = super::signal(&task.stop_signal);
@@ -502,7 +508,7 @@ impl Direct {
                     }
                     break;
                 }
-                Some(command) = seat.commands.recv() => match command {
+                Some(command) = unit_task.commands.recv() => match command {
                     Command::Stop if stopping => {}
                     Command::Stop => {
                         stopping = true;
@@ -516,7 +522,7 @@ impl Direct {
                     }
                     Command::Confine(cpus) => {
                         self.confine_now(&record.launch.alloc, &members, cpus).await;
-                        seat.tell(running_event(pid)).await;
+                        unit_task.tell(running_event(pid)).await;
                     }
                 },
                 () = &mut deadline, if stopping && !killed => {
@@ -556,7 +562,7 @@ impl Direct {
             None => "exited (status unknown)".into(),
         };
         let event = self.with_guard(&record.launch, exited(text, success, stopping && killed));
-        self.finish(record, Some(members), seat, &event, true).await;
+        self.finish(record, Some(members), unit_task, &event, true).await;
     }
 
     async fn confine_now(&self, alloc: &AllocId, members: &Members, cpus: CpuSet) {
@@ -579,7 +585,7 @@ impl Direct {
         &self,
         record: Record,
         members: Option<Members>,
-        seat: Seat,
+        unit_task: UnitTask,
         event: &UnitEvent,
         say: bool,
     ) {
@@ -589,9 +595,9 @@ impl Direct {
         }
         self.write_end(record, event.clone()).await;
         if say {
-            seat.end(event.clone()).await;
+            unit_task.end(event.clone()).await;
         } else {
-            seat.close(event);
+            unit_task.close(event);
         }
     }
 
@@ -662,13 +668,6 @@ async fn nobody(members: &Members) -> bool {
 
 fn exited(status: String, success: bool, killed: bool) -> UnitEvent {
     UnitEvent::Exited { status, success, killed }
-}
-
-/// That it runs, with what the kernel really gave it.
-pub fn running_event(pid: u32) -> UnitEvent {
-    let status = process::status(pid);
-    let mems = status.as_ref().map(|status| process::memory_nodes(pid, &status.mems));
-    UnitEvent::Running { pid, cpus: status.map(|status| status.cpus), mems }
 }
 
 /// Whether the made-up users exist in the agent's user namespace.

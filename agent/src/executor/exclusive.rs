@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bus::Bus;
-use super::{cgroup, process, properties};
+use super::properties;
+use crate::{cgroup, process};
 
 /// What is beside `weft.slice` at the top of the tree of cgroups, in systemd's own arrangement. `images/deb/postrm` has
 /// the same list.
@@ -19,7 +20,7 @@ const OTHERS: [&str; 4] = ["system.slice", "user.slice", "machine.slice", "init.
 /// The kernel's lists of CPUs that are switched on, and of all that there may ever be.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
-/// Where systemd writes down what it was told until the next start of the machine.
+/// Where systemd keeps what was configured until the next start of the machine.
 const TOLD: &str = "/run/systemd/system.control";
 /// systemd answers first and writes to cgroups then.
 const WRITTEN_WITHIN: u32 = 20;
@@ -29,7 +30,7 @@ const WRITTEN_EVERY: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub struct Exclusive {
     free: Arc<Mutex<CpuSet>>,
-    /// What the others were told, by who tells them.
+    /// The CPUs that the others are configured to.
     told: Arc<tokio::sync::Mutex<Option<CpuSet>>>,
 }
 
@@ -40,7 +41,7 @@ impl Exclusive {
     }
 
     /// Keeps these CPUs free from now on, and no other ones. Where nothing would be left for the others, they stay where
-    /// they are. One who is told the same again is not told.
+    /// they are. Repeating the current set is a no-op.
     pub async fn keep(&self, bus: &Bus, wanted: &CpuSet) -> io::Result<()> {
         let mut told = self.told.lock().await;
         let online = cpus(ONLINE)?;
@@ -109,7 +110,7 @@ pub fn others() -> Option<Vec<(&'static str, CpuSet)>> {
     (!found.is_empty()).then_some(found)
 }
 
-/// There if systemd was told something about this unit's CPUs.
+/// There if something is configured about this unit's CPUs.
 fn told_file(unit: &str) -> PathBuf {
     Path::new(TOLD).join(format!("{unit}.d/50-AllowedCPUs.conf"))
 }

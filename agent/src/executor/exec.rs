@@ -28,15 +28,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::process;
 use crate::clock::BootTime;
 use crate::guard;
+use crate::process;
+use crate::program;
 use fabric::cpuset::CpuSet;
 
-/// The word after `weftd` that makes it the beginning of a task.
-pub const WORD: &str = "exec";
-/// After [`WORD`]: ends well, to show that this program can be executed.
-const PROBE: &str = "--probe";
 /// Its exit status when it does not become the task: the one that systemd has for the same.
 pub const FAILED: i32 = 203;
 /// What its last line begins with then.
@@ -162,7 +159,7 @@ fn refused(program: &str, error: &io::Error) -> String {
 
 /// `weftd exec`: becomes the task whose words are on standard input.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    if arguments.next().is_some_and(|word| word == PROBE) {
+    if arguments.next().is_some_and(|word| word == program::PROBE) {
         return ExitCode::SUCCESS;
     }
     let words = read(io::stdin().lock()).map_err(|error| {
@@ -267,9 +264,9 @@ pub fn reason(stderr: &Path, from: u64) -> Option<String> {
 
 /// The command line that becomes a task.
 pub fn command() -> Result<Vec<String>, String> {
-    let own = program().into_os_string().into_string();
+    let own = program::weftd().into_os_string().into_string();
     let own = own.map_err(|path| format!("{} is not UTF-8", path.display()))?;
-    Ok(vec![own, WORD.into()])
+    Ok(vec![own, program::EXEC.into()])
 }
 
 /// Whether a process has become a task: it was told something, and none of these commands of ours.
@@ -280,25 +277,6 @@ pub fn is_a_task(pid: u32, ours: &[Vec<String>]) -> bool {
         words.iter().copied().eq(command.iter().flat_map(|word| word.bytes().chain([0])))
     };
     !words.is_empty() && !ours.iter().any(is_ours)
-}
-
-#[cfg(not(test))]
-fn program() -> PathBuf {
-    guard::own_program()
-}
-
-/// In the tests of this crate this very program is the tests: the agent's is beside it, or where cargo builds it.
-#[cfg(test)]
-fn program() -> PathBuf {
-    let own = guard::own_program();
-    let beside = own.with_file_name("weftd");
-    let built = own.ancestors().nth(2).map(|folder| folder.join("weftd"));
-    Some(beside).filter(|path| path.is_file()).or(built).unwrap_or_default()
-}
-
-/// What shows that this program can be executed.
-pub fn probe() -> Vec<OsString> {
-    vec![program().into(), WORD.into(), PROBE.into()]
 }
 
 #[cfg(test)]

@@ -13,13 +13,12 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use super::bus::Bus;
-use super::cgroup;
 use super::direct::Direct;
 use super::output::blocking;
 use super::properties;
 use super::systemd::Systemd;
 use super::{Executor, properties::OfHelper};
-use crate::guard;
+use crate::{cgroup, program};
 
 /// The program, beside this one.
 const PROGRAM: &str = "weft-helper";
@@ -78,7 +77,7 @@ impl Drop for Started {
 impl Executor {
     /// Starts a helper with this socket as its standard input.
     pub async fn start_helper(&self, verb: &Verb, socket: OwnedFd) -> io::Result<Started> {
-        let program = program();
+        let program = helper();
         if !program.is_file() {
             let what = format!("{} is missing: it belongs beside weftd", program.display());
             return Err(io::Error::new(io::ErrorKind::NotFound, what));
@@ -159,13 +158,6 @@ fn bounded(place: PathBuf, memory: u64) -> Option<PathBuf> {
     Some(place)
 }
 
-fn program() -> PathBuf {
-    let own = guard::own_program();
-    let folder = own.parent().map(PathBuf::from).unwrap_or_default();
-    let beside = folder.join(PROGRAM);
-    // Tests of this crate are one folder below the programs.
-    if cfg!(test) && !beside.exists() {
-        return folder.join("..").join(PROGRAM);
-    }
-    beside
+fn helper() -> PathBuf {
+    program::weftd().with_file_name(PROGRAM)
 }

@@ -8,10 +8,10 @@ use fabric::job::TaskFile;
 use std::time::Duration;
 
 use super::output::LogQuery;
-use super::process;
 use super::tests::leased::{UNTIL_STOPPED, leased};
 use super::tests::{Agent, alive, launch, shell, wait_until};
 use super::{Executor, Preference};
+use crate::process;
 
 mod host;
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use zbus::{Fd, Variant};
 
 use super::output::Channel;
-use super::process;
 use super::sandbox;
+use crate::process;
 
 /// One property of a unit.
 #[derive(Debug)]
@@ -246,7 +246,7 @@ fn pins(list: &mut List, launch: &Launch, enforced: Enforced) {
 /// Only limits that bite are set: what systemd would take and ignore is not asked for.
 fn limits(list: &mut List, launch: &Launch, enforced: Enforced) {
     if enforced.cpu {
-        list.must("CPUWeight", super::cgroup::weight(launch));
+        list.must("CPUWeight", crate::cgroup::weight(launch));
         if launch.cpu_hard && launch.claim.shared_millis > 0 {
             list.must("CPUQuotaPerSecUSec", u64::from(launch.claim.shared_millis) * 1000);
         }

@@ -18,9 +18,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::process::{Mask, bound_capabilities, prctl, reset_oom_score};
 use crate::clock::BootTime;
 use crate::guard;
+use crate::process::{Mask, bound_capabilities, prctl, reset_oom_score};
 
 /// Whom a task runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ impl Child {
         };
         let mounts = plan.files.iter().map(|(from, to)| Ok((text(from)?, parts(to)?)));
         let claim = &plan.launch.claim;
-        let online = super::process::online_nodes();
+        let online = crate::process::online_nodes();
         let memory = (!claim.mems.is_empty())
             .then(|| (Mask::of(&claim.mems), claim.mems.contains_all(&online)));
         let directory = task.working_dir.as_deref().unwrap_or("/");

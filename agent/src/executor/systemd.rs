@@ -26,17 +26,17 @@ use std::time::Duration;
 use zbus::MessageStream;
 
 use super::bus::{Bus, State};
-use super::desk::{Command, Desk, Events, Seat};
-use super::direct::running_event;
 use super::exclusive::Exclusive;
 use super::exec::{self, Words};
 use super::mount_points::View;
 use super::output::{Channel, blocking};
-use super::process::{self, ExitStatus, Members};
 use super::properties::{self, Surroundings};
 use super::record::{Record, Store};
+use super::running_event;
 use super::spawn;
+use super::unit_table::{Command, Events, UnitTask, Units};
 use crate::guard::{self, LeaseOf, Leases, Reach};
+use crate::process::{self, ExitStatus, Members};
 
 /// The oldest systemd that has every property that is required (`append:` over D-Bus).
 const VERSION_MIN: u32 = 246;
@@ -58,7 +58,7 @@ const RECONNECT_PERIOD: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Systemd {
     bus: Bus,
-    desk: Desk,
+    units: Units,
     store: Store,
     agent: Arc<str>,
     boot: Arc<str>,
@@ -117,9 +117,10 @@ impl Systemd {
         let state = std::path::absolute(state)?;
         Ok(Self {
             bus,
-            desk: Desk::new(events),
+            units: Units::new(events),
             store,
-            agent: format!("{:016x}", super::hash(state.as_os_str().as_encoded_bytes())).into(),
+            agent: format!("{:016x}", crate::hash::fnv1a(state.as_os_str().as_encoded_bytes()))
+                .into(),
             boot: process::boot_id().into(),
             enforced: enforced(),
             version: version.into(),
@@ -179,19 +180,21 @@ impl Systemd {
 
     /// Starts a unit, unless this run of it is there.
     pub fn start(&self, launch: Launch) {
-        if let Some(mut seat) = self.desk.take(&launch.alloc, launch.run) {
+        if let Some(mut unit_task) = self.units.take(&launch.alloc, launch.run) {
             let systemd = self.clone();
             tokio::spawn(async move {
-                seat.wait_for_earlier_run().await;
-                let _rotated = systemd.store.rotated(&seat.alloc);
+                unit_task.wait_for_earlier_run().await;
+                let _rotated = systemd.store.rotated(&unit_task.alloc);
                 match systemd.launch(&launch).await {
-                    Ok((changes, state)) => systemd.keep(launch, changes, state, seat, true).await,
+                    Ok((changes, state)) => {
+                        systemd.keep(launch, changes, state, unit_task, true).await
+                    }
                     Err(reason) => {
                         systemd.remove_words(&launch.alloc.unit()).await;
                         // Its lease, if it has one, stays: the guard ends what may be left of it.
                         let event = UnitEvent::Refused { reason };
                         systemd.write_end(&launch, event.clone()).await;
-                        seat.end(event).await;
+                        unit_task.end(event).await;
                     }
                 }
             });
@@ -200,16 +203,16 @@ impl Systemd {
 
     /// Whether another start of this run starts nothing.
     pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
-        self.desk.knows(alloc, run)
+        self.units.knows(alloc, run)
     }
 
     /// Ends a unit. One that nobody knows is reported as gone, if it is.
     pub fn stop(&self, alloc: &AllocId, run: u32) {
-        if self.desk.command(alloc, run, Command::Stop) || self.leases.still_runs(alloc, run) {
+        if self.units.command(alloc, run, Command::Stop) || self.leases.still_runs(alloc, run) {
             return;
         }
-        if let Some(event) = self.desk.last(alloc, run) {
-            return self.desk.say_at_once(alloc, run, event);
+        if let Some(event) = self.units.last(alloc, run) {
+            return self.units.say_at_once(alloc, run, event);
         }
         let (systemd, alloc) = (self.clone(), alloc.clone());
         tokio::spawn(async move {
@@ -220,7 +223,7 @@ impl Systemd {
                 Ok::<_, zbus::Error>(has == Some(run) && !systemd.bus.state(&unit).await?.is_over())
             };
             match runs.await {
-                Ok(false) => systemd.desk.say_at_once(&alloc, run, super::gone()),
+                Ok(false) => systemd.units.say_at_once(&alloc, run, super::gone()),
                 Ok(true) => {
                     tracing::warn!(unit, "a unit that nobody looks after is stopped");
                     let _ = systemd.bus.stop(&unit).await;
@@ -252,7 +255,7 @@ impl Systemd {
 
     /// Moves a unit to these CPUs, and reports where it then is.
     pub fn confine(&self, alloc: &AllocId, run: u32, cpus: CpuSet) {
-        self.desk.command(alloc, run, Command::Confine(cpus));
+        self.units.command(alloc, run, Command::Confine(cpus));
     }
 
     /// Finds the units of the agent before, and keeps those that still run.
@@ -280,7 +283,7 @@ impl Systemd {
                 }
                 continue;
             }
-            let Some(seat) = self.desk.take(&alloc, run) else { continue };
+            let Some(unit_task) = self.units.take(&alloc, run) else { continue };
             let event = record.ended.clone().unwrap_or_else(|| {
                 let status = "exited while the agent was away".into();
                 let event = UnitEvent::Exited { status, success: false, killed: false };
@@ -289,10 +292,10 @@ impl Systemd {
             if record.ended.is_none() {
                 self.finish(&record.launch, &event).await;
             }
-            seat.close(&event);
+            unit_task.close(&event);
             found.push(UnitFound { alloc, run, event, lease_until: None });
         }
-        let kept = self.desk.kept();
+        let kept = self.units.with_tasks();
         self.leases.forget_others(&kept);
         let kept: BTreeSet<String> = kept.iter().map(AllocId::unit).collect();
         let (store, running) = (self.store.clone(), kept.clone());
@@ -367,7 +370,7 @@ impl Systemd {
         self.bus.hold(unit).await?;
         let changes = self.bus.changes(unit).await?;
         let state = self.bus.state(unit).await?;
-        let Some(seat) = self.desk.take(alloc, run) else { return Ok(None) };
+        let Some(unit_task) = self.units.take(alloc, run) else { return Ok(None) };
         let launch = record.map(|record| record.launch).filter(|launch| launch.run == run);
         let lease_until = self.leases.until(alloc, run);
         let ended = || {
@@ -380,7 +383,7 @@ impl Systemd {
             if let Some(launch) = &launch {
                 self.finish(launch, &event).await;
             }
-            seat.close(&event);
+            unit_task.close(&event);
             event
         } else if state.sub == "exited" {
             // It ended well, and was kept for us. What it left behind goes in the background.
@@ -388,7 +391,7 @@ impl Systemd {
             if let Some(launch) = &launch {
                 self.write_end(launch, event.clone()).await;
             }
-            seat.close(&event);
+            unit_task.close(&event);
             let (systemd, unit) = (self.clone(), unit.to_owned());
             tokio::spawn(async move {
                 if let Err(error) = systemd.clear(&unit).await {
@@ -398,12 +401,12 @@ impl Systemd {
             event
         } else {
             let event = running_event(state.pid);
-            seat.note(&event);
+            unit_task.note(&event);
             let systemd = self.clone();
             let launch = launch.unwrap_or_else(|| bare_launch(alloc, run));
             let rotated = self.store.rotated(alloc);
             tokio::spawn(async move {
-                systemd.keep(launch, changes, state, seat, false).await;
+                systemd.keep(launch, changes, state, unit_task, false).await;
                 drop(rotated);
             });
             event
@@ -598,14 +601,14 @@ impl Systemd {
     /// The folder in which each unit has its cgroup.
     pub async fn units_folder(&self) -> Option<PathBuf> {
         let top = self.bus.top_cgroup().await.ok()?;
-        Some(super::cgroup::mount()?.join(top.trim_start_matches('/')).join("weft.slice"))
+        Some(crate::cgroup::mount()?.join(top.trim_start_matches('/')).join("weft.slice"))
     }
 
     /// The cgroup that systemd gives a unit: below the mount, and as a path.
     async fn cgroup_of(&self, unit: &str) -> Result<(String, PathBuf), String> {
         let top = self.bus.top_cgroup().await.map_err(|error| format!("systemd: {error}"))?;
         let below = format!("{}/weft.slice/{unit}", top.trim_end_matches('/'));
-        let mount = super::cgroup::mount().ok_or("the guard cannot reach it: no cgroups here")?;
+        let mount = crate::cgroup::mount().ok_or("the guard cannot reach it: no cgroups here")?;
         let path = mount.join(below.trim_start_matches('/'));
         Ok((below, path))
     }
@@ -616,7 +619,7 @@ impl Systemd {
         let text = |text: std::ffi::OsString| {
             text.into_string().map_err(|text| format!("{} is not UTF-8", text.display()))
         };
-        let (command, environment) = guard::program(self.leases.folder().path());
+        let (command, environment) = guard::command(self.leases.folder().path());
         let command = command.into_iter().map(text).collect::<Result<_, _>>()?;
         let environment = environment
             .into_iter()
@@ -687,7 +690,7 @@ impl Systemd {
         launch: Launch,
         mut changes: MessageStream,
         mut state: State,
-        mut seat: Seat,
+        mut unit_task: UnitTask,
         fresh: bool,
     ) {
         let unit = launch.alloc.unit();
@@ -701,7 +704,7 @@ impl Systemd {
                     refused = Some(reason);
                     let _ = self.bus.kill(&unit, libc::SIGKILL).await;
                 }
-                _ => seat.tell(event).await,
+                _ => unit_task.tell(event).await,
             }
         }
         let mut cleaning = false;
@@ -733,7 +736,7 @@ impl Systemd {
                     look = true;
                 }
                 () = tokio::time::sleep(RECONNECT_PERIOD), if look || unheard => look = true,
-                Some(command) = seat.commands.recv() => match command {
+                Some(command) = unit_task.commands.recv() => match command {
                     // The guard has asked it already: once is enough. Told again, it is stopped again.
                     Command::Stop if !stopping && self.leases.fired(&launch).is_some() => {
                         stopping = true;
@@ -744,7 +747,7 @@ impl Systemd {
                             tracing::warn!(unit, %error, "a unit could not be moved to other CPUs");
                         }
                         if state.pid > 0 {
-                            seat.tell(running_event(state.pid)).await;
+                            unit_task.tell(running_event(state.pid)).await;
                         }
                     }
                 },
@@ -774,7 +777,7 @@ impl Systemd {
         };
         self.bus.forget(&unit).await;
         self.finish(&launch, &event).await;
-        seat.end(event).await;
+        unit_task.end(event).await;
     }
 
     /// What a unit is doing, however long it takes systemd to say so.
@@ -813,7 +816,7 @@ impl Systemd {
             self.bus.set(unit, "AllowedCPUs", value).await.map_err(io::Error::other)?;
         }
         let cgroup = self.bus.cgroup(unit).await.map_err(io::Error::other)?;
-        let (Some(mount), false) = (super::cgroup::mount(), cgroup.is_empty()) else {
+        let (Some(mount), false) = (crate::cgroup::mount(), cgroup.is_empty()) else {
             return Err(io::Error::other("its cgroup is not to be found"));
         };
         let members = Members::Cgroup(mount.join(cgroup.trim_start_matches('/')));
@@ -864,7 +867,7 @@ impl Systemd {
 /// accept and ignore is not in the list.
 fn enforced() -> Enforced {
     let top = PathBuf::from("/sys/fs/cgroup");
-    let controllers = super::cgroup::controllers(&top, "cgroup.controllers");
+    let controllers = crate::cgroup::controllers(&top, "cgroup.controllers");
     let has = |name: &str| controllers.iter().any(|controller| controller == name);
     let cpuset = has("cpuset");
     Enforced {

@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 
 use super::bus::Bus;
 use super::output::{Channel, LogQuery};
-use super::process;
 use super::systemd::{self, Unusable};
 use super::{Executor, Preference};
 use crate::clock::Clock;
+use crate::process;
 
 pub mod checks;
 pub mod floods;
@@ -459,7 +459,7 @@ pub fn limits_bite(agent: &mut Agent) {
     let pid = agent.running(&held);
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let own_path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let folder = super::cgroup::mount().zip(own_path).map(|(mount, path)| mount.join(path));
+    let folder = crate::cgroup::mount().zip(own_path).map(|(mount, path)| mount.join(path));
     let value = |file: &str| {
         let path = folder.as_ref().expect("a limit is enforced by a cgroup").join(file);
         std::fs::read_to_string(path).unwrap().trim().to_owned()
@@ -718,9 +718,9 @@ fn both_channels_are_kept_apart_and_the_tail_is_counted_in_lines() {
 fn the_limits_that_are_advertised_were_measured() {
     let state = tempfile::tempdir().unwrap();
     let enforced = Agent::direct(state.path()).executor.enforced();
-    let top = super::cgroup::mount();
+    let top = crate::cgroup::mount();
     let controllers =
-        top.map(|top| super::cgroup::controllers(&top, "cgroup.controllers")).unwrap_or_default();
+        top.map(|top| crate::cgroup::controllers(&top, "cgroup.controllers")).unwrap_or_default();
     let has = |name: &str| controllers.iter().any(|controller| controller == name);
     assert!(enforced.pinning);
     for (limit, controller) in [

@@ -5,8 +5,10 @@ use fabric::id::AllocId;
 use fabric::io::{Launch, Lease};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +18,8 @@ use std::time::Duration;
 use super::lease::{Answer, Fired, Folder, LeaseError, LeaseFile, Process};
 use super::reach::Reach;
 use crate::clock::{BootTime, Clock};
-use crate::executor::process::{self, PidFd};
+use crate::process::{self, PidFd};
+use crate::program;
 
 /// A guard answers within this, or a unit is not started. Most of it is its own start on a busy machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -374,7 +377,7 @@ impl Keeper {
     }
 
     fn spawn(&self) -> io::Result<PidFd> {
-        let (command, environment) = program(self.leases.folder.path());
+        let (command, environment) = command(self.leases.folder.path());
         let log = self.log_file()?;
         let cgroup = match &self.cgroup {
             Some(path) => {
@@ -408,8 +411,9 @@ impl Keeper {
         PidFd::open(pid)
     }
 
-    fn log_file(&self) -> io::Result<std::fs::File> {
-        let log = crate::executor::open_append(&self.log)?;
+    fn log_file(&self) -> io::Result<File> {
+        let mut options = File::options();
+        let log = options.append(true).create(true).mode(0o600).open(&self.log)?;
         if log.metadata()?.len() > LOG_BYTES_MAX {
             log.set_len(0)?;
         }
@@ -422,27 +426,19 @@ impl Keeper {
     }
 }
 
-/// This very program, also when its file has been replaced since.
-pub fn own_program() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/weftd".into());
-    // What the kernel says of a program that an upgrade has replaced; the new one is at its place.
-    let text = own.to_string_lossy();
-    text.strip_suffix(" (deleted)").map_or_else(|| own.clone(), PathBuf::from)
-}
-
 /// The guard's command and what it needs in its environment.
 #[cfg(not(test))]
-pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
+pub fn command(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
     let command =
-        vec![own_program().into(), super::WORD.into(), super::FOLDER.into(), folder.into()];
+        vec![program::own().into(), super::WORD.into(), super::FOLDER.into(), folder.into()];
     (command, Vec::new())
 }
 
 /// In the tests of this crate this very program is the tests, one of which is a guard if asked.
 #[cfg(test)]
-pub fn program(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
+pub fn command(folder: &Path) -> (Vec<OsString>, Vec<(String, OsString)>) {
     let words = ["guard::tests::a_guard_of_another_test", "--exact", "--nocapture"];
     let words = words.map(OsString::from);
-    let command = std::iter::once(own_program().into()).chain(words).collect();
+    let command = std::iter::once(program::own().into()).chain(words).collect();
     (command, vec![(super::tests::FOLDER.into(), folder.into())])
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 
-use crate::executor::cgroup;
-use crate::executor::process::{self, Members};
+use crate::cgroup;
+use crate::process::{self, Members};
 
 /// Variables that mark the processes of a unit.
 const VARIABLES_MAX: usize = 8;

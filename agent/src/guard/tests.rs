@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::lease::{Answer, Fired, Folder, LeaseFile};
 use super::reach::Reach;
-use super::{Keeper, LeaseOf, Leases, program};
+use super::{Keeper, LeaseOf, Leases, command};
 use crate::clock::{BootTime, Clock};
-use crate::executor::{cgroup, process};
+use crate::{cgroup, process};
 
 /// Names the folder to guard in the environment of [`a_guard_of_another_test`].
 pub const FOLDER: &str = "WEFT_TEST_GUARD";
@@ -182,7 +182,7 @@ impl Drop for Unit {
 }
 
 fn start_guard(folder: &Path) -> Child {
-    let (command, environment): (Vec<OsString>, _) = program(folder);
+    let (command, environment): (Vec<OsString>, _) = command(folder);
     let mut starting = Command::new(&command[0]);
     starting.args(&command[1..]).envs(environment).stdin(Stdio::null()).stdout(Stdio::null());
     starting.spawn().unwrap()

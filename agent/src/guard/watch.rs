@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::lease::{Answer, Fired, Folder, LeaseError, LeaseFile, Process};
 use crate::clock::BootTime;
-use crate::executor::process;
+use crate::process;
 
 /// Time between two looks for processes of a unit that was asked to stop: new ones are asked too.
 const ASK_PERIOD: Duration = Duration::from_millis(50);

@@ -28,10 +28,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
+use crate::cgroup;
+use crate::executor;
 use crate::executor::output::blocking;
-use crate::executor::process::{self, Members, PidFd};
-use crate::executor::{self, cgroup};
 use crate::listeners::Holder;
+use crate::process::{self, Members, PidFd};
 
 /// Bytes of a failed command's output that go into the reason.
 const OUTPUT_BYTES_MAX: u64 = 400;

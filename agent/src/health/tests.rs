@@ -1,7 +1,7 @@
 //! Checks against real listeners and real commands.
 
 use super::*;
-use crate::executor::process;
+use crate::process;
 use fabric::cpuset::CpuSet;
 use fabric::id::JobName;
 use std::io::{Read, Write};

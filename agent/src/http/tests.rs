@@ -1,5 +1,5 @@
 use super::*;
-use router::ROUTES;
+use crate::api::ROUTES;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +43,7 @@ async fn over_tcp_every_path_but_measurements_and_health_is_refused() {
             agent.fetch_add(1, Relaxed);
         }
     });
-    for route in ROUTES {
+    for route in ROUTES.iter().copied().flatten() {
         let path = route.path.replace(['{', '}'], "");
         let before = reached.load(Relaxed);
         let status = status(address, route.method, &path).await;
@@ -54,7 +54,7 @@ async fn over_tcp_every_path_but_measurements_and_health_is_refused() {
     }
     assert!(reached.load(Relaxed) > 0, "the others do reach it");
     for path in TOLD {
-        assert!(ROUTES.iter().any(|route| route.path == path), "{path}");
+        assert!(ROUTES.iter().copied().flatten().any(|route| route.path == path), "{path}");
     }
 }
 

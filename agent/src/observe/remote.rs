@@ -9,12 +9,10 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{self, HeaderMap};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use metrics::remote_write::newest;
 use metrics::store::Store;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -23,6 +21,7 @@ use tokio::sync::Notify;
 use super::now_ms;
 use super::sink::{Collector, Metric, Sink};
 use crate::clock::BootTime;
+use crate::config::Receiver;
 pub use outbox::{Books, Trouble};
 use outbox::{Outbox, Outcome, Step};
 
@@ -38,55 +37,6 @@ const REASON_CHARACTERS_MAX: usize = 200;
 const STACK_BYTES: usize = 512 << 10;
 /// The thread that looks up the receiver's name ends after this much idleness.
 const LOOKUP_KEEP_ALIVE: Duration = Duration::from_secs(2);
-
-/// Who takes the samples.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receiver {
-    host: String,
-    port: u16,
-    /// Host and port as the configuration has them.
-    authority: String,
-    path: String,
-}
-
-impl FromStr for Receiver {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let form = "write http://HOST:PORT/PATH, as in \"http://prometheus:9090/api/v1/write\"";
-        let uri = text.parse::<Uri>().map_err(|error| format!("{error}: {form}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err("https is not spoken here: send to a proxy on this machine or in a \
-                     network that you trust, and let it speak TLS with the receiver"
-                    .into());
-            }
-            _ => return Err(form.into()),
-        }
-        let authority = uri.authority().ok_or(form)?;
-        if authority.as_str().contains('@') {
-            return Err("a name and a password are not sent: let a proxy add them".into());
-        }
-        let host = authority.host();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if host.is_empty() || authority.port_u16() == Some(0) {
-            return Err(form.into());
-        }
-        Ok(Self {
-            host: host.into(),
-            port: authority.port_u16().unwrap_or(80),
-            authority: authority.as_str().into(),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).into(),
-        })
-    }
-}
-
-impl fmt::Display for Receiver {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "http://{}{}", self.authority, self.path)
-    }
-}
 
 /// How sending is going.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,7 +136,7 @@ async fn send_all(shared: &Shared, receiver: &Receiver) {
                 let _ = tokio::time::timeout(pause, shared.pushed.notified()).await;
             }
             Step::Send(body) => {
-                let outcome = receiver.send(body).await;
+                let outcome = send(receiver, body).await;
                 match &outcome {
                     Outcome::Taken if !works => {
                         tracing::info!(%receiver, "samples are taken again")
@@ -203,50 +153,48 @@ async fn send_all(shared: &Shared, receiver: &Receiver) {
     }
 }
 
-impl Receiver {
-    async fn send(&self, body: Bytes) -> Outcome {
-        let failed = |reason: String| Outcome::Failed { reason, pause: None };
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.post(body)).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(reason)) => failed(reason),
-            Err(_) => failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
-        }
+async fn send(receiver: &Receiver, body: Bytes) -> Outcome {
+    let failed = |reason: String| Outcome::Failed { reason, pause: None };
+    match tokio::time::timeout(REQUEST_TIMEOUT, post(receiver, body)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(reason)) => failed(reason),
+        Err(_) => failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
     }
+}
 
-    async fn post(&self, body: Bytes) -> Result<Outcome, String> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(|error| error.to_string())?;
-        let broken = |error: hyper::Error| error.to_string();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let request = Request::post(&self.path)
-            .header(header::HOST, &self.authority)
-            .header(header::USER_AGENT, concat!("weft/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONTENT_TYPE, "application/x-protobuf")
-            .header(header::CONTENT_ENCODING, "snappy")
-            .header("x-prometheus-remote-write-version", "0.1.0")
-            .header(header::CONNECTION, "close")
-            .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
-        let answer = async {
-            let mut response = sender.send_request(request).await.map_err(broken)?;
-            // The first piece of it has the reason; the rest is not read.
-            let text = match response.status().is_success() {
-                true => None,
-                false => response.body_mut().frame().await.and_then(Result::ok),
-            };
-            let text = text.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
-            Ok(judge(response.status(), response.headers(), &text))
+async fn post(receiver: &Receiver, body: Bytes) -> Result<Outcome, String> {
+    let stream = TcpStream::connect((receiver.host.as_str(), receiver.port))
+        .await
+        .map_err(|error| error.to_string())?;
+    let broken = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let request = Request::post(&receiver.path)
+        .header(header::HOST, &receiver.authority)
+        .header(header::USER_AGENT, concat!("weft/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONTENT_TYPE, "application/x-protobuf")
+        .header(header::CONTENT_ENCODING, "snappy")
+        .header("x-prometheus-remote-write-version", "0.1.0")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))
+        .map_err(|error| error.to_string())?;
+    let answer = async {
+        let mut response = sender.send_request(request).await.map_err(broken)?;
+        // The first piece of it has the reason; the rest is not read.
+        let text = match response.status().is_success() {
+            true => None,
+            false => response.body_mut().frame().await.and_then(Result::ok),
         };
-        tokio::pin!(answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            ended = connection => match ended {
-                Ok(()) => answer.await,
-                Err(error) => Err(broken(error)),
-            },
-        }
+        let text = text.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+        Ok(judge(response.status(), response.headers(), &text))
+    };
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(broken(error)),
+        },
     }
 }
 

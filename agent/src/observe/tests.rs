@@ -13,7 +13,9 @@ fn config(text: &str) -> MetricsSection {
 
 #[test]
 fn it_measures_without_any_probe_and_says_so() {
-    let observer = Observer::start(&config("[metrics]\nprobes = []"), "one", None).unwrap();
+    let observer =
+        Observer::start(&config("[metrics]\nprobes = []"), "one", None, crate::host::collectors)
+            .unwrap();
     block_on(async {
         let report = observer.report().await.unwrap();
         assert!(report.probes.iter().all(|probe| probe.status == ebpf::Status::Off));
@@ -37,7 +39,13 @@ fn it_measures_without_any_probe_and_says_so() {
 
 #[test]
 fn what_is_switched_off_says_so() {
-    let observer = Observer::start(&config("[metrics]\nenabled = false"), "one", None).unwrap();
+    let observer = Observer::start(
+        &config("[metrics]\nenabled = false"),
+        "one",
+        None,
+        crate::host::collectors,
+    )
+    .unwrap();
     assert_eq!(block_on(observer.report()), Err(Unanswered::Off));
 }
 
@@ -46,7 +54,9 @@ fn what_one_source_has_does_not_end_with_what_another_gives() {
     const STATE: Metric<'static> = Metric::gauge("state", "Of a service.");
     const JOBS: Metric<'static> = Metric::gauge("jobs", "How many there are.");
     let sample = |metric| Sample { metric, labels: Vec::new(), value: 1.0 };
-    let observer = Observer::start(&config("[metrics]\nprobes = []"), "one", None).unwrap();
+    let observer =
+        Observer::start(&config("[metrics]\nprobes = []"), "one", None, crate::host::collectors)
+            .unwrap();
     block_on(async {
         observer.count(Source::Services, vec![sample(STATE)]);
         // Samples of one millisecond are one.

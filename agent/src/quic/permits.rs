@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::join::network;
+use super::attempts::network;
 
 /// Connections that were not welcomed yet: each takes some 40 KiB, and five seconds at most.
 pub(super) const CONNECTIONS_MAX: usize = 64;

@@ -11,10 +11,9 @@ use tokio::time::timeout;
 use super::permits::{Permit, Verdict};
 use super::wire::{self, Answer, Greeting, Standing};
 use super::{
-    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, node_address, peer_key, peers,
-    request,
+    Close, GREETING_TIMEOUT, Incoming, MESSAGE_TIMEOUT, Shared, admit, node_address, peer_key,
+    peers, request,
 };
-use crate::join;
 
 /// Time for a refusal to arrive before the connection is closed.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,7 +70,7 @@ async fn greeted(shared: Arc<Shared>, incoming: quinn::Incoming, permit: Permit)
             connection.close(Close::Done.code(), b"");
         }
         Greeting::Join => {
-            let admitted = join::admit(
+            let admitted = admit::admit(
                 &shared.fabric,
                 &shared.incoming,
                 &shared.attempts,

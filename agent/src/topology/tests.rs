@@ -111,7 +111,7 @@ fn this_machine_can_be_read() {
     let topology = Sysfs::default().read().unwrap();
     let mut all = CpuSet::new();
     topology.cores.iter().for_each(|core| all.insert_all(&core.cpus));
-    assert_eq!(all, crate::executor::process::affinity(0).unwrap());
+    assert_eq!(all, crate::process::affinity(0).unwrap());
     assert!(topology.memory > 0 && !topology.kernel.is_empty() && !topology.os.is_empty());
     assert!(topology.numa.iter().map(|node| node.memory).sum::<u64>() <= topology.memory);
 }

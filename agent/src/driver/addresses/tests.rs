@@ -10,8 +10,8 @@ fn down(link: Link) -> Link {
     Link { usable: BTreeSet::new(), ..link }
 }
 
-fn machine(links: &[Link]) -> Local {
-    Local { links: links.to_vec(), ..Local::default() }
+fn machine(links: &[Link]) -> LinkAddresses {
+    LinkAddresses { links: links.to_vec(), ..LinkAddresses::default() }
 }
 
 fn lo() -> Link {
@@ -36,7 +36,7 @@ fn shown(addresses: Vec<SocketAddr>) -> Vec<String> {
     addresses.iter().map(SocketAddr::to_string).collect()
 }
 
-fn told(local: &Local) -> Vec<String> {
+fn told(local: &LinkAddresses) -> Vec<String> {
     shown(advertised(&Listen::default(), 7400, local))
 }
 
@@ -301,10 +301,11 @@ fn an_agent_that_listens_at_one_address_needs_the_link_that_has_it() {
 #[test]
 fn this_machine_can_be_looked_at() {
     let peers = BTreeSet::from(["127.0.0.1:9".parse().unwrap()]);
-    let local = Local::look(&peers, &Local::default());
+    let local = LinkAddresses::look(&peers, &LinkAddresses::default());
     assert_eq!(local.seen, addresses(&["127.0.0.1"]));
     assert!(is_connected(&Listen::default(), &local), "{local:?}");
     // What was seen stays seen, and what the machine has not got any more goes.
-    let gone = Local { seen: addresses(&["127.0.0.1", "192.0.2.77"]), ..Local::default() };
-    assert_eq!(Local::look(&BTreeSet::new(), &gone).seen, addresses(&["127.0.0.1"]));
+    let gone =
+        LinkAddresses { seen: addresses(&["127.0.0.1", "192.0.2.77"]), ..LinkAddresses::default() };
+    assert_eq!(LinkAddresses::look(&BTreeSet::new(), &gone).seen, addresses(&["127.0.0.1"]));
 }

@@ -30,3 +30,27 @@ fn an_address_of_a_link_is_the_same_with_and_without_its_link() {
     assert!(!is_same(at("10.0.0.1:7401"), at("10.0.0.1:7400")));
     assert!(!is_same(at("[fe80::2%3]:7400"), at("[fe80::1]:7400")));
 }
+
+#[test]
+fn questions_go_through_other_members_and_updates_go_straight() {
+    let passes = |method: &str, path: &str| {
+        let (method, path) = (method.to_owned(), path.to_owned());
+        may_be_passed_on(&ApiRequest { method, path, body: Vec::new() })
+    };
+    for (method, path) in [
+        ("GET", "/v1/jobs/web/logs?slot=0&node=a"),
+        ("GET", "/v1/nodes/a/hardware"),
+        ("GET", "/v1/nodes/a/upgrade"),
+        ("POST", "/v1/traces"),
+        (wire::METHOD, wire::PATH),
+    ] {
+        assert!(passes(method, path), "{method} {path}");
+    }
+    for (method, path) in [
+        ("POST", "/v1/nodes/a/upgrade"),
+        ("PUT", "/v1/nodes/a/upgrade?offset=0"),
+        ("POST", crate::driver::twins::PATH),
+    ] {
+        assert!(!passes(method, path), "{method} {path}");
+    }
+}

@@ -1,34 +1,12 @@
 use super::*;
-use crate::identity::Identity;
-use fabric::clock::{Instant, Now, WallTime};
-use fabric::id::NodeId;
+use crate::api::Reply;
+use crate::api::tests::{NOW, node};
+use fabric::api::Problem;
 use fabric::io::{Input, Request};
-use fabric::node::{Config, Origin};
 use fabric::table::TokenId;
-use fabric::topology::NodeInfo;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-const NOW: Now = Now { at: Instant::at(Duration::ZERO), wall: WallTime(1_700_000_000_000) };
-
-/// The first one of a new fabric.
-pub(in crate::driver) fn node(state: &tempfile::TempDir) -> Node {
-    let identity = Arc::new(Identity::load_or_create(state.path()).unwrap());
-    let config = Config {
-        id: identity.id(),
-        info: NodeInfo { name: "n1".into(), ..NodeInfo::default() },
-        fabric: NodeId([9; 32]),
-        fabric_name: "readers".into(),
-        signer: identity,
-        generation: 1,
-        seed: 1,
-        canary: None,
-        level: fabric::level::LEVEL,
-    };
-    Node::new(NOW, config, Origin::Founded { gossip_key: [7; 32] })
-}
 
 fn add_token(node: &mut Node, id: &str) {
     let request = Request::AddToken {
@@ -42,7 +20,7 @@ fn add_token(node: &mut Node, id: &str) {
 
 /// Which copy was read, and how many tokens it knows.
 fn looks() -> Read {
-    Box::new(|node| Reply::json(&(std::ptr::from_ref(node) as usize, node.tokens(NOW).len())))
+    Box::new(|node, now| Reply::json(&(std::ptr::from_ref(node) as usize, node.tokens(now).len())))
 }
 
 async fn answer(answer: oneshot::Receiver<Result<Reply, Problem>>) -> (usize, usize) {
@@ -59,17 +37,17 @@ async fn ten_who_ask_at_once_cost_two_copies_and_see_what_was_done_before() {
     let (mut readers, mut done) = Readers::new();
     let (go, wait) = std::sync::mpsc::channel();
     let (first, first_told) = oneshot::channel();
-    let slow = Box::new(move |node: &Node| {
+    let slow = Box::new(move |node: &Node, now: Now| {
         wait.recv().unwrap();
-        looks()(node)
+        looks()(node, now)
     });
-    readers.ask(&node, slow, first);
+    readers.ask(&node, NOW, slow, first);
     let mut others = Vec::new();
     for index in 0..9 {
         // The loop goes on while somebody reads.
         add_token(&mut node, &format!("t{index}"));
         let (other, told) = oneshot::channel();
-        readers.ask(&node, looks(), other);
+        readers.ask(&node, NOW, looks(), other);
         others.push(told);
     }
     go.send(()).unwrap();
@@ -96,9 +74,9 @@ async fn one_that_fails_keeps_nobody_waiting() {
     let node = node(&state);
     let (mut readers, mut done) = Readers::new();
     let (lost, told) = oneshot::channel();
-    readers.ask(&node, Box::new(|_| panic!("a fault of the agent")), lost);
+    readers.ask(&node, NOW, Box::new(|_, _| panic!("a fault of the agent")), lost);
     let (next, next_told) = oneshot::channel();
-    readers.ask(&node, looks(), next);
+    readers.ask(&node, NOW, looks(), next);
     assert!(told.await.is_err());
     done.recv().await.unwrap();
     readers.go_on(&node);

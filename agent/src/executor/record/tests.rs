@@ -35,7 +35,7 @@ fn nobody_but_the_agents_user_can_enter_the_folder_of_a_unit() {
         Record { launch: launch.clone(), boot: "b".into(), process: None, user: None, ended: None };
     store.write(&record).unwrap();
     store.prepare(&launch).unwrap();
-    drop(crate::executor::open_append(&folder.join("stdout")).unwrap());
+    drop(crate::executor::spawn::open_append(&folder.join("stdout")).unwrap());
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(folder.parent().unwrap()), mode(&folder)), (0o700, 0o700));
     assert_eq!((mode(&folder.join("unit.json")), mode(&folder.join("stdout"))), (0o600, 0o600));

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{Agent, alive, launch, shell, wait_until};
-use crate::executor::process;
 use crate::health::Checker;
 use crate::listeners::Listeners;
+use crate::process;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough that a check never hits it by accident.

@@ -5,8 +5,9 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{Agent, LogQuery, alive, shell, wait_until};
+use crate::executor::environment;
+use crate::executor::spawn::open_append;
 use crate::executor::spawn::{self, Plan};
-use crate::executor::{environment, open_append};
 
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();

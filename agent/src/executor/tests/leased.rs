@@ -4,7 +4,8 @@ use fabric::io::{Launch, UnitEvent};
 use std::time::Duration;
 
 use super::{Agent, LogQuery, PATIENCE, alive, shell, wait_until};
-use crate::executor::{environment, open_append, spawn};
+use crate::executor::spawn::open_append;
+use crate::executor::{environment, spawn};
 
 /// A launch whose lease ends this long from now, for an agent whose clock starts now.
 pub fn leased(mut launch: Launch, length: Duration, stop_timeout: Duration) -> Launch {

@@ -13,12 +13,13 @@ use zbus::{Connection, MessageStream, OwnedObjectPath, Variant};
 use super::leased::leased;
 use super::{Agent, shell, wait_until};
 use crate::clock::{BootTime, Clock};
+use crate::executor::Executor;
 use crate::executor::bus::{Bus, path_of};
 use crate::executor::mount_points::View;
 use crate::executor::record::{Record, Store};
 use crate::executor::systemd::Systemd;
-use crate::executor::{Executor, hash, process};
 use crate::guard::{LeaseFile, LeaseFolder, Leases, Reach};
+use crate::process;
 
 /// A bus, and what speaks as systemd on it.
 struct Fake {
@@ -197,7 +198,7 @@ fn left_behind(state: &Path, launch: &Launch) {
 }
 
 fn environment(state: &Path, launch: &Launch) -> Vec<String> {
-    let agent = hash(state.as_os_str().as_encoded_bytes());
+    let agent = crate::hash::fnv1a(state.as_os_str().as_encoded_bytes());
     vec![format!("WEFT_AGENT={agent:016x}"), format!("WEFT_RUN={}", launch.run)]
 }
 

@@ -37,7 +37,7 @@ impl Driver {
     }
 
     fn take(&self, step: Step) -> impl Future<Output = Result<Vec<u8>, Problem>> + use<> {
-        let (inbox, executor) = (Inbox::new(&self.config.state), self.executor.clone());
+        let (inbox, executor) = (Inbox::new(&self.config.state), self.work.executor.clone());
         async move {
             let view = upgrade::take(inbox, executor, step).await?;
             serde_json::to_vec(&view).map_err(|error| unwritten(&error))

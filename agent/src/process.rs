@@ -1,6 +1,6 @@
 //! What the kernel says of a process and what can be done to it: affinity, memory policy, pidfds,
 //! signals, `/proc`. Every system call of the executors that the standard library lacks is here or
-//! in [`spawn`](super::spawn).
+//! in `executor::spawn`.
 
 use fabric::cpuset::CpuSet;
 use nix::errno::Errno;

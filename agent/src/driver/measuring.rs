@@ -1,7 +1,59 @@
-//! The agent's own counters, as samples.
+//! What the agent measures: by the thread that observes, and what it counts itself.
 
-use super::Driver;
-use crate::observe::{Metric, Sample};
+use fabric::clock::Instant;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::member::Counts;
+use super::standing::Standing;
+use super::units::Work;
+use super::{Driver, services};
+use crate::config::Config;
+use crate::executor::Executor;
+use crate::host;
+use crate::observe::{Metric, Observer, Sample, Source};
+use crate::trace::Tracer;
+
+/// Time between two times that the loop's counters go into the store.
+const COUNT_PERIOD: Duration = Duration::from_secs(10);
+
+/// Who measures, and what the loop counts.
+///
+/// Invariant: `name` is what the observer calls this node.
+pub(super) struct Measuring {
+    pub(super) observer: Observer,
+    pub(super) tracer: Tracer,
+    /// What this node's series are called after: no other node of its fabric is called so.
+    pub(super) name: String,
+    /// When the loop's counters went into the store.
+    counted: Instant,
+    pub(super) counts: Counts,
+    pub(super) standing: Standing,
+}
+
+impl Measuring {
+    /// Starts the thread that observes. `folder`: of the cgroups of units.
+    pub(super) fn start(
+        config: &Config,
+        name: &str,
+        folder: Option<PathBuf>,
+        work: &Work,
+        now: Instant,
+    ) -> anyhow::Result<Self> {
+        let observer = Observer::start(&config.metrics, name, folder, host::collectors)?;
+        if let (Executor::Systemd(systemd), true) = (&work.executor, config.metrics.enabled) {
+            tokio::spawn(services::watch(systemd.clone(), observer.clone()));
+        }
+        Ok(Self {
+            observer,
+            tracer: Tracer::new(work.helpers.clone()),
+            name: name.to_owned(),
+            counted: now,
+            counts: Counts::default(),
+            standing: Standing::default(),
+        })
+    }
+}
 
 /// Samples in the making.
 #[derive(Default)]
@@ -34,6 +86,22 @@ impl Samples {
 }
 
 impl Driver {
+    /// Once a second: series are called after the node's name, and get what was counted.
+    pub(super) fn measure(&mut self, now: Instant) {
+        if let Some(member) = &self.member {
+            let name = member.node.name_of(&self.identity.id());
+            if name != self.measuring.name {
+                self.measuring.observer.rename(&name);
+                self.measuring.name = name;
+            }
+        }
+        if now.since(self.measuring.counted) >= COUNT_PERIOD {
+            self.measuring.counted = now;
+            let counters = self.counters();
+            self.measuring.observer.count(Source::Loop, counters);
+        }
+    }
+
     /// What the agent has counted.
     pub(super) fn counters(&mut self) -> Vec<Sample> {
         let mut all = Samples::default();
@@ -41,11 +109,11 @@ impl Driver {
             metric: Metric::info("weft_agent_info", "Version and executor of the agent."),
             labels: vec![
                 ("version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("executor", self.executor.name().to_owned()),
+                ("executor", self.work.executor.name().to_owned()),
             ],
             value: 1.0,
         });
-        let counts = self.counts;
+        let counts = self.measuring.counts;
         all.counter("weft_api_calls_total", "Requests to the API.", counts.calls);
         all.counter("weft_events_total", "Events seen.", self.events.count());
         all.family(
@@ -136,7 +204,7 @@ impl Driver {
             "Outputs dropped because nobody took them.",
             core.outputs_dropped,
         );
-        let status = self.standing.of(&member.node, now);
+        let status = self.measuring.standing.of(&member.node, now);
         all.family(
             Metric::gauge("weft_nodes", "Nodes by state, as this node sees them."),
             "state",

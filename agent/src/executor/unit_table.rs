@@ -1,5 +1,5 @@
-//! Who looks after which unit: one keeper (a task of the runtime) a unit, told what to do over a
-//! channel. The desk makes starts idempotent and answers for units that nobody keeps.
+//! The units of an executor: a task of the runtime per unit looks after it and takes commands over a channel. The table makes
+//! starts idempotent, and answers for units that have no task.
 
 use fabric::cpuset::CpuSet;
 use fabric::id::AllocId;
@@ -14,7 +14,7 @@ const ENDED_MAX: usize = fabric::limits::ALLOCS_PER_NODE_MAX;
 /// Where events of units go.
 pub type Events = mpsc::Sender<(AllocId, u32, UnitEvent)>;
 
-/// What a keeper can be told.
+/// A command to the task of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// End the unit.
@@ -23,27 +23,29 @@ pub enum Command {
     Confine(CpuSet),
 }
 
-/// The desk. Clones are the same one.
+/// The table. Clones are the same one.
+///
+/// Invariant: an entry per allocation, of its latest run, which has a task until `ended` is true.
 #[derive(Clone, Debug)]
-pub struct Desk {
+pub struct Units {
     events: Events,
-    units: Arc<Mutex<BTreeMap<AllocId, Held>>>,
+    units: Arc<Mutex<BTreeMap<AllocId, Entry>>>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Entry {
     run: u32,
     commands: mpsc::UnboundedSender<Command>,
-    /// True once the keeper is done.
+    /// True once the task is done.
     ended: watch::Receiver<bool>,
     last: Option<UnitEvent>,
     /// Grows with every entry: the oldest ended ones are forgotten first.
     order: u64,
 }
 
-/// A keeper's side of the desk: one unit, from before its start until it is gone.
+/// The side of a unit's task: one unit, from before its start until it is gone.
 #[derive(Debug)]
-pub struct Seat {
+pub struct UnitTask {
     /// Which unit.
     pub alloc: AllocId,
     /// Which run of it.
@@ -53,49 +55,49 @@ pub struct Seat {
     /// An earlier run that must be over first.
     pub before: Option<watch::Receiver<bool>>,
     ended: watch::Sender<bool>,
-    desk: Desk,
+    table: Units,
 }
 
-impl Desk {
-    /// A desk without units.
+impl Units {
+    /// A table without units.
     pub fn new(events: Events) -> Self {
         Self { events, units: Arc::default() }
     }
 
     /// Takes a unit on. `None` when this run, or a later one, is there already: then its last event
     /// is said again.
-    pub fn take(&self, alloc: &AllocId, run: u32) -> Option<Seat> {
+    pub fn take(&self, alloc: &AllocId, run: u32) -> Option<UnitTask> {
         let known = {
             let mut units = self.lock();
             match units.get(alloc) {
-                Some(held) if held.run >= run => Err((held.run, held.last.clone())),
-                held => {
+                Some(entry) if entry.run >= run => Err((entry.run, entry.last.clone())),
+                entry => {
                     // An earlier run should be over by now; if it is not, it has to go first.
-                    let before = held.map(|held| {
-                        let _ = held.commands.send(Command::Stop);
-                        held.ended.clone()
+                    let before = entry.map(|entry| {
+                        let _ = entry.commands.send(Command::Stop);
+                        entry.ended.clone()
                     });
                     let (commands, receiver) = mpsc::unbounded_channel();
                     let (ended, watch) = watch::channel(false);
-                    let order = units.values().map(|held| held.order).max().unwrap_or(0) + 1;
+                    let order = units.values().map(|entry| entry.order).max().unwrap_or(0) + 1;
                     units.insert(
                         alloc.clone(),
-                        Held { run, commands, ended: watch, last: None, order },
+                        Entry { run, commands, ended: watch, last: None, order },
                     );
                     forget_oldest(&mut units);
-                    Ok(Seat {
+                    Ok(UnitTask {
                         alloc: alloc.clone(),
                         run,
                         commands: receiver,
                         before,
                         ended,
-                        desk: self.clone(),
+                        table: self.clone(),
                     })
                 }
             }
         };
         match known {
-            Ok(seat) => Some(seat),
+            Ok(task) => Some(task),
             Err((run, last)) => {
                 if let Some(event) = last {
                     self.say_at_once(alloc, run, event);
@@ -105,26 +107,26 @@ impl Desk {
         }
     }
 
-    /// Passes a command on; false when nobody keeps that run.
+    /// Passes a command on; false when that run has no task.
     pub fn command(&self, alloc: &AllocId, run: u32, command: Command) -> bool {
         match self.lock().get(alloc) {
-            Some(held) if held.run == run => held.commands.send(command).is_ok(),
+            Some(entry) if entry.run == run => entry.commands.send(command).is_ok(),
             _ => false,
         }
     }
 
     /// Whether this run, or a later one, was taken on before: another start of it starts nothing.
     pub fn knows(&self, alloc: &AllocId, run: u32) -> bool {
-        self.lock().get(alloc).is_some_and(|held| held.run >= run)
+        self.lock().get(alloc).is_some_and(|entry| entry.run >= run)
     }
 
-    /// The last event of a unit, if the desk remembers it.
+    /// The last event of a unit, if the table remembers it.
     pub fn last(&self, alloc: &AllocId, run: u32) -> Option<UnitEvent> {
         let units = self.lock();
-        units.get(alloc).filter(|held| held.run == run)?.last.clone()
+        units.get(alloc).filter(|entry| entry.run == run)?.last.clone()
     }
 
-    /// Says something about a unit that has no keeper. The caller may be the one who empties the
+    /// Says something about a unit that has no task. The caller may be the one who empties the
     /// channel, so nothing here waits for room in it.
     pub fn say_at_once(&self, alloc: &AllocId, run: u32, event: UnitEvent) {
         use mpsc::error::TrySendError;
@@ -140,23 +142,23 @@ impl Desk {
         let _ = self.events.send((alloc.clone(), run, event)).await;
     }
 
-    /// Units that have a keeper.
-    pub fn kept(&self) -> Vec<AllocId> {
+    /// Units that have a task.
+    pub fn with_tasks(&self) -> Vec<AllocId> {
         let units = self.lock();
-        units.iter().filter(|(_, held)| !*held.ended.borrow()).map(|(id, _)| id.clone()).collect()
+        units.iter().filter(|(_, entry)| !*entry.ended.borrow()).map(|(id, _)| id.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AllocId, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AllocId, Entry>> {
         // Nothing panics while holding it.
         self.units.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-fn forget_oldest(units: &mut BTreeMap<AllocId, Held>) {
+fn forget_oldest(units: &mut BTreeMap<AllocId, Entry>) {
     let mut ended: Vec<(u64, AllocId)> = units
         .iter()
-        .filter(|(_, held)| *held.ended.borrow())
-        .map(|(alloc, held)| (held.order, alloc.clone()))
+        .filter(|(_, entry)| *entry.ended.borrow())
+        .map(|(alloc, entry)| (entry.order, alloc.clone()))
         .collect();
     ended.sort();
     let surplus = ended.len().saturating_sub(ENDED_MAX);
@@ -165,40 +167,40 @@ fn forget_oldest(units: &mut BTreeMap<AllocId, Held>) {
     }
 }
 
-impl Seat {
+impl UnitTask {
     /// Waits until the run before this one is over.
     pub async fn wait_for_earlier_run(&mut self) {
         if let Some(mut before) = self.before.take() {
-            // An error means that its keeper is gone, which is as good.
+            // An error means that its task is gone, which is as good.
             let _ = before.wait_for(|ended| *ended).await;
         }
     }
 
     /// Remembers an event without saying it: adoption reports all units at once.
     pub fn note(&self, event: &UnitEvent) {
-        if let Some(held) = self.desk.lock().get_mut(&self.alloc)
-            && held.run == self.run
+        if let Some(entry) = self.table.lock().get_mut(&self.alloc)
+            && entry.run == self.run
         {
-            held.last = Some(event.clone());
+            entry.last = Some(event.clone());
         }
     }
 
     /// Says what happened to the unit.
     pub async fn tell(&self, event: UnitEvent) {
         self.note(&event);
-        self.desk.say(&self.alloc, self.run, event).await;
+        self.table.say(&self.alloc, self.run, event).await;
     }
 
-    /// Remembers how it ended without saying it; the keeper is done.
+    /// Remembers how it ended without saying it; the task is done.
     pub fn close(self, event: &UnitEvent) {
         self.note(event);
         let _ = self.ended.send(true);
     }
 
-    /// Says how it ended; the keeper is done.
+    /// Says how it ended; the task is done.
     pub async fn end(self, event: UnitEvent) {
         self.note(&event);
         let _ = self.ended.send(true);
-        self.desk.say(&self.alloc, self.run, event).await;
+        self.table.say(&self.alloc, self.run, event).await;
     }
 }

@@ -15,7 +15,7 @@ impl Driver {
     pub(super) fn hardware(&self, name: &str, answer: CallAnswer) {
         let Some((node, answer)) = self.meant(name, answer) else { return };
         if node == self.identity.id() {
-            return here(look(self.helpers.clone()), answer);
+            return here(look(self.work.helpers.clone()), answer);
         }
         let path = format!("/v1/nodes/{node}/hardware");
         self.there(node, ApiRequest { method: "GET".into(), path, body: Vec::new() }, answer);
@@ -29,7 +29,7 @@ impl Driver {
         answer: oneshot::Sender<ApiResponse>,
     ) {
         tracing::debug!(?from, name, "a peer asks what a machine is made of");
-        self.for_peer(name, look(self.helpers.clone()), answer);
+        self.for_peer(name, look(self.work.helpers.clone()), answer);
     }
 }
 
