@@ -93,6 +93,7 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
         seed: 0,
         canary: None,
         level: config.node.level(),
+        bounds: fabric::table::Bounds::default(),
     };
     let node = Node::new(now, core, Origin::Restored { rows: opened.rows, handover: None });
     let mut seal = Seal::new(identity.id(), start);

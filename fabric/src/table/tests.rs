@@ -277,3 +277,50 @@ fn a_revert_beats_its_own_version_and_no_later_submit() {
     assert_eq!(table.merge(job(3, false, reading + 1), NOW), Merge::Taken);
     assert_eq!(table.merge(job(2, true, reading), NOW), Merge::Known);
 }
+
+/// Beyond its bounds a table takes a sixteenth more of what others made, and then nothing new.
+#[test]
+fn rows_that_another_member_sends_beyond_the_bounds_are_refused() {
+    let of_a_slot = |index: u32, epoch| {
+        let slot = SlotId { job: JobName::new("a").unwrap(), index };
+        let row = AllocRow { epoch, phase: Phase::Running, ..AllocRow::default() };
+        let stamp = Stamp { reading: (1 << 35) + epoch, node: node(2) };
+        let value = Value::Alloc(Box::new(row));
+        Entry { key: Key::Alloc(slot, node(2)), stamp, value, signature: None }
+    };
+    let of_a_job = |number: u32, rank| {
+        let stamp = Stamp { reading: (1 << 35) + rank, node: node(2) };
+        let key = Key::Job(JobName::new(&format!("j{number}")).unwrap());
+        signed(key, stamp, Value::Tombstone { rank })
+    };
+    let of_a_quota = |number: u32, rank| {
+        let stamp = Stamp { reading: (1 << 35) + rank, node: node(2) };
+        let key = Key::Quota(Namespace::new(&format!("q{number}")).unwrap());
+        signed(key, stamp, Value::Tombstone { rank })
+    };
+    type Make<'a> = &'a dyn Fn(u32, u64) -> Entry;
+    let all = Bounds::default();
+    let kinds: [(Bounds, Make<'_>); 3] = [
+        (Bounds { entries: 32, ..all }, &of_a_slot),
+        (Bounds { jobs: 32, ..all }, &of_a_job),
+        (Bounds { quotas: 32, ..all }, &of_a_quota),
+    ];
+    for (bounds, make) in kinds {
+        let mut table = Table::default();
+        table.set_bounds(bounds);
+        for number in 0..32 {
+            assert_eq!(table.merge(make(number, 1), NOW), Merge::Taken);
+        }
+        let more = make(32, 1);
+        assert!(!table.has_room(&more.key), "nobody here makes another one");
+        for number in 32..34 {
+            assert_eq!(table.merge(make(number, 1), NOW), Merge::Taken);
+        }
+        let before = (table.len(), table.fingerprint());
+        for number in 34..1000 {
+            assert_eq!(table.merge(make(number, 1), NOW), Merge::Refused);
+        }
+        assert_eq!((table.len(), table.fingerprint()), before);
+        assert_eq!(table.merge(make(7, 2), NOW), Merge::Taken, "what is there changes");
+    }
+}

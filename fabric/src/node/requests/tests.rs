@@ -18,14 +18,14 @@ fn fabric_with(bounds: impl Fn(Bounds) -> Bounds) -> Fleetlet {
     fleet.run(Duration::from_secs(30));
     for node in fleet.nodes.values_mut() {
         let counts = node.table.counts();
-        let Bounds { entries, jobs, quotas } = Bounds::default();
-        let all = Bounds { entries, jobs, quotas };
-        let full =
-            bounds(Bounds { entries: counts.entries, jobs: counts.jobs, quotas: counts.quotas });
+        let (entries, jobs, quotas) = (counts.entries, counts.jobs, counts.quotas);
+        let (all, spare) = (Bounds::default(), Bounds::default().spare);
+        let full = bounds(Bounds { entries, jobs, quotas, spare });
         node.table.set_bounds(Bounds {
             entries: all.entries.min(full.entries),
             jobs: all.jobs.min(full.jobs),
             quotas: all.quotas.min(full.quotas),
+            spare,
         });
     }
     fleet
@@ -80,7 +80,8 @@ fn a_table_full_of_jobs_refuses_another_name_and_changes_what_is_there() {
 #[test]
 fn a_table_full_of_quotas_refuses_another_namespace_and_changes_what_is_there() {
     const MORE: usize = 1 << 20;
-    let mut fleet = fabric_with(|it| Bounds { entries: MORE, jobs: MORE, quotas: it.quotas + 1 });
+    let mut fleet =
+        fabric_with(|it| Bounds { entries: MORE, jobs: MORE, quotas: it.quotas + 1, ..it });
     let set = |namespace: &str| Request::SetQuota {
         namespace: namespace.parse().expect("a namespace"),
         quota: Quota { cpu_millis: Some(64_000), ..Quota::default() },
