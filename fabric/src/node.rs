@@ -1040,12 +1040,17 @@ impl Node {
                 let ours = self.table.buckets();
                 let differ = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs);
                 let differ = differ.count();
-                if let Some(rows) = gossip::describe(&self.table, &theirs, self.purged.until()) {
+                // Nothing random: another place each time is enough.
+                let turn = self.counters.ticks.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                let until = self.purged.until();
+                if let Some(rows) = gossip::describe(&self.table, &theirs, until, turn) {
                     let described = match &rows {
                         Message::Rows { buckets, .. } => buckets.len(),
                         _ => 0,
                     };
-                    self.repairing = Some(Repairing { from, in_part: described < differ });
+                    // A part of one bucket brings nothing here, and the tables are not compared.
+                    let in_part = described < differ;
+                    self.repairing = (described > 0).then_some(Repairing { from, in_part });
                     self.send(from, Message::Clock(self.clock_reading()));
                     self.send(from, rows);
                 }
