@@ -380,7 +380,8 @@ impl Node {
             }
             _ => return Err(no()),
         };
-        if self.table.members() >= limits::MEMBERS_MAX {
+        // Whoever is a member has lost its welcome on the way.
+        if self.table.members() >= limits::MEMBERS_MAX && !self.table.is_member(&node) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "the fabric is full",

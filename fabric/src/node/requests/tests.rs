@@ -157,3 +157,35 @@ fn what_several_members_accept_at_a_bound_is_in_all_tables() {
     assert_eq!(names, 17, "two last ones");
     refused(&fleet.submit(ONE, &job("more")));
 }
+
+#[test]
+fn a_full_fabric_lets_nobody_in_and_welcomes_its_members_again() {
+    let mut fleet = Fleetlet::new(1);
+    let member = |number: u32| {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        NodeId(id)
+    };
+    let (now, one) = (fleet.now, fleet.nodes.get_mut(&ONE).expect("it runs"));
+    for number in 1..limits::MEMBERS_MAX as u32 {
+        let entry = RosterEntry { name: "other".into(), vouched_by: ONE, joined: now.wall };
+        let (key, value) = (Key::Roster(member(number)), Value::Roster(entry));
+        let stamp = one.clock.tick(now.wall);
+        let entry = Entry::written(&FABRIC, &signer(ONE), key, stamp, value);
+        assert_eq!(one.table.merge(entry, now.wall), Merge::Taken);
+    }
+    assert_eq!(one.table.members(), limits::MEMBERS_MAX);
+    let before = one.fingerprint();
+    let mut enrol = |node| {
+        let (name, level) = ("newcomer".into(), crate::level::LEVEL);
+        let (token, secret_hash) = (TokenId("t".into()), [3; 32]);
+        fleet.ask(ONE, Request::Enrol { node, name, level, token, secret_hash });
+        fleet.answers.pop().expect("an answer")
+    };
+    let answer = enrol(NodeId([9; 32]));
+    let problem = refused(&answer);
+    assert_eq!(problem.title, "the fabric is full");
+    assert!(problem.detail.contains("16384 nodes"), "{problem:?}");
+    assert!(matches!(enrol(member(5)), Answer::Enrolled { .. }));
+    assert_eq!(fleet.nodes[&ONE].fingerprint(), before, "nothing has changed");
+}
