@@ -87,6 +87,8 @@ test-swarm: setup
 	    "starts-unprepared|--seeds 30 --nodes 3 --minutes 2|before it is prepared" \
 	    "deaf-to-removal|--seeds 30 --nodes 3 --minutes 10|removed node runs nothing" \
 	    "forgets-deletions|--seeds 30 --nodes 3 --minutes 10|stopped does not come back" \
+	    "keeps-what-ended|--seeds 30 --nodes 3 --minutes 10|ended rows leave" \
+	    "ignores-full|--seeds 30 --nodes 3 --minutes 10|counts only real holders" \
 	    "writes-any-level|--seeds 30 --nodes 8 --minutes 2|is sent what it cannot read" \
 	    "takes-unsigned|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|name that did not write it" \
 	    "ignores-receivers|--seeds 30 --nodes $(NODES) --minutes $(MINUTES)|no datagram from a non member"; do \

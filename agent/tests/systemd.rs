@@ -277,6 +277,34 @@ fn the_service_is_hardened_and_does_not_try_a_wrong_configuration_again_and_agai
     });
 }
 
+/// Which the shipped service tries again each second, and takes leave of each time.
+#[test]
+fn an_agent_that_may_not_read_its_state_folder_changes_nothing_there() {
+    let Some(machine) = Machine::boot("older") else { return };
+    machine.shell(&format!(
+        "systemctl stop weftd && cp /etc/weft/weftd.toml /root/ && \
+         printf '[node]\\nlevel = {}\\n' >> /etc/weft/weftd.toml",
+        fabric::level::LEVEL - 1
+    ));
+    let kept = || {
+        machine.shell("cd /var/lib/weft && sha256sum $(find . -type f ! -name store.redb | sort)")
+    };
+    let (before, starts) = (kept(), machine.show("weftd.service")["NRestarts"].clone());
+    assert!(before.contains("./generation"), "{before}");
+    machine.shell("systemctl start --no-block weftd");
+    wait_until("it was tried again, and more than once", || {
+        let now = machine.show("weftd.service")["NRestarts"].parse().unwrap_or(0);
+        (now > starts.parse().unwrap_or(0) + 2).then_some(())
+    });
+    let said = machine.log();
+    assert!(said.contains("weftd farewell: /var/lib/weft is of a fabric of level"), "{said}");
+    assert!(!said.contains("told"), "{said}");
+    assert_eq!(kept(), before);
+    // What was wrong passes: nobody has to start it by hand.
+    machine.shell("mv /root/weftd.toml /etc/weft/");
+    wait_until("it works again", || machine.try_get::<Status>("/v1/status").ok());
+}
+
 /// Under either executor: files where there were none, a check that looks at them from within as the task's user, and what
 /// both have inherited from the agent.
 #[test]

@@ -7,7 +7,9 @@
 mod testbed;
 
 use fabric::level::{LEVEL, LEVEL_MIN, Leveled};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use testbed::{Lab, Machine, job, shown};
@@ -26,6 +28,31 @@ fn take_to(machine: &mut Machine, level: u8) {
 
 fn levels(machines: &[Machine]) -> Vec<u8> {
     machines.iter().map(|machine| machine.fabric_status().level).collect()
+}
+
+/// All that is in a state directory, by name: files, and rows and notes of the store, which notes in its head that it was opened.
+fn kept(state: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut kept = BTreeMap::new();
+    for file in std::fs::read_dir(state).expect("a folder").map(|file| file.expect("a file")) {
+        let name = file.file_name().into_string().expect("a name");
+        if name == "store.redb" {
+            let store = redb::Database::open(file.path()).expect("a store");
+            let read = store.begin_read().expect("it can be read");
+            let rows = read.open_table(TableDefinition::<&[u8], &[u8]>::new("rows"));
+            for row in rows.expect("rows").iter().expect("rows") {
+                let (key, value) = row.expect("a row");
+                kept.insert(format!("row {:?}", key.value()), value.value().to_vec());
+            }
+            let notes = read.open_table(TableDefinition::<&str, &[u8]>::new("notes"));
+            for note in notes.expect("notes").iter().expect("notes") {
+                let (name, value) = note.expect("a note");
+                kept.insert(format!("note {}", name.value()), value.value().to_vec());
+            }
+        } else if file.file_type().expect("a kind").is_file() {
+            kept.insert(name, std::fs::read(file.path()).expect("a file"));
+        }
+    }
+    kept
 }
 
 #[test]
@@ -111,24 +138,23 @@ fn agents_are_upgraded_one_after_the_other_under_load_and_one_goes_back() {
     // Now one that goes back is told so, and nothing is changed in its state directory.
     machines[2].end_agent();
     machines[2].level = old;
-    let folder = machines[2].state.clone();
-    let content = |path: &std::path::Path| -> BTreeMap<std::path::PathBuf, Vec<u8>> {
-        let files = std::fs::read_dir(path).expect("a folder").map(|file| file.expect("a file"));
-        let files = files.filter(|file| file.file_type().expect("a kind").is_file());
-        files.map(|file| (file.path(), std::fs::read(file.path()).expect("a file"))).collect()
-    };
-    let untouched = content(&folder);
-    let output = machines[2].agent_command().output().expect("the agent starts");
-    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains(&format!("is of a fabric of level {LEVEL}")), "{said}");
-    assert!(said.contains("nothing was changed"), "{said}");
-    let names =
-        |files: &BTreeMap<std::path::PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&content(&folder)), names(&untouched));
-    for (path, before) in untouched.iter().filter(|(path, _)| !path.ends_with("store.redb")) {
-        // The store is opened to read it, and notes that in its head.
-        assert!(&content(&folder)[path] == before, "{} was changed", path.display());
+    let (folder, handover) = (machines[2].state.clone(), machines[2].handover());
+    let untouched = (kept(&folder), std::fs::read(&handover).ok());
+    assert!(untouched.1.is_some(), "the agent keeps something for the next one");
+    // The agent, and what the shipped service does after its end.
+    for (what, mut command) in
+        [("start", machines[2].agent_command()), ("farewell", machines[2].farewell_command())]
+    {
+        let output = command.output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(1), "{what}: {}", shown(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(&format!("is of a fabric of level {LEVEL}")), "{said}");
+        assert!(said.contains("nothing was changed"), "{said}");
+        let now = (kept(&folder), std::fs::read(&handover).ok());
+        for (name, before) in &untouched.0 {
+            assert!(now.0.get(name) == Some(before), "{what}: {name} was changed");
+        }
+        assert!(now == untouched, "{what}: something was added, or what was kept was taken");
     }
     assert_eq!(processes(&machines), before, "its units run on");
     println!("back after that: refused, in words, with nothing changed");

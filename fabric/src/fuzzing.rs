@@ -91,6 +91,7 @@ fn config() -> Config {
         seed: 1,
         canary: None,
         level: crate::level::LEVEL,
+        bounds: crate::table::Bounds::default(),
     }
 }
 

@@ -5,7 +5,8 @@
 //! for one, or one that may not travel in one, goes over a stream.
 //!
 //! *Repair.* Two members compare their tables in one number. If they differ: the fingerprints of all
-//! buckets, then keys and orders in the buckets that differ, then the entries that one of them lacks.
+//! buckets, then keys and orders in the buckets that differ, then the entries that one of them lacks. Of a bucket
+//! that is too large for one message a part is told each time, and the other one gets what it lacks of it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,7 +189,15 @@ fn rounds(members: usize) -> u32 {
 
 /// The buckets in which `theirs` differ from ours, described completely, as many as fit. `None`: none differ,
 /// or it is not a description of buckets.
-pub fn describe(table: &Table, theirs: &[u64], purged_until: WallTime) -> Option<Message> {
+///
+/// Where not even one fits, a part of its rows, from one that `turn` chooses, and no bucket: what is not among the rows says nothing
+/// then, and whoever reads it asks for what it lacks.
+pub fn describe(
+    table: &Table,
+    theirs: &[u64],
+    purged_until: WallTime,
+    turn: u64,
+) -> Option<Message> {
     if theirs.len() != BUCKETS {
         return None;
     }
@@ -210,8 +219,30 @@ pub fn describe(table: &Table, theirs: &[u64], purged_until: WallTime) -> Option
         .map(|entry| (entry.key.clone(), entry.order()))
         .collect();
     rows.sort_unstable();
+    let bytes = |rows: &[(Key, Order)]| rows.iter().map(|(key, _)| row_bytes(key)).sum::<usize>();
+    if bytes(&rows) > limits::ROWS_BYTES_MAX {
+        let first = turn % rows.len() as u64;
+        rows.rotate_left(first as usize);
+        let mut room = limits::ROWS_BYTES_MAX;
+        let fits = |(key, _): &&(Key, Order)| {
+            let left = room.checked_sub(row_bytes(key));
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        let fitting = rows.iter().take_while(fits).count();
+        rows.truncate(fitting);
+        buckets.clear();
+    }
     let buckets = buckets.into_iter().map(u16::from).collect();
     Some(Message::Rows { buckets, rows, purged_until })
+}
+
+/// Bytes of a described row, or a few more.
+fn row_bytes(key: &Key) -> usize {
+    match key {
+        Key::Token(id) => limits::ROW_BYTES_MAX + id.0.len(),
+        _ => limits::ROW_BYTES_MAX,
+    }
 }
 
 /// What the other lacks of the described buckets, and what we lack. What is `ahead`, by its stamp, counts for nothing,

@@ -204,6 +204,12 @@ pub const NEWS_MAX: usize = 1024;
 pub const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 /// Rows described in one message of repair: about 120 bytes each.
 pub const REPAIR_ROWS_MAX: usize = 4096;
+/// Bytes of one described row: a slot of a job with the longest name, a node's key (32), rank (10) and stamp (42).
+pub const ROW_BYTES_MAX: usize = 1 + 1 + JOB_NAME_BYTES_MAX + 5 + 32 + 10 + 42 + 1;
+/// Bytes of rows in one message of repair: what is left of it beside the names of the buckets. All rows of a bucket of a full table
+/// have a third more.
+pub const ROWS_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
+const _: () = assert!(REPAIR_ROWS_MAX * ROW_BYTES_MAX < ROWS_BYTES_MAX);
 /// Time between two attempts to reach members that are not alive.
 pub const REJOIN_INTERVAL: Duration = Duration::from_secs(5);
 /// Members tried in one such attempt.

@@ -25,7 +25,9 @@ use crate::placement::Fleet;
 use crate::signature::Signer;
 use crate::stamp::HybridClock;
 use crate::supervisor::{Record, Supervisor};
-use crate::table::{Entry, Key, Keyring, Merge, Order, RosterEntry, SharedEntry, Table, Value};
+use crate::table::{
+    Bounds, Entry, Key, Keyring, Merge, Order, RosterEntry, SharedEntry, Table, Value,
+};
 use crate::timekeeper::Timekeeper;
 use crate::topology::NodeInfo;
 
@@ -96,6 +98,8 @@ pub struct Config {
     pub canary: Option<Canary>,
     /// Up to which level it reads and writes: [`crate::level::LEVEL`], or less to act as an older agent.
     pub level: u8,
+    /// How much its table holds. Smaller ones than the default are for the simulator.
+    pub bounds: Bounds,
 }
 
 /// Bugs on request. Never set outside the simulator.
@@ -136,6 +140,10 @@ pub enum Canary {
     ForgetsDisk,
     /// A unit is started before what it needs is ready.
     StartsUnprepared,
+    /// Rows of allocations that have ended stay.
+    KeepsWhatEnded,
+    /// What a full table refuses is answered as done.
+    IgnoresFull,
 }
 
 /// Where a node's table comes from.
@@ -344,6 +352,7 @@ impl Node {
             dirty: true,
             config,
         };
+        node.table.set_bounds(node.config.bounds);
         node.take_origin(now, origin);
         node.outputs.push_back(Output::TrustChanged);
         node
@@ -1031,12 +1040,17 @@ impl Node {
                 let ours = self.table.buckets();
                 let differ = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs);
                 let differ = differ.count();
-                if let Some(rows) = gossip::describe(&self.table, &theirs, self.purged.until()) {
+                // Nothing random: another place each time is enough.
+                let turn = self.counters.ticks.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                let until = self.purged.until();
+                if let Some(rows) = gossip::describe(&self.table, &theirs, until, turn) {
                     let described = match &rows {
                         Message::Rows { buckets, .. } => buckets.len(),
                         _ => 0,
                     };
-                    self.repairing = Some(Repairing { from, in_part: described < differ });
+                    // A part of one bucket brings nothing here, and the tables are not compared.
+                    let in_part = described < differ;
+                    self.repairing = (described > 0).then_some(Repairing { from, in_part });
                     self.send(from, Message::Clock(self.clock_reading()));
                     self.send(from, rows);
                 }
@@ -1301,7 +1315,9 @@ impl Node {
     }
 
     fn expire(&mut self, now: Now) {
-        for key in self.table.expire(now.wall) {
+        let keeps = self.config.canary == Some(Canary::KeepsWhatEnded);
+        let over = if keeps { Vec::new() } else { self.table.expire(now.wall) };
+        for key in over {
             if let Key::Alloc(slot, node) = &key
                 && *node == self.config.id
             {

@@ -76,20 +76,30 @@ pub struct Table {
     bounds: Bounds,
 }
 
-/// Of so many entries that members may make, one more is taken in.
-const SPARE: usize = 16;
-
-/// How many entries a table holds, and of them jobs and quotas.
+/// How many entries members may make, and of them jobs and quotas.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub struct Bounds {
+    /// Of any kind.
     pub entries: usize,
+    /// Tombstones included.
     pub jobs: usize,
+    /// Tombstones included.
     pub quotas: usize,
+    /// What others made is taken in beyond that, by so many sixteenths.
+    pub spare: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { entries: limits::ENTRIES_MAX, jobs: limits::JOBS_MAX, quotas: limits::QUOTAS_MAX }
+        let (entries, jobs) = (limits::ENTRIES_MAX, limits::JOBS_MAX);
+        Bounds { entries, jobs, quotas: limits::QUOTAS_MAX, spare: 1 }
+    }
+}
+
+impl Bounds {
+    /// How many of `bound` are taken in.
+    fn taken(&self, bound: usize) -> usize {
+        bound + bound * self.spare / 16
     }
 }
 
@@ -110,8 +120,7 @@ impl Table {
             }
     }
 
-    /// As if this were all that fits.
-    #[cfg(test)]
+    /// As if this were all that fits. What is there stays.
     pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
     }
@@ -126,7 +135,7 @@ impl Table {
         match self.order(&entry.key) {
             Some(ours) if entry.order() <= ours => return Merge::Known,
             Some(_) => {}
-            None if self.is_below(&entry.key, |bound| bound + bound / SPARE) => {}
+            None if self.is_below(&entry.key, |bound| self.bounds.taken(bound)) => {}
             None => return Merge::Refused,
         }
         if let (Key::Roster(node), Value::Tombstone { .. }) = (&entry.key, &entry.value) {

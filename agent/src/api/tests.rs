@@ -29,6 +29,7 @@ pub(crate) fn node(state: &tempfile::TempDir) -> Node {
         seed: 1,
         canary: None,
         level: fabric::level::LEVEL,
+        bounds: fabric::table::Bounds::default(),
     };
     Node::new(NOW, config, Origin::Founded { gossip_key: [7; 32] })
 }

@@ -331,6 +331,7 @@ impl Driver {
             seed: u64::from_le_bytes(self.random()?),
             canary: None,
             level: self.config.node.level(),
+            bounds: fabric::table::Bounds::default(),
         };
         let node = Node::new(self.clock.now(), config, origin);
         let seal = Seal::new(self.identity.id(), self.life.start);

@@ -20,6 +20,7 @@ use super::handover;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{self, Fabric, Identity};
+use crate::level;
 use crate::machine::{self, Machine};
 use crate::quic::{Sockets, for_socket};
 use crate::seal::{Seal, Start};
@@ -69,10 +70,12 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
     let Some(fabric) = Fabric::load(&config.state)? else { return Ok(0) };
     // A copy of another machine's state says nothing in that one's name.
     machine::check(&config.state, &Machine::this(Path::new("/")))?;
-    let identity = Arc::new(Identity::load_or_create(&config.state)?);
     let now = Clock::start().now();
     // First of all: beside an agent that runs this changes nothing.
     let opened = store::open(&config.state)?;
+    // An agent that may not read this is not about to come back: there is nothing to say for it.
+    level::check(config, &opened.rows)?;
+    let identity = Arc::new(Identity::load_or_create(&config.state)?);
     let before = identity::last_generation(&config.state);
     let generation = identity::next_generation(&config.state, now.wall.0);
     let start = Start::new(generation)?;
@@ -90,6 +93,7 @@ fn tell(config: &Config) -> anyhow::Result<usize> {
         seed: 0,
         canary: None,
         level: config.node.level(),
+        bounds: fabric::table::Bounds::default(),
     };
     let node = Node::new(now, core, Origin::Restored { rows: opened.rows, handover: None });
     let mut seal = Seal::new(identity.id(), start);

@@ -171,6 +171,10 @@ impl Preparations {
         let preparations = self.clone();
         tokio::spawn(async move {
             let event = preparations.prepare(launch).await;
+            if event != UnitEvent::Prepared {
+                // Another attempt makes it anew, and there may be none: nobody else would remove it.
+                preparations.executor.unprepare(&alloc).await;
+            }
             let wanted = preparations.lock().remove(&alloc).is_some_and(|(_, wanted)| wanted);
             if wanted {
                 // An error means that the loop is gone.
@@ -219,3 +223,6 @@ impl Preparations {
         self.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

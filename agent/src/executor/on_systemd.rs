@@ -849,6 +849,13 @@ fn on_systemd_a_check_that_forks_is_bounded() {
 }
 
 #[test]
+fn on_systemd_a_units_own_socket_is_no_strangers() {
+    let state = tempfile::tempdir().unwrap();
+    let Some(mut agent) = agent(&state) else { return };
+    super::tests::checks::sockets_are_told_apart(&mut agent);
+}
+
+#[test]
 fn on_systemd_a_check_ends_with_its_task() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut agent) = agent(&state) else { return };

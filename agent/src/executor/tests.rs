@@ -6,7 +6,7 @@ use fabric::id::{AllocId, Birth, JobName};
 use fabric::io::{Launch, UnitEvent};
 use fabric::job::{Sandbox, Task, TaskFile};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -136,6 +136,23 @@ impl Agent {
             .await
         });
         assert!(found.expect("the line in time"), "the log ended without {wanted:?}");
+    }
+}
+
+/// 256 KiB, until this is dropped.
+pub struct SmallDisk(pub PathBuf);
+
+impl SmallDisk {
+    pub fn mount(at: &Path) -> Self {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("size=256k")).unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

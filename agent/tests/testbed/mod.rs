@@ -221,6 +221,11 @@ impl Machine {
         self.folder.join("weft.sock")
     }
 
+    /// What its agent keeps for the next one.
+    pub fn handover(&self) -> PathBuf {
+        self.folder.join("weft.sock.handover")
+    }
+
     /// What the agent said so far, over all its starts.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
@@ -283,6 +288,14 @@ impl Machine {
         command
     }
 
+    /// What the service manager runs after an agent that did not end as it was told.
+    pub fn farewell_command(&self) -> Command {
+        let mut command = self.command(&self.program);
+        command.args(["farewell", "--config"]).arg(self.folder.join("weftd.toml"));
+        command.env("SERVICE_RESULT", "signal");
+        command
+    }
+
     /// Starts the agent, and waits until it answers.
     pub fn start_agent(&mut self) {
         self.launch_agent();
@@ -336,10 +349,7 @@ impl Machine {
     /// Ends the agent with SIGKILL, and does what its service manager does then.
     pub fn crash_agent(&mut self) {
         self.kill_agent();
-        let config = self.folder.join("weftd.toml");
-        let mut farewell = self.command(&self.program);
-        farewell.arg("farewell").arg("--config").arg(config).env("SERVICE_RESULT", "signal");
-        let told = netns::run(&mut farewell);
+        let told = netns::run(&mut self.farewell_command());
         assert!(told.is_empty(), "what it has to say goes to the journal: {told}");
     }
 

@@ -256,7 +256,8 @@ impl Book {
         }
     }
 
-    /// A user is told something. A submit that counts holders has to have them.
+    /// A user is told something. A submit that counts holders has to have them, and whoever says so has the job: in its table, where
+    /// its own disk refused it and those of others did not.
     pub fn answered(
         &mut self,
         time: Duration,
@@ -267,7 +268,20 @@ impl Book {
     ) {
         let Answer::Submitted(submitted) = answer else { return };
         let key = Key::Job(submitted.job.clone());
-        let Some(entry) = nodes[node].disk.entry_under_way(&key) else { return };
+        let invariant = "invariant_an_answer_counts_only_real_holders";
+        let written = nodes[node].disk.entry_under_way(&key);
+        let known = || {
+            let mut entries = nodes[node].core().into_iter().flat_map(|core| core.entries());
+            entries.find(|entry| entry.key == key).map(|entry| (**entry).clone())
+        };
+        let Some(entry) = written.or_else(known) else {
+            let (name, told) = (&nodes[node].name, submitted.held_by);
+            let detail = format!(
+                "{name} has no {}, and says that {told} hold it ({request:?})",
+                submitted.job
+            );
+            return self.violate(time, invariant, detail);
+        };
         let (order, stopped) = (entry.order(), matches!(entry.value, Value::Tombstone { .. }));
         // A mark that the version failed may come at any time; what was promised is the version.
         let order = Order { mark: 0, ..order };
@@ -286,7 +300,7 @@ impl Book {
                 submitted.version,
                 holders.len(),
             );
-            self.violate(time, "invariant_an_answer_counts_only_real_holders", detail);
+            self.violate(time, invariant, detail);
         }
         let commit = Commit { order, holders, stopped, at: time };
         match self.commits.get_mut(&submitted.job) {

@@ -1,10 +1,11 @@
 //! One machine's disk: writes take a while, in order; a crash loses those that were under way; a full
 //! disk refuses.
 
-use fabric::id::JobName;
+use fabric::alloc::Phase;
+use fabric::id::{AllocId, JobName, NodeId};
 use fabric::limits;
 use fabric::table::{Entry, Key, Order, Value};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// First byte of the key of a table's row. What is under other keys is the agent's own business.
@@ -74,6 +75,8 @@ pub struct Disk {
     pub wrongs: Vec<String>,
     /// Tombstones of jobs that were ever written here: the last of each.
     pub stopped: BTreeMap<JobName, Order>,
+    /// Allocations that have ended, and on whose node, by rows that were ever written here.
+    pub ended: BTreeSet<(NodeId, AllocId)>,
     /// Jobs that were deleted here, and not by a tombstone.
     pub dropped: Vec<(JobName, Order)>,
 }
@@ -181,6 +184,11 @@ impl Disk {
         }
         if let (Key::Job(name), Value::Tombstone { .. }) = (&entry.key, &entry.value) {
             self.stopped.insert(name.clone(), entry.order());
+        }
+        if let (Key::Alloc(slot, node), Value::Alloc(row)) = (&entry.key, &entry.value)
+            && row.phase == Phase::Ended
+        {
+            self.ended.insert((*node, row.of(slot.clone())));
         }
         self.index.insert(entry.key.clone(), key.clone());
         self.rows.insert(key, Row { bytes, entry: Some(entry) });

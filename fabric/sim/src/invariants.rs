@@ -56,6 +56,8 @@ use sharing::invariant_no_unit_of_a_gang_starts_unless_all_slots_were_reserved;
 const REPEATS_MAX: usize = 30;
 /// Outputs of one `handle`.
 const OUTPUTS_AT_ONCE_MAX: usize = 20_000;
+/// Wake-ups at one and the same moment that make no progress any more.
+const WAKES_AT_ONCE_MAX: u32 = 1000;
 /// An answer to a user may take this long, with slow disks and stalled processors.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// A node that has been alone for this long has heard all that was under way.
@@ -79,6 +81,20 @@ pub(crate) fn observe(world: &mut World) {
         let time = world.time;
         world.book.violate(time, "invariant_preemption_never_cascades_into_itself", detail);
     }
+}
+
+/// Before a core is woken, as often as said at this moment. Whether it still makes progress.
+pub(crate) fn before_tick(world: &mut World, node: usize, wakes: u32) -> bool {
+    let name = &world.nodes[node].name;
+    let progress = invariant_a_tick_makes_progress(name, wakes).is_ok();
+    check!(world, invariant_a_tick_makes_progress(name, wakes));
+    progress
+}
+
+/// Before a core hears a message of another node.
+pub(crate) fn before_message(world: &mut World, from: usize, bytes: &[u8]) {
+    let name = &world.nodes[from].name;
+    check!(world, invariant_what_a_node_sends_can_be_read(name, bytes));
 }
 
 /// Before a datagram leaves.
@@ -148,6 +164,13 @@ pub(crate) fn before_persist(world: &mut World, node: usize, sequence: u64, chan
     let before = agent.sequence.replace(sequence);
     check!(world, invariant_writes_are_numbered_one_by_one(before, sequence));
     let made = sharing::new_claims(world, node, changes);
+    for alloc in &made {
+        let machine = &world.nodes[node];
+        check!(
+            world,
+            invariant_no_two_allocations_share_an_identity(machine, node, alloc, 0, None)
+        );
+    }
     if let Err(detail) = sharing::claims_within_quotas(world, node, &made) {
         let (time, name) = (world.time, &world.nodes[node].name);
         let detail = format!("{name} claims: {detail}");
@@ -161,7 +184,11 @@ pub(crate) fn before_start(world: &mut World, node: usize, launch: &Launch) {
     check!(world, invariant_nothing_starts_before_its_claim_is_on_disk(&world.nodes[node], launch));
     check!(world, invariant_nothing_starts_before_it_is_prepared(&world.nodes[node], launch));
     let earlier = world.book.first_start(node, launch);
-    check!(world, invariant_no_two_allocations_share_an_identity(launch, earlier, node));
+    let (machine, alloc, run) = (&world.nodes[node], &launch.alloc, launch.run);
+    check!(
+        world,
+        invariant_no_two_allocations_share_an_identity(machine, node, alloc, run, earlier)
+    );
     let job = &launch.alloc.slot.job;
     if let Some((count, reserved)) = sharing::gang_at_start(world, node, job) {
         check!(
@@ -194,20 +221,24 @@ pub fn invariant_nothing_starts_before_it_is_prepared(
     ))
 }
 
-/// Not on two nodes, and not on one after the other: `earlier` is where it was started first, and the highest run that
+/// What has ended on a node, by a row that was ever on its disk, neither claims nor starts anything there again, also when that
+/// row has left. Nor are there two at a time: `earlier` is where it was started first, and the highest run that
 /// has begun, unless the disk refused a write since. What is started anew in its place has a higher run; the same run is told again to
 /// whoever adopts it.
 pub fn invariant_no_two_allocations_share_an_identity(
-    launch: &Launch,
-    earlier: Option<(usize, u32)>,
+    machine: &SimNode,
     node: usize,
+    alloc: &AllocId,
+    run: u32,
+    earlier: Option<(usize, u32)>,
 ) -> Verdict {
+    let (name, unit) = (&machine.name, alloc.unit());
+    if machine.disk.ended.contains(&(machine.identity, alloc.clone())) {
+        return Err(format!("{alloc} ({unit}), run {run}, begins on {name}, and has ended there"));
+    }
     match earlier {
-        Some((at, run)) if at != node || run > launch.run => Err(format!(
-            "{} ({}), run {}, begins on node {node}, and run {run} of it was on node {at}",
-            launch.alloc,
-            launch.alloc.unit(),
-            launch.run
+        Some((at, before)) if at != node || before > run => Err(format!(
+            "{alloc} ({unit}), run {run}, begins on node {node}, and run {before} of it was on node {at}"
         )),
         _ => Ok(()),
     }
@@ -530,6 +561,19 @@ fn reason_to_stop(world: &World, node: usize, alloc: &AllocId) -> Option<&'stati
         (true, JobKind::Service) => Some("the slot is filled elsewhere"),
         _ => None,
     }
+}
+
+/// A core that is woken again and again while no time passes does nothing but wake.
+pub fn invariant_a_tick_makes_progress(name: &str, wakes: u32) -> Verdict {
+    match wakes {
+        0..=WAKES_AT_ONCE_MAX => Ok(()),
+        _ => Err(format!("{name} is woken again and again")),
+    }
+}
+
+/// Whoever receives a message of a member can read it.
+pub fn invariant_what_a_node_sends_can_be_read(name: &str, bytes: &[u8]) -> Verdict {
+    Message::decode(bytes).map(drop).map_err(|error| format!("{name}: {error}"))
 }
 
 /// Every request gets its answer while the agent that took it lives.

@@ -94,7 +94,7 @@ pub enum Wish {
 }
 
 /// The names of planted bugs.
-pub const CANARIES: [(&str, Canary); 17] = [
+pub const CANARIES: [(&str, Canary); 19] = [
     ("forgets-a-claim", Canary::ForgetsAClaim),
     ("holds-a-lease-too-long", Canary::HoldsALeaseTooLong),
     ("voter-forgets", Canary::VoterForgets),
@@ -112,6 +112,8 @@ pub const CANARIES: [(&str, Canary); 17] = [
     ("writes-any-level", Canary::WritesAnyLevel),
     ("forgets-disk", Canary::ForgetsDisk),
     ("starts-unprepared", Canary::StartsUnprepared),
+    ("keeps-what-ended", Canary::KeepsWhatEnded),
+    ("ignores-full", Canary::IgnoresFull),
 ];
 
 /// A planted bug's name.

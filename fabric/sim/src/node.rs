@@ -6,7 +6,7 @@ use fabric::id::{AllocId, NodeId};
 use fabric::level::LEVEL;
 use fabric::limits;
 use fabric::node::Handover;
-use fabric::table::Keyring;
+use fabric::table::{Bounds, Keyring};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,8 @@ pub struct SimNode {
     pub joined: bool,
     /// Up to which level its agent reads: as new as it is, or older until it is upgraded.
     pub level: u8,
+    /// How much its table holds.
+    pub bounds: Bounds,
     /// Starts of its agent, over all identities.
     pub generation: u64,
     /// Both clocks.
@@ -127,6 +129,7 @@ impl SimNode {
             identity: fresh_identity(random),
             joined: false,
             level: LEVEL,
+            bounds: Bounds::default(),
             generation: 0,
             clock: VirtualClock::new(Duration::from_secs(100 * (1 + index as u64))),
             disk: Disk::default(),

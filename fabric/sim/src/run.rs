@@ -6,7 +6,9 @@ use fabric::api::JobState;
 use fabric::id::{AllocId, JobName, NodeId, SlotId};
 use fabric::io::Request;
 use fabric::level::{LEVEL, LEVEL_MIN};
+use fabric::limits;
 use fabric::node::Canary;
+use fabric::table::Bounds;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -93,6 +95,11 @@ pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
 /// One in so many seeds begins with old agents beside new ones.
 const OLD_AGENTS_EVERY: u64 = 3;
 
+/// One in so many seeds has tables in which there is room for few jobs, and which take in all that the others have made.
+const SMALL_TABLES_EVERY: u64 = 5;
+const SMALL: Bounds =
+    Bounds { entries: limits::ENTRIES_MAX, jobs: 6, quotas: limits::QUOTAS_MAX, spare: 96 };
+
 /// A run under way.
 pub struct Run {
     /// The world, to look at when it is over.
@@ -131,6 +138,9 @@ impl Run {
             let older = (plan.seed / OLD_AGENTS_EVERY) % u64::from(LEVEL - LEVEL_MIN);
             let level = LEVEL_MIN + older as u8;
             world.nodes.iter_mut().step_by(2).for_each(|node| node.level = level);
+        }
+        if plan.seed.is_multiple_of(SMALL_TABLES_EVERY) {
+            world.nodes.iter_mut().for_each(|node| node.bounds = SMALL);
         }
         let aimed = plan.aimed_at_leases;
         let workload = Workload::new(ChaCha8Rng::from_rng(&mut random), aimed);

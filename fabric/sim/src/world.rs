@@ -32,9 +32,6 @@ mod forger;
 mod moves;
 mod outputs;
 
-/// Wake-ups at one and the same moment that make no progress any more.
-const WAKES_AT_ONCE_MAX: u32 = 1000;
-
 /// What a world is made from.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -590,9 +587,8 @@ impl World {
         }
         agent.wake = None;
         self.wakes_at_once += 1;
-        if self.wakes_at_once > WAKES_AT_ONCE_MAX {
-            let detail = format!("{} is woken again and again", self.nodes[node].name);
-            return self.book.violate(self.time, "invariant_a_tick_makes_progress", detail);
+        if !invariants::before_tick(self, node, self.wakes_at_once) {
+            return;
         }
         self.feed(node, Input::Tick);
     }
@@ -638,16 +634,10 @@ impl World {
         if !stands {
             return self.refuse(from, to, sender, receiver);
         }
-        match Message::decode(&bytes) {
-            Ok(message) => {
-                self.book.delivered(to, sender, &message);
-                self.feed(to, Input::Message { from: sender, message });
-            }
-            Err(error) => self.book.violate(
-                self.time,
-                "invariant_what_a_node_sends_can_be_read",
-                format!("{}: {error}", self.nodes[from].name),
-            ),
+        invariants::before_message(self, from, &bytes);
+        if let Ok(message) = Message::decode(&bytes) {
+            self.book.delivered(to, sender, &message);
+            self.feed(to, Input::Message { from: sender, message });
         }
     }
 

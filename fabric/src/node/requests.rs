@@ -15,7 +15,7 @@ use crate::table::{
     Value,
 };
 
-use super::Node;
+use super::{Canary, Node};
 
 /// Requests that wait for others.
 #[derive(Debug, Default)]
@@ -221,15 +221,15 @@ impl Node {
             Key::Job(_) => format!(
                 "{} names of jobs are in use, those of deleted jobs included, and there is room for no more: a name \
                  that was used before can be used again{}",
-                limits::JOBS_MAX,
+                self.config.bounds.jobs,
                 self.why_names_stay()
             ),
             Key::Quota(_) => format!(
                 "{} namespaces have a quota or had one, and there is room for no more{}",
-                limits::QUOTAS_MAX,
+                self.config.bounds.quotas,
                 self.why_names_stay()
             ),
-            _ => format!("it has {} entries, and room for no more", limits::ENTRIES_MAX),
+            _ => format!("it has {} entries, and room for no more", self.config.bounds.entries),
         };
         let merge = match self.table.has_room(&key) {
             true => self.write(now, key, value),
@@ -237,6 +237,7 @@ impl Node {
         };
         match merge {
             Merge::Taken => Ok(()),
+            Merge::Refused if self.config.canary == Some(Canary::IgnoresFull) => Ok(()),
             Merge::Known => Err(Problem::new(
                 ProblemKind::Conflict,
                 "the table of the fabric has something newer",
@@ -379,7 +380,8 @@ impl Node {
             }
             _ => return Err(no()),
         };
-        if self.table.members() >= limits::MEMBERS_MAX {
+        // Whoever is a member has lost its welcome on the way.
+        if self.table.members() >= limits::MEMBERS_MAX && !self.table.is_member(&node) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "the fabric is full",
@@ -390,7 +392,7 @@ impl Node {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "the table of the fabric is full",
-                format!("it has {} entries, and room for no more", limits::ENTRIES_MAX),
+                format!("it has {} entries, and room for no more", self.config.bounds.entries),
             ));
         }
         if !self.table.is_member(&node) {

@@ -63,6 +63,7 @@ fn config(id: NodeId, name: &str) -> Config {
         seed: u64::from(id.0[0]),
         canary: None,
         level: LEVEL,
+        bounds: crate::table::Bounds::default(),
     }
 }
 
@@ -593,4 +594,40 @@ fn a_node_at_rest_wakes_a_few_times_a_second() {
     // A probe each 400 ms with its two deadlines, and one look a second.
     let per_second = (ticks(&fleet) - before) as f64 / 60.0 / 3.0;
     assert!(per_second < 6.5, "{per_second} ticks a second");
+}
+
+/// A job's rows leave a minute after they ended, on all nodes, and then its slot begins anew with the first epoch.
+#[test]
+fn rows_that_ended_leave_every_node_and_an_identity_does_not_come_back() {
+    let mut fleet = Fleetlet::new(3);
+    let [a, b, c] = [1, 2, 3].map(|n| NodeId([n; 32]));
+    fleet.run(Duration::from_secs(30));
+    let web = JobName::new("web").unwrap();
+    let one = WEB.replace("count = 3", "count = 1") + "[keep]\nended = \"1m\"\n";
+    assert!(matches!(fleet.submit(a, &one), Answer::Submitted(_)));
+    fleet.run(Duration::from_secs(10));
+    let rows = |fleet: &Fleetlet, node: NodeId| fleet.nodes[&node].allocs(Some(&web), true);
+    let first = rows(&fleet, a).remove(0).id;
+    assert_eq!(first.epoch, 1);
+
+    let scale = |count| Request::Scale { job: web.clone(), count, by: "me".into() };
+    fleet.ask(b, scale(0));
+    fleet.run(Duration::from_secs(40));
+    for node in [a, b, c] {
+        let rows = rows(&fleet, node);
+        assert_eq!(rows.len(), 1, "{node:?}: {rows:#?}");
+        assert_eq!(rows[0].row.phase, Phase::Ended);
+    }
+    fleet.run(Duration::from_secs(40));
+    for node in [a, b, c] {
+        assert_eq!(rows(&fleet, node), [], "{node:?}");
+        assert_eq!(fleet.nodes[&node].fingerprint(), fleet.nodes[&a].fingerprint());
+    }
+
+    fleet.ask(c, scale(1));
+    fleet.run(Duration::from_secs(10));
+    let again = rows(&fleet, a).remove(0).id;
+    assert_eq!(again.epoch, first.epoch, "nobody remembers the one before");
+    assert_ne!(again, first);
+    assert_ne!(again.unit(), first.unit());
 }

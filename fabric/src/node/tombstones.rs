@@ -139,11 +139,11 @@ impl Node {
 
     /// Bounds of the table of which four fifths are used, in words.
     pub fn nearly_full(&self) -> Vec<String> {
-        let counts = self.table.counts();
+        let (counts, bounds) = (self.table.counts(), self.config.bounds);
         let kinds = [
-            ("entries of any kind", counts.entries, limits::ENTRIES_MAX),
-            ("names of jobs, those of deleted ones included,", counts.jobs, limits::JOBS_MAX),
-            ("quotas, deleted ones included,", counts.quotas, limits::QUOTAS_MAX),
+            ("entries of any kind", counts.entries, bounds.entries),
+            ("names of jobs, those of deleted ones included,", counts.jobs, bounds.jobs),
+            ("quotas, deleted ones included,", counts.quotas, bounds.quotas),
         ];
         let crowded = kinds.iter().filter(|(_, used, max)| used * 5 >= max * 4);
         crowded

@@ -143,7 +143,7 @@ proptest! {
     fn one_exchange_repairs_both_sides(left in entries(), right in entries()) {
         let (mut left, mut right) = (table(&left), table(&right));
         let Some(Message::Rows { buckets, rows, .. }) =
-            gossip::describe(&left, &right.buckets(), WallTime(0))
+            gossip::describe(&left, &right.buckets(), WallTime(0), 0)
         else {
             prop_assert_eq!(left.fingerprint(), right.fingerprint());
             return Ok(());
@@ -276,4 +276,102 @@ fn a_revert_beats_its_own_version_and_no_later_submit() {
     assert_eq!(table.merge(job(2, false, reading), NOW), Merge::Known);
     assert_eq!(table.merge(job(3, false, reading + 1), NOW), Merge::Taken);
     assert_eq!(table.merge(job(2, true, reading), NOW), Merge::Known);
+}
+
+/// Beyond its bounds a table takes a sixteenth more of what others made, and then nothing new.
+#[test]
+fn rows_that_another_member_sends_beyond_the_bounds_are_refused() {
+    let of_a_slot = |index: u32, epoch| {
+        let slot = SlotId { job: JobName::new("a").unwrap(), index };
+        let row = AllocRow { epoch, phase: Phase::Running, ..AllocRow::default() };
+        let stamp = Stamp { reading: (1 << 35) + epoch, node: node(2) };
+        let value = Value::Alloc(Box::new(row));
+        Entry { key: Key::Alloc(slot, node(2)), stamp, value, signature: None }
+    };
+    let of_a_job = |number: u32, rank| {
+        let stamp = Stamp { reading: (1 << 35) + rank, node: node(2) };
+        let key = Key::Job(JobName::new(&format!("j{number}")).unwrap());
+        signed(key, stamp, Value::Tombstone { rank })
+    };
+    let of_a_quota = |number: u32, rank| {
+        let stamp = Stamp { reading: (1 << 35) + rank, node: node(2) };
+        let key = Key::Quota(Namespace::new(&format!("q{number}")).unwrap());
+        signed(key, stamp, Value::Tombstone { rank })
+    };
+    type Make<'a> = &'a dyn Fn(u32, u64) -> Entry;
+    let all = Bounds::default();
+    let kinds: [(Bounds, Make<'_>); 3] = [
+        (Bounds { entries: 32, ..all }, &of_a_slot),
+        (Bounds { jobs: 32, ..all }, &of_a_job),
+        (Bounds { quotas: 32, ..all }, &of_a_quota),
+    ];
+    for (bounds, make) in kinds {
+        let mut table = Table::default();
+        table.set_bounds(bounds);
+        for number in 0..32 {
+            assert_eq!(table.merge(make(number, 1), NOW), Merge::Taken);
+        }
+        let more = make(32, 1);
+        assert!(!table.has_room(&more.key), "nobody here makes another one");
+        for number in 32..34 {
+            assert_eq!(table.merge(make(number, 1), NOW), Merge::Taken);
+        }
+        let before = (table.len(), table.fingerprint());
+        for number in 34..1000 {
+            assert_eq!(table.merge(make(number, 1), NOW), Merge::Refused);
+        }
+        assert_eq!((table.len(), table.fingerprint()), before);
+        assert_eq!(table.merge(make(7, 2), NOW), Merge::Taken, "what is there changes");
+    }
+}
+
+/// All that a described row can be at the most.
+#[test]
+fn no_described_row_is_larger_than_its_bound() {
+    let job = || JobName::new(&"j".repeat(limits::JOB_NAME_BYTES_MAX)).unwrap();
+    let slot = SlotId { job: job(), index: u32::MAX };
+    let namespace = Namespace::new(&"n".repeat(limits::JOB_NAME_BYTES_MAX)).unwrap();
+    let stamp = Stamp { reading: u64::MAX, node: node(255) };
+    let order = Order { rank: u64::MAX, stamp, mark: 1 };
+    let keys =
+        [Key::Alloc(slot, node(255)), Key::Job(job()), Key::Quota(namespace), Key::Node(node(1))];
+    let sizes = keys.map(|key| postcard::to_allocvec(&(key, order)).unwrap().len());
+    assert_eq!(sizes.iter().max(), Some(&limits::ROW_BYTES_MAX), "{sizes:?}");
+    let full = limits::ENTRIES_MAX / BUCKETS * sizes[0];
+    println!("{} bytes a row, {full} of a bucket of a full table", sizes[0]);
+    assert!(full > limits::MESSAGE_BYTES_MAX, "{full}");
+}
+
+/// Buckets whose description would not fit one message: each message fits, and in the end both have all.
+#[test]
+fn what_is_too_much_for_one_message_is_repaired_part_by_part() {
+    let token = |number: u32| {
+        let id = TokenId(format!("{number}{}", "x".repeat(8000)));
+        let stamp = Stamp { reading: (1 << 35) + u64::from(number), node: node(2) };
+        signed(Key::Token(id), stamp, Value::Tombstone { rank: 0 })
+    };
+    let all: Vec<Entry> = (0..400).map(token).collect();
+    let (mut one, mut other) = (table(&all[..300]), table(&all[100..]));
+    let mut rounds = 0;
+    while one.fingerprint() != other.fingerprint() {
+        rounds += 1;
+        assert!(rounds < 200, "{} and {} of 400", one.len(), other.len());
+        // Each of them asks in turn.
+        std::mem::swap(&mut one, &mut other);
+        let turn = (rounds as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let message = gossip::describe(&one, &other.buckets(), WallTime(0), turn).unwrap();
+        assert!(message.encode().len() <= limits::MESSAGE_BYTES_MAX);
+        let Message::Rows { buckets, rows, .. } = message else { panic!() };
+        assert!(!buckets.is_empty() || rows.len() > 100, "{}", rows.len());
+        let (answer, want) = gossip::compare(&other, &buckets, &rows, |_| false, true, WallTime(0));
+        let Message::Entries { entries, .. } = answer else { panic!() };
+        assert!(!buckets.is_empty() || entries.is_empty(), "what is not told of is not missing");
+        for entry in entries {
+            one.merge(entry, NOW);
+        }
+        for entry in gossip::collect(&one, want.iter()).0 {
+            other.merge(entry, NOW);
+        }
+    }
+    assert_eq!((one.len(), other.len()), (400, 400));
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::executor::tests::shell;
+use crate::executor::tests::{SmallDisk, shell};
 use std::time::Duration;
 
 fn ended_at(second: u64, job: &str) -> (JobName, SystemTime, PathBuf) {
@@ -98,23 +98,6 @@ fn a_disk_that_fills_while_preparing_is_said_and_leaves_nothing_behind() {
     assert!(!store.folder(&launch.alloc).exists());
     launch.task.files.truncate(2);
     store.prepare(&launch).unwrap();
-}
-
-/// 256 KiB, until this is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Self {
-        let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("size=256k")).unwrap();
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
 }
 
 #[test]

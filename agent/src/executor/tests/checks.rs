@@ -159,8 +159,11 @@ pub fn a_check_that_forks_is_bounded(agent: &mut Agent) {
     unit.task.sandbox.tasks_max = TASKS;
     let (unit, pid) = a_unit(agent, unit, Some(folder.path()));
     let enforced = agent.executor.enforced().tasks;
-    // Twice as many as it may have, each in a session of its own.
-    let script = format!("for i in $(seq {}); do setsid sleep 600 & done; sleep 600", TASKS * 2);
+    // Without end where there is one, or else twice as many as it may have, each in a session of its own.
+    let script = match enforced {
+        true => "exec /usr/bin/python3 -c 'import os\nwhile True:\n try: os.fork()\n except OSError: pass'".into(),
+        false => format!("for i in $(seq {}); do setsid sleep 600 & done; sleep 600", TASKS * 2),
+    };
     let cgroup = agent.runtime.block_on(agent.executor.units_folder());
     let cgroup = cgroup.map(|units| units.join(unit.alloc.unit()));
     let most = std::thread::scope(|scope| {
@@ -267,8 +270,12 @@ fn free_port() -> u16 {
 fn a_units_own_socket_is_no_strangers_and_a_strangers_answer_is_not_its_own() {
     let state = tempfile::tempdir().unwrap();
     let mut agent = Agent::direct(state.path());
+    sockets_are_told_apart(&mut agent);
+}
+
+pub fn sockets_are_told_apart(agent: &mut Agent) {
     let port = free_port();
-    let (unit, pid) = a_unit(&mut agent, server(port), None);
+    let (unit, pid) = a_unit(agent, server(port), None);
     wait_until("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     let folder = agent.runtime.block_on(agent.executor.units_folder());
     let listeners = Listeners::new(folder);
@@ -278,13 +285,13 @@ fn a_units_own_socket_is_no_strangers_and_a_strangers_answer_is_not_its_own() {
     assert_eq!((taken, by), (port, format!("python3 (pid {pid})")));
 
     let tcp = || Check::Tcp { port: "raw".into() };
-    assert_eq!(outcome(&mut agent, &unit, pid, tcp(), LONG, LONG), Ok(()));
+    assert_eq!(outcome(agent, &unit, pid, tcp(), LONG, LONG), Ok(()));
     // Another unit, whose task never listens, has the number, too.
     let mut idle = launch("idle", &["/bin/sleep", "1000"]);
     idle.claim.ports = unit.claim.ports.clone();
-    let (idle, idle_pid) = a_unit(&mut agent, idle, None);
+    let (idle, idle_pid) = a_unit(agent, idle, None);
     for check in [tcp(), Check::Http { path: "/".into(), port: "raw".into() }] {
-        let said = outcome(&mut agent, &idle, idle_pid, check, SHORT, LONG);
+        let said = outcome(agent, &idle, idle_pid, check, SHORT, LONG);
         assert_eq!(
             said,
             Err(format!(
@@ -292,6 +299,6 @@ fn a_units_own_socket_is_no_strangers_and_a_strangers_answer_is_not_its_own() {
             ))
         );
     }
-    end(&mut agent, &idle);
-    end(&mut agent, &unit);
+    end(agent, &idle);
+    end(agent, &unit);
 }

@@ -1,5 +1,6 @@
 //! What people are told.
 
+use fabric::clock::Now;
 use fabric::job::JobSpec;
 use fabric::node::Node;
 
@@ -26,7 +27,10 @@ pub fn invariant_a_copy_answers_as_its_node_does(world: &World) -> Verdict {
         return Ok(());
     };
     let Some(core) = machine.core() else { return Ok(()) };
-    let now = machine.clock.read(world.time);
+    answers_are_alike(&machine.name, machine.clock.read(world.time), core, &core.snapshot())
+}
+
+fn answers_are_alike(name: &str, now: Now, core: &Node, copy: &Node) -> Verdict {
     let answers = |node: &Node| {
         let jobs: Vec<JobSpec> = node.jobs().into_iter().map(|job| job.spec).collect();
         let of_jobs: Vec<_> = jobs
@@ -37,12 +41,33 @@ pub fn invariant_a_copy_answers_as_its_node_does(world: &World) -> Verdict {
         serde_json::to_string(&(all, node.tokens(now), node.quotas(), of_jobs))
             .expect("answers have a JSON form")
     };
-    let (own, copied) = (answers(core), answers(&core.snapshot()));
+    let (own, copied) = (answers(core), answers(copy));
     if own == copied {
         return Ok(());
     }
     let alike = own.chars().zip(copied.chars()).take_while(|(one, other)| one == other).count();
     let part =
         |text: &str| text.chars().skip(alike.saturating_sub(80)).take(240).collect::<String>();
-    Err(format!("{}: …{}… is …{}… in its copy", machine.name, part(&own), part(&copied)))
+    Err(format!("{}: …{}… is …{}… in its copy", name, part(&own), part(&copied)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::rest::tests::at_rest;
+
+    #[test]
+    fn a_copy_that_says_something_else_is_found() {
+        let mut world = at_rest();
+        let copy = world.nodes[0].core().expect("it runs").snapshot();
+        assert_eq!(invariant_a_copy_answers_as_its_node_does(&world), Ok(()));
+        let mut spec = crate::workload::service(fabric::id::JobName::new("later").unwrap());
+        spec.count = 0;
+        let (spec, by) = (Box::new(spec), "somebody".into());
+        world.request(0, fabric::io::Request::Submit { spec, by, expected_version: None });
+        world.run_for(std::time::Duration::from_secs(1)).unwrap();
+        let (core, now) = (world.nodes[0].core().unwrap(), world.nodes[0].clock.read(world.time));
+        let found = answers_are_alike("a", now, core, &copy).unwrap_err();
+        assert!(found.contains("in its copy"), "{found}");
+    }
 }

@@ -1,9 +1,13 @@
 //! The checkers themselves: each of them must be able to fail.
 
 use super::*;
+use crate::disk::Write;
 use crate::machines::{Hardware, Shape};
+use fabric::alloc::{AllocRow, Phase};
 use fabric::claim::Claim;
-use fabric::id::JobName;
+use fabric::id::{Birth, JobName, SlotId};
+use fabric::stamp::Stamp;
+use fabric::table::Entry;
 use fabric::topology::{Device, HugepagePool};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -134,6 +138,11 @@ fn limits_numbers_and_repetitions_are_counted() {
     let numbered = invariant_writes_are_numbered_one_by_one;
     assert!(numbered(None, 7).is_ok() && numbered(Some(7), 8).is_ok());
     assert!(numbered(Some(7), 9).is_err() && numbered(Some(7), 7).is_err());
+    let woken = |times| invariant_a_tick_makes_progress("a", times);
+    assert!(woken(WAKES_AT_ONCE_MAX).is_ok() && woken(WAKES_AT_ONCE_MAX + 1).is_err());
+    let bytes = Message::Reach { answer: true }.encode();
+    let read = |bytes| invariant_what_a_node_sends_can_be_read("a", bytes);
+    assert!(read(&bytes).is_ok() && read(&bytes[..1]).is_err());
     let alloc = AllocId::new(JobName::new("web").unwrap(), 0, 1);
     let repeated =
         |times| invariant_no_command_repeats_without_progress("a", Command::Start, &alloc, times);
@@ -173,4 +182,39 @@ fn a_roll_out_that_stops_too_much_is_found() {
     assert_eq!(stops(&spec), Ok(()));
     spec.placement.constraints.push("labels.rack == \"nowhere\"".parse().unwrap());
     assert!(stops(&spec).unwrap_err().contains("no node is of the kind"));
+}
+
+/// A slot begins with epoch 1 again when its rows have left.
+#[test]
+fn an_identity_that_comes_back_is_found() {
+    let mut machine = machine();
+    let slot = SlotId { job: JobName::new("web").unwrap(), index: 0 };
+    let key = Key::Alloc(slot.clone(), machine.identity);
+    let of = |birth: u32, phase| AllocRow {
+        epoch: 1,
+        birth: Birth(birth),
+        phase,
+        ..AllocRow::default()
+    };
+    let shares = |machine: &SimNode, birth, run, earlier| {
+        let alloc = of(birth, Phase::Running).of(slot.clone());
+        invariant_no_two_allocations_share_an_identity(machine, 0, &alloc, run, earlier).is_err()
+    };
+    assert!(!shares(&machine, 7, 1, None));
+    assert!(!shares(&machine, 7, 2, Some((0, 1))), "started anew in its place");
+    assert!(shares(&machine, 7, 1, Some((1, 1))), "on another node");
+
+    let coded = b"\0row".to_vec();
+    let (node, value) = (machine.identity, Value::Alloc(Box::new(of(7, Phase::Ended))));
+    let stamp = Stamp { reading: 1 << 40, node };
+    let row = Entry { key, stamp, value, signature: None }.encode();
+    // The row comes, and leaves.
+    for (sequence, value) in [(1, Some(row)), (2, None)] {
+        let write = Write { sequence, changes: vec![(coded.clone(), value)] };
+        machine.disk.write(write, Duration::ZERO, Duration::ZERO);
+        machine.disk.due(sequence);
+    }
+    assert_eq!((machine.disk.entries().count(), &machine.disk.wrongs[..]), (0, &[][..]));
+    assert!(shares(&machine, 7, 1, None), "once more");
+    assert!(!shares(&machine, 8, 1, None), "another one");
 }

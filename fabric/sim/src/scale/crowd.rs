@@ -180,6 +180,7 @@ impl Crowd {
                 seed: crowd.random.random(),
                 canary: None,
                 level: LEVEL_MIN,
+                bounds: fabric::table::Bounds::default(),
             };
             let table = Box::new(table.clone());
             let origin = Origin::Formed { table, records, members: formed.clone() };

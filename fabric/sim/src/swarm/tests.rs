@@ -145,3 +145,24 @@ fn what_a_forger_writes_is_noticed_where_signatures_are_not_checked() {
     let outcome = run_one(&clean);
     assert!(outcome.is_ok(), "{outcome:?}");
 }
+
+/// Agents that forget nothing, and full tables that refuse and are answered for as if they had not; the same seeds without are
+/// clean.
+#[test]
+fn planted_bugs_of_tables_are_caught_within_thirty_seeds() {
+    for (canary, invariant) in [
+        (Canary::KeepsWhatEnded, "invariant_ended_rows_leave_although_a_clock_was_ahead"),
+        (Canary::IgnoresFull, "invariant_an_answer_counts_only_real_holders"),
+    ] {
+        let noticed = |failure: &Failure| failure.why.name() == invariant;
+        let plan = Plan { nodes: 3, ..plan(1, Some(canary)) };
+        let caught = swarm(&plan, 30, THREADS, |_, result| !result.is_err_and(noticed));
+        let Some(failure) = caught.failures.iter().find(|failure| noticed(failure)) else {
+            panic!("{canary:?}: 30 seeds, and nobody noticed: {:?}", caught.failures);
+        };
+        println!("{canary:?}: caught by seed {}", failure.seed);
+        let clean = Plan { seed: failure.seed, canary: None, ..plan };
+        let outcome = run_one(&clean);
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+}

@@ -77,6 +77,7 @@ impl World {
             seed,
             canary: self.settings.canary,
             level: starting.level,
+            bounds: starting.bounds,
         };
         let core = Node::new(now, config, origin);
         starting.agent = Some(Agent::new(core, self.time));

@@ -18,14 +18,14 @@ fn fabric_with(bounds: impl Fn(Bounds) -> Bounds) -> Fleetlet {
     fleet.run(Duration::from_secs(30));
     for node in fleet.nodes.values_mut() {
         let counts = node.table.counts();
-        let Bounds { entries, jobs, quotas } = Bounds::default();
-        let all = Bounds { entries, jobs, quotas };
-        let full =
-            bounds(Bounds { entries: counts.entries, jobs: counts.jobs, quotas: counts.quotas });
+        let (entries, jobs, quotas) = (counts.entries, counts.jobs, counts.quotas);
+        let (all, spare) = (Bounds::default(), Bounds::default().spare);
+        let full = bounds(Bounds { entries, jobs, quotas, spare });
         node.table.set_bounds(Bounds {
             entries: all.entries.min(full.entries),
             jobs: all.jobs.min(full.jobs),
             quotas: all.quotas.min(full.quotas),
+            spare,
         });
     }
     fleet
@@ -80,7 +80,8 @@ fn a_table_full_of_jobs_refuses_another_name_and_changes_what_is_there() {
 #[test]
 fn a_table_full_of_quotas_refuses_another_namespace_and_changes_what_is_there() {
     const MORE: usize = 1 << 20;
-    let mut fleet = fabric_with(|it| Bounds { entries: MORE, jobs: MORE, quotas: it.quotas + 1 });
+    let mut fleet =
+        fabric_with(|it| Bounds { entries: MORE, jobs: MORE, quotas: it.quotas + 1, ..it });
     let set = |namespace: &str| Request::SetQuota {
         namespace: namespace.parse().expect("a namespace"),
         quota: Quota { cpu_millis: Some(64_000), ..Quota::default() },
@@ -155,4 +156,36 @@ fn what_several_members_accept_at_a_bound_is_in_all_tables() {
     let names = fleet.nodes[&ONE].table.jobs().count();
     assert_eq!(names, 17, "two last ones");
     refused(&fleet.submit(ONE, &job("more")));
+}
+
+#[test]
+fn a_full_fabric_lets_nobody_in_and_welcomes_its_members_again() {
+    let mut fleet = Fleetlet::new(1);
+    let member = |number: u32| {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        NodeId(id)
+    };
+    let (now, one) = (fleet.now, fleet.nodes.get_mut(&ONE).expect("it runs"));
+    for number in 1..limits::MEMBERS_MAX as u32 {
+        let entry = RosterEntry { name: "other".into(), vouched_by: ONE, joined: now.wall };
+        let (key, value) = (Key::Roster(member(number)), Value::Roster(entry));
+        let stamp = one.clock.tick(now.wall);
+        let entry = Entry::written(&FABRIC, &signer(ONE), key, stamp, value);
+        assert_eq!(one.table.merge(entry, now.wall), Merge::Taken);
+    }
+    assert_eq!(one.table.members(), limits::MEMBERS_MAX);
+    let before = one.fingerprint();
+    let mut enrol = |node| {
+        let (name, level) = ("newcomer".into(), crate::level::LEVEL);
+        let (token, secret_hash) = (TokenId("t".into()), [3; 32]);
+        fleet.ask(ONE, Request::Enrol { node, name, level, token, secret_hash });
+        fleet.answers.pop().expect("an answer")
+    };
+    let answer = enrol(NodeId([9; 32]));
+    let problem = refused(&answer);
+    assert_eq!(problem.title, "the fabric is full");
+    assert!(problem.detail.contains("16384 nodes"), "{problem:?}");
+    assert!(matches!(enrol(member(5)), Answer::Enrolled { .. }));
+    assert_eq!(fleet.nodes[&ONE].fingerprint(), before, "nothing has changed");
 }

@@ -260,3 +260,39 @@ fn names_of_a_day_leave() {
 fn names_of_a_month_leave() {
     names_come_and_go(30, 200_000);
 }
+
+#[test]
+fn tokens_and_quotas_that_all_members_saw_deleted_leave_as_well() {
+    let mut fleet = Fleetlet::new(3);
+    let id = crate::table::TokenId("gone".into());
+    let namespace: crate::id::Namespace = "gone".parse().unwrap();
+    let add = Request::AddToken {
+        id: id.clone(),
+        secret_hash: [4; 32],
+        lifetime: 60 * MINUTE,
+        labels: Default::default(),
+    };
+    let quota = crate::quota::Quota { allocs: Some(3), ..Default::default() };
+    let set = Request::SetQuota { namespace: namespace.clone(), quota, force: false };
+    let asks = [
+        (1, add),
+        (2, set),
+        (3, Request::RevokeToken { id: id.clone() }),
+        (1, Request::RemoveQuota { namespace: namespace.clone() }),
+    ];
+    for (member, request) in asks {
+        fleet.ask(node(member), request);
+        fleet.run(Duration::from_secs(1));
+        assert_eq!(fleet.answers.pop(), Some(Answer::Done));
+    }
+    assert_eq!(tombstones(&fleet), 6);
+    fleet.run(5 * MINUTE);
+    assert_eq!(tombstones(&fleet), 0);
+    for member in [1, 2, 3] {
+        let table = &fleet.nodes[&node(member)].table;
+        assert!(table.entry(&Key::Token(id.clone())).is_none());
+        assert_eq!((table.counts().quotas, table.quota(&namespace)), (0, None));
+    }
+    let equal: BTreeSet<u64> = fleet.nodes.values().map(|node| node.fingerprint()).collect();
+    assert_eq!(equal.len(), 1);
+}

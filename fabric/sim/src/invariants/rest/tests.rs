@@ -14,7 +14,7 @@ use fabric::io::{Answer, Input, Request};
 use fabric::message::Message;
 
 /// Three nodes at rest, with one job of two slots.
-fn at_rest() -> World {
+pub(crate) fn at_rest() -> World {
     let settings = Settings {
         seed: 5,
         quality: Quality::default(),
@@ -196,4 +196,66 @@ fn commands_at_rest_are_noted() {
     world.book.watch_quiet(true);
     world.book.commanded(world.time, node, Command::Stop, &alloc, 1);
     assert_eq!(world.book.moves.take().map(|moves| moves.len()), Some(1));
+}
+
+#[test]
+fn an_answer_of_whoever_has_no_such_job_is_found() {
+    let mut world = at_rest();
+    let mut answers = world.answers.values().map(|(_, answer)| answer.clone());
+    let Some(Answer::Submitted(told)) = answers.next_back() else { panic!("it was submitted") };
+    let told = fabric::api::Submitted { job: JobName::new("other").unwrap(), ..told };
+    let request = Request::Stop { job: web() };
+    let nodes = std::mem::take(&mut world.nodes);
+    world.book.answered(world.time, 0, &nodes, &request, &Answer::Submitted(told));
+    let found = world.book.violation.take().expect("nobody has it");
+    assert_eq!(found.invariant, "invariant_an_answer_counts_only_real_holders");
+    assert!(found.detail.contains("a has no other"), "{found}");
+}
+
+#[test]
+fn a_job_that_a_disk_drops_and_nobody_stopped_is_found() {
+    let mut world = at_rest();
+    let holds = deletions::invariant_no_disk_drops_a_job_that_nobody_stopped;
+    assert_eq!(holds(&world), Ok(()));
+    let order = world.nodes[1].disk.entry(&Key::Job(web())).unwrap().order();
+    world.nodes[1].disk.dropped.push((web(), order));
+    assert!(holds(&world).unwrap_err().contains("b dropped web"));
+    world.nodes[2].disk.stopped.insert(web(), order);
+    assert_eq!(holds(&world), Ok(()), "somebody stopped it");
+}
+
+#[test]
+fn a_level_that_somebody_cannot_read_or_that_nobody_reached_is_found() {
+    let mut world = at_rest();
+    let holds = levels::invariant_all_members_know_the_level_of_the_fabric;
+    assert_eq!(holds(&world), Ok(()));
+    let level = world.nodes[1].level;
+    world.nodes[1].level = level - 1;
+    assert!(holds(&world).unwrap_err().contains("b reads less"));
+    world.nodes.iter_mut().for_each(|machine| machine.level = level + 1);
+    assert!(holds(&world).unwrap_err().contains("all read"));
+}
+
+#[test]
+fn a_quota_that_is_below_what_runs_is_found() {
+    let mut world = at_rest();
+    let quota = fabric::quota::Quota { allocs: Some(1), ..Default::default() };
+    let namespace = fabric::id::Namespace::default();
+    world.request(0, Request::SetQuota { namespace, quota, force: true });
+    let holds = sharing::invariant_quotas_hold_after_heal;
+    assert_eq!(holds(&world), Ok(()), "nobody has heard of it");
+    // Less than the grace in which what is too much is left.
+    world.run_for(Duration::from_millis(100)).unwrap();
+    assert!(holds(&world).unwrap_err().contains("what runs of default"));
+    rest_within(&mut world, Duration::from_secs(60)).unwrap();
+    assert_eq!(holds(&world), Ok(()));
+}
+
+#[test]
+fn a_machine_that_is_on_and_whose_agent_does_not_come_is_found() {
+    let mut world = at_rest();
+    world.crash_agent(2);
+    let found = rest_within(&mut world, Duration::from_secs(60)).unwrap_err();
+    assert_eq!(found.invariant, "invariant_every_node_gets_in");
+    assert!(found.detail.contains("2 of 3 run"), "{found}");
 }
