@@ -29,15 +29,16 @@ use crate::table::{Entry, Key, Keyring, Merge, Order, RosterEntry, SharedEntry, 
 use crate::timekeeper::Timekeeper;
 use crate::topology::NodeInfo;
 
-mod appointment;
 mod clocks;
 mod coordinate;
+mod coordinators;
 mod copies;
 mod detours;
 mod doubt;
 mod duties;
 mod failures;
 mod flaps;
+mod fleet_cache;
 mod gangs;
 mod informed;
 mod leases;
@@ -50,15 +51,15 @@ mod rebalance;
 mod requests;
 mod rollout;
 mod snapshot;
-mod stock;
 mod tombstones;
 mod views;
 mod writers;
 
-use appointment::Appointments;
 use coordinate::Coordinator;
+use coordinators::Coordinators;
 use detours::Detours;
 use duties::Duties;
+use fleet_cache::FleetCache;
 use gangs::Gangs;
 use informed::Informed;
 pub use informed::Waits;
@@ -71,7 +72,6 @@ use preempt::Preemption;
 use quotas::Quotas;
 use requests::Requests;
 pub use snapshot::Snapshot;
-use stock::Stock;
 use tombstones::Purged;
 use writers::{Brought, Writers};
 
@@ -210,12 +210,12 @@ pub struct Node {
     table: Table,
     membership: Membership,
     gossip: Gossip,
-    /// Valid while `stock` says so: see [`Node::take_stock`].
+    /// Valid while `fleet_cache` says so: see [`Node::ensure_fleet`].
     fleet: Fleet,
-    stock: Stock,
+    fleet_cache: FleetCache,
     supervisor: Supervisor,
     coordinator: Coordinator,
-    appointments: Appointments,
+    coordinators: Coordinators,
     doubt: doubt::Doubt,
     flaps: flaps::Flaps,
     informed: Informed,
@@ -306,11 +306,11 @@ impl Node {
             },
             gossip: Gossip::default(),
             fleet: Fleet::default().forgetting_disk(forgets_disk),
-            stock: Stock::default(),
+            fleet_cache: FleetCache::default(),
             supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger)
                 .on_arch(&config.info.topology.arch),
             coordinator: Coordinator::default(),
-            appointments: Appointments::default(),
+            coordinators: Coordinators::default(),
             doubt: doubt::Doubt::default(),
             flaps: flaps::Flaps::default(),
             informed: Informed::new(now.at),
@@ -547,7 +547,7 @@ impl Node {
         self.mend_stamps(now);
         self.review_levels(now);
         self.retry_disk(now);
-        self.drop_stock(now);
+        self.drop_unused_fleet(now);
         if self.is_removed() {
             // Nothing is left to do but to end what runs.
             self.do_duties(now, false);
@@ -556,7 +556,7 @@ impl Node {
             return self.expire_requests(now);
         }
         let settled = self.is_settled(now);
-        self.weather_storms(now);
+        self.review_losses(now);
         self.do_detours(now);
         self.do_duties(now, settled);
         self.do_leases(now, settled);
@@ -573,8 +573,8 @@ impl Node {
         self.do_gossip(now);
     }
 
-    /// Whether what is gone is believed, and who has been back for long enough to get work.
-    fn weather_storms(&mut self, now: Now) {
+    /// Decides whether the loss of many members at once is believed, and lifts the rest of members that came and went.
+    fn review_losses(&mut self, now: Now) {
         let sight = doubt::Sight {
             up: self.membership.others_alive() + 1,
             suspects: self.membership.suspects(),
@@ -603,7 +603,7 @@ impl Node {
             }
         }
         for node in self.flaps.rested(now.at) {
-            self.restock(node);
+            self.refresh_fleet(node);
             self.coordinator.all_dirty = true;
         }
     }
@@ -809,10 +809,10 @@ impl Node {
         match key {
             Key::Roster(node) => {
                 self.levels.stale = true;
-                self.restock(*node);
+                self.refresh_fleet(*node);
                 self.account_for_node(*node);
                 self.coordinator.all_dirty = true;
-                self.reappoint(*node);
+                self.refresh_coordinator(*node);
                 self.duties.all = true;
                 self.timekeeper.forget(node);
                 let member = self.table.is_member(node);
@@ -827,7 +827,7 @@ impl Node {
             Key::Node(node) => {
                 self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
                 self.levels.stale = true;
-                self.restock(*node);
+                self.refresh_fleet(*node);
                 self.account_for_node(*node);
                 self.coordinator.all_dirty = true;
                 self.duties.all |= *node == self.config.id;
@@ -1196,9 +1196,9 @@ impl Node {
                     self.flaps.lose(node);
                 }
             }
-            self.restock(node);
+            self.refresh_fleet(node);
             self.account_for_node(node);
-            self.reappoint(node);
+            self.refresh_coordinator(node);
             self.coordinator.all_dirty = true;
             self.duties.all = true;
             self.dirty = true;

@@ -78,7 +78,7 @@ enum Unit {
 
 /// One allocation of this node.
 #[derive(Debug)]
-pub struct Local {
+pub struct LocalAlloc {
     record: Record,
     row: AllocRow,
     /// Who proposed it; `None` after a restart, and for a system job.
@@ -109,14 +109,14 @@ pub struct Local {
     /// The agent was told how to check it, and has not reported it since.
     introduced: Option<Retry>,
     /// How far at-most-one work has a right to run.
-    tenure: Tenure,
+    lease: LeaseState,
     /// The unit manager did not say for sure that the unit is gone.
     unsure: bool,
 }
 
 /// What an allocation knows of its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tenure {
+enum LeaseState {
     /// It needs none.
     Free,
     /// It needs one.
@@ -127,7 +127,7 @@ enum Tenure {
     Until(Instant),
 }
 
-impl Local {
+impl LocalAlloc {
     /// Slot and epoch.
     pub fn id(&self) -> &AllocId {
         &self.record.alloc
@@ -155,13 +155,13 @@ impl Local {
 
     /// Whether it runs under a lease only, and how long a stop may take.
     pub fn needs_lease(&self) -> Option<Duration> {
-        (self.tenure != Tenure::Free).then_some(self.record.spec.task.stop_timeout)
+        (self.lease != LeaseState::Free).then_some(self.record.spec.task.stop_timeout)
     }
 
     /// Until when it may run, if it has a lease.
     pub fn leased_until(&self) -> Option<Instant> {
-        match self.tenure {
-            Tenure::Until(until) => Some(until),
+        match self.lease {
+            LeaseState::Until(until) => Some(until),
             _ => None,
         }
     }
@@ -180,10 +180,10 @@ impl Local {
         if self.held_back.is_some() {
             return false;
         }
-        match self.tenure {
-            Tenure::Free => true,
-            Tenure::Until(until) => now < until,
-            Tenure::Waiting | Tenure::Unknown => false,
+        match self.lease {
+            LeaseState::Free => true,
+            LeaseState::Until(until) => now < until,
+            LeaseState::Waiting | LeaseState::Unknown => false,
         }
     }
 
@@ -218,7 +218,7 @@ impl Local {
         let command = match (self.row.phase, self.unit) {
             (Phase::Ended, _) => None,
             (Phase::Reserved, _) if self.held_back.is_some() && self.told => self.held_back,
-            (Phase::Reserved, _) if self.tenure == Tenure::Waiting => None,
+            (Phase::Reserved, _) if self.lease == LeaseState::Waiting => None,
             (Phase::Stopping, unit) if unit != Unit::Absent => Some(self.retry_at),
             (_, Unit::Absent | Unit::Prepared) => Some(self.start_at),
             (_, Unit::Preparing | Unit::Asked) => Some(self.retry_at),
@@ -277,7 +277,7 @@ pub struct Supervisor {
     arch: String,
     locals: Locals,
     /// Those of them that run under a lease and have not ended.
-    tenants: BTreeSet<SlotId>,
+    leased: BTreeSet<SlotId>,
     strays: Strays,
     ledger: Ledger,
     /// As of the last tick.
@@ -302,7 +302,7 @@ impl Supervisor {
             node,
             arch: String::new(),
             locals: Locals::default(),
-            tenants: BTreeSet::new(),
+            leased: BTreeSet::new(),
             strays: Strays::default(),
             ledger,
             circumstances: None,
@@ -331,10 +331,10 @@ impl Supervisor {
         }
         let slot = record.alloc.slot.clone();
         let mut local = fresh(now, record, row, None, Unit::Unknown, 0);
-        if local.tenure == Tenure::Waiting {
-            local.tenure = Tenure::Unknown;
+        if local.lease == LeaseState::Waiting {
+            local.lease = LeaseState::Unknown;
             local.unsure = true;
-            self.tenants.insert(slot.clone());
+            self.leased.insert(slot.clone());
         }
         self.locals.insert(slot, local);
     }
@@ -371,8 +371,8 @@ impl Supervisor {
         let slot = alloc.slot.clone();
         let record = Record { alloc, spec: spec.clone(), run: 0 };
         let local = fresh(now.at, record, row, proposer, Unit::Absent, sequence);
-        if local.tenure != Tenure::Free {
-            self.tenants.insert(slot.clone());
+        if local.lease != LeaseState::Free {
+            self.leased.insert(slot.clone());
         }
         self.locals.insert(slot.clone(), local);
         self.changed.insert(slot);
@@ -604,8 +604,8 @@ impl Supervisor {
                 {
                     // The last start may not have reached the disk; the unit itself knows better.
                     local.record.run = local.record.run.max(found.run);
-                    if let (Tenure::Unknown, Some(until)) = (local.tenure, found.lease_until) {
-                        local.tenure = Tenure::Until(until);
+                    if let (LeaseState::Unknown, Some(until)) = (local.lease, found.lease_until) {
+                        local.lease = LeaseState::Until(until);
                     }
                     let still_healthy = local.row.healthy;
                     self.unit(now, &found.alloc, found.run, found.event);
@@ -724,21 +724,21 @@ impl Supervisor {
         local.row.pid = None;
         self.ledger.release(&local.record.alloc);
         self.changed.insert(slot.clone());
-        if local.tenure != Tenure::Free {
+        if local.lease != LeaseState::Free {
             self.ended.push((local.record.alloc.clone(), !local.unsure));
-            self.tenants.remove(slot);
+            self.leased.remove(slot);
         }
     }
 
     /// A lease was granted, or renewed.
-    pub fn leased(&mut self, slot: &SlotId, epoch: u64, until: Instant) {
+    pub fn granted(&mut self, slot: &SlotId, epoch: u64, until: Instant) {
         let Some(local) = self.locals.get_mut(slot) else { return };
         if local.record.alloc.epoch != epoch || !local.row.phase.is_live() {
             return;
         }
-        match local.tenure {
-            Tenure::Waiting => local.tenure = Tenure::Until(until),
-            Tenure::Until(before) if before < until => local.tenure = Tenure::Until(until),
+        match local.lease {
+            LeaseState::Waiting => local.lease = LeaseState::Until(until),
+            LeaseState::Until(before) if before < until => local.lease = LeaseState::Until(until),
             _ => return,
         }
         if matches!(local.unit, Unit::Asked | Unit::Active) {
@@ -756,7 +756,7 @@ impl Supervisor {
         ending: Ending,
     ) -> Option<(AllocId, NodeId)> {
         let local = self.locals.get(slot)?;
-        if local.record.alloc.epoch != epoch || local.tenure != Tenure::Waiting {
+        if local.record.alloc.epoch != epoch || local.lease != LeaseState::Waiting {
             return None;
         }
         let (alloc, proposer) = (local.record.alloc.clone(), local.proposer);
@@ -765,17 +765,17 @@ impl Supervisor {
     }
 
     /// At-most-one allocations whose claim is on disk and that wait for a lease.
-    pub fn waiting_for_a_lease(&self) -> impl Iterator<Item = &Local> {
-        self.tenants().filter(|local| {
-            local.tenure == Tenure::Waiting
+    pub fn waiting_for_a_lease(&self) -> impl Iterator<Item = &LocalAlloc> {
+        self.leased().filter(|local| {
+            local.lease == LeaseState::Waiting
                 && local.row.phase == Phase::Reserved
                 && local.reserved_in <= self.persisted
         })
     }
 
     /// At-most-one allocations that have not ended.
-    pub fn tenants(&self) -> impl Iterator<Item = &Local> {
-        self.tenants.iter().filter_map(|slot| self.locals.get(slot))
+    pub fn leased(&self) -> impl Iterator<Item = &LocalAlloc> {
+        self.leased.iter().filter_map(|slot| self.locals.get(slot))
     }
 
     /// Ends what runs without a right to: its lease has run out, or it had one in a former life only.
@@ -784,11 +784,11 @@ impl Supervisor {
         if !local.row.phase.is_live() {
             return;
         }
-        match local.tenure {
-            Tenure::Until(until) if until <= now.at => {
+        match local.lease {
+            LeaseState::Until(until) if until <= now.at => {
                 self.retire(now, slot, Ending::LeaseLost);
             }
-            Tenure::Unknown if local.unit != Unit::Unknown => {
+            LeaseState::Unknown if local.unit != Unit::Unknown => {
                 self.retire(now, slot, Ending::Lost);
             }
             _ => {}
@@ -923,7 +923,7 @@ impl Supervisor {
     }
 
     fn slots(&self) -> BTreeSet<SlotId> {
-        let live = |(slot, local): (&SlotId, &Local)| {
+        let live = |(slot, local): (&SlotId, &LocalAlloc)| {
             (local.row.phase != Phase::Ended).then(|| slot.clone())
         };
         self.locals.iter().filter_map(live).collect()
@@ -957,12 +957,12 @@ impl Supervisor {
     }
 
     /// The allocation in a slot.
-    pub fn local(&self, slot: &SlotId) -> Option<&Local> {
+    pub fn local(&self, slot: &SlotId) -> Option<&LocalAlloc> {
         self.locals.get(slot)
     }
 
     /// Every allocation, also ended ones that are still remembered.
-    pub fn locals(&self) -> impl Iterator<Item = &Local> {
+    pub fn locals(&self) -> impl Iterator<Item = &LocalAlloc> {
         self.locals.values()
     }
 
@@ -990,10 +990,10 @@ fn fresh(
     proposer: Option<NodeId>,
     unit: Unit,
     reserved_in: u64,
-) -> Local {
+) -> LocalAlloc {
     let waits = record.spec.guarantee == Guarantee::AtMostOne;
-    Local {
-        tenure: if waits { Tenure::Waiting } else { Tenure::Free },
+    LocalAlloc {
+        lease: if waits { LeaseState::Waiting } else { LeaseState::Free },
         unsure: false,
         // A reservation of a former life is not known to be committed.
         held_back: (record.spec.gang && row.phase == Phase::Reserved)
@@ -1019,7 +1019,7 @@ fn fresh(
     }
 }
 
-fn launch(node: &str, arch: &str, local: &Local, shared: CpuSet, spec: &JobSpec) -> Launch {
+fn launch(node: &str, arch: &str, local: &LocalAlloc, shared: CpuSet, spec: &JobSpec) -> Launch {
     let claim = local.row.claim.clone();
     let cpus = if claim.cpus.is_empty() { shared } else { claim.cpus.clone() };
     let values =

@@ -186,7 +186,7 @@ impl Node {
         let Some(entry) = self.table.entry(&Key::Job(name.clone())).cloned() else { return };
         let Value::Job(job) = &entry.value else {
             self.coordinator.unplaceable.retain(|slot| slot.job != *name);
-            self.dismiss(name);
+            self.forget_coordinator(name);
             return;
         };
         let (spec, ..) = job.effective();
@@ -343,7 +343,7 @@ impl Node {
                 break;
             }
             if placer.is_none() {
-                self.take_stock(now);
+                self.ensure_fleet(now);
             }
             let placer =
                 placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
@@ -368,7 +368,7 @@ impl Node {
         if leaving.is_empty() {
             return;
         }
-        self.take_stock(now);
+        self.ensure_fleet(now);
         let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
         for at in leaving {
             if spec.guarantee == Guarantee::AtMostOne {

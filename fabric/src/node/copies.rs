@@ -22,7 +22,7 @@ use crate::clock::Now;
 use crate::id::{Birth, NodeId, SlotId};
 use crate::job::{Guarantee, SpecHash};
 use crate::limits;
-use crate::supervisor::Local;
+use crate::supervisor::LocalAlloc;
 
 use super::{Canary, Node};
 
@@ -71,7 +71,12 @@ impl Node {
     }
 
     /// What an allocation of ours does about the other copies of its slot, if anything.
-    pub(super) fn conduct(&self, now: Now, local: &Local, in_force: SpecHash) -> Option<Conduct> {
+    pub(super) fn conduct(
+        &self,
+        now: Now,
+        local: &LocalAlloc,
+        in_force: SpecHash,
+    ) -> Option<Conduct> {
         let (slot, row) = (&local.id().slot, local.row());
         let me = self.config.id;
         let mine = rank(slot, row.epoch, me);
@@ -116,7 +121,7 @@ impl Node {
     fn yields(
         &self,
         now: Now,
-        local: &Local,
+        local: &LocalAlloc,
         node: NodeId,
         earlier: &AllocRow,
         in_force: SpecHash,

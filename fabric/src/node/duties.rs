@@ -13,7 +13,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::placement;
 use crate::resources::Rejection;
-use crate::supervisor::Local;
+use crate::supervisor::LocalAlloc;
 use crate::table::{Key, SharedEntry, Value};
 
 use super::copies::Conduct;
@@ -44,7 +44,7 @@ impl Node {
         let all = all || next <= now.at;
         self.duties.next = if all { now.at + limits::RECONCILE_INTERVAL } else { next };
         let due = |slot: &SlotId| all || jobs.contains(&slot.job) || slots.contains(slot);
-        let locals: Vec<&Local> = if all || !jobs.is_empty() {
+        let locals: Vec<&LocalAlloc> = if all || !jobs.is_empty() {
             self.supervisor.locals().filter(|local| due(&local.id().slot)).collect()
         } else {
             slots.iter().filter_map(|slot| self.supervisor.local(slot)).collect()
@@ -73,7 +73,7 @@ impl Node {
 
     /// Why an allocation of ours should not be there any more, or what it has to tell other copies of its slot.
     /// Never because peers are silent.
-    fn conduct_of(&self, now: Now, local: &Local) -> Option<Conduct> {
+    fn conduct_of(&self, now: Now, local: &LocalAlloc) -> Option<Conduct> {
         let slot = &local.id().slot;
         let retired = |reason: &str| Some(Conduct::End(Ending::Retired { reason: reason.into() }));
         if self.is_removed() {
@@ -332,7 +332,7 @@ impl Node {
             let after = self.table.alloc(slot, &node);
             let same = after.is_some_and(|row| row.is_of(&alloc) && row.phase.holds_claim());
             if before.phase.holds_claim() && !same {
-                if self.has_stock() {
+                if self.has_fleet() {
                     self.fleet.release(&node, &alloc);
                 }
                 // Somebody may have waited for this room.
@@ -343,7 +343,7 @@ impl Node {
         }
         let Some(row) = self.table.alloc(slot, &node).cloned() else { return };
         let alloc = row.of(slot.clone());
-        if !self.has_stock() {
+        if !self.has_fleet() {
             // Built from the table when it is needed.
         } else if row.phase.holds_claim() {
             self.fleet.hold(node, &alloc, &row.claim);

@@ -134,7 +134,7 @@ impl Node {
         job: &SharedEntry,
         slots: &[Slot],
     ) {
-        self.take_stock(now);
+        self.ensure_fleet(now);
         let mut placer = Placer::new(&self.fleet, spec, &BTreeMap::new());
         let mut members: Vec<Member> = Vec::new();
         for slot in slots {

@@ -353,7 +353,7 @@ impl Node {
             }
         }
         let holder = &mut self.leases.holder;
-        for local in self.supervisor.tenants() {
+        for local in self.supervisor.leased() {
             let (alloc, stop_timeout) = (local.id(), local.spec().task.stop_timeout);
             if !local.row().phase.is_live() {
                 holder.let_run_out(&alloc.slot);
@@ -395,7 +395,7 @@ impl Node {
         for outcome in self.leases.holder.take_outcomes() {
             match outcome {
                 Outcome::Owned { slot, epoch, until } => {
-                    self.supervisor.leased(&slot, epoch, until);
+                    self.supervisor.granted(&slot, epoch, until);
                 }
                 Outcome::Below { slot, epoch, at_least } => {
                     let reason = format!("the voters grant this slot no epoch below {at_least}");

@@ -139,7 +139,7 @@ impl Node {
                 continue;
             }
             if placer.is_none() {
-                self.take_stock(now);
+                self.ensure_fleet(now);
             }
             let placer: &mut Placer<'_> =
                 placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));

@@ -126,7 +126,7 @@ impl Node {
         wanted: &[&'s Slot],
         room: usize,
     ) -> Vec<&'s Slot> {
-        self.take_stock(now);
+        self.ensure_fleet(now);
         let mut trial = Trial::default();
         let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
         let mut chosen = Vec::new();
@@ -221,7 +221,7 @@ impl Node {
         if copies.is_empty() || self.config.canary == Some(Canary::RetiresWithoutAPlace) {
             return copies;
         }
-        self.take_stock(now);
+        self.ensure_fleet(now);
         let fits = |(_, node, alloc): &(bool, NodeId, AllocId)| {
             // One that has ended holds nothing, and gets nothing back.
             let row = self.table.alloc(&alloc.slot, node).filter(|row| row.phase.holds_claim());

@@ -155,7 +155,7 @@ impl Twin {
             Happening::Leased { slot, seconds } => {
                 let Some((alloc, _)) = self.there(slot) else { return };
                 let until = now.at + Duration::from_secs(seconds);
-                self.supervisor.leased(&alloc.slot, alloc.epoch, until);
+                self.supervisor.granted(&alloc.slot, alloc.epoch, until);
             }
             Happening::Forget { slot } => self.supervisor.forget(&Self::slot(slot)),
             Happening::FewerCores { cores } => self.supervisor.topology_changed(&topology(cores)),
@@ -199,7 +199,7 @@ impl Twin {
             supervisor.take_accepted(),
             supervisor.take_ended(),
         );
-        let rows: Vec<&AllocRow> = supervisor.locals().map(Local::row).collect();
+        let rows: Vec<&AllocRow> = supervisor.locals().map(LocalAlloc::row).collect();
         format!("{said:?} {rows:?} {:?}", supervisor.next_deadline())
     }
 }

@@ -10,10 +10,10 @@ use super::Node;
 
 /// For each job that was asked about, this node if nobody suits it better, or somebody who does: not always who
 /// suits it best, for a node only has to know whether it is the one, and most find somebody better at once.
-/// Invariant: it is this node exactly when [`Node::coordinator_of`] says so, once [`Node::reappoint`] was told of
+/// Invariant: it is this node exactly when [`Node::coordinator_of`] says so, once [`Node::refresh_coordinator`] was told of
 /// every change.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Appointments {
+pub(super) struct Coordinators {
     by_job: BTreeMap<JobName, Weight>,
 }
 
@@ -33,7 +33,7 @@ impl Node {
     /// when that member goes or a better one comes.
     pub(super) fn coordinator_of(&self, job: &JobName) -> NodeId {
         let me = weight(self.config.id, job);
-        match self.appointments.by_job.get(job) {
+        match self.coordinators.by_job.get(job) {
             Some((_, node)) if *node == me.1 => me.1,
             _ => self.membership.others().fold(me, |best, node| self.better(node, job, best)).1,
         }
@@ -49,31 +49,31 @@ impl Node {
     /// Whether this node looks after a job; remembered.
     pub(super) fn is_coordinator_of(&mut self, job: &JobName) -> bool {
         let me = weight(self.config.id, job);
-        if let Some((_, node)) = self.appointments.by_job.get(job) {
+        if let Some((_, node)) = self.coordinators.by_job.get(job) {
             return *node == me.1;
         }
         let found = self.membership.find_other(|node| self.better(node, job, me) != me);
         let best = found.map_or(me, |node| weight(node, job));
-        self.appointments.by_job.insert(job.clone(), best);
+        self.coordinators.by_job.insert(job.clone(), best);
         best == me
     }
 
     /// Whether this node looks after a job, or has not found out yet.
     pub(super) fn may_coordinate(&self, job: &JobName) -> bool {
-        self.appointments.by_job.get(job).is_none_or(|(_, node)| *node == self.config.id)
+        self.coordinators.by_job.get(job).is_none_or(|(_, node)| *node == self.config.id)
     }
 
     /// `node` came or went.
-    pub(super) fn reappoint(&mut self, node: NodeId) {
+    pub(super) fn refresh_coordinator(&mut self, node: NodeId) {
         let me = self.config.id;
         if node == me {
             return;
         }
         if !self.is_up(&node) {
-            self.appointments.by_job.retain(|_, (_, appointed)| *appointed != node);
+            self.coordinators.by_job.retain(|_, (_, appointed)| *appointed != node);
             return;
         }
-        for (job, appointed) in &mut self.appointments.by_job {
+        for (job, appointed) in &mut self.coordinators.by_job {
             let candidate = weight(node, job);
             if candidate > *appointed {
                 if appointed.1 == me {
@@ -85,7 +85,7 @@ impl Node {
     }
 
     /// A job is gone: who looked after it need not be remembered.
-    pub(super) fn dismiss(&mut self, job: &JobName) {
-        self.appointments.by_job.remove(job);
+    pub(super) fn forget_coordinator(&mut self, job: &JobName) {
+        self.coordinators.by_job.remove(job);
     }
 }

@@ -16,22 +16,22 @@ use super::{Canary, Node};
 
 /// Since when the fleet is not needed any more, if it is there at all.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stock {
+pub(super) struct FleetCache {
     /// When something was placed last; `None`: there is no fleet.
     used: Option<Instant>,
 }
 
 impl Node {
-    /// Sees to it that `fleet` says what the table says. Whoever reads `fleet` calls this first.
-    pub(super) fn take_stock(&mut self, now: Now) {
-        if self.stock.used.replace(now.at).is_none() {
+    /// Builds the fleet from the table unless it is there. Whoever reads `fleet` calls this first.
+    pub(super) fn ensure_fleet(&mut self, now: Now) {
+        if self.fleet_cache.used.replace(now.at).is_none() {
             self.fleet = self.counted(|_| true);
         }
     }
 
     /// The fleet for a question: the one in use, or one made for it.
     pub(super) fn current_fleet(&self) -> Cow<'_, Fleet> {
-        match self.stock.used {
+        match self.fleet_cache.used {
             Some(_) => Cow::Borrowed(&self.fleet),
             None => Cow::Owned(self.counted(|_| true)),
         }
@@ -39,22 +39,22 @@ impl Node {
 
     /// The part of the fleet that is one node.
     pub(super) fn current_candidate(&self, node: NodeId) -> Cow<'_, Fleet> {
-        match self.stock.used {
+        match self.fleet_cache.used {
             Some(_) => Cow::Borrowed(&self.fleet),
             None => Cow::Owned(self.counted(|other| *other == node)),
         }
     }
 
     /// Whether `fleet` is there and has to be kept in step.
-    pub(super) fn has_stock(&self) -> bool {
-        self.stock.used.is_some()
+    pub(super) fn has_fleet(&self) -> bool {
+        self.fleet_cache.used.is_some()
     }
 
     /// Drops the fleet when it was not needed for a while and no proposal depends on it.
-    pub(super) fn drop_stock(&mut self, now: Now) {
-        let idle = self.stock.used.is_some_and(|used| used + limits::FLEET_KEPT <= now.at);
+    pub(super) fn drop_unused_fleet(&mut self, now: Now) {
+        let idle = self.fleet_cache.used.is_some_and(|used| used + limits::FLEET_KEPT <= now.at);
         if idle && self.coordinator.has_no_proposals() {
-            self.stock.used = None;
+            self.fleet_cache.used = None;
             self.fleet = self.no_fleet();
         }
     }
@@ -88,8 +88,8 @@ impl Node {
     }
 
     /// A node became known, says something new of itself, came or went.
-    pub(super) fn restock(&mut self, node: NodeId) {
-        if !self.has_stock() {
+    pub(super) fn refresh_fleet(&mut self, node: NodeId) {
+        if !self.has_fleet() {
             return;
         }
         if self.table.is_removed(&node) {
