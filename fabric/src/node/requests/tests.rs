@@ -17,12 +17,12 @@ fn fabric_with(bounds: impl Fn(Bounds) -> Bounds) -> Fleetlet {
     assert!(matches!(fleet.submit(TWO, WEB), Answer::Submitted(_)));
     fleet.run(Duration::from_secs(30));
     for node in fleet.nodes.values_mut() {
-        let counts = node.table.counts();
+        let counts = node.replica.counts();
         let Bounds { entries, jobs, quotas } = Bounds::default();
         let all = Bounds { entries, jobs, quotas };
         let full =
             bounds(Bounds { entries: counts.entries, jobs: counts.jobs, quotas: counts.quotas });
-        node.table.set_bounds(Bounds {
+        node.replica.table_mut().set_bounds(Bounds {
             entries: all.entries.min(full.entries),
             jobs: all.jobs.min(full.jobs),
             quotas: all.quotas.min(full.quotas),
@@ -49,7 +49,7 @@ fn refused(answer: &Answer) -> &Problem {
 
 /// Slot, node and epoch of everything that runs.
 fn running(fleet: &Fleetlet) -> BTreeMap<(SlotId, NodeId), u64> {
-    let rows = fleet.nodes[&ONE].table.allocs();
+    let rows = fleet.nodes[&ONE].replica.allocs();
     rows.filter(|(_, _, row, _)| row.phase == Phase::Running && row.healthy)
         .map(|(slot, node, row, _)| ((slot.clone(), node), row.epoch))
         .collect()
@@ -129,7 +129,7 @@ fn a_full_table_refuses_what_is_new_and_touches_nothing_that_runs() {
     assert!(agree(&fleet));
     // With room again it comes.
     for node in fleet.nodes.values_mut() {
-        node.table.set_bounds(Bounds::default());
+        node.replica.table_mut().set_bounds(Bounds::default());
     }
     fleet.run(Duration::from_secs(120));
     assert_eq!(running(&fleet).len(), 4);
@@ -152,7 +152,7 @@ fn what_several_members_accept_at_a_bound_is_in_all_tables() {
     fleet.cut_off.clear();
     fleet.run(Duration::from_secs(60));
     assert!(agree(&fleet));
-    let names = fleet.nodes[&ONE].table.jobs().count();
+    let names = fleet.nodes[&ONE].replica.jobs().count();
     assert_eq!(names, 17, "two last ones");
     refused(&fleet.submit(ONE, &job("more")));
 }
