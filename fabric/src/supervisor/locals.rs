@@ -70,7 +70,7 @@ impl Locals {
     pub(super) fn insert(&mut self, slot: SlotId, local: LocalAlloc) {
         self.touched.insert(slot.clone());
         self.dues.get_mut().stale.insert(slot.clone());
-        self.unwritten.entry(local.reserved_in).or_default().push(slot.clone());
+        self.unwritten.entry(local.alloc.reserved_in).or_default().push(slot.clone());
         self.all.insert(slot, local);
     }
 

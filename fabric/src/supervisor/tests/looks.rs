@@ -117,7 +117,7 @@ impl Twin {
     /// The allocation in a slot, and its run.
     fn there(&self, slot: u32) -> Option<(AllocId, u32)> {
         let local = self.supervisor.local(&Self::slot(slot))?;
-        Some((local.record.alloc.clone(), local.record.run))
+        Some((local.alloc.record.alloc.clone(), local.alloc.record.run))
     }
 
     fn happens(&mut self, what: &Happening) {
@@ -170,8 +170,8 @@ impl Twin {
         let mut spec = spec_of(kind);
         spec.count = 4;
         let epoch = match self.supervisor.local(&Self::slot(slot)) {
-            Some(local) if local.row.phase.holds_claim() => return,
-            Some(local) => local.record.alloc.epoch + 1,
+            Some(local) if local.alloc.row.phase.holds_claim() => return,
+            Some(local) => local.alloc.record.alloc.epoch + 1,
             None => 1,
         };
         let Ok(claim) = self.supervisor.ledger().admit(&spec) else { return };
