@@ -48,6 +48,7 @@ mod rebalance;
 mod replica;
 mod requests;
 mod rollout;
+mod slots;
 mod snapshot;
 mod tombstones;
 mod views;

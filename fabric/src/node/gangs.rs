@@ -27,8 +27,8 @@ use crate::placement::Placer;
 use crate::resources::Rejection;
 use crate::table::{Key, SharedEntry, Value};
 
-use super::coordinate::Slot;
 use super::rollout::how_many_fit;
+use super::slots::Slot;
 use super::{Brought, Node};
 
 /// What a coordinator keeps of gangs.

@@ -13,7 +13,7 @@ use crate::placement::rebalance::{Holes, Movable, holes, rebalance};
 use crate::table::SharedEntry;
 
 use super::Node;
-use super::coordinate::{Slot, taken};
+use super::slots::{Slot, taken};
 
 /// A move that a coordinator was asked to make.
 #[derive(Clone, Debug)]

@@ -16,16 +16,16 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api;
+use crate::api::Verdict;
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
-use crate::io::Verdict;
 use crate::job::{JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::placement::{self, Fleet, Placer};
 use crate::table::{Entry, JobEntry, Value};
 
-use super::coordinate::{Slot, taken};
+use super::slots::{Slot, taken};
 use super::{Canary, Node};
 
 /// Why an allocation ends that makes room for its successor.

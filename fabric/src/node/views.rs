@@ -133,7 +133,7 @@ impl Node {
     }
 
     /// Verdicts with the names that people are shown.
-    fn named(&self, mut verdicts: Vec<crate::io::Verdict>) -> Vec<crate::io::Verdict> {
+    fn named(&self, mut verdicts: Vec<crate::api::Verdict>) -> Vec<crate::api::Verdict> {
         for verdict in &mut verdicts {
             verdict.name = self.name_of(&verdict.node);
         }
@@ -864,7 +864,7 @@ impl Node {
 }
 
 /// What the nodes would take, the namespace may not have.
-fn refuse_all(verdicts: &mut [crate::io::Verdict], refusal: Option<Rejection>) {
+fn refuse_all(verdicts: &mut [crate::api::Verdict], refusal: Option<Rejection>) {
     let Some(refusal) = refusal else { return };
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.rejection.is_none()) {
         verdict.rejection = Some(refusal.clone());
