@@ -118,6 +118,7 @@ fn node() -> Node {
         generation: 1,
         seed: 1,
         canary: None,
+        bounds: fabric::table::Bounds::default(),
         level: fabric::level::LEVEL,
     };
     Node::new(NOW, core, Origin::Founded { gossip_key: [7; 32] })

@@ -9,8 +9,8 @@
 mod testbed;
 
 use data_encoding::Specification;
+use fabric::api::Verdict;
 use fabric::api::{JobView, Joined, NodeState, NodeView, ProblemKind};
-use fabric::io::Verdict;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
 use std::time::Duration;

@@ -15,9 +15,9 @@ use std::net::SocketAddr;
 use crate::alloc::{AllocRow, Phase};
 use crate::clock::WallTime;
 use crate::id::{AllocId, FabricKey, JobName, Namespace, NodeId, SlotId};
-use crate::io::Verdict;
 use crate::job::{JobKind, JobSpec};
 use crate::quota::{Amount, Quota};
+use crate::resources::Rejection;
 use crate::table::TokenId;
 use crate::topology::NodeInfo;
 
@@ -730,4 +730,17 @@ pub enum FindingLevel {
     Warning,
     /// Does not work.
     Error,
+}
+
+/// What a node makes of a slot: whether it would take it, and how gladly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Why it will not take the slot; `None`: it would.
+    pub rejection: Option<Rejection>,
+    /// How good it is, among those that would.
+    pub score: Option<i64>,
 }

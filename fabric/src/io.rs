@@ -15,7 +15,6 @@ use crate::id::{AllocId, JobName, Namespace, NodeId};
 use crate::job::{Health, JobSpec, Task};
 use crate::message::{Datagram, Message};
 use crate::quota::Quota;
-use crate::resources::Rejection;
 use crate::table::{Entry, TokenId};
 use crate::topology::Topology;
 
@@ -426,17 +425,4 @@ pub enum Answer {
     },
     /// No: nothing was changed.
     Refused(api::Problem),
-}
-
-/// What an allocation looks like from outside; here because both the core and the API speak of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// Which node.
-    pub node: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Why it will not take the slot; `None`: it would.
-    pub rejection: Option<Rejection>,
-    /// How good it is, among those that would.
-    pub score: Option<i64>,
 }

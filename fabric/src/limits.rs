@@ -23,7 +23,7 @@ pub const ENTRY_BYTES_MAX: usize = 192 << 10;
 /// Members of one fabric.
 pub const MEMBERS_MAX: usize = 16_384;
 /// Members, and addresses of members, that gossip may speak of at a time, the dead of the last day included.
-pub const ROLL_MAX: usize = 4 * MEMBERS_MAX;
+pub const MEMBER_INDEX_MAX: usize = 4 * MEMBERS_MAX;
 /// Entries in the table: bounds memory at about 1 KiB an entry.
 pub const ENTRIES_MAX: usize = 1 << 21;
 /// Jobs, tombstones included.

@@ -33,9 +33,9 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::message::{Confirm, Datagram};
 
-mod roll;
+mod index;
 
-use roll::{Mark, MarkCodec, Roll, SharedRoll};
+use index::{MemberIndex, MemberNumber, NumberCodec, SharedIndex};
 
 /// A member in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,24 +61,24 @@ pub enum Change {
 /// one would take longer than what is to be shown.
 #[derive(Clone, Debug)]
 pub struct Formed {
-    roll: Arc<Roll>,
+    index: Arc<MemberIndex>,
     members: Arc<[Identity]>,
 }
 
 impl Formed {
     /// A fabric of these members.
     pub fn new(members: &[Identity]) -> Self {
-        let roll = SharedRoll::default();
+        let index = SharedIndex::default();
         for member in members {
-            roll.mark(*member).expect("no more members than a roll has room for");
+            index.number(*member).expect("no more members than an index has room for");
         }
-        Self { roll: roll.get(), members: members.into() }
+        Self { index: index.get(), members: members.into() }
     }
 }
 
 /// The membership of one node.
 pub struct Membership {
-    foca: Foca<Mark, MarkCodec, ChaCha8Rng, foca::NoCustomBroadcast>,
+    foca: Foca<MemberNumber, NumberCodec, ChaCha8Rng, foca::NoCustomBroadcast>,
     effects: Effects,
 }
 
@@ -89,19 +89,19 @@ struct Effects {
     members: usize,
     local_health: u32,
     /// By deadline; the sequence number keeps equal deadlines in order.
-    timers: BTreeMap<(Instant, u64), Timer<Mark>>,
+    timers: BTreeMap<(Instant, u64), Timer<MemberNumber>>,
     sequence: u64,
     suspicions: BTreeMap<NodeId, Suspicion>,
     /// Confirmations to pass on, and how many times more.
     confirms: VecDeque<(Confirm, u32)>,
-    roll: SharedRoll,
-    /// By number on the roll; nothing is known of those past the end.
+    index: SharedIndex,
+    /// By number in the index; nothing is known of those past the end.
     states: Vec<NodeState>,
     /// How many of them are alive.
     alive: usize,
     datagrams: VecDeque<(NodeId, SocketAddr, Datagram)>,
     changes: VecDeque<Change>,
-    failed: Option<Mark>,
+    failed: Option<MemberNumber>,
     /// Probes in a row that a member answered by others only.
     by_others: BTreeMap<NodeId, u32>,
     /// When suspicions were compared with foca's list.
@@ -122,15 +122,15 @@ struct Suspicion {
 impl Membership {
     /// A member that knows nobody yet.
     pub fn new(now: Instant, identity: Identity, seed: u64) -> Self {
-        Self::with_roll(now, identity, seed, SharedRoll::default())
+        Self::with_index(now, identity, seed, SharedIndex::default())
     }
 
     /// A member that knows everybody in `formed`, of which it is one.
     pub fn formed(now: Instant, identity: Identity, seed: u64, formed: &Formed) -> Self {
-        let roll = SharedRoll::new(Arc::clone(&formed.roll));
-        let mut member = Self::with_roll(now, identity, seed, roll.clone());
+        let index = SharedIndex::new(Arc::clone(&formed.index));
+        let mut member = Self::with_index(now, identity, seed, index.clone());
         let others = formed.members.iter().filter(|other| other.node != identity.node);
-        let others = others.filter_map(|other| roll.mark(*other));
+        let others = others.filter_map(|other| index.number(*other));
         // Cannot fail: there is nothing to send yet.
         let _ = member.foca.apply_many(others.map(Member::alive), false, &mut member.effects);
         member.settle();
@@ -139,7 +139,7 @@ impl Membership {
         member
     }
 
-    fn with_roll(now: Instant, identity: Identity, seed: u64, roll: SharedRoll) -> Self {
+    fn with_index(now: Instant, identity: Identity, seed: u64, index: SharedIndex) -> Self {
         let count = |n| NonZeroUsize::new(n).expect("not zero");
         let every = |frequency, n| Some(PeriodicParams { frequency, num_members: count(n) });
         let config = foca::Config {
@@ -157,12 +157,12 @@ impl Membership {
             periodic_gossip: every(Duration::from_millis(100), 3),
         };
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let mark = roll.mark(identity).expect("the roll has room for us");
+        let number = index.number(identity).expect("the index has room for us");
         Self {
-            foca: Foca::new(mark, config, rng, MarkCodec(roll.clone())),
+            foca: Foca::new(number, config, rng, NumberCodec(index.clone())),
             effects: Effects {
                 now,
-                roll,
+                index,
                 local: identity.node,
                 members: 1,
                 local_health: 0,
@@ -184,8 +184,8 @@ impl Membership {
     /// What this node believes of the members. It probes nobody and says nothing.
     pub fn snapshot(&self) -> Self {
         let known = &self.effects;
-        let roll = SharedRoll::new(known.roll.get());
-        let mut copy = Self::with_roll(known.now, self.identity(), 0, roll);
+        let index = SharedIndex::new(known.index.get());
+        let mut copy = Self::with_index(known.now, self.identity(), 0, index);
         copy.effects.members = known.members;
         copy.effects.local_health = known.local_health;
         copy.effects.suspicions = known.suspicions.clone();
@@ -221,7 +221,7 @@ impl Membership {
     pub fn announce(&mut self, now: Instant, to: Identity) {
         self.effects.now = now;
         // Cannot fail but for an identity that does not fit a packet, and ours does.
-        if let Some(to) = self.effects.roll.mark(to) {
+        if let Some(to) = self.effects.index.number(to) {
             let _ = self.foca.announce(to, &mut self.effects);
         }
         self.settle();
@@ -245,13 +245,13 @@ impl Membership {
 
     /// A member said itself that it goes.
     pub fn believe_gone(&mut self, now: Instant, node: NodeId) {
-        let roll = self.effects.roll.get();
-        let marks = self.foca.iter_members().map(|member| (*member.id(), member.incarnation()));
-        let mut marks = marks.filter(|(mark, _)| roll.node(mark.member) == node);
-        let Some((mark, incarnation)) = marks.next() else { return };
-        drop(marks);
+        let index = self.effects.index.get();
+        let numbers = self.foca.iter_members().map(|member| (*member.id(), member.incarnation()));
+        let mut numbers = numbers.filter(|(number, _)| index.node(number.member) == node);
+        let Some((number, incarnation)) = numbers.next() else { return };
+        drop(numbers);
         self.effects.now = now;
-        let gone = Member::new(mark, incarnation, foca::State::Down);
+        let gone = Member::new(number, incarnation, foca::State::Down);
         // Cannot fail but for an identity that does not fit a packet, and its own did.
         let _ = self.foca.apply_many(std::iter::once(gone), true, &mut self.effects);
         self.settle();
@@ -266,8 +266,8 @@ impl Membership {
 
     fn become_another(&mut self, now: Instant, identity: Identity) {
         self.effects.now = now;
-        if let Some(mark) = self.effects.roll.mark(identity) {
-            let _ = self.foca.change_identity(mark, &mut self.effects);
+        if let Some(number) = self.effects.index.number(identity) {
+            let _ = self.foca.change_identity(number, &mut self.effects);
             // Foca stops probing then until it hears of somebody. It is to look now whether it knows
             // somebody: when the address goes with the cable, nobody is heard for a long time.
             let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
@@ -285,7 +285,7 @@ impl Membership {
             }
             let probing = matches!(timer, Timer::ProbeRandomMember(_));
             if let Timer::ChangeSuspectToDown { ref member_id, .. } = timer {
-                let node = self.effects.roll.identity(*member_id).node;
+                let node = self.effects.index.identity(*member_id).node;
                 self.effects.suspicions.remove(&node);
             }
             if let Err(error) = self.foca.handle_timer(timer, &mut self.effects) {
@@ -335,10 +335,10 @@ impl Membership {
 
     /// The first of [`Membership::others`], in no order, that `fits`.
     pub fn find_other(&self, mut fits: impl FnMut(NodeId) -> bool) -> Option<NodeId> {
-        let (roll, states) = (self.effects.roll.get(), &self.effects.states);
+        let (index, states) = (self.effects.index.get(), &self.effects.states);
         let mut alive =
-            (0..roll.len()).filter(|number| states.get(*number) == Some(&NodeState::Alive));
-        alive.find_map(|number| Some(roll.node(number as u32)).filter(|node| fits(*node)))
+            (0..index.len()).filter(|number| states.get(*number) == Some(&NodeState::Alive));
+        alive.find_map(|number| Some(index.node(number as u32)).filter(|node| fits(*node)))
     }
 
     /// How many members are suspected.
@@ -355,9 +355,9 @@ impl Membership {
     }
 
     fn members_in(&self, state: NodeState) -> impl Iterator<Item = NodeId> {
-        let (roll, states) = (self.effects.roll.get(), &self.effects.states);
+        let (index, states) = (self.effects.index.get(), &self.effects.states);
         let is_in = |number: u32| states.get(number as usize) == Some(&state);
-        let members = roll.members().filter(|(_, number)| is_in(*number));
+        let members = index.members().filter(|(_, number)| is_in(*number));
         members.map(|(node, _)| node).collect::<Vec<_>>().into_iter()
     }
 
@@ -374,17 +374,17 @@ impl Membership {
         random: &mut R,
         fit: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeId> {
-        let roll = self.effects.roll.get();
+        let index = self.effects.index.get();
         let mut drawn = Vec::new();
         for _ in 0..32 * wanted {
-            let number = random.random_range(0..roll.len());
+            let number = random.random_range(0..index.len());
             if drawn.len() == wanted {
                 break;
             }
             if self.effects.states.get(number) != Some(&NodeState::Alive) {
                 continue;
             }
-            let node = roll.node(number as u32);
+            let node = index.node(number as u32);
             if !drawn.contains(&node) && fit(&node) {
                 drawn.push(node);
             }
@@ -394,7 +394,7 @@ impl Membership {
 
     /// This node as the others know it.
     pub fn identity(&self) -> Identity {
-        self.effects.roll.identity(*self.foca.identity())
+        self.effects.index.identity(*self.foca.identity())
     }
 
     /// 0 is well; more means slower and more patient probes.
@@ -439,7 +439,7 @@ impl Membership {
             Some(failed) => {
                 *health = (*health + 1).min(limits::LOCAL_HEALTH_MAX);
                 let confirm = Confirm {
-                    subject: self.effects.roll.identity(failed).node,
+                    subject: self.effects.index.identity(failed).node,
                     generation: failed.generation,
                     by: self.effects.local,
                 };
@@ -452,11 +452,11 @@ impl Membership {
     /// Drops members that foca has forgotten, when there are many.
     fn make_room(&mut self) {
         let (foca, timers) = (&self.foca, &self.effects.timers);
-        let dropped = self.effects.roll.make_room(|| {
-            let of_timer = |timer: &Timer<Mark>| match timer {
+        let dropped = self.effects.index.make_room(|| {
+            let of_timer = |timer: &Timer<MemberNumber>| match timer {
                 Timer::SendIndirectProbe { probed_id, .. } => Some(*probed_id),
                 Timer::ChangeSuspectToDown { member_id, .. } => Some(*member_id),
-                Timer::RemoveDown(mark) => Some(*mark),
+                Timer::RemoveDown(number) => Some(*number),
                 _ => None,
             };
             let members = foca.iter_membership_state().map(|member| *member.id());
@@ -478,12 +478,12 @@ impl Membership {
             return;
         }
         self.effects.reviewed = now;
-        let roll = self.effects.roll.get();
+        let index = self.effects.index.get();
         let suspects: BTreeSet<NodeId> = self
             .foca
             .iter_members()
             .filter(|member| member.state() == foca::State::Suspect)
-            .map(|member| roll.node(member.id().member))
+            .map(|member| index.node(member.id().member))
             .collect();
         self.effects.suspicions.retain(|node, suspicion| {
             // A confirmation may overtake the suspicion that it confirms.
@@ -496,7 +496,7 @@ impl Membership {
 
 impl Effects {
     fn state(&self, node: &NodeId) -> NodeState {
-        let number = self.roll.number_of(node);
+        let number = self.index.number_of(node);
         let state = number.and_then(|number| self.states.get(number as usize));
         state.copied().unwrap_or(NodeState::Unknown)
     }
@@ -511,7 +511,7 @@ impl Effects {
         self.alive -= usize::from(before == NodeState::Alive);
     }
 
-    fn schedule(&mut self, timer: Timer<Mark>, after: Duration) -> (Instant, u64) {
+    fn schedule(&mut self, timer: Timer<MemberNumber>, after: Duration) -> (Instant, u64) {
         self.sequence += 1;
         let key = (self.now + after, self.sequence);
         self.timers.insert(key, timer);
@@ -589,17 +589,17 @@ fn suspicion_timeout(members: usize, confirmations: usize) -> Duration {
     (max - (max - min).mul_f64(share)).max(min)
 }
 
-impl foca::Runtime<Mark> for &mut Effects {
-    fn notify(&mut self, notification: Notification<'_, Mark>) {
+impl foca::Runtime<MemberNumber> for &mut Effects {
+    fn notify(&mut self, notification: Notification<'_, MemberNumber>) {
         match notification {
             Notification::MemberUp(member) => {
-                let node = self.roll.identity(*member).node;
+                let node = self.index.identity(*member).node;
                 self.suspicions.remove(&node);
                 self.set_state(member.member, NodeState::Alive);
                 self.changes.push_back(Change::Up(node));
             }
             Notification::MemberDown(member) => {
-                let node = self.roll.identity(*member).node;
+                let node = self.index.identity(*member).node;
                 self.suspicions.remove(&node);
                 self.set_state(member.member, NodeState::Dead);
                 self.changes.push_back(Change::Down(node));
@@ -609,8 +609,8 @@ impl foca::Runtime<Mark> for &mut Effects {
         }
     }
 
-    fn send_to(&mut self, to: Mark, packet: &[u8]) {
-        let to = self.roll.identity(to);
+    fn send_to(&mut self, to: MemberNumber, packet: &[u8]) {
+        let to = self.index.identity(to);
         let mut confirms = Vec::new();
         for _ in 0..self.confirms.len().min(limits::CONFIRMS_PER_DATAGRAM_MAX) {
             if let Some((confirm, left)) = self.confirms.pop_front() {
@@ -624,7 +624,7 @@ impl foca::Runtime<Mark> for &mut Effects {
         self.datagrams.push_back((to.node, to.address, datagram));
     }
 
-    fn submit_after(&mut self, timer: Timer<Mark>, after: Duration) {
+    fn submit_after(&mut self, timer: Timer<MemberNumber>, after: Duration) {
         let patience = self.local_health + 1;
         match timer {
             Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
@@ -632,7 +632,7 @@ impl foca::Runtime<Mark> for &mut Effects {
             }
             Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
                 let members = self.members;
-                let (node, now) = (self.roll.identity(member_id).node, self.now);
+                let (node, now) = (self.index.identity(member_id).node, self.now);
                 let suspicion = self.suspicion_of(node, member_id.generation);
                 if suspicion.incarnation < incarnation {
                     // It denied the last one: this is another suspicion.

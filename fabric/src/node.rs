@@ -15,23 +15,19 @@ use rand_chacha::ChaCha8Rng;
 use crate::admission::Ledger;
 use crate::api::{self, NodeState};
 use crate::clock::{Instant, Now, WallTime};
-use crate::gossip::{self, Gossip, Parcel};
+use crate::gossip::{self, Parcel};
 use crate::id::{FabricKey, JobName, NodeId};
 use crate::io::{Answer, Input, Output, UnitEvent};
 use crate::limits;
 use crate::membership::{Change, Formed, Identity, Membership};
 use crate::message::{Datagram, Message};
-use crate::placement::Fleet;
 use crate::signature::Signer;
 use crate::stamp::HybridClock;
 use crate::supervisor::{Record, Supervisor};
-use crate::table::{
-    Bounds, Entry, Key, Keyring, Merge, Order, RosterEntry, SharedEntry, Table, Value,
-};
+use crate::table::{Bounds, Entry, Key, Keyring, Order, RosterEntry, SharedEntry, Table, Value};
 use crate::timekeeper::Timekeeper;
 use crate::topology::NodeInfo;
 
-mod appointment;
 mod clocks;
 mod coordinate;
 mod copies;
@@ -49,32 +45,29 @@ mod persistence;
 mod preempt;
 mod quotas;
 mod rebalance;
+mod replica;
 mod requests;
 mod rollout;
+mod slots;
 mod snapshot;
-mod stock;
 mod tombstones;
 mod views;
 mod writers;
 
-use appointment::Appointments;
 use coordinate::Coordinator;
 use detours::Detours;
 use duties::Duties;
-use gangs::Gangs;
 use informed::Informed;
 pub use informed::Waits;
 pub use leases::Handover;
 use leases::Leases;
 use levels::Levels;
-use persistence::Disk;
 pub use persistence::{disk_on_disk, level_on_disk};
 use preempt::Preemption;
 use quotas::Quotas;
+use replica::{Changed, Replica};
 use requests::Requests;
 pub use snapshot::Snapshot;
-use stock::Stock;
-use tombstones::Purged;
 use writers::{Brought, Writers};
 
 /// What a node is told about itself when it starts.
@@ -202,52 +195,69 @@ pub struct Counters {
 
 /// One node. See the module's words for the calling order.
 ///
-/// Architecture invariant: `table` is changed by `merge_in`, to which `write` and `take_in` lead, and which keeps
-/// everything that is derived from it (`fleet`, `gossip`, `disk`, dirty jobs, events) in step. Exceptions are the
-/// disk's rows at the start, and what is dropped for its date.
+/// Architecture invariant: the table is changed by `merge_in`, to which `write` and `take_in` lead, together with everything
+/// that is derived from it: [`Replica`] lets nobody change one without the other. `follow` then does what follows beside that.
 pub struct Node {
     config: Config,
+    /// What it says of itself.
     info: NodeInfo,
+    /// The table, and what is derived from it.
+    replica: Replica,
+    time: Time,
+    others: Others,
+    rng: ChaCha8Rng,
+    supervisor: Supervisor,
+    coordinator: Coordinator,
+    duties: Duties,
+    preemption: Preemption,
+    quotas: Quotas,
+    requests: Requests,
+    leases: Leases,
+    writers: Writers,
+    levels: Levels,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+    timers: Timers,
+    standing: Standing,
+}
+
+/// What time it is.
+#[derive(Clone, Debug)]
+struct Time {
+    /// Stamps.
     clock: HybridClock,
     timekeeper: Timekeeper,
     /// What this machine's wall clock showed last.
     own_wall: WallTime,
     /// When that was: now, for whoever only looks.
     looked: Instant,
-    rng: ChaCha8Rng,
-    table: Table,
+}
+
+/// What this node makes of the other members: who answers, who is believed to be gone, and what it can know of them.
+struct Others {
     membership: Membership,
-    gossip: Gossip,
-    /// Valid while `stock` says so: see [`Node::take_stock`].
-    fleet: Fleet,
-    stock: Stock,
-    supervisor: Supervisor,
-    coordinator: Coordinator,
-    appointments: Appointments,
     doubt: doubt::Doubt,
     flaps: flaps::Flaps,
     informed: Informed,
-    duties: Duties,
-    gangs: Gangs,
-    preemption: Preemption,
-    quotas: Quotas,
-    requests: Requests,
-    leases: Leases,
     detours: Detours,
-    writers: Writers,
-    purged: Purged,
-    levels: Levels,
-    disk: Disk,
-    outputs: VecDeque<Output>,
-    counters: Counters,
-    timers: Timers,
+}
+
+impl Others {
+    /// Whether a node answers, if it is a member.
+    fn answers(&self, node: &NodeId) -> bool {
+        matches!(self.membership.state(node), NodeState::Alive | NodeState::Suspect)
+    }
+}
+
+/// Whether what this node knows is good enough to act on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
     /// The table is as good as the others': set once, some time after the start.
     synced: bool,
     /// Repair under way.
     repairing: Option<Repairing>,
     /// The others listen to another machine with our key.
     superseded: bool,
-    dirty: bool,
 }
 
 /// A repair under way.
@@ -257,17 +267,6 @@ struct Repairing {
     from: NodeId,
     /// The tables differ in more than was described.
     in_part: bool,
-}
-
-/// What an entry that comes is beside the one that is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weight {
-    /// Nothing new.
-    Known,
-    /// Greater.
-    Newer,
-    /// Not greater, but what is here is dated ahead and gives way to it.
-    InPlace,
 }
 
 /// What happens at times rather than on occasions.
@@ -283,6 +282,8 @@ struct Timers {
     trim_keyring: Option<Instant>,
     /// When what is dated ahead is dated anew because somebody asked for it.
     restamp: Option<Instant>,
+    /// There is something to do: the next tick comes as soon as it may.
+    soon: bool,
 }
 
 impl Node {
@@ -300,39 +301,36 @@ impl Node {
         let ledger = Ledger::new(&config.info.topology).forgetting_disk(forgets_disk);
         let mut node = Self {
             info: config.info.clone(),
-            clock: HybridClock::new(config.id, 0),
-            timekeeper: Timekeeper::new(config.canary == Some(Canary::BelievesEveryClock)),
-            own_wall: now.wall,
-            looked: now.at,
-            rng: ChaCha8Rng::seed_from_u64(seed(1)),
-            table: Table::default(),
-            membership: match &origin {
-                Origin::Formed { members, .. } => {
-                    Membership::formed(now.at, identity, seed(2), members)
-                }
-                _ => Membership::new(now.at, identity, seed(2)),
+            replica: Replica::new(config.id, forgets_disk, config.bounds),
+            time: Time {
+                clock: HybridClock::new(config.id, 0),
+                timekeeper: Timekeeper::new(config.canary == Some(Canary::BelievesEveryClock)),
+                own_wall: now.wall,
+                looked: now.at,
             },
-            gossip: Gossip::default(),
-            fleet: Fleet::default().forgetting_disk(forgets_disk),
-            stock: Stock::default(),
+            others: Others {
+                membership: match &origin {
+                    Origin::Formed { members, .. } => {
+                        Membership::formed(now.at, identity, seed(2), members)
+                    }
+                    _ => Membership::new(now.at, identity, seed(2)),
+                },
+                doubt: doubt::Doubt::default(),
+                flaps: flaps::Flaps::default(),
+                informed: Informed::new(now.at),
+                detours: Detours::default(),
+            },
+            rng: ChaCha8Rng::seed_from_u64(seed(1)),
             supervisor: Supervisor::new(now.at, config.info.name.clone(), ledger)
                 .on_arch(&config.info.topology.arch),
             coordinator: Coordinator::default(),
-            appointments: Appointments::default(),
-            doubt: doubt::Doubt::default(),
-            flaps: flaps::Flaps::default(),
-            informed: Informed::new(now.at),
             duties: Duties::default(),
-            gangs: Gangs::default(),
             preemption: Preemption::default(),
             quotas: Quotas::default(),
             requests: Requests::default(),
             leases: Leases::new(now.at, &config, seed(3)),
-            detours: Detours::default(),
             writers: Writers::default(),
-            purged: Purged::default(),
             levels: Levels::default(),
-            disk: Disk::default(),
             outputs: VecDeque::new(),
             counters: Counters::default(),
             timers: Timers {
@@ -345,14 +343,11 @@ impl Node {
                 purge: now.at + limits::PURGE_LOOK,
                 trim_keyring: None,
                 restamp: None,
+                soon: true,
             },
-            synced: false,
-            repairing: None,
-            superseded: false,
-            dirty: true,
+            standing: Standing::default(),
             config,
         };
-        node.table.set_bounds(node.config.bounds);
         node.take_origin(now, origin);
         node.outputs.push_back(Output::TrustChanged);
         node
@@ -374,8 +369,8 @@ impl Node {
                 self.write(now, Key::Keyring, Value::Keyring(keyring));
                 self.write(now, Key::Roster(self.config.id), Value::Roster(me));
                 self.found_voters(now);
-                self.synced = true;
-                self.informed.settle();
+                self.standing.synced = true;
+                self.others.informed.settle();
             }
             Origin::Joined { entries } => {
                 // Whoever let us in knows the time, whatever the clock here shows.
@@ -397,7 +392,7 @@ impl Node {
             Origin::Formed { table, records, .. } => {
                 self.begin_with(now, *table, records);
                 self.open_accounts();
-                if self.table.node(&self.config.id) == Some(&self.readable_info()) {
+                if self.replica.node(&self.config.id) == Some(&self.readable_info()) {
                     return;
                 }
             }
@@ -417,7 +412,7 @@ impl Node {
             Input::Datagram { from, payload } => {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
-                } else if self.table.is_member(&from) {
+                } else if self.replica.is_member(&from) {
                     self.hear(now, from);
                     self.handle_datagram(now, from, &payload);
                 } else {
@@ -425,7 +420,7 @@ impl Node {
                 }
             }
             Input::Heard { from, datagram } => {
-                if from != self.config.id && self.table.is_member(&from) {
+                if from != self.config.id && self.replica.is_member(&from) {
                     self.hear(now, from);
                     self.take_datagram(now, from, datagram);
                 }
@@ -433,7 +428,7 @@ impl Node {
             Input::Message { from, message } => {
                 if from == self.config.id {
                     // Sent to a former self at our own address.
-                } else if self.table.is_member(&from) {
+                } else if self.replica.is_member(&from) {
                     self.hear(now, from);
                     self.hear_straight(&from);
                     self.handle_message(now, from, message);
@@ -454,15 +449,15 @@ impl Node {
                     _ => {}
                 }
                 self.supervisor.unit(now, &alloc, run, event);
-                self.dirty = true;
+                self.timers.soon = true;
             }
             Input::Units(units) => {
                 self.supervisor.units_found(now, units);
-                self.dirty = true;
+                self.timers.soon = true;
             }
             Input::Checked { alloc, run, outcome } => {
                 self.supervisor.checked(now, &alloc, run, outcome);
-                self.dirty = true;
+                self.timers.soon = true;
             }
             Input::Leaving { ends } => self.say_goodbye(ends),
             Input::Persisted { through } => self.handle_persisted(now, through),
@@ -470,26 +465,27 @@ impl Node {
                 self.handle_persist_failed(now, sequence, reason);
             }
             Input::Changed { topology, addresses, connected } => {
-                self.informed.link(now.at, connected);
+                self.others.informed.link(now.at, connected);
                 self.supervisor.topology_changed(&topology);
                 self.info.topology = *topology;
                 self.info.addresses = addresses;
                 if let Some(address) = self.info.addresses.first() {
-                    self.membership.relocate(now.at, *address);
+                    self.others.membership.relocate(now.at, *address);
                 }
                 self.publish_info(now);
             }
-            Input::Superseded => self.superseded = true,
+            Input::Superseded => self.standing.superseded = true,
             Input::Renewed { generation } => {
                 // What is known of the others is from before: as after a start.
-                (self.superseded, self.synced, self.timers.started) = (false, false, now.at);
-                let members = self.table.roster().map(|(node, _)| node);
-                let gone = members.filter(|it| self.membership.state(it) == NodeState::Dead);
-                self.informed = Informed::anew(now.at, gone.collect());
-                self.membership.renew(now.at, generation);
+                (self.standing.superseded, self.standing.synced, self.timers.started) =
+                    (false, false, now.at);
+                let members = self.replica.roster().map(|(node, _)| node);
+                let gone = members.filter(|it| self.others.membership.state(it) == NodeState::Dead);
+                self.others.informed = Informed::anew(now.at, gone.collect());
+                self.others.membership.renew(now.at, generation);
                 self.leases.renew(now.at, generation);
                 self.publish_info(now);
-                self.dirty = true;
+                self.timers.soon = true;
             }
         }
         if self.next_deadline().is_some_and(|deadline| deadline <= now.at) {
@@ -514,9 +510,9 @@ impl Node {
 
     /// When to hand in [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let tick = if self.dirty { limits::TICK_MIN } else { limits::TICK_MAX };
+        let tick = if self.timers.soon { limits::TICK_MIN } else { limits::TICK_MAX };
         let after_tick = self.timers.last_tick + limits::TICK_MIN;
-        let tick = if self.doubt.is_awake() { tick.min(limits::DOUBT_TICK) } else { tick };
+        let tick = if self.others.doubt.is_awake() { tick.min(limits::DOUBT_TICK) } else { tick };
         if self.is_removed() {
             // It waits for its own units only, and for those who still wait for an answer.
             let units = self.supervisor.next_deadline().map(|at| at.max(after_tick));
@@ -527,13 +523,13 @@ impl Node {
         [
             Some(self.timers.last_tick + tick),
             self.supervisor.next_deadline().map(|at| at.max(after_tick)),
-            self.informed.next_deadline().map(|at| at.max(after_tick)),
-            self.gossip.next_deadline().map(|at| at.max(after_tick)),
+            self.others.informed.next_deadline().map(|at| at.max(after_tick)),
+            self.replica.next_push().map(|at| at.max(after_tick)),
             self.requests.next_deadline().map(|at| at.max(after_tick)),
             self.leases.next_deadline().map(|at| at.max(after_tick)),
-            self.coordinator.next_deadline().map(|at| at.max(after_tick)),
-            self.detours.next_deadline().map(|at| at.max(after_tick)),
-            self.membership.next_deadline(),
+            self.coordinator.next_deadline(&self.replica).map(|at| at.max(after_tick)),
+            self.others.detours.next_deadline().map(|at| at.max(after_tick)),
+            self.others.membership.next_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -544,19 +540,19 @@ impl Node {
     fn tick(&mut self, now: Now) {
         self.counters.ticks += 1;
         self.timers.last_tick = now.at;
-        self.dirty = false;
-        self.membership.handle_timeout(now.at);
+        self.timers.soon = false;
+        self.others.membership.handle_timeout(now.at);
         self.flush_membership(now);
         if self.timers.expire <= now.at {
             // Each look walks over the table.
-            let looks = 1 + self.table.len() / limits::EXPIRE_ENTRIES;
+            let looks = 1 + self.replica.len() / limits::EXPIRE_ENTRIES;
             self.timers.expire = now.at + limits::TICK_MAX * looks.min(60) as u32;
             self.expire(now);
         }
         self.mend_stamps(now);
         self.review_levels(now);
         self.retry_disk(now);
-        self.drop_stock(now);
+        self.drop_unused_fleet(now);
         if self.is_removed() {
             // Nothing is left to do but to end what runs.
             self.do_duties(now, false);
@@ -565,7 +561,7 @@ impl Node {
             return self.expire_requests(now);
         }
         let settled = self.is_settled(now);
-        self.weather_storms(now);
+        self.review_losses(now);
         self.do_detours(now);
         self.do_duties(now, settled);
         self.do_leases(now, settled);
@@ -582,22 +578,22 @@ impl Node {
         self.do_gossip(now);
     }
 
-    /// Whether what is gone is believed, and who has been back for long enough to get work.
-    fn weather_storms(&mut self, now: Now) {
+    /// Decides whether the loss of many members at once is believed, and lifts the rest of members that came and went.
+    fn review_losses(&mut self, now: Now) {
         let sight = doubt::Sight {
-            up: self.membership.others_alive() + 1,
-            suspects: self.membership.suspects(),
-            local_health: self.membership.local_health(),
-            deaf: self.membership.others_alive() > 0 && !self.informed.hears(now.at),
+            up: self.others.membership.others_alive() + 1,
+            suspects: self.others.membership.suspects(),
+            local_health: self.others.membership.local_health(),
+            deaf: self.others.membership.others_alive() > 0 && !self.others.informed.hears(now.at),
         };
-        match self.doubt.review(now.at, sight) {
+        match self.others.doubt.review(now.at, sight) {
             doubt::Turn::None | doubt::Turn::Doubting => {}
             doubt::Turn::After => {
                 let waiting = std::mem::take(&mut self.coordinator.doubtful);
-                self.coordinator.dirty.extend(waiting);
+                self.replica.look_at_each(waiting);
             }
             doubt::Turn::Begun => {
-                let lost = self.doubt.about().unwrap_or(0);
+                let lost = self.others.doubt.about().unwrap_or(0);
                 tracing::warn!(
                     "{lost} members are gone at once, {} are left, {} more do not answer: it may be this machine's network, \
                      so nothing is placed anew until that is clear",
@@ -608,259 +604,163 @@ impl Node {
             }
             doubt::Turn::Over => {
                 tracing::warn!("they are really gone: their work is placed elsewhere");
-                self.coordinator.all_dirty = true;
+                self.replica.look_at_all();
             }
         }
-        for node in self.flaps.rested(now.at) {
-            self.restock(node);
-            self.coordinator.all_dirty = true;
+        for node in self.others.flaps.rested(now.at) {
+            self.replica.refresh_fleet(node, &self.others);
+            self.replica.look_at_all();
         }
     }
 
     /// Whether this node has waited long enough to start what is its own, and to place what nobody else can run.
     fn is_settled(&mut self, now: Now) -> bool {
-        if self.is_removed() || self.superseded || self.is_too_old() {
+        if self.is_removed() || self.standing.superseded || self.is_too_old() {
             return false;
         }
-        let alone = self.table.roster().take(2).count() < 2;
+        let alone = self.replica.roster().take(2).count() < 2;
         let careless = self.config.canary == Some(Canary::PlacesUnheard);
         let waited = careless || now.at.since(self.timers.started) >= limits::BOOT_HOLD;
         if alone {
             self.be_informed();
         }
-        let agreed = alone || !self.informed.is_settled() && self.others_agreed(now);
-        let silent = self.informed.fallen_silent(now.at);
+        let agreed = alone || !self.others.informed.is_settled() && self.others_agreed(now);
+        let silent = self.others.informed.fallen_silent(now.at);
         if silent.iter().any(|node| !self.is_up(node)) {
-            self.coordinator.all_dirty = true;
+            self.replica.look_at_all();
         }
-        if self.informed.review(now.at, agreed) {
-            self.synced = true;
-            self.coordinator.all_dirty = true;
+        if self.others.informed.review(now.at, agreed) {
+            self.standing.synced = true;
+            self.replica.look_at_all();
         }
-        if !self.synced && (alone || waited) {
-            self.synced = true;
-            self.coordinator.all_dirty = true;
+        if !self.standing.synced && (alone || waited) {
+            self.standing.synced = true;
+            self.replica.look_at_all();
         }
-        self.synced
+        self.standing.synced
     }
 
     /// Whether all other members compared tables with this node since its start, or were seen to die.
     fn others_agreed(&self, now: Now) -> bool {
-        self.table.roster().map(|(node, _)| node).all(|node| {
+        self.replica.roster().map(|(node, _)| node).all(|node| {
             node == self.config.id
-                || self.informed.has_agreed(&node)
+                || self.others.informed.has_agreed(&node)
                 || self.was_seen_to_die(now.at, &node)
         })
     }
 
     fn was_seen_to_die(&self, at: Instant, node: &NodeId) -> bool {
-        self.membership.state(node) == NodeState::Dead && !self.informed.was_gone_before(at, node)
+        self.others.membership.state(node) == NodeState::Dead
+            && !self.others.informed.was_gone_before(at, node)
     }
 
     /// Members that were neither heard since this node's start nor seen to die.
     pub fn unheard(&self) -> Vec<NodeId> {
-        let others = self.table.roster().map(|(node, _)| node);
+        let others = self.replica.roster().map(|(node, _)| node);
         let unheard = others.filter(|node| {
             *node != self.config.id
-                && !self.informed.has_heard(node)
-                && !self.was_seen_to_die(self.looked, node)
+                && !self.others.informed.has_heard(node)
+                && !self.was_seen_to_die(self.time.looked, node)
         });
         unheard.collect()
     }
 
     /// Somebody who knows says that this node knows as much.
     fn be_informed(&mut self) {
-        let news = self.informed.settle();
-        if news || !self.synced {
-            self.synced = true;
-            self.coordinator.all_dirty = true;
-            self.dirty = true;
+        let news = self.others.informed.settle();
+        if news || !self.standing.synced {
+            self.standing.synced = true;
+            self.replica.look_at_all();
+            self.timers.soon = true;
         }
     }
 
     /// Tables were compared with a member, and nothing is missing here.
     fn compared(&mut self, with: NodeId, settled: bool) {
-        self.informed.agree(with);
+        self.others.informed.agree(with);
         if settled || self.config.canary == Some(Canary::PlacesUnheard) {
             self.be_informed();
         }
-        self.dirty = true;
+        self.timers.soon = true;
     }
 
     /// What tells a node that it was thrown out, for those who refuse to listen to it.
     pub fn removal_of(&self, node: &NodeId) -> Option<Message> {
-        let entry = self.table.entry(&Key::Roster(*node))?;
+        let entry = self.replica.entry(&Key::Roster(*node))?;
         let removed = matches!(entry.value, Value::Tombstone { .. });
         removed.then(|| Message::News { entries: vec![entry.clone()] })
     }
 
     /// Whether a job runs on every node that fits.
     pub fn is_system_job(&self, job: &JobName) -> bool {
-        self.table.system_jobs().any(|name| name == job)
+        self.replica.system_jobs().any(|name| name == job)
     }
 
     /// Everybody who was thrown out, and [`Node::removal_of`] them, encoded.
     pub fn removals(&self) -> BTreeMap<NodeId, Vec<u8>> {
-        let removed = self.table.removed();
+        let removed = self.replica.removed();
         removed.filter_map(|node| Some((node, self.removal_of(&node)?.encode()))).collect()
     }
 
     /// Whether this node was thrown out of the fabric, as far as it knows.
     pub fn is_removed(&self) -> bool {
-        self.table.is_removed(&self.config.id)
+        self.replica.is_removed(&self.config.id)
     }
 
     /// Why this node places nothing that others may run.
     pub fn waits(&self, at: Instant) -> Option<Waits> {
-        self.informed.waits(at).map(|waits| match waits {
+        self.others.informed.waits(at).map(|waits| match waits {
             Waits::NotAllHeard if self.unheard().is_empty() => Waits::NotCompared,
             waits => waits,
         })
     }
 
-    /// Writes an entry of this node's.
-    fn write(&mut self, now: Now, key: Key, value: Value) -> Merge {
-        let stamp = self.clock.tick(now.wall);
-        let entry = self.written(stamp, key, value);
-        self.merge_in(now, entry.into(), true)
-    }
-
-    /// Merges an entry that somebody else sent, unless it is dated ahead or forged. `push`: tell others.
-    fn take_in(
-        &mut self,
-        now: Now,
-        brought: Brought,
-        entry: impl Into<SharedEntry>,
-        push: bool,
-    ) -> Merge {
-        self.take_in_from(now, brought, WallTime(0), entry.into(), push)
-    }
-
-    /// As [`Node::take_in`], from a node that has purged up to `purged_there`.
-    fn take_in_from(
-        &mut self,
-        now: Now,
-        brought: Brought,
-        purged_there: WallTime,
-        entry: SharedEntry,
-        push: bool,
-    ) -> Merge {
-        if self.was_deleted(&entry.key, &entry.order(), purged_there) {
-            return Merge::Refused;
-        }
-        if self.config.canary == Some(Canary::DeafToRemoval)
-            && entry.key == Key::Roster(self.config.id)
-        {
-            return Merge::Known;
-        }
-        // That it was removed a node believes whatever the date: it hears no clocks any more.
-        let ends_us = entry.key == Key::Roster(self.config.id)
-            && matches!(entry.value, Value::Tombstone { .. });
-        if !ends_us && self.refuses_stamp(now, &entry) {
-            return Merge::Refused;
-        }
-        // A signature costs more than all else here: it is checked once, where it matters.
-        if entry.key.is_signed()
-            && self.weigh(now, &entry) != Weight::Known
-            && self.refuses_writer(now, brought, &entry)
-        {
-            return Merge::Refused;
-        }
-        self.merge_in(now, entry, push)
-    }
-
-    /// What an entry is beside the one that is here.
-    fn weigh(&self, now: Now, entry: &SharedEntry) -> Weight {
-        let known = self.table.entry(&entry.key);
-        let Some(known) = known.filter(|known| known.order() >= entry.order()) else {
-            return Weight::Newer;
-        };
-        // What is dated ahead gives way to what is not, in the same rank.
-        let gives_way = self.is_ahead(now.at, known.stamp)
-            && !self.is_ahead(now.at, entry.stamp)
-            && entry.order().rank >= known.order().rank;
-        if gives_way { Weight::InPlace } else { Weight::Known }
-    }
-
-    /// Merges an entry and, if it is news, keeps all that follows from it in step.
-    fn merge_in(&mut self, now: Now, entry: SharedEntry, push: bool) -> Merge {
-        let weight = self.weigh(now, &entry);
-        if weight == Weight::Known {
-            // Most of what gossip brings was brought before.
-            return Merge::Known;
-        }
-        let key = entry.key.clone();
-        let before = match &key {
-            Key::Alloc(..) | Key::Job(_) | Key::Node(_) => self.table.entry(&key).cloned(),
-            _ => None,
-        };
-        if weight == Weight::InPlace {
-            self.table.discard(&key);
-        }
-        if let (Key::Roster(node), Value::Tombstone { .. }) = (&key, &entry.value) {
-            self.keep_epochs_of(*node);
-        }
-        let merge = self.table.merge(entry.clone(), now.wall);
-        if merge == Merge::Taken {
-            self.clock.observe(entry.stamp);
-            if push {
-                self.gossip.enqueue(&entry, self.membership.others_alive() + 1);
-            }
-            self.dirty = true;
-            self.remember(&key);
-            self.follow(now, &key, before);
-        }
-        merge
-    }
-
-    /// Brings everything that is derived from an entry up to date.
-    fn follow(&mut self, now: Now, key: &Key, before: Option<SharedEntry>) {
-        match key {
+    /// Does what follows from a change, beside what is derived from the table.
+    fn follow(&mut self, now: Now, change: Changed) {
+        let Changed { key, before } = change;
+        match &key {
             Key::Roster(node) => {
                 self.levels.stale = true;
-                self.restock(*node);
-                self.account_for_node(*node);
-                self.coordinator.all_dirty = true;
-                self.reappoint(*node);
                 self.duties.all = true;
-                self.timekeeper.forget(node);
-                let member = self.table.is_member(node);
+                self.time.timekeeper.forget(node);
+                let member = self.replica.is_member(node);
                 let message = if member { "joined" } else { "removed" }.to_owned();
                 let name = self.name_of(node);
                 self.event(now, api::EventKind::Roster { subject: *node, name, message });
                 self.outputs.push_back(Output::TrustChanged);
             }
-            Key::Node(node) if self.says_only_what_it_saw(node, before.as_ref()) => {
+            Key::Node(node)
+                if self.replica.says_only_what_it_saw(node, before.as_ref())
+                    && (*node != self.config.id
+                        || self.replica.node(node) == Some(&self.readable_info())) =>
+            {
                 self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
             }
             Key::Node(node) => {
                 self.timers.purge = self.timers.purge.min(self.look_at_what_was_seen(now.at));
                 self.levels.stale = true;
-                self.restock(*node);
-                self.account_for_node(*node);
-                self.coordinator.all_dirty = true;
+                self.replica.look_at_all();
                 self.duties.all |= *node == self.config.id;
-                if *node == self.config.id && self.table.node(node) != Some(&self.readable_info()) {
+                if *node == self.config.id && self.replica.node(node) != Some(&self.readable_info())
+                {
                     // A former life of ours, with a clock that was ahead of this one.
                     self.publish_info(now);
                 }
             }
             Key::Keyring => {
-                if self.table.keyring().keys.len() > 1 {
+                if self.replica.keyring().keys.len() > 1 {
                     self.timers.trim_keyring = Some(now.at + limits::KEY_OVERLAP);
                 }
                 self.outputs.push_back(Output::TrustChanged);
             }
             Key::Token(_) => {}
             Key::Voters => self.learn_voters(now),
-            Key::Quota(namespace) => self.follow_quota(namespace),
+            Key::Quota(_) => {}
             Key::Job(name) => {
-                self.coordinator.dirty.insert(name.clone());
                 self.duties.jobs.insert(name.clone());
-                self.follow_namespace(name);
                 self.forget_failure(name);
                 self.note_revert(name, before.as_ref().map(|entry| &entry.value));
-                let message = match self.table.job(name) {
+                let message = match self.replica.job(name) {
                     Some(job) if job.reverted => match self.failure_of(job) {
                         Some(failure) => format!("reverted: {failure}"),
                         None => "reverted".into(),
@@ -869,17 +769,17 @@ impl Node {
                     None => "stopped".into(),
                 };
                 let known = before.as_ref().map(|entry| &entry.value);
-                let version = match (self.table.entry(key).map(|entry| &entry.value), known) {
+                let version = match (self.replica.entry(&key).map(|entry| &entry.value), known) {
                     (Some(Value::Job(job)), _) | (None, Some(Value::Job(job))) => job.version,
                     (Some(Value::Tombstone { rank }), _) => *rank,
                     _ => 0,
                 };
-                let moved = known != self.table.entry(key).map(|entry| &entry.value);
+                let moved = known != self.replica.entry(&key).map(|entry| &entry.value);
                 // A tombstone that leaves, and one that takes the place of nothing, is no news.
                 let is_job = |value: Option<&Value>| matches!(value, Some(Value::Job(_)));
-                if moved && (is_job(known) || self.table.job(name).is_some()) {
-                    let job = self.table.job(name);
-                    let at = match (job.filter(|job| job.reverted), self.table.entry(key)) {
+                if moved && (is_job(known) || self.replica.job(name).is_some()) {
+                    let job = self.replica.job(name);
+                    let at = match (job.filter(|job| job.reverted), self.replica.entry(&key)) {
                         (Some(job), _) => self.failed_at(job),
                         (None, entry) => entry.map(|entry| entry.stamp.wall()),
                     };
@@ -888,13 +788,9 @@ impl Node {
                 }
             }
             Key::Alloc(slot, node) => {
-                if self.may_coordinate(&slot.job) {
-                    self.coordinator.dirty.insert(slot.job.clone());
-                }
                 if self.supervisor.local(slot).is_some() {
                     self.duties.slots.insert(slot.clone());
                 }
-                self.account_for(slot, *node);
                 self.follow_alloc(now, slot, *node, before);
             }
         }
@@ -902,27 +798,26 @@ impl Node {
 
     /// Whether a node belongs to the fabric and answers.
     fn is_up(&self, node: &NodeId) -> bool {
-        self.table.is_member(node)
-            && matches!(self.membership.state(node), NodeState::Alive | NodeState::Suspect)
+        self.replica.is_up(node, &self.others)
     }
 
     /// A member was heard, whatever it says.
     fn hear(&mut self, now: Now, from: NodeId) {
         let is_up = self.is_up(&from);
-        self.informed.hear(now.at, from, is_up);
+        self.others.informed.hear(now.at, from, is_up);
     }
 
     /// Members that are up, without this node.
     fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.membership.others().filter(|node| self.table.is_member(node))
+        self.others.membership.others().filter(|node| self.replica.is_member(node))
     }
 
     /// A few random members that are up.
     fn some_peers(&mut self, count: usize) -> Vec<NodeId> {
-        if self.membership.others_alive() > limits::FEW_PEERS {
-            let table = &self.table;
+        if self.others.membership.others_alive() > limits::FEW_PEERS {
+            let table = &self.replica;
             let is_member = |node: &NodeId| table.is_member(node);
-            let drawn = self.membership.draw(count, &mut self.rng, is_member);
+            let drawn = self.others.membership.draw(count, &mut self.rng, is_member);
             if drawn.len() == count {
                 return drawn;
             }
@@ -978,7 +873,7 @@ impl Node {
     fn take_datagram(&mut self, now: Now, from: NodeId, datagram: Datagram) {
         match datagram {
             Datagram::Swim { packet, confirms } => {
-                if !self.membership.handle_packet(now.at, &packet, &confirms) {
+                if !self.others.membership.handle_packet(now.at, &packet, &confirms) {
                     self.counters.malformed += 1;
                 }
             }
@@ -992,27 +887,27 @@ impl Node {
                 }
             }
             Datagram::Fingerprint { table: theirs, clock, purged_until } => {
-                self.timekeeper.hear(now.at, from, clock);
+                self.time.timekeeper.hear(now.at, from, clock);
                 if self.is_up(&from) {
-                    self.informed.find_comparing(now.at, &from);
+                    self.others.informed.find_comparing(now.at, &from);
                 }
-                if theirs == self.table.fingerprint() {
+                if theirs == self.replica.fingerprint() {
                     self.equals(now, purged_until);
                     let answer = Datagram::InSync {
                         fingerprint: theirs,
-                        purged_until: self.purged.until(),
-                        settled: self.informed.is_settled(),
+                        purged_until: self.replica.purged_until(),
+                        settled: self.others.informed.is_settled(),
                     };
                     self.transmit(from, answer);
                 } else {
                     self.send(from, Message::Clock(self.clock_reading()));
-                    self.send(from, Message::Buckets(self.table.buckets()));
+                    self.send(from, Message::Buckets(self.replica.buckets()));
                 }
             }
             Datagram::InSync { fingerprint, purged_until, settled } => {
-                if fingerprint == self.table.fingerprint() {
+                if fingerprint == self.replica.fingerprint() {
                     self.equals(now, purged_until);
-                    if !self.informed.is_settled() {
+                    if !self.others.informed.is_settled() {
                         self.compared(from, settled);
                     }
                 }
@@ -1020,13 +915,14 @@ impl Node {
             Datagram::Leaving { ends } => {
                 tracing::info!(node = %self.name_of(&from), ends, "its agent stops");
                 if ends {
-                    self.informed.part(&from);
+                    self.others.informed.part(&from);
                     // Others may have said so before it did: what waited for it need not wait any more.
-                    (self.coordinator.all_dirty, self.dirty) = (true, true);
-                    self.membership.believe_gone(now.at, from);
+                    self.replica.look_at_all();
+                    self.timers.soon = true;
+                    self.others.membership.believe_gone(now.at, from);
                 } else if self.is_up(&from) {
                     // Said by one that is down already, it is an agent that dies again and again.
-                    self.informed.leave(now.at, from);
+                    self.others.informed.leave(now.at, from);
                 }
             }
             Datagram::Lease(message) => self.handle_lease(now, from, message),
@@ -1037,20 +933,21 @@ impl Node {
         let brought = Brought::ByStream(from);
         match message {
             Message::Buckets(theirs) => {
-                let ours = self.table.buckets();
+                let ours = self.replica.buckets();
                 let differ = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs);
                 let differ = differ.count();
                 // Nothing random: another place each time is enough.
                 let turn = self.counters.ticks.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-                let until = self.purged.until();
-                if let Some(rows) = gossip::describe(&self.table, &theirs, until, turn) {
+                let until = self.replica.purged_until();
+                if let Some(rows) = gossip::describe(&self.replica, &theirs, until, turn) {
                     let described = match &rows {
                         Message::Rows { buckets, .. } => buckets.len(),
                         _ => 0,
                     };
                     // A part of one bucket brings nothing here, and the tables are not compared.
                     let in_part = described < differ;
-                    self.repairing = (described > 0).then_some(Repairing { from, in_part });
+                    self.standing.repairing =
+                        (described > 0).then_some(Repairing { from, in_part });
                     self.send(from, Message::Clock(self.clock_reading()));
                     self.send(from, rows);
                 }
@@ -1058,35 +955,36 @@ impl Node {
             Message::Rows { buckets, mut rows, purged_until: there } => {
                 self.drop_deleted(now, there, &buckets, &rows);
                 rows.retain(|(key, order)| !self.was_deleted(key, order, there));
-                let (settled, until) = (self.informed.is_settled(), self.purged.until());
+                let (settled, until) =
+                    (self.others.informed.is_settled(), self.replica.purged_until());
                 let ahead = |order: &Order| self.is_ahead(now.at, order.stamp);
                 let (entries, want) =
-                    gossip::compare(&self.table, &buckets, &rows, ahead, settled, until);
+                    gossip::compare(&self.replica, &buckets, &rows, ahead, settled, until);
                 self.send(from, entries);
                 if !want.is_empty() {
                     self.send(from, Message::Want(want));
                 }
             }
             Message::Want(keys) => {
-                let (entries, more) = gossip::collect(&self.table, keys.iter());
-                let purged_until = self.purged.until();
-                let settled = self.informed.is_settled();
+                let (entries, more) = gossip::collect(&self.replica, keys.iter());
+                let purged_until = self.replica.purged_until();
+                let settled = self.others.informed.is_settled();
                 self.send(from, Message::Entries { entries, more, purged_until, settled });
             }
             Message::Entries { entries, more, purged_until, settled } => {
                 // What repair brings is old news to most: pushing it on would flood a newcomer's peers.
-                let repairing = self.repairing.filter(|repairing| repairing.from == from);
+                let repairing = self.standing.repairing.filter(|repairing| repairing.from == from);
                 for entry in entries {
                     self.take_in_from(now, brought, purged_until, entry, repairing.is_none());
                 }
                 if let Some(Repairing { in_part, .. }) = repairing {
-                    self.repairing = None;
+                    self.standing.repairing = None;
                     if more || in_part {
                         self.timers.repair = now.at;
-                    } else if !self.informed.is_settled() {
+                    } else if !self.others.informed.is_settled() {
                         self.compared(from, settled);
                     }
-                    self.dirty = true;
+                    self.timers.soon = true;
                 }
             }
             Message::Hold { ticket, entries } => {
@@ -1094,7 +992,7 @@ impl Node {
                 for entry in entries {
                     let (key, order) = (entry.key.clone(), entry.order());
                     self.take_in(now, brought, entry, true);
-                    holds &= self.table.order(&key).is_some_and(|ours| ours >= order);
+                    holds &= self.replica.order(&key).is_some_and(|ours| ours >= order);
                 }
                 // What was refused is held by nobody.
                 if holds {
@@ -1134,7 +1032,7 @@ impl Node {
                     self.take_in(now, brought, entry, true);
                 }
             }
-            Message::Clock(reading) => self.timekeeper.hear(now.at, from, reading),
+            Message::Clock(reading) => self.time.timekeeper.hear(now.at, from, reading),
             Message::Reclock => {
                 tracing::info!(?from, "what is dated ahead is to be dated anew");
                 self.handle_reclock(now);
@@ -1142,7 +1040,7 @@ impl Node {
             Message::Restart { alloc } => {
                 if self.supervisor.local(&alloc.slot).is_some_and(|local| *local.id() == alloc) {
                     self.supervisor.restart(now, &alloc.slot);
-                    self.dirty = true;
+                    self.timers.soon = true;
                 }
             }
         }
@@ -1151,15 +1049,15 @@ impl Node {
     fn handle_found(&mut self, now: Now, node: NodeId, address: SocketAddr) {
         if self.is_removed()
             || node == self.config.id
-            || !self.table.is_member(&node)
+            || !self.replica.is_member(&node)
             || self.is_up(&node)
         {
             return;
         }
-        self.membership.announce(now.at, Identity { node, generation: 0, address });
+        self.others.membership.announce(now.at, Identity { node, generation: 0, address });
         // Our gossip key may be an old one; a stream needs none.
         for message in
-            [Message::Clock(self.clock_reading()), Message::Buckets(self.table.buckets())]
+            [Message::Clock(self.clock_reading()), Message::Buckets(self.replica.buckets())]
         {
             self.outputs.push_back(Output::Send { to: node, address: Some(address), message });
         }
@@ -1172,7 +1070,7 @@ impl Node {
             self.transmit(peer, Datagram::Leaving { ends });
         }
         if ends {
-            self.membership.leave();
+            self.others.membership.leave();
         }
     }
 
@@ -1190,10 +1088,10 @@ impl Node {
 
     /// Carries membership's wishes out and takes note of who came and went.
     fn flush_membership(&mut self, now: Now) {
-        while let Some((to, address, datagram)) = self.membership.poll_datagram() {
+        while let Some((to, address, datagram)) = self.others.membership.poll_datagram() {
             self.outputs.push_back(Output::Transmit { to, address, datagram });
         }
-        while let Some(change) = self.membership.poll_change() {
+        while let Some(change) = self.others.membership.poll_change() {
             let (node, state) = match change {
                 Change::Up(node) => (node, NodeState::Alive),
                 Change::Down(node) => (node, NodeState::Dead),
@@ -1201,21 +1099,18 @@ impl Node {
             tracing::debug!(?node, %state, "member");
             match change {
                 Change::Up(_) => {
-                    self.doubt.find(&node);
-                    self.informed.find(&node);
-                    self.flaps.find(now.at, &node);
+                    self.others.doubt.find(&node);
+                    self.others.informed.find(&node);
+                    self.others.flaps.find(now.at, &node);
                 }
                 Change::Down(_) => {
-                    self.doubt.lose(now.at, node);
-                    self.flaps.lose(node);
+                    self.others.doubt.lose(now.at, node);
+                    self.others.flaps.lose(node);
                 }
             }
-            self.restock(node);
-            self.account_for_node(node);
-            self.reappoint(node);
-            self.coordinator.all_dirty = true;
+            self.replica.member_changed(node, &self.others);
             self.duties.all = true;
-            self.dirty = true;
+            self.timers.soon = true;
             let name = self.name_of(&node);
             self.event(now, api::EventKind::Node { subject: node, name, state });
             if state == NodeState::Alive {
@@ -1227,23 +1122,23 @@ impl Node {
     /// The whole table in one number, and what the clocks here show.
     fn summary(&self) -> Datagram {
         Datagram::Fingerprint {
-            table: self.table.fingerprint(),
+            table: self.replica.fingerprint(),
             clock: self.clock_reading(),
-            purged_until: self.purged.until(),
+            purged_until: self.replica.purged_until(),
         }
     }
 
     fn transmit(&mut self, to: NodeId, datagram: Datagram) {
-        let known = self.table.node(&to).and_then(|info| info.addresses.first().copied());
+        let known = self.replica.node(&to).and_then(|info| info.addresses.first().copied());
         let address = known.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         self.outputs.push_back(Output::Transmit { to, address, datagram });
     }
 
     /// Pushes what is fresh, repairs what was lost, looks for who is missing.
     fn do_gossip(&mut self, now: Now) {
-        if self.gossip.next_deadline().is_some_and(|at| at <= now.at) {
+        if self.replica.next_push().is_some_and(|at| at <= now.at) {
             let targets = self.some_peers(limits::PUSH_FANOUT);
-            for parcel in self.gossip.push(now.at, &self.table, &targets) {
+            for parcel in self.replica.push(now.at, &targets) {
                 match parcel {
                     Parcel::Datagram(to, datagram) => self.transmit(to, datagram),
                     Parcel::Stream(to, message) => self.send(to, message),
@@ -1269,10 +1164,10 @@ impl Node {
     }
 
     fn rejoin(&mut self, now: Now) {
-        let alive = self.membership.others_alive();
+        let alive = self.others.membership.others_alive();
         let dead: Vec<NodeId> =
-            self.membership.dead().filter(|node| self.table.is_member(node)).collect();
-        let others = self.table.members().saturating_sub(1);
+            self.others.membership.dead().filter(|node| self.replica.is_member(node)).collect();
+        let others = self.replica.members().saturating_sub(1);
         if alive == others && dead.is_empty() {
             return;
         }
@@ -1280,28 +1175,28 @@ impl Node {
         let candidates: Vec<NodeId> = if alive + dead.len() == others {
             dead
         } else {
-            self.table.roster().map(|(node, _)| node).collect()
+            self.replica.roster().map(|(node, _)| node).collect()
         };
         let mut missing: Vec<(NodeId, SocketAddr)> = candidates
             .into_iter()
-            .filter(|node| *node != self.config.id && self.table.is_member(node))
+            .filter(|node| *node != self.config.id && self.replica.is_member(node))
             .filter(|node| !self.is_up(node))
-            .filter_map(|node| Some((node, *self.table.node(&node)?.addresses.first()?)))
+            .filter_map(|node| Some((node, *self.replica.node(&node)?.addresses.first()?)))
             .collect();
         let (chosen, _) = missing.partial_shuffle(&mut self.rng, limits::REJOIN_FANOUT);
         for (index, (node, address)) in chosen.iter().copied().enumerate() {
-            self.membership.announce(now.at, Identity { node, generation: 0, address });
+            self.others.membership.announce(now.at, Identity { node, generation: 0, address });
             if index == 0 {
                 // Our gossip key may be an old one; a stream needs none.
                 self.send(node, Message::Clock(self.clock_reading()));
-                self.send(node, Message::Buckets(self.table.buckets()));
+                self.send(node, Message::Buckets(self.replica.buckets()));
             }
         }
     }
 
     /// A rotation is over: the key that a removed node knows goes. The lowest member that is up does it.
     fn trim_keyring(&mut self, now: Now) {
-        let mut keyring = self.table.keyring();
+        let mut keyring = self.replica.keyring();
         let lowest = self.peers().all(|peer| peer > self.config.id);
         if keyring.keys.len() > 1 {
             if lowest {
@@ -1316,14 +1211,13 @@ impl Node {
 
     fn expire(&mut self, now: Now) {
         let keeps = self.config.canary == Some(Canary::KeepsWhatEnded);
-        let over = if keeps { Vec::new() } else { self.table.expire(now.wall) };
+        let over = if keeps { Vec::new() } else { self.replica.expire(now.wall) };
         for key in over {
             if let Key::Alloc(slot, node) = &key
                 && *node == self.config.id
             {
                 self.supervisor.forget(slot);
             }
-            self.remember(&key);
         }
         self.expire_tokens(now);
     }
@@ -1337,8 +1231,8 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node")
             .field("id", &self.config.id)
-            .field("entries", &self.table.len())
-            .field("membership", &self.membership)
+            .field("entries", &self.replica.len())
+            .field("membership", &self.others.membership)
             .finish_non_exhaustive()
     }
 }

@@ -23,10 +23,10 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 
 use crate::admission::Ledger;
+use crate::api::Verdict;
 use crate::claim::Claim;
 use crate::constraint::Constraint;
 use crate::id::NodeId;
-use crate::io::Verdict;
 use crate::job::JobSpec;
 use crate::limits::SPREAD_LEVELS_MAX;
 use crate::resources::Rejection;

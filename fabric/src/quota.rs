@@ -22,7 +22,7 @@ use crate::id::{AllocId, Birth, JobName, Namespace, NodeId, SlotId};
 use crate::job::{CpuRequest, JobKind, JobSpec};
 use crate::level::evolving;
 use crate::limits;
-use crate::resources;
+use crate::resources::{self, Excess};
 use crate::topology::Topology;
 
 /// The value of `quota/<namespace>`: what is absent is not limited.
@@ -57,23 +57,6 @@ pub struct Amount {
     /// Bytes of disk.
     #[serde(default)]
     pub disk: u64,
-}
-
-/// The first limit that would be exceeded, in words and figures.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Excess {
-    /// `CPU`, `memory`, `disk`, `allocations`, or a class of devices.
-    pub what: String,
-    /// What it would be, with its unit.
-    pub wanted: String,
-    /// What may be, with its unit.
-    pub limit: String,
-}
-
-impl std::fmt::Display for Excess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} {}", self.wanted, self.limit, self.what)
-    }
 }
 
 impl Quota {

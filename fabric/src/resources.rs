@@ -6,7 +6,6 @@ use std::fmt;
 use crate::id::{AllocId, Namespace};
 use crate::job::duration;
 use crate::level::{LEVEL_MIN, Leveled};
-use crate::quota::Excess;
 
 /// Why a node will not run an allocation. The same type answers a proposal and fills `explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +150,23 @@ pub enum Rejection {
         /// What claims may add up to. 0: the node has no such pool, or gives nothing of it.
         of: u64,
     },
+}
+
+/// The first limit that would be exceeded, in words and figures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excess {
+    /// `CPU`, `memory`, `disk`, `allocations`, or a class of devices.
+    pub what: String,
+    /// What it would be, with its unit.
+    pub wanted: String,
+    /// What may be, with its unit.
+    pub limit: String,
+}
+
+impl std::fmt::Display for Excess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} {}", self.wanted, self.limit, self.what)
+    }
 }
 
 impl Leveled for Rejection {

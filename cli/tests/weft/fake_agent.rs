@@ -6,10 +6,10 @@ mod prometheus;
 mod routes;
 
 use fabric::alloc::{AllocRow, Phase};
+use fabric::api::Verdict;
 use fabric::api::*;
 use fabric::clock::WallTime;
 use fabric::id::{AllocId, JobName, Namespace, NodeId};
-use fabric::io::Verdict;
 use fabric::job::{CpuRequest, JobSpec};
 use fabric::quota::Amount;
 use fabric::resources::Rejection;

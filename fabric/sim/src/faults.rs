@@ -1,5 +1,7 @@
 //! What goes wrong, and when: a schedule drawn from the seed. Every fault ends.
 
+use fabric::id::NodeId;
+use fabric::io::Request;
 use fabric::limits;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -8,7 +10,6 @@ use std::time::Duration;
 
 use crate::clock::TRUE_RATE_PPM;
 use crate::disk::DiskMode;
-use crate::journal;
 use crate::network::Quality;
 use crate::units::Temper;
 use crate::world::World;
@@ -422,7 +423,7 @@ fn lock_out(world: &mut World, node: usize) {
     let others = world.running().into_iter().filter(|other| *other != node);
     let awake = others.filter(|other| world.nodes[*other].is_awake(world.time));
     if let Some(member) = awake.max() {
-        world.request(member, journal::remove(identity));
+        world.request(member, remove(identity));
     }
 }
 
@@ -443,6 +444,12 @@ pub fn heal(world: &mut World) {
             world.restart(node);
         }
     }
+}
+
+/// The request that locks an identity out. The new key follows from it, so that it needs no random numbers.
+pub fn remove(node: NodeId) -> Request {
+    let new_key = node.0.map(|byte| !byte);
+    Request::Remove { node, new_key, force: false }
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ pub mod copies;
 pub mod deletions;
 pub mod leases;
 pub mod levels;
-pub mod rest;
 pub mod rollouts;
+pub mod settled;
 pub mod sharing;
 use copies::{
     invariant_a_healthy_original_is_not_ended_for_a_copy,

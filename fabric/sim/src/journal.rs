@@ -15,7 +15,7 @@
 //! Lines that begin with `#` are comments.
 
 use anyhow::{Context, bail, ensure};
-use fabric::id::{JobName, Namespace, NodeId};
+use fabric::id::{JobName, Namespace};
 use fabric::io::Request;
 use fabric::job::JobSpec;
 use fabric::node::Canary;
@@ -23,7 +23,7 @@ use fabric::quota::Quota;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::faults::Fault;
+use crate::faults::{self, Fault};
 use crate::world::World;
 
 mod fault;
@@ -266,7 +266,7 @@ impl Wish {
             Wish::RemoveQuota(namespace) => Request::RemoveQuota { namespace: namespace.clone() },
             Wish::Forget(of) => {
                 let former = world.book.former.get(of).map_or(&[][..], Vec::as_slice);
-                return former.iter().map(|node| remove(*node)).collect();
+                return former.iter().map(|node| faults::remove(*node)).collect();
             }
         }]
     }
@@ -320,12 +320,6 @@ impl std::fmt::Display for Wish {
             Wish::Forget(node) => write!(f, "forget n{node:02}"),
         }
     }
-}
-
-/// The request that locks an identity out. The new key follows from it, so that it needs no random numbers.
-pub fn remove(node: NodeId) -> Request {
-    let new_key = node.0.map(|byte| !byte);
-    Request::Remove { node, new_key, force: false }
 }
 
 /// The index in a node's name.

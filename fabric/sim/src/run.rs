@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::book::Violation;
 use crate::faults::{self, Fault, Scheduled};
 use crate::invariants::leases;
-use crate::invariants::rest::{self, unrest};
+use crate::invariants::settled::{self, unrest};
 use crate::journal::{Act, Entry, Journal, Wish};
 use crate::machines;
 use crate::network::Quality;
@@ -401,7 +401,7 @@ pub fn rest_within(world: &mut World, within: Duration) -> Result<(), Violation>
 fn rolls_out(world: &World) -> bool {
     let core = world.nodes.iter().find_map(|machine| machine.core());
     let jobs = core.map(|core| core.jobs()).unwrap_or_default();
-    jobs.iter().any(|view| !rest::is_of_one_version(world, view))
+    jobs.iter().any(|view| !settled::is_of_one_version(world, view))
 }
 
 fn all_are_sound(world: &World) -> bool {
@@ -446,8 +446,10 @@ fn be_quiet(world: &mut World) -> Result<(), Violation> {
     let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
     let sound = jobs.unwrap_or_default().into_iter();
     let sound = sound
-        .filter(|view| Behaviour::of(&view.spec.task).is_sound() && rest::is_complete(world, view))
-        .filter(|view| rest::is_of_one_version(world, view));
+        .filter(|view| {
+            Behaviour::of(&view.spec.task).is_sound() && settled::is_complete(world, view)
+        })
+        .filter(|view| settled::is_of_one_version(world, view));
     let sound: BTreeSet<JobName> = sound.map(|view| view.name).collect();
     world.book.watch_quiet(true);
     world.run_for(QUIET)?;
@@ -533,7 +535,7 @@ fn drain_one(world: &mut World, random: &mut ChaCha8Rng) -> Result<(), Violation
     let id = world.nodes[node].identity;
     world.request(asked, Request::Drain { node: id, on: true });
     world.run_for(Duration::from_secs(5))?;
-    if !rest::is_draining(world, node) {
+    if !settled::is_draining(world, node) {
         let invariant = "invariant_an_accepted_drain_empties_a_node";
         let detail = format!("{} was not told to drain", world.nodes[node].name);
         return Err(Violation { invariant, at: world.time, detail });
@@ -547,7 +549,8 @@ fn break_a_pair(world: &mut World, random: &mut ChaCha8Rng) -> Result<(), Violat
     let jobs = world.nodes.iter().find_map(|machine| machine.core()).map(|core| core.jobs());
     let mut candidates = Vec::new();
     for view in jobs.unwrap_or_default() {
-        let is_well = Behaviour::of(&view.spec.task).is_sound() && rest::is_complete(world, &view);
+        let is_well =
+            Behaviour::of(&view.spec.task).is_sound() && settled::is_complete(world, &view);
         let Some(one) = view.coordinator.and_then(|node| world.index_of(&node)) else { continue };
         if !is_well || view.state == JobState::Reverted || view.spec.count == 0 {
             continue;

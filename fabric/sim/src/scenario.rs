@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::clock::true_wall;
 use crate::disk::DiskMode;
-use crate::invariants::rest;
+use crate::invariants::settled;
 use crate::machines;
 use crate::network::Quality;
 use crate::run::rest_within;
@@ -471,9 +471,9 @@ impl Stage {
             ["gangs", names, whole] => self.expect_gangs(names, whole),
             ["plan", wishes @ ..] => self.expect_plan(wishes),
             ["answer", wanted] => self.expect_answer(wanted),
-            ["equal"] => Ok(rest::invariant_views_converge_after_heal(self.world()?)
+            ["equal"] => Ok(settled::invariant_views_converge_after_heal(self.world()?)
                 .map_err(anyhow::Error::msg)?),
-            ["rest"] => match rest::unrest(self.world()?) {
+            ["rest"] => match settled::unrest(self.world()?) {
                 Some(violation) => Err(violation.into()),
                 None => Ok(()),
             },

@@ -53,17 +53,17 @@ pub struct Standing {
 /// Every lease that this node has, wants or gives back.
 #[derive(Clone, Debug, Default)]
 pub struct Holder {
-    tenancies: BTreeMap<SlotId, Tenancy>,
+    leases: BTreeMap<SlotId, HeldLease>,
     releases: BTreeMap<(SlotId, u64), Release>,
     outcomes: Vec<Outcome>,
-    /// Which life of this node it is, in the upper half, and no less than every round of tenancies that are over.
+    /// Which life of this node it is, in the upper half, and no less than every round of leases that are over.
     rounds: u64,
     /// A bug on request: leases last one drift bound longer than they do.
     holds_too_long: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Tenancy {
+struct HeldLease {
     epoch: u64,
     stop_timeout: Duration,
     /// When it was first asked for.
@@ -120,11 +120,11 @@ impl Holder {
 
     /// Asks for the lease of a slot, for the allocation `epoch`. Asking again changes nothing.
     pub fn acquire(&mut self, now: Instant, slot: &SlotId, epoch: u64, stop_timeout: Duration) {
-        if self.tenancies.get(slot).is_some_and(|tenancy| tenancy.epoch == epoch) {
+        if self.leases.get(slot).is_some_and(|lease| lease.epoch == epoch) {
             return;
         }
         self.forget(slot);
-        let tenancy = Tenancy {
+        let lease = HeldLease {
             epoch,
             stop_timeout,
             since: now,
@@ -138,7 +138,7 @@ impl Holder {
             ask_at: now,
             is_ending: false,
         };
-        self.tenancies.insert(slot.clone(), tenancy);
+        self.leases.insert(slot.clone(), lease);
     }
 
     /// Takes over what a former life of this node owned until then, as the unit's guard says.
@@ -150,21 +150,21 @@ impl Holder {
         stop_timeout: Duration,
         until: Instant,
     ) {
-        let known = self.tenancies.get(slot).is_some_and(|tenancy| tenancy.epoch == epoch);
+        let known = self.leases.get(slot).is_some_and(|lease| lease.epoch == epoch);
         if known || until <= now {
             return;
         }
         self.acquire(now, slot, epoch, stop_timeout);
-        if let Some(tenancy) = self.tenancies.get_mut(slot) {
-            tenancy.until = Some(until);
-            tenancy.stage = Stage::Resting(now);
+        if let Some(lease) = self.leases.get_mut(slot) {
+            lease.until = Some(until);
+            lease.stage = Stage::Resting(now);
         }
     }
 
     /// The allocation has ended and nothing of it runs: a successor need not wait.
     pub fn release(&mut self, now: Instant, slot: &SlotId, set: &VoterSet) {
-        let Some(tenancy) = self.tenancies.remove(slot) else { return };
-        let round = tenancy.round + 1;
+        let Some(lease) = self.leases.remove(slot) else { return };
+        let round = lease.round + 1;
         self.rounds = self.rounds.max(round);
         if self.releases.len() >= limits::ALLOCS_PER_NODE_MAX {
             return;
@@ -175,34 +175,34 @@ impl Holder {
             ask_at: now,
             waiting: set.members.iter().map(|member| member.node).collect(),
         };
-        self.releases.insert((slot.clone(), tenancy.epoch), release);
+        self.releases.insert((slot.clone(), lease.epoch), release);
     }
 
     /// The allocation is about to end: its lease is not renewed any more.
     pub fn let_run_out(&mut self, slot: &SlotId) {
-        if let Some(tenancy) = self.tenancies.get_mut(slot) {
-            tenancy.is_ending = true;
+        if let Some(lease) = self.leases.get_mut(slot) {
+            lease.is_ending = true;
         }
     }
 
     /// The allocation is over, and what it started may still be there: the lease runs out by itself.
     pub fn forget(&mut self, slot: &SlotId) {
-        if let Some(tenancy) = self.tenancies.remove(slot) {
-            self.rounds = self.rounds.max(tenancy.round);
+        if let Some(lease) = self.leases.remove(slot) {
+            self.rounds = self.rounds.max(lease.round);
         }
     }
 
     /// Every slot with a lease that is owned or asked for, and of which allocation.
     pub fn slots(&self) -> impl Iterator<Item = (&SlotId, u64)> {
-        self.tenancies.iter().map(|(slot, tenancy)| (slot, tenancy.epoch))
+        self.leases.iter().map(|(slot, lease)| (slot, lease.epoch))
     }
 
     /// How far a slot's lease has come.
     pub fn standing(&self, now: Instant, slot: &SlotId) -> Option<Standing> {
-        let tenancy = self.tenancies.get(slot)?;
+        let lease = self.leases.get(slot)?;
         Some(Standing {
-            until: tenancy.until.filter(|until| now < *until),
-            heard: tenancy.heard.clone(),
+            until: lease.until.filter(|until| now < *until),
+            heard: lease.heard.clone(),
         })
     }
 
@@ -213,33 +213,31 @@ impl Holder {
 
     /// When [`Holder::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let tenancies = self.tenancies.values().filter(|tenancy| !tenancy.is_ending);
-        let tenancies = tenancies.map(|tenancy| tenancy.ask_at);
-        tenancies.chain(self.releases.values().map(|release| release.ask_at)).min()
+        let leases = self.leases.values().filter(|lease| !lease.is_ending);
+        let leases = leases.map(|lease| lease.ask_at);
+        leases.chain(self.releases.values().map(|release| release.ask_at)).min()
     }
 
     /// What to ask of which voter now.
     pub fn tick(&mut self, now: Instant, set: &VoterSet) -> Vec<(NodeId, Ask)> {
         let mut asks = Vec::new();
         let mut over = Vec::new();
-        for (slot, tenancy) in &mut self.tenancies {
+        for (slot, lease) in &mut self.leases {
             // Whoever runs under it knows when it ends, and says so.
-            tenancy.is_ending |= tenancy.until.is_some_and(|until| until <= now);
-            if tenancy.is_ending {
+            lease.is_ending |= lease.until.is_some_and(|until| until <= now);
+            if lease.is_ending {
                 continue;
             }
-            if tenancy.until.is_none()
-                && now.since(tenancy.since) > attempt_max(tenancy.stop_timeout)
-            {
+            if lease.until.is_none() && now.since(lease.since) > attempt_max(lease.stop_timeout) {
                 self.outcomes.push(Outcome::GaveUp {
                     slot: slot.clone(),
-                    epoch: tenancy.epoch,
+                    epoch: lease.epoch,
                     reason: "no majority of the voters answered".into(),
                 });
                 over.push(slot.clone());
                 continue;
             }
-            tenancy.advance(now, set, slot, &mut asks);
+            lease.advance(now, set, slot, &mut asks);
         }
         for slot in over {
             // Nothing runs where nothing was owned.
@@ -269,20 +267,20 @@ impl Holder {
             }
             return;
         }
-        let Some(tenancy) = self.tenancies.get_mut(&key.0) else { return };
-        let current = tenancy.epoch == key.1
-            && tenancy.round == answer.round
-            && tenancy.generation == set.generation
+        let Some(lease) = self.leases.get_mut(&key.0) else { return };
+        let current = lease.epoch == key.1
+            && lease.round == answer.round
+            && lease.generation == set.generation
             && set.contains(&from);
-        if !current || tenancy.is_ending || tenancy.until.is_some_and(|until| until <= now) {
+        if !current || lease.is_ending || lease.until.is_some_and(|until| until <= now) {
             return;
         }
         let extra = if self.holds_too_long {
-            hold(tenancy.stop_timeout) - limits::LEASE - tenancy.stop_timeout
+            hold(lease.stop_timeout) - limits::LEASE - lease.stop_timeout
         } else {
             Duration::ZERO
         };
-        if let Some(outcome) = tenancy.hear(now, from, answer.verdict, set, &key.0, extra) {
+        if let Some(outcome) = lease.hear(now, from, answer.verdict, set, &key.0, extra) {
             if !matches!(outcome, Outcome::Owned { .. }) {
                 self.release(now, &key.0, set);
             }
@@ -291,7 +289,7 @@ impl Holder {
     }
 }
 
-impl Tenancy {
+impl HeldLease {
     fn begin(&mut self, now: Instant, stage: Stage, set: &VoterSet) {
         self.round = self.round.wrapping_add(1);
         self.generation = set.generation;

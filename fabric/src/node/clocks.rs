@@ -17,17 +17,17 @@ impl Node {
     /// The fabric's time, as this node knows it. It is what stamps are made with, what is old is judged by, and what
     /// people read.
     pub fn fabric_time(&self, now: Now) -> WallTime {
-        self.timekeeper.fabric(now).wall
+        self.time.timekeeper.fabric(now).wall
     }
 
     /// The highest stamp that this node gave or took.
     pub fn horizon(&self) -> WallTime {
-        self.clock.time()
+        self.time.clock.time()
     }
 
     /// Every entry of the table, in the order of the keys.
     pub fn entries(&self) -> impl Iterator<Item = &SharedEntry> {
-        self.table.entries()
+        self.replica.entries()
     }
 
     /// How the clocks of the fabric are.
@@ -38,42 +38,43 @@ impl Node {
             wrong.then(|| ClockOff { node, name: self.name_of(&node), ahead_ms })
         };
         Clocks {
-            agree: self.timekeeper.consent() != Consent::Unsure,
+            agree: self.time.timekeeper.consent() != Consent::Unsure,
             off: self
+                .time
                 .timekeeper
                 .differences(now, self.config.id)
                 .into_iter()
-                .filter(|(node, _)| self.table.is_member(node))
+                .filter(|(node, _)| self.replica.is_member(node))
                 .filter_map(off)
                 .collect(),
-            stamps_ahead: self.clock.time().since(time),
+            stamps_ahead: self.time.clock.time().since(time),
             refused: self.counters.ahead,
         }
     }
 
     /// What this node's clocks show, for another member.
     pub(super) fn clock_reading(&self) -> ClockReading {
-        ClockReading { wall: self.own_wall, horizon: self.clock.time() }
+        ClockReading { wall: self.time.own_wall, horizon: self.time.clock.time() }
     }
 
     /// Both clocks, with the fabric's time in place of this machine's.
     pub(super) fn read_clocks(&mut self, now: Now) -> Now {
-        (self.own_wall, self.looked) = (now.wall, now.at);
-        self.timekeeper.read(now, self.table.members(), self.clock.time())
+        (self.time.own_wall, self.time.looked) = (now.wall, now.at);
+        self.time.timekeeper.read(now, self.replica.members(), self.time.clock.time())
     }
 
     /// What time it may be by what a table that is about to be taken in was stamped with.
     pub(super) fn wake_up(&mut self, own: Now, entries: impl Iterator<Item = Entry>) -> Now {
         let mut members = 0;
         for entry in entries {
-            self.clock.observe(entry.stamp);
+            self.time.clock.observe(entry.stamp);
             members += usize::from(matches!(entry.value, Value::Roster(_)));
         }
-        self.timekeeper.read(own, members, self.clock.time())
+        self.time.timekeeper.read(own, members, self.time.clock.time())
     }
 
     pub(super) fn is_ahead(&self, at: Instant, stamp: Stamp) -> bool {
-        self.timekeeper.is_ahead(at, stamp.wall())
+        self.time.timekeeper.is_ahead(at, stamp.wall())
     }
 
     /// Whether an entry that somebody sends is stamped further ahead than any clock explains. It is left out, and moves
@@ -84,7 +85,7 @@ impl Node {
         }
         self.counters.ahead += 1;
         let writer = entry.stamp.node;
-        if self.timekeeper.complains(now.at, writer) {
+        if self.time.timekeeper.complains(now.at, writer) {
             let ahead = entry.stamp.wall().since(now.wall);
             tracing::warn!(
                 node = %self.name_of(&writer), key = ?entry.key, ahead_s = ahead.as_secs(),
@@ -100,17 +101,17 @@ impl Node {
     pub(super) fn mend_stamps(&mut self, now: Now) {
         if self.timers.restamp.is_some_and(|at| at <= now.at) {
             self.timers.restamp = None;
-            self.timekeeper.disregard_stamps(now.at);
-            let own = Now { wall: self.own_wall, ..now };
+            self.time.timekeeper.disregard_stamps(now.at);
+            let own = Now { wall: self.time.own_wall, ..now };
             self.read_clocks(own);
         }
-        let known = self.timekeeper.can_tell();
-        if !known || !self.timekeeper.is_ahead(now.at, self.clock.time()) {
+        let known = self.time.timekeeper.can_tell();
+        if !known || !self.time.timekeeper.is_ahead(now.at, self.time.clock.time()) {
             return;
         }
         let me = self.config.id;
         let (mut anew, mut over, mut highest) = (Vec::new(), Vec::new(), 0);
-        for entry in self.table.entries() {
+        for entry in self.replica.entries() {
             if !self.is_ahead(now.at, entry.stamp) {
                 highest = highest.max(entry.stamp.reading);
             } else if entry.key.owner().is_none_or(|owner| owner == me) {
@@ -124,20 +125,19 @@ impl Node {
             forgotten = over.len(),
             "dated anew what was dated ahead of every clock"
         );
-        self.clock.go_back_to(highest);
+        self.time.clock.go_back_to(highest);
         for key in over {
-            self.table.discard(&key);
-            self.remember(&key);
+            self.replica.forget_over(&key);
         }
         for entry in anew {
             self.write(now, entry.key.clone(), entry.value.clone());
         }
-        self.dirty = true;
+        self.timers.soon = true;
     }
 
     /// Somebody asks that what is dated ahead be dated anew, everywhere.
     pub(super) fn reclock(&mut self, now: Now) -> Result<Answer, Problem> {
-        if self.timekeeper.consent() != Consent::Majority {
+        if self.time.timekeeper.consent() != Consent::Majority {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "no majority of the nodes agrees what time it is",
@@ -155,7 +155,7 @@ impl Node {
     /// Another member was asked. What it dates anew comes by push meanwhile, so that little is left to do here.
     pub(super) fn handle_reclock(&mut self, now: Now) {
         if self.timers.restamp.is_none() {
-            self.timekeeper.disregard_stamps(now.at);
+            self.time.timekeeper.disregard_stamps(now.at);
             let after = limits::RECLOCK_SPREAD.mul_f64(self.rng.random_range(0.1..1.0));
             self.timers.restamp = Some(now.at + after);
         }
@@ -163,11 +163,11 @@ impl Node {
 
     /// Deletes tokens that nobody could think good any more: by the time of a majority, and a day after they ran out.
     pub(super) fn expire_tokens(&mut self, now: Now) {
-        if self.timekeeper.consent() != Consent::Majority {
+        if self.time.timekeeper.consent() != Consent::Majority {
             return;
         }
         let tokens: Vec<Key> = self
-            .table
+            .replica
             .entries_from(Key::Keyring)
             .filter(|entry| match &entry.value {
                 Value::Token(token) => now.wall.since(token.expires) > limits::TOKEN_KEEP,

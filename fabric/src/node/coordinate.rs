@@ -20,17 +20,16 @@ use crate::table::{Entry, JobEntry, Key, SharedEntry, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::failures::Failures;
+use super::gangs::Gangs;
 use super::rebalance::Relocation;
+use super::replica::Replica;
 use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
+use super::slots::{Slot, taken};
 use super::{Canary, Node};
 
 /// What a coordinator keeps in memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Coordinator {
-    /// Jobs to look at in the next tick.
-    pub dirty: BTreeSet<JobName>,
-    /// Look at every job.
-    pub all_dirty: bool,
     /// Large jobs that were looked at a moment ago, and until when they are left alone.
     resting: BTreeMap<JobName, Instant>,
     /// Proposals under way.
@@ -64,6 +63,7 @@ pub(super) struct Coordinator {
     born: u64,
     /// Moves that somebody asked for.
     pub moves: BTreeMap<SlotId, Relocation>,
+    pub gangs: Gangs,
 }
 
 #[derive(Clone, Debug)]
@@ -81,43 +81,20 @@ pub(super) struct Seen {
     pub healthy: Option<Instant>,
 }
 
-/// One slot as the coordinator sees it.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub id: SlotId,
-    /// Live on a node that is up, with the version in force.
-    pub current: Vec<(NodeId, AllocRow)>,
-    /// Live on a node that is up, with another version.
-    pub outdated: Vec<(NodeId, AllocRow)>,
-    /// On its way out on a node that is up.
-    pub stopping: bool,
-    /// Live on a node that is gone, unless it is this node that is: see `doubt`.
-    pub doubtful: bool,
-    /// The highest epoch of any row.
-    pub epoch: u64,
-    pub proposed: bool,
-    /// Current, healthy for as long as the update policy asks.
-    pub settled: bool,
-    /// Its last unit made room for a new version, and none has run since.
-    pub replaced: bool,
-    /// The same, or its last allocation had the version in force: if nothing is there now, the roll-out waits for it.
-    pub begun: bool,
-}
-
 impl Node {
     pub(super) fn coordinate(&mut self, now: Now) {
         if self.timers.reconcile <= now.at {
             self.timers.reconcile = now.at + limits::RECONCILE_INTERVAL;
-            self.coordinator.all_dirty = true;
+            self.replica.look_at_all();
         }
         let mut silent = Vec::new();
         self.coordinator.proposals.retain(|_, proposal| {
             let expired = proposal.deadline <= now.at;
             if expired {
                 silent.push(proposal.node);
-                self.quotas.accounts.forget(&proposal.alloc);
-                self.coordinator.dirty.insert(proposal.alloc.slot.job.clone());
-                self.fleet.release(&proposal.node, &proposal.alloc);
+                self.replica.forget_promise(&proposal.alloc);
+                self.replica.look_at(proposal.alloc.slot.job.clone());
+                self.replica.fleet_mut().release(&proposal.node, &proposal.alloc);
             }
             !expired
         });
@@ -126,7 +103,7 @@ impl Node {
         self.coordinator.unleased.retain(|_, until| *until > now.at);
         let remembered = limits::FAILED_FOR.max(limits::SLOT_BACKOFF_MAX);
         self.coordinator.failed.retain(|_, (_, heard)| *heard + remembered > now.at);
-        let table = &self.table;
+        let table = &self.replica;
         self.coordinator.retired.retain(|alloc, (node, again)| {
             let waits = *again + limits::RETIRE_RETRY > now.at;
             let same = |row: &AllocRow| row.is_of(alloc) && row.phase.is_live();
@@ -138,12 +115,12 @@ impl Node {
         for node in silent {
             self.miss(now, node);
         }
-        if std::mem::take(&mut self.coordinator.all_dirty) {
-            let jobs = self.table.jobs().map(|(name, ..)| name);
+        if self.replica.take_all_jobs() {
+            let jobs = self.replica.jobs().map(|(name, ..)| name);
             let jobs: Vec<JobName> =
-                jobs.filter(|name| self.may_coordinate(name)).cloned().collect();
-            self.coordinator.dirty.extend(jobs);
-            let table = &self.table;
+                jobs.filter(|name| self.replica.may_coordinate(name)).cloned().collect();
+            self.replica.look_at_each(jobs);
+            let table = &self.replica;
             self.coordinator.seen.retain(|(slot, node), seen| {
                 table.alloc(slot, node).is_some_and(|row| (row.epoch, row.birth) == seen.which)
             });
@@ -153,19 +130,18 @@ impl Node {
         }
         self.coordinator.resting.retain(|_, until| *until > now.at);
         self.coordinator.budget = limits::PROPOSALS_PER_TICK;
+        let jobs = self.replica.take_jobs();
         let importance =
-            |name: &JobName| self.table.job(name).map_or(0, |job| job.effective().0.priority);
-        let mut names: Vec<_> = std::mem::take(&mut self.coordinator.dirty)
-            .into_iter()
-            .map(|name| (std::cmp::Reverse(importance(&name)), name))
-            .collect();
+            |name: &JobName| self.replica.job(name).map_or(0, |job| job.effective().0.priority);
+        let mut names: Vec<_> =
+            jobs.into_iter().map(|name| (std::cmp::Reverse(importance(&name)), name)).collect();
         names.sort();
         for (_, name) in names {
             if self.coordinator.resting.contains_key(&name) {
-                self.coordinator.dirty.insert(name);
+                self.replica.look_at(name);
             } else if self.is_coordinator_of(&name) {
                 self.reconcile(now, &name);
-                let slots = self.table.job(&name).map_or(0, |job| job.effective().0.count);
+                let slots = self.replica.job(&name).map_or(0, |job| job.effective().0.count);
                 let rest = limits::RECONCILE_REST * slots;
                 if rest > limits::TICK_MIN && !self.coordinator.put_off.contains(&name) {
                     self.coordinator.resting.insert(name, now.at + rest);
@@ -177,16 +153,16 @@ impl Node {
         }
         if !self.coordinator.put_off.is_empty() {
             let put_off = std::mem::take(&mut self.coordinator.put_off);
-            self.coordinator.dirty.extend(put_off);
-            self.dirty = true;
+            self.replica.look_at_each(put_off);
+            self.timers.soon = true;
         }
     }
 
     fn reconcile(&mut self, now: Now, name: &JobName) {
-        let Some(entry) = self.table.entry(&Key::Job(name.clone())).cloned() else { return };
+        let Some(entry) = self.replica.entry(&Key::Job(name.clone())).cloned() else { return };
         let Value::Job(job) = &entry.value else {
             self.coordinator.unplaceable.retain(|slot| slot.job != *name);
-            self.dismiss(name);
+            self.replica.forget_coordinator(name);
             return;
         };
         let (spec, ..) = job.effective();
@@ -234,7 +210,7 @@ impl Node {
             })
             .collect();
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
-            .table
+            .replica
             .allocs_of(name)
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
@@ -280,9 +256,9 @@ impl Node {
                 }
                 Some(proposal) => {
                     // A row has overtaken it: its own, or another coordinator's.
-                    let row = self.table.alloc(&slot.id, &proposal.node);
+                    let row = self.replica.alloc(&slot.id, &proposal.node);
                     if row.is_none_or(|row| !row.is_of(&proposal.alloc)) {
-                        self.fleet.release(&proposal.node, &proposal.alloc);
+                        self.replica.fleet_mut().release(&proposal.node, &proposal.alloc);
                     }
                     self.coordinator.proposals.remove(&slot.id);
                 }
@@ -299,7 +275,7 @@ impl Node {
         }
         if slots.iter().any(|slot| !slot.settled && !slot.current.is_empty()) {
             // Time alone settles it: look again in the next tick.
-            self.coordinator.dirty.insert(name.clone());
+            self.replica.look_at(name.clone());
         }
         slots
     }
@@ -312,14 +288,14 @@ impl Node {
     /// Whether somebody who was not heard may run a slot of which nothing live is known here.
     pub(super) fn may_be_run_unheard(&self, slot: &SlotId) -> bool {
         let careless = self.config.canary == Some(Canary::PlacesUnheard);
-        let others = self.table.members() > 1 && !careless;
-        let Some(since) = self.informed.uninformed_since().filter(|_| others) else {
+        let others = self.replica.members() > 1 && !careless;
+        let Some(since) = self.others.informed.uninformed_since().filter(|_| others) else {
             return false;
         };
         // By the fabric's time: what this machine's clock showed then may have been wrong.
-        let since = self.timekeeper.fabric(Now { at: since, wall: self.own_wall }).wall;
-        let job = self.table.entry(&Key::Job(slot.job.clone())).map(|entry| entry.stamp.wall());
-        let newest = self.table.allocs_in(slot).max_by_key(|(_, _, row, _)| row.epoch);
+        let since = self.time.timekeeper.fabric(Now { at: since, wall: self.time.own_wall }).wall;
+        let job = self.replica.entry(&Key::Job(slot.job.clone())).map(|entry| entry.stamp.wall());
+        let newest = self.replica.allocs_in(slot).max_by_key(|(_, _, row, _)| row.epoch);
         let own = newest.filter(|(_, node, ..)| *node == self.config.id);
         job.max(own.map(|(.., written)| written)).is_some_and(|written| written <= since)
     }
@@ -343,10 +319,10 @@ impl Node {
                 break;
             }
             if placer.is_none() {
-                self.take_stock(now);
+                self.ensure_fleet(now);
             }
-            let placer =
-                placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
+            let placer = placer
+                .get_or_insert_with(|| Placer::new(self.replica.fleet(), spec, &taken(slots)));
             let slot = &mut slots[at];
             slot.proposed = self.propose(now, placer, slot, job);
         }
@@ -354,7 +330,7 @@ impl Node {
 
     /// Slots on draining nodes get a second allocation elsewhere; the first ends when that is healthy.
     fn move_from_draining(&mut self, now: Now, spec: &JobSpec, job: &SharedEntry, slots: &[Slot]) {
-        let draining = |node: &NodeId| self.table.node(node).is_some_and(|info| info.draining);
+        let draining = |node: &NodeId| self.replica.node(node).is_some_and(|info| info.draining);
         let leaving = |slot: &Slot| {
             let mut live = slot.current.iter().chain(&slot.outdated).peekable();
             live.peek().is_some() && live.all(|(node, _)| draining(node))
@@ -368,8 +344,8 @@ impl Node {
         if leaving.is_empty() {
             return;
         }
-        self.take_stock(now);
-        let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
+        self.ensure_fleet(now);
+        let mut placer = Placer::new(self.replica.fleet(), spec, &taken(slots));
         for at in leaving {
             if spec.guarantee == Guarantee::AtMostOne {
                 self.retire_before_moving(now, &mut placer, &slots[at]);
@@ -382,7 +358,7 @@ impl Node {
     /// At-most-one work cannot be there twice: it is stopped first, if another node can take it.
     fn retire_before_moving(&mut self, now: Now, placer: &mut Placer<'_>, slot: &Slot) {
         let avoid = self.avoided(now, &slot.id);
-        if placer.choose(&self.fleet, &avoid, &mut self.rng).is_none() {
+        if placer.choose(self.replica.fleet(), &avoid, &mut self.rng).is_none() {
             return;
         }
         for (node, row) in slot.current.iter().chain(&slot.outdated) {
@@ -407,7 +383,7 @@ impl Node {
     fn update_system_job(&mut self, now: Now, name: &JobName, job: &JobEntry, hash: SpecHash) {
         let spec = job.effective().0;
         let rows: Vec<(SlotId, NodeId, AllocRow)> = self
-            .table
+            .replica
             .allocs_of(name)
             // One that is soon back has what it had: it is not asked for more, and waited for.
             .filter(|(_, node, ..)| self.is_up(node) || self.holds_back(now, node, spec))
@@ -439,11 +415,11 @@ impl Node {
         outdated.sort();
         if !outdated.is_empty() {
             // Time alone makes room: look again in the next tick.
-            self.coordinator.dirty.insert(name.clone());
+            self.replica.look_at(name.clone());
         }
         // Copies that the roll-out has stopped, and those of the new version that failed: it waits for them.
         let is_for = |node: &NodeId| {
-            self.table.node(node).is_some_and(|info| {
+            self.replica.node(node).is_some_and(|info| {
                 !info.draining && placement::check_kind(spec, *node, info).is_ok()
             })
         };
@@ -480,7 +456,7 @@ impl Node {
         if !under_way {
             return false;
         }
-        let mut rows = self.table.allocs_of(&job.spec.name);
+        let mut rows = self.replica.allocs_of(&job.spec.name);
         let given_up = rows.any(|(.., row, _)| has_failed(row, hash, job.version));
         let too_late = slots.iter().any(|slot| {
             slot.current.iter().any(|(node, _)| {
@@ -524,26 +500,26 @@ impl Node {
         if let Rejection::Epoch { at_least } = reason
             && at_least <= limits::EPOCH_MAX
             && self
-                .table
+                .replica
                 .job(&alloc.slot.job)
                 .is_some_and(|job| alloc.slot.index < job.effective().0.count)
         {
             // Nothing is wrong with the node: the next epoch is what was missing.
             let floor = self.coordinator.floors.entry(alloc.slot.clone()).or_default();
             *floor = at_least.max(*floor);
-            self.coordinator.dirty.insert(alloc.slot.job.clone());
-            self.dirty = true;
+            self.replica.look_at(alloc.slot.job.clone());
+            self.timers.soon = true;
             return;
         }
         let ours = |proposal: &Proposal| proposal.alloc == *alloc && proposal.node == from;
         if self.coordinator.proposals.get(&alloc.slot).is_some_and(ours) {
             self.coordinator.proposals.remove(&alloc.slot);
-            self.fleet.release(&from, alloc);
-            self.quotas.accounts.forget(alloc);
+            self.replica.fleet_mut().release(&from, alloc);
+            self.replica.forget_promise(alloc);
             let until = now.at + limits::REJECTED_FOR;
             self.coordinator.rejected.insert((alloc.slot.clone(), from), until);
-            self.coordinator.dirty.insert(alloc.slot.job.clone());
-            self.dirty = true;
+            self.replica.look_at(alloc.slot.job.clone());
+            self.timers.soon = true;
         }
     }
 
@@ -566,8 +542,8 @@ impl Node {
         }
         let moved = self.coordinator.moves.get(&slot.id).map(|wish| wish.to);
         let home = moved.or_else(|| self.home_of(placer.spec(), &slot.id)).filter(|_| is_empty);
-        let back = home.and_then(|home| placer.choose_there(&self.fleet, &home, &avoid));
-        let choice = back.or_else(|| placer.choose(&self.fleet, &avoid, &mut self.rng));
+        let back = home.and_then(|home| placer.choose_there(self.replica.fleet(), &home, &avoid));
+        let choice = back.or_else(|| placer.choose(self.replica.fleet(), &avoid, &mut self.rng));
         let Some(choice) = choice else {
             self.coordinator.unplaceable.insert(slot.id.clone());
             let alloc = self.next_alloc(slot);
@@ -591,8 +567,8 @@ impl Node {
         }
         let alloc = self.next_alloc(slot);
         self.coordinator.unplaceable.remove(&slot.id);
-        self.promise_quota(&alloc, choice.node, &choice.claim);
-        self.fleet.propose(&choice.node, &alloc, choice.claim);
+        self.replica.promise(&alloc, choice.node, &choice.claim);
+        self.replica.fleet_mut().propose(&choice.node, &alloc, choice.claim);
         self.note_proposal(now, &alloc, choice.node);
         let succession = self.succession_of(&slot.id);
         self.send(choice.node, Message::Propose { alloc, job: job.clone(), succession });
@@ -608,7 +584,7 @@ impl Node {
 
     /// A node is removed, and its rows leave with it: what comes after them counts on from there.
     pub(super) fn keep_epochs_of(&mut self, node: NodeId) {
-        for (slot, of, row, _) in self.table.allocs() {
+        for (slot, of, row, _) in self.replica.allocs() {
             if of == node {
                 let floor = self.coordinator.floors.entry(slot.clone()).or_default();
                 *floor = row.epoch.saturating_add(1).min(limits::EPOCH_MAX).max(*floor);
@@ -641,15 +617,15 @@ impl Node {
 
     /// The node that had a slot of a sticky job last: what the slot wrote is there.
     pub(super) fn home_of(&self, spec: &JobSpec, slot: &SlotId) -> Option<NodeId> {
-        let rows = || self.table.allocs_in(slot).map(|(_, node, row, _)| (row.epoch, node));
+        let rows = || self.replica.allocs_in(slot).map(|(_, node, row, _)| (row.epoch, node));
         if spec.placement.sticky { rows().max().map(|(_, node)| node) } else { None }
     }
 
     /// Nodes on which a slot failed for good with the version in force, and how long ago. Failures that are
     /// too long ago to matter are left out.
     fn failures(&self, now: Now, slot: &SlotId) -> Vec<(NodeId, Duration)> {
-        let in_force = self.table.job(&slot.job).map(|job| (job.hash(), job.effective().1));
-        let failed = self.table.allocs_in(slot).filter_map(|(_, node, row, written)| {
+        let in_force = self.replica.job(&slot.job).map(|job| (job.hash(), job.effective().1));
+        let failed = self.replica.allocs_in(slot).filter_map(|(_, node, row, written)| {
             // What another version did there says nothing about this one; nor what the same did before somebody
             // asked for it again.
             let failed = in_force.is_some_and(|(hash, version)| has_failed(row, hash, version));
@@ -701,8 +677,8 @@ impl Coordinator {
     }
 
     /// When a job has rested that is to be looked at again.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let resting = self.resting.iter().filter(|(name, _)| self.dirty.contains(*name));
+    pub fn next_deadline(&self, replica: &Replica) -> Option<Instant> {
+        let resting = self.resting.iter().filter(|(name, _)| replica.is_to_be_looked_at(name));
         resting.map(|(_, until)| *until).min()
     }
 
@@ -733,7 +709,6 @@ impl Coordinator {
     /// Others grant leases now: slots that could have none need not wait any longer.
     pub fn hear_of_voters(&mut self) {
         self.unleased.clear();
-        self.all_dirty = true;
     }
 
     fn observe(&mut self, now: Instant, slot: &SlotId, node: NodeId, row: &AllocRow) -> Seen {
@@ -749,12 +724,4 @@ impl Coordinator {
         };
         *seen
     }
-}
-
-pub(super) fn taken(slots: &[Slot]) -> BTreeMap<NodeId, u32> {
-    let mut taken = BTreeMap::new();
-    for (node, _) in slots.iter().flat_map(|slot| slot.current.iter().chain(&slot.outdated)) {
-        *taken.entry(*node).or_insert(0) += 1;
-    }
-    taken
 }

@@ -22,7 +22,7 @@ use crate::clock::Now;
 use crate::id::{Birth, NodeId, SlotId};
 use crate::job::{Guarantee, SpecHash};
 use crate::limits;
-use crate::supervisor::Local;
+use crate::supervisor::LocalAlloc;
 
 use super::{Canary, Node};
 
@@ -45,7 +45,7 @@ impl Node {
     pub(super) fn succession_of(&self, slot: &SlotId) -> Option<Box<Succession>> {
         let mut succession = Succession::default();
         let mut replaces = None;
-        for (_, node, row, _) in self.table.allocs_in(slot) {
+        for (_, node, row, _) in self.replica.allocs_in(slot) {
             if !row.phase.is_live() {
                 continue;
             }
@@ -55,7 +55,8 @@ impl Node {
                 // Whoever takes over from a stand-in stands in for the same one.
                 row.stands_in().filter(|known| !self.is_up(&known.node))
             } else {
-                let by_most = 2 * (self.membership.others_alive() + 1) > self.table.members();
+                let by_most =
+                    2 * (self.others.membership.others_alive() + 1) > self.replica.members();
                 let epoch = row.epoch;
                 let healthy_since = if ran_well { row.healthy_since } else { StandIn::UNWELL };
                 Some(StandIn { node, epoch, healthy_since, by_most })
@@ -71,14 +72,19 @@ impl Node {
     }
 
     /// What an allocation of ours does about the other copies of its slot, if anything.
-    pub(super) fn conduct(&self, now: Now, local: &Local, in_force: SpecHash) -> Option<Conduct> {
+    pub(super) fn conduct(
+        &self,
+        now: Now,
+        local: &LocalAlloc,
+        in_force: SpecHash,
+    ) -> Option<Conduct> {
         let (slot, row) = (&local.id().slot, local.row());
         let me = self.config.id;
         let mine = rank(slot, row.epoch, me);
         let runs_well = row.phase == Phase::Running && row.healthy;
         let (mut contests, mut replaces) = (None, None);
         let mut is_telling = false;
-        for (_, node, other, _) in self.table.allocs_in(slot) {
+        for (_, node, other, _) in self.replica.allocs_in(slot) {
             if node == me || !other.phase.is_live() || !self.is_up(&node) {
                 continue;
             }
@@ -116,7 +122,7 @@ impl Node {
     fn yields(
         &self,
         now: Now,
-        local: &Local,
+        local: &LocalAlloc,
         node: NodeId,
         earlier: &AllocRow,
         in_force: SpecHash,
@@ -129,7 +135,7 @@ impl Node {
         if row.spec != earlier.spec {
             return earlier.spec == in_force;
         }
-        if self.table.node(&node).is_some_and(|info| info.draining) {
+        if self.replica.node(&node).is_some_and(|info| info.draining) {
             return false;
         }
         let is_old =

@@ -66,31 +66,31 @@ impl Detours {
 impl Node {
     /// A member has not answered: it is asked whether it hears this node at all.
     pub(super) fn miss(&mut self, now: Now, node: NodeId) {
-        let is_known = self.detours.missed.contains_key(&node);
+        let is_known = self.others.detours.missed.contains_key(&node);
         if node == self.config.id || is_known || !self.is_up(&node) {
             return;
         }
         let missed = Missed { unanswered: 0, asked: now.at, through: None, wishes: Vec::new() };
-        self.detours.missed.insert(node, missed);
+        self.others.detours.missed.insert(node, missed);
         self.send_straight(node, Message::Reach { answer: false });
     }
 
     /// Asks again those that have not answered, and finds out who cannot be reached.
     pub(super) fn do_detours(&mut self, now: Now) {
-        for node in self.membership.take_answered_by_others() {
+        for node in self.others.membership.take_answered_by_others() {
             self.miss(now, node);
         }
-        if self.detours.missed.is_empty() {
+        if self.others.detours.missed.is_empty() {
             return;
         }
-        let mut missed = std::mem::take(&mut self.detours.missed);
+        let mut missed = std::mem::take(&mut self.others.detours.missed);
         // What nobody reaches is for membership to find out.
         missed.retain(|node, _| self.is_up(node));
-        self.detours.missed = missed;
-        let due = self.detours.missed.iter().filter(|(_, missed)| missed.next() <= now.at);
+        self.others.detours.missed = missed;
+        let due = self.others.detours.missed.iter().filter(|(_, missed)| missed.next() <= now.at);
         for node in due.map(|(node, _)| *node).collect::<Vec<_>>() {
             self.send_straight(node, Message::Reach { answer: false });
-            let Some(missed) = self.detours.missed.get_mut(&node) else { continue };
+            let Some(missed) = self.others.detours.missed.get_mut(&node) else { continue };
             let was_cut = missed.is_cut();
             missed.asked = now.at;
             missed.unanswered = (missed.unanswered + 1).min(limits::REACH_ASKS);
@@ -102,9 +102,9 @@ impl Node {
 
     fn find_cut(&mut self, node: NodeId) {
         tracing::warn!("{}: others pass on what they say", self.broken_pair(&node));
-        self.coordinator.all_dirty = true;
-        self.dirty = true;
-        let missed = self.detours.missed.get_mut(&node);
+        self.replica.look_at_all();
+        self.timers.soon = true;
+        let missed = self.others.detours.missed.get_mut(&node);
         for wish in missed.map(|missed| std::mem::take(&mut missed.wishes)).unwrap_or_default() {
             self.send(node, wish);
         }
@@ -112,7 +112,7 @@ impl Node {
 
     /// Something came from a member over a stream of its own, so both directions work.
     pub(super) fn hear_straight(&mut self, from: &NodeId) {
-        if self.detours.missed.remove(from).is_some_and(|missed| missed.is_cut()) {
+        if self.others.detours.missed.remove(from).is_some_and(|missed| missed.is_cut()) {
             let (me, peer) = (self.name_of(&self.config.id), self.name_of(from));
             tracing::info!("{me} and {peer} reach each other again");
         }
@@ -123,7 +123,7 @@ impl Node {
     pub(super) fn send_wish(&mut self, now: Now, to: NodeId, wish: Message) {
         self.send(to, wish.clone());
         self.miss(now, to);
-        if let Some(missed) = self.detours.missed.get_mut(&to)
+        if let Some(missed) = self.others.detours.missed.get_mut(&to)
             && !missed.is_cut()
             && missed.wishes.len() < limits::WISHES_MAX
         {
@@ -133,7 +133,7 @@ impl Node {
 
     /// Sends a message, through another member if its receiver cannot be reached.
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
-        if !self.detours.is_cut(&to) || !message.may_be_passed_on() {
+        if !self.others.detours.is_cut(&to) || !message.may_be_passed_on() {
             return self.send_straight(to, message);
         }
         let bytes = message.encode();
@@ -151,10 +151,10 @@ impl Node {
             return None;
         }
         let fits = |node: &Node, other: &NodeId| {
-            other != to && node.is_up(other) && !node.detours.is_cut(other)
+            other != to && node.is_up(other) && !node.others.detours.is_cut(other)
         };
         let fresh = self.timers.last_tick;
-        let through = self.detours.missed.get(to).and_then(|missed| missed.through);
+        let through = self.others.detours.missed.get(to).and_then(|missed| missed.through);
         let through = through.filter(|(_, at)| fresh.since(*at) < limits::REACH_AGAIN * 2);
         if let Some((through, _)) = through
             && fits(self, &through)
@@ -174,7 +174,7 @@ impl Node {
 
     /// A word of a member that cannot reach this one, by `through`.
     pub(super) fn take_passed_on(&mut self, now: Now, through: NodeId, from: NodeId, bytes: &[u8]) {
-        if from == self.config.id || !self.table.is_member(&from) {
+        if from == self.config.id || !self.replica.is_member(&from) {
             return;
         }
         let message = match Message::decode(bytes) {
@@ -185,7 +185,7 @@ impl Node {
             }
         };
         self.miss(now, from);
-        if let Some(missed) = self.detours.missed.get_mut(&from) {
+        if let Some(missed) = self.others.detours.missed.get_mut(&from) {
             missed.through = Some((through, now.at));
             let was_cut = missed.is_cut();
             missed.unanswered = limits::REACH_ASKS;

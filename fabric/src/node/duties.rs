@@ -13,7 +13,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::placement;
 use crate::resources::Rejection;
-use crate::supervisor::Local;
+use crate::supervisor::LocalAlloc;
 use crate::table::{Key, SharedEntry, Value};
 
 use super::copies::Conduct;
@@ -44,7 +44,7 @@ impl Node {
         let all = all || next <= now.at;
         self.duties.next = if all { now.at + limits::RECONCILE_INTERVAL } else { next };
         let due = |slot: &SlotId| all || jobs.contains(&slot.job) || slots.contains(slot);
-        let locals: Vec<&Local> = if all || !jobs.is_empty() {
+        let locals: Vec<&LocalAlloc> = if all || !jobs.is_empty() {
             self.supervisor.locals().filter(|local| due(&local.id().slot)).collect()
         } else {
             slots.iter().filter_map(|slot| self.supervisor.local(slot)).collect()
@@ -73,13 +73,13 @@ impl Node {
 
     /// Why an allocation of ours should not be there any more, or what it has to tell other copies of its slot.
     /// Never because peers are silent.
-    fn conduct_of(&self, now: Now, local: &Local) -> Option<Conduct> {
+    fn conduct_of(&self, now: Now, local: &LocalAlloc) -> Option<Conduct> {
         let slot = &local.id().slot;
         let retired = |reason: &str| Some(Conduct::End(Ending::Retired { reason: reason.into() }));
         if self.is_removed() {
             return retired(REMOVED);
         }
-        let Some(entry) = self.table.entry(&Key::Job(slot.job.clone())) else {
+        let Some(entry) = self.replica.entry(&Key::Job(slot.job.clone())) else {
             // Its record survived and its job did not: the others hold copies, if it still exists.
             let waited = now.at.since(self.timers.started) > limits::ABSENT_GRACE;
             return if waited { retired("the job is unknown to the fabric") } else { None };
@@ -109,7 +109,7 @@ impl Node {
 
     fn start_system_jobs(&mut self, now: Now) {
         let due: Vec<(JobName, SharedEntry)> = self
-            .table
+            .replica
             .system_jobs()
             .filter(|name| {
                 let slot = SlotId { job: (*name).clone(), index: 0 };
@@ -117,7 +117,7 @@ impl Node {
                 let avoided = self.avoided(now, &slot);
                 // That it failed is known to all who avoid the node once its row says so, and not before.
                 let told = |epoch| {
-                    let row = self.table.alloc(&slot, &self.config.id);
+                    let row = self.replica.alloc(&slot, &self.config.id);
                     row.is_some_and(|row| row.epoch == epoch && row.phase == Phase::Ended)
                 };
                 local
@@ -125,7 +125,7 @@ impl Node {
                     && !avoided.iter().any(|(node, _)| *node == self.config.id)
             })
             .filter_map(|name| {
-                Some((name.clone(), self.table.entry(&Key::Job(name.clone()))?.clone()))
+                Some((name.clone(), self.replica.entry(&Key::Job(name.clone()))?.clone()))
             })
             .collect();
         self.keep_turns(&due);
@@ -136,7 +136,7 @@ impl Node {
                 tracing::trace!(%slot, "not its turn");
                 continue;
             }
-            let last = self.table.alloc(&slot, &self.config.id).map_or(0, |row| row.epoch);
+            let last = self.replica.alloc(&slot, &self.config.id).map_or(0, |row| row.epoch);
             let alloc = self.newborn(slot, last + 1);
             if let Err(reason) = self.admit(now, &alloc, &entry, None, None) {
                 tracing::trace!(%alloc, %reason, "not here");
@@ -172,7 +172,7 @@ impl Node {
             }
             return;
         }
-        let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
+        let Some(entry) = self.replica.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };
         match self.admit(now, &alloc, &entry, Some(from), succession) {
@@ -208,7 +208,7 @@ impl Node {
         });
         let me = self.config.id;
         let newest = self
-            .table
+            .replica
             .allocs_in(slot)
             .filter(|(_, node, ..)| spec.kind == JobKind::Service || *node == me)
             // Its own row, while it waited for others to make room.
@@ -224,7 +224,7 @@ impl Node {
             return Err(Rejection::Full);
         }
         // What the others cannot know of does not start.
-        if !self.table.has_room(&Key::Alloc(slot.clone(), me)) {
+        if !self.replica.has_room(&Key::Alloc(slot.clone(), me)) {
             let reason = "the table of the fabric is full".to_owned();
             return Err(Rejection::Impaired { reason });
         }
@@ -234,7 +234,8 @@ impl Node {
         self.leave_room(alloc, spec, &claim)?;
         self.counters.accepted += 1;
         let forget = self.config.canary == Some(Canary::ForgetsAClaim);
-        let (spec, hash, sequence) = (spec.clone(), job.hash(), self.disk.next_sequence());
+        let (spec, hash, sequence) =
+            (spec.clone(), job.hash(), self.replica.disk().next_sequence());
         self.supervisor.reserve(
             now,
             alloc.clone(),
@@ -247,8 +248,10 @@ impl Node {
             forget,
         );
         self.supervisor.succeed(slot, succession, vacant);
-        self.account_for_claim(slot);
-        self.dirty = true;
+        if let Some(local) = self.supervisor.local(slot) {
+            self.replica.account_for_claim(slot, local.row(), &self.info.topology);
+        }
+        self.timers.soon = true;
         Ok(())
     }
 
@@ -256,7 +259,7 @@ impl Node {
         let ours = self.supervisor.local(&alloc.slot).is_some_and(|local| local.id() == alloc);
         if ours {
             self.supervisor.retire(now, &alloc.slot, Ending::Retired { reason });
-            self.dirty = true;
+            self.timers.soon = true;
         }
     }
 
@@ -272,14 +275,14 @@ impl Node {
             let (keep, durable) = (row.phase.holds_claim(), row.phase > Phase::Reserved);
             let proposer =
                 local.proposer().filter(|proposer| durable && *proposer != self.config.id);
-            self.disk.set_record(&slot, keep.then_some(&record));
-            if self.table.alloc(&slot, &self.config.id) == Some(&row) {
+            self.replica.disk_mut().set_record(&slot, keep.then_some(&record));
+            if self.replica.alloc(&slot, &self.config.id) == Some(&row) {
                 // An adopted unit is as it was: nothing to tell.
                 continue;
             }
             let key = Key::Alloc(slot, self.config.id);
             self.write(now, key.clone(), Value::Alloc(Box::new(row)));
-            if let (Some(proposer), Some(entry)) = (proposer, self.table.entry(&key)) {
+            if let (Some(proposer), Some(entry)) = (proposer, self.replica.entry(&key)) {
                 news.entry(proposer).or_default().push(entry.clone());
             }
         }
@@ -306,12 +309,12 @@ impl Node {
     /// For how many seconds an allocation of this slot is remembered once it has ended: as the job says, also when it is
     /// gone by then.
     fn keep_of(&self, slot: &SlotId) -> u32 {
-        match self.table.job(&slot.job) {
+        match self.replica.job(&slot.job) {
             Some(job) => match job.effective().0.keep.ended {
                 limits::ENDED_KEEP => 0,
                 keep => keep.as_secs() as u32,
             },
-            None => self.table.alloc(slot, &self.config.id).map_or(0, |row| row.keep_s),
+            None => self.replica.alloc(slot, &self.config.id).map_or(0, |row| row.keep_s),
         }
     }
 
@@ -328,28 +331,19 @@ impl Node {
             _ => None,
         };
         if let Some(before) = before {
-            let alloc = before.of(slot.clone());
-            let after = self.table.alloc(slot, &node);
-            let same = after.is_some_and(|row| row.is_of(&alloc) && row.phase.holds_claim());
+            let after = self.replica.alloc(slot, &node);
+            let same = after.is_some_and(|row| {
+                (row.epoch, row.birth) == (before.epoch, before.birth) && row.phase.holds_claim()
+            });
             if before.phase.holds_claim() && !same {
-                if self.has_stock() {
-                    self.fleet.release(&node, &alloc);
-                }
                 // Somebody may have waited for this room.
                 let waiting = self.coordinator.unplaceable.iter().map(|slot| &slot.job);
                 let waiting = waiting.chain(self.coordinator.stuck.keys()).cloned();
-                self.coordinator.dirty.extend(waiting);
+                self.replica.look_at_each(waiting);
             }
         }
-        let Some(row) = self.table.alloc(slot, &node).cloned() else { return };
+        let Some(row) = self.replica.alloc(slot, &node).cloned() else { return };
         let alloc = row.of(slot.clone());
-        if !self.has_stock() {
-            // Built from the table when it is needed.
-        } else if row.phase.holds_claim() {
-            self.fleet.hold(node, &alloc, &row.claim);
-        } else {
-            self.fleet.release(&node, &alloc);
-        }
         if node == self.config.id {
             self.supervisor.recall(now, slot, &row);
             let local = self.supervisor.local(slot).filter(|local| *local.id() == alloc);
@@ -389,7 +383,7 @@ impl Node {
                 _ => String::new(),
             };
             let (phase, healthy) = (row.phase, row.healthy);
-            let entry = self.table.entry(&Key::Alloc(slot.clone(), node));
+            let entry = self.replica.entry(&Key::Alloc(slot.clone(), node));
             let at = entry.map_or(now.wall, |entry| entry.stamp.wall());
             self.event_of(at, api::EventKind::Alloc { alloc, on: node, phase, healthy, message });
         }

@@ -85,10 +85,10 @@ impl Node {
             _ => return,
         };
         let name = &alloc.slot.job;
-        let Some(job) = self.table.job(name) else { return };
+        let Some(job) = self.replica.job(name) else { return };
         if job.previous.is_some() && row.version == job.version {
             let (version, reason) = (job.version, reason.clone());
-            let entry = self.table.entry(&Key::Alloc(alloc.slot.clone(), node));
+            let entry = self.replica.entry(&Key::Alloc(alloc.slot.clone(), node));
             let at = entry.map_or(WallTime(0), |entry| entry.stamp.wall());
             let cause = Cause::Allocation { alloc: alloc.clone(), node, reason, at, is_end };
             self.coordinator.failures.note(name, Failure { version, cause });
@@ -102,7 +102,9 @@ impl Node {
             Some(Value::Job(before)) => before.version == job.version && !before.reverted,
             _ => false,
         };
-        let Some(job) = self.table.job(name).filter(|job| job.reverted && was(job)) else { return };
+        let Some(job) = self.replica.job(name).filter(|job| job.reverted && was(job)) else {
+            return;
+        };
         if self.coordinator.failures.of(job).is_some() {
             return;
         }
@@ -115,7 +117,7 @@ impl Node {
 
     /// The job is no more, or another version was submitted.
     pub(super) fn forget_failure(&mut self, name: &JobName) {
-        let job = self.table.job(name);
+        let job = self.replica.job(name);
         if job.is_none_or(|job| self.coordinator.failures.of(job).is_none()) {
             self.coordinator.failures.0.remove(name);
         }

@@ -27,8 +27,8 @@ use crate::placement::Placer;
 use crate::resources::Rejection;
 use crate::table::{Key, SharedEntry, Value};
 
-use super::coordinate::Slot;
 use super::rollout::how_many_fit;
+use super::slots::Slot;
 use super::{Brought, Node};
 
 /// What a coordinator keeps of gangs.
@@ -77,19 +77,20 @@ impl Node {
     ) -> bool {
         let live = || slots.iter().flat_map(|slot| &slot.current);
         if live().any(|(_, row)| row.phase > Phase::Reserved) {
-            self.gangs.attempts.remove(&spec.name);
-            self.gangs.back_offs.remove(&spec.name);
+            self.coordinator.gangs.attempts.remove(&spec.name);
+            self.coordinator.gangs.back_offs.remove(&spec.name);
             self.commit_the_rest(now, slots);
             return false;
         }
         // Time alone moves it on: look again in the next tick.
-        self.coordinator.dirty.insert(spec.name.clone());
-        if self.gangs.attempts.contains_key(&spec.name) {
+        self.replica.look_at(spec.name.clone());
+        if self.coordinator.gangs.attempts.contains_key(&spec.name) {
             self.go_on(now, spec, hash, job);
             return true;
         }
         let waits = |slot: &Slot| slot.stopping || slot.doubtful || !slot.outdated.is_empty();
-        let backs_off = self.gangs.back_offs.get(&spec.name).is_some_and(|b| b.until > now.at);
+        let backs_off =
+            self.coordinator.gangs.back_offs.get(&spec.name).is_some_and(|b| b.until > now.at);
         let others = live().next().is_some();
         if slots.is_empty() || backs_off || others || slots.iter().any(waits) {
             return true;
@@ -100,16 +101,16 @@ impl Node {
 
     /// A commit that was lost is given again.
     fn commit_the_rest(&mut self, now: Now, slots: &[Slot]) {
-        self.gangs.committed.retain(|_, at| now.at.since(*at) < limits::GANG_AGAIN);
+        self.coordinator.gangs.committed.retain(|_, at| now.at.since(*at) < limits::GANG_AGAIN);
         for slot in slots {
             for (node, row) in slot.current.iter().filter(|(_, row)| row.phase == Phase::Reserved) {
                 let alloc = row.of(slot.id.clone());
-                if !self.gangs.committed.contains_key(&alloc) {
-                    self.gangs.committed.insert(alloc.clone(), now.at);
+                if !self.coordinator.gangs.committed.contains_key(&alloc) {
+                    self.coordinator.gangs.committed.insert(alloc.clone(), now.at);
                     self.send(*node, Message::Commit { alloc });
                     self.miss(now, *node);
                 }
-                self.coordinator.dirty.insert(slot.id.job.clone());
+                self.replica.look_at(slot.id.job.clone());
             }
         }
     }
@@ -117,7 +118,8 @@ impl Node {
     /// How many slots of a gang would fit, and how many there are, if that is fewer; of what is live already
     /// nothing is asked.
     pub(super) fn gang_that_does_not_fit(&self, spec: &JobSpec) -> Option<(u32, u32)> {
-        if !spec.gang || self.table.allocs_of(&spec.name).any(|(.., row, _)| row.phase.is_live()) {
+        if !spec.gang || self.replica.allocs_of(&spec.name).any(|(.., row, _)| row.phase.is_live())
+        {
             return None;
         }
         let mut fleet = self.current_fleet().into_owned();
@@ -134,18 +136,19 @@ impl Node {
         job: &SharedEntry,
         slots: &[Slot],
     ) {
-        self.take_stock(now);
-        let mut placer = Placer::new(&self.fleet, spec, &BTreeMap::new());
+        self.ensure_fleet(now);
+        let mut placer = Placer::new(self.replica.fleet(), spec, &BTreeMap::new());
         let mut members: Vec<Member> = Vec::new();
         for slot in slots {
             let avoid = self.avoided(now, &slot.id);
-            let choice = placer.choose(&self.fleet, &avoid, &mut self.rng).filter(|choice| {
-                self.check_quota(spec, &slot.id, choice.node, &choice.claim, true).is_ok()
-            });
+            let choice =
+                placer.choose(self.replica.fleet(), &avoid, &mut self.rng).filter(|choice| {
+                    self.check_quota(spec, &slot.id, choice.node, &choice.claim, true).is_ok()
+                });
             let Some(choice) = choice else { break };
             let alloc = self.newborn(slot.id.clone(), slot.epoch.saturating_add(1));
-            self.promise_quota(&alloc, choice.node, &choice.claim);
-            self.fleet.propose(&choice.node, &alloc, choice.claim);
+            self.replica.promise(&alloc, choice.node, &choice.claim);
+            self.replica.fleet_mut().propose(&choice.node, &alloc, choice.claim);
             members.push(Member { alloc, node: choice.node, reserved: false });
         }
         let fits = members.len() == slots.len();
@@ -157,11 +160,11 @@ impl Node {
         }
         if !fits {
             for member in &members {
-                self.fleet.release(&member.node, &member.alloc);
-                self.quotas.accounts.forget(&member.alloc);
+                self.replica.fleet_mut().release(&member.node, &member.alloc);
+                self.replica.forget_promise(&member.alloc);
             }
             let until = now.at + limits::PREEMPT_AGAIN;
-            let back_off = self.gangs.back_offs.entry(spec.name.clone());
+            let back_off = self.coordinator.gangs.back_offs.entry(spec.name.clone());
             back_off.or_insert(BackOff { failures: 0, until }).until = until;
             return;
         }
@@ -172,12 +175,12 @@ impl Node {
         }
         let (started, asked) = (now.at, now.at);
         let attempt = Attempt { hash, started, asked, members, refused: None, committed: false };
-        self.gangs.attempts.insert(spec.name.clone(), attempt);
+        self.coordinator.gangs.attempts.insert(spec.name.clone(), attempt);
     }
 
     /// Commits an attempt that is complete, asks again whoever has not answered, or gives it up.
     fn go_on(&mut self, now: Now, spec: &JobSpec, hash: SpecHash, job: &SharedEntry) {
-        let Some(attempt) = self.gangs.attempts.get_mut(&spec.name) else { return };
+        let Some(attempt) = self.coordinator.gangs.attempts.get_mut(&spec.name) else { return };
         let age = now.at.since(attempt.started);
         let complete = attempt.members.iter().all(|member| member.reserved);
         let in_force = attempt.hash == hash && attempt.members.len() == spec.count as usize;
@@ -214,45 +217,54 @@ impl Node {
     /// Releases everything that an attempt reserved, and backs off. `yields`: somebody more important was in
     /// the way, and needs the time of an attempt.
     fn give_up(&mut self, now: Now, spec: &JobSpec, yields: bool) {
-        let Some(attempt) = self.gangs.attempts.remove(&spec.name) else { return };
+        let Some(attempt) = self.coordinator.gangs.attempts.remove(&spec.name) else { return };
         for member in attempt.members {
-            self.fleet.release(&member.node, &member.alloc);
-            self.quotas.accounts.forget(&member.alloc);
+            self.replica.fleet_mut().release(&member.node, &member.alloc);
+            self.replica.forget_promise(&member.alloc);
             let reason = "its gang did not come together".to_owned();
             self.send(member.node, Message::Retire { alloc: member.alloc, reason });
         }
-        let failures = self.gangs.back_offs.get(&spec.name).map_or(0, |back_off| back_off.failures);
+        let failures = self
+            .coordinator
+            .gangs
+            .back_offs
+            .get(&spec.name)
+            .map_or(0, |back_off| back_off.failures);
         let wait =
             (limits::GANG_BACK_OFF * 2u32.pow(failures.min(8))).min(limits::GANG_BACK_OFF_MAX);
         let wait = wait.mul_f64(self.rng.random_range(0.5..1.5));
         let longer = if yields { limits::GANG_HOLD } else { Duration::ZERO };
         let back_off = BackOff { failures: failures + 1, until: now.at + wait + longer };
         tracing::debug!(job = %spec.name, ?back_off, "a gang did not come together");
-        self.gangs.back_offs.insert(spec.name.clone(), back_off);
+        self.coordinator.gangs.back_offs.insert(spec.name.clone(), back_off);
     }
 
     /// A target says that a slot is reserved.
     pub(super) fn note_reserved(&mut self, from: NodeId, alloc: &AllocId) {
-        let Some(attempt) = self.gangs.attempts.get_mut(&alloc.slot.job) else { return };
+        let Some(attempt) = self.coordinator.gangs.attempts.get_mut(&alloc.slot.job) else {
+            return;
+        };
         let member = attempt.members.iter_mut().find(|m| m.alloc == *alloc && m.node == from);
         if let Some(member) = member {
             member.reserved = true;
-            self.coordinator.dirty.insert(alloc.slot.job.clone());
-            self.dirty = true;
+            self.replica.look_at(alloc.slot.job.clone());
+            self.timers.soon = true;
         }
     }
 
     /// A target will not reserve a slot.
     pub(super) fn note_refused(&mut self, now: Now, from: NodeId, alloc: &AllocId) {
         let yields = self.more_important_gang_on(from, &alloc.slot.job);
-        let Some(attempt) = self.gangs.attempts.get_mut(&alloc.slot.job) else { return };
+        let Some(attempt) = self.coordinator.gangs.attempts.get_mut(&alloc.slot.job) else {
+            return;
+        };
         if !attempt.committed && attempt.members.iter().any(|m| m.alloc == *alloc && m.node == from)
         {
             attempt.refused = Some(yields);
             let until = now.at + limits::REJECTED_FOR;
             self.coordinator.reject_for(&alloc.slot, from, until);
-            self.coordinator.dirty.insert(alloc.slot.job.clone());
-            self.dirty = true;
+            self.replica.look_at(alloc.slot.job.clone());
+            self.timers.soon = true;
         }
     }
 
@@ -260,13 +272,13 @@ impl Node {
     /// the one whose name has the lower hash.
     fn more_important_gang_on(&self, node: NodeId, job: &JobName) -> bool {
         let rank = |job: &JobName| {
-            let (spec, ..) = self.table.job(job)?.effective();
+            let (spec, ..) = self.replica.job(job)?.effective();
             let hash = xxhash_rust::xxh3::xxh3_64(job.as_str().as_bytes());
             spec.gang.then_some((spec.priority, std::cmp::Reverse(hash)))
         };
-        let Some(candidate) = self.fleet.get(&node) else { return false };
+        let Some(candidate) = self.replica.fleet().get(&node) else { return false };
         candidate.ledger().claims().map(|(alloc, _)| alloc).any(|alloc| {
-            let row = self.table.alloc(&alloc.slot, &node);
+            let row = self.replica.alloc(&alloc.slot, &node);
             alloc.slot.job != *job
                 && row.is_some_and(|row| row.phase == Phase::Reserved)
                 && rank(&alloc.slot.job) > rank(job)
@@ -303,7 +315,7 @@ impl Node {
             }
             return;
         }
-        let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
+        let Some(entry) = self.replica.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };
         let is_gang = matches!(&entry.value, Value::Job(job) if job.effective().0.gang);
@@ -324,7 +336,7 @@ impl Node {
     pub(super) fn handle_commit(&mut self, alloc: &AllocId) {
         if self.supervisor.local(&alloc.slot).is_some_and(|local| local.id() == alloc) {
             self.supervisor.commit(&alloc.slot);
-            self.dirty = true;
+            self.timers.soon = true;
         }
     }
 }

@@ -175,7 +175,7 @@ impl Node {
         if spec.guarantee != Guarantee::AtMostOne {
             return Ok(());
         }
-        let others = self.table.jobs().filter(|(name, ..)| **name != spec.name);
+        let others = self.replica.jobs().filter(|(name, ..)| **name != spec.name);
         let others = others.map(|(_, job, _)| job.effective().0);
         let others = others.filter(|other| other.guarantee == Guarantee::AtMostOne);
         let taken: u64 = others.map(|other| u64::from(other.count)).sum();
@@ -202,7 +202,7 @@ impl Node {
     ) -> Result<Option<VoterSet>, Problem> {
         let set = &self.leases.set;
         let alive = |member: &&Member| {
-            let info = self.table.node(&member.node);
+            let info = self.replica.node(&member.node);
             let same = info.is_none_or(|info| info.incarnation == member.incarnation);
             member.node == self.config.id || same && self.is_up(&member.node)
         };
@@ -230,7 +230,7 @@ impl Node {
         if left.is_empty() {
             left.push(self.leases.me);
         }
-        let rows = self.table.allocs().map(|(_, _, row, _)| row.epoch.min(limits::EPOCH_MAX));
+        let rows = self.replica.allocs().map(|(_, _, row, _)| row.epoch.min(limits::EPOCH_MAX));
         let floor = rows.max().unwrap_or(0).max(self.leases.voter.ceiling());
         Ok(Some(set.declared(left, floor)))
     }
@@ -285,21 +285,21 @@ impl Node {
     /// Writes down what this node may not forget as a voter.
     pub(super) fn remember_voter(&mut self) {
         let record = self.leases.record();
-        self.disk.set_voter(&record);
-        self.leases.writing = Some((self.disk.next_sequence(), record.ceiling));
+        self.replica.disk_mut().set_voter(&record);
+        self.leases.writing = Some((self.replica.disk().next_sequence(), record.ceiling));
     }
 
     /// Something is on disk.
     pub(super) fn voter_is_on_disk(&mut self) {
         if let Some((sequence, ceiling)) = self.leases.writing
-            && self.disk.holds(sequence)
+            && self.replica.disk().holds(sequence)
         {
             self.leases.writing = None;
             self.leases.voter.ceiling_is_on_disk(ceiling);
         }
         let owed = std::mem::take(&mut self.leases.owed);
         let (due, waiting) =
-            owed.into_iter().partition(|(sequence, ..)| self.disk.holds(*sequence));
+            owed.into_iter().partition(|(sequence, ..)| self.replica.disk().holds(*sequence));
         self.leases.owed = waiting;
         for (_, to, change) in due {
             self.send(to, Message::Voters(change));
@@ -308,7 +308,7 @@ impl Node {
 
     /// The table has a newer voter set.
     pub(super) fn learn_voters(&mut self, now: Now) {
-        let Some(set) = self.table.voters().cloned() else { return };
+        let Some(set) = self.replica.voters().cloned() else { return };
         let leases = &mut self.leases;
         if set.generation > leases.set.generation {
             let known_one = leases.set.generation > 0;
@@ -320,7 +320,8 @@ impl Node {
             leases.bound_since = None;
             leases.even_since = None;
             self.coordinator.hear_of_voters();
-            self.dirty = true;
+            self.replica.look_at_all();
+            self.timers.soon = true;
         }
         let leases = &mut self.leases;
         leases.acceptor.learn(&set);
@@ -353,7 +354,7 @@ impl Node {
             }
         }
         let holder = &mut self.leases.holder;
-        for local in self.supervisor.tenants() {
+        for local in self.supervisor.leased() {
             let (alloc, stop_timeout) = (local.id(), local.spec().task.stop_timeout);
             if !local.row().phase.is_live() {
                 holder.let_run_out(&alloc.slot);
@@ -395,7 +396,7 @@ impl Node {
         for outcome in self.leases.holder.take_outcomes() {
             match outcome {
                 Outcome::Owned { slot, epoch, until } => {
-                    self.supervisor.leased(&slot, epoch, until);
+                    self.supervisor.granted(&slot, epoch, until);
                 }
                 Outcome::Below { slot, epoch, at_least } => {
                     let reason = format!("the voters grant this slot no epoch below {at_least}");
@@ -435,7 +436,7 @@ impl Node {
                     for answer in answers {
                         self.leases.holder.handle(now.at, from, answer, &self.leases.set);
                     }
-                    self.dirty = true;
+                    self.timers.soon = true;
                 }
             }
             _ => self.counters.malformed += 1,
@@ -470,7 +471,7 @@ impl Node {
     /// Somebody acts under a voter set that is over.
     fn tell_of_voters(&mut self, to: NodeId) {
         if to != self.config.id
-            && let Some(entry) = self.table.entry(&Key::Voters)
+            && let Some(entry) = self.replica.entry(&Key::Voters)
         {
             let entry = entry.clone();
             self.transmit(to, Datagram::Push(vec![entry]));
@@ -508,7 +509,7 @@ impl Node {
                     }
                     Some(answer) => {
                         self.remember_voter();
-                        let sequence = self.disk.next_sequence();
+                        let sequence = self.replica.disk().next_sequence();
                         if self.leases.owed.len() < OWED_MAX {
                             self.leases.owed.push((sequence, from, answer));
                         }
@@ -531,7 +532,7 @@ impl Node {
                     self.write(now, Key::Voters, Value::Voters(next));
                 } else if proposer.say() != before {
                     leases.change_at = now.at;
-                    self.dirty = true;
+                    self.timers.soon = true;
                 }
             }
         }
@@ -610,8 +611,8 @@ impl Node {
         let is_lost = |member: &&Member| {
             let reborn = |info: &crate::topology::NodeInfo| info.incarnation != member.incarnation;
             member.node != self.config.id
-                && (!self.table.is_member(&member.node)
-                    || self.table.node(&member.node).is_some_and(reborn))
+                && (!self.replica.is_member(&member.node)
+                    || self.replica.node(&member.node).is_some_and(reborn))
         };
         if let Some(lost) = set.members.iter().find(is_lost) {
             return (size > 1).then_some(Wish::Drop(lost.node));
@@ -637,7 +638,7 @@ impl Node {
         }
         if even && even_for >= EVEN_MAX {
             let worst = set.members.iter().filter(|member| member.node != self.config.id);
-            let witness = |node: &NodeId| self.table.node(node).is_some_and(|info| info.witness);
+            let witness = |node: &NodeId| self.replica.node(node).is_some_and(|info| info.witness);
             let worst = worst.max_by_key(|m| (!up.contains(&m.node), !witness(&m.node), m.node))?;
             return Some(Wish::Drop(worst.node));
         }
@@ -649,7 +650,7 @@ impl Node {
         self.peers()
             .filter(|node| !self.leases.set.contains(node))
             .filter_map(|node| {
-                let info = self.table.node(&node)?;
+                let info = self.replica.node(&node)?;
                 let rank = (!info.witness, info.draining || info.impaired.is_some(), node);
                 let member = Member { node, incarnation: info.incarnation };
                 (info.incarnation != 0).then_some((rank, member))

@@ -53,9 +53,9 @@ impl Node {
             return Vec::new();
         }
         let below = |node: &NodeId| {
-            self.table.node(node).is_none_or(|info| info.level <= self.levels.reached)
+            self.replica.node(node).is_none_or(|info| info.level <= self.levels.reached)
         };
-        self.table.roster().map(|(node, _)| node).filter(below).collect()
+        self.replica.roster().map(|(node, _)| node).filter(below).collect()
     }
 
     /// Looks how far the fabric has come.
@@ -63,7 +63,7 @@ impl Node {
         if !std::mem::take(&mut self.levels.stale) {
             return;
         }
-        let rows = || self.table.roster().map(|(node, _)| self.table.node(&node));
+        let rows = || self.replica.roster().map(|(node, _)| self.replica.node(&node));
         let known = rows().flatten().map(|info| info.reached).max().unwrap_or(LEVEL_MIN);
         // Whoever has not said anything yet may be of any level.
         let all = rows().map(|info| info.map_or(LEVEL_MIN, |info| info.level)).min();
@@ -72,7 +72,7 @@ impl Node {
             return;
         }
         self.levels.reached = reached;
-        self.disk.set_level(reached);
+        self.replica.disk_mut().set_level(reached);
         if self.is_too_old() {
             tracing::error!(
                 fabric = reached,

@@ -37,9 +37,9 @@ pub(super) enum Reason {
 impl Node {
     /// Whether, and why, what a member runs that is not up is not to be placed elsewhere yet.
     pub(super) fn held_back(&self, now: Now, node: &NodeId, spec: &JobSpec) -> Option<Reason> {
-        let unknown = self.membership.state(node) == NodeState::Unknown
-            || self.informed.was_gone_before(now.at, node);
-        let hold = self.informed.hold(now.at, node, unknown);
+        let unknown = self.others.membership.state(node) == NodeState::Unknown
+            || self.others.informed.was_gone_before(now.at, node);
+        let hold = self.others.informed.hold(now.at, node, unknown);
         let hold = hold.filter(|hold| match self.config.canary {
             Some(Canary::PlacesUnheard) => false,
             Some(Canary::TakesOverUnmet) => {
@@ -57,8 +57,8 @@ impl Node {
         let is_over =
             |reason: &Reason| matches!(reason, Reason::Lease { until } if *until <= now.at);
         held.filter(|reason| !is_over(reason)).or_else(|| {
-            let until = self.doubt.holds_until(now.at, node, spec.priority)?;
-            Some(match self.doubt.covers(node) {
+            let until = self.others.doubt.holds_until(now.at, node, spec.priority)?;
+            Some(match self.others.doubt.covers(node) {
                 true => Reason::Doubted { until },
                 false => Reason::AfterOthers { until },
             })
@@ -88,7 +88,7 @@ impl Node {
         &self,
         slot: &SlotId,
     ) -> impl Iterator<Item = (NodeId, &AllocRow)> {
-        let rows = self.table.allocs_in(slot).map(|(_, node, row, _)| (node, row));
+        let rows = self.replica.allocs_in(slot).map(|(_, node, row, _)| (node, row));
         rows.filter(|(node, row)| row.phase.holds_claim() && !self.is_up(node))
     }
 
@@ -177,7 +177,7 @@ impl Node {
             ),
             Reason::Doubted { until } => format!(
                 "was on {node}, one of {} nodes gone at once: making sure, for {} at the most",
-                self.doubt.about().unwrap_or(1),
+                self.others.doubt.about().unwrap_or(1),
                 left(until)
             ),
             Reason::AfterOthers { until } => {
@@ -209,7 +209,7 @@ impl Node {
         let me = self.name_of(&self.config.id);
         let waits = self.waits(now.at);
         let left = || {
-            let until = self.informed.unheard_until()?;
+            let until = self.others.informed.unheard_until()?;
             Some(format!(
                 ", for {} at the most",
                 duration::display(in_seconds(until.since(now.at)))

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::message::{Message, decode_row, encode_row};
 use crate::resources::Rejection;
 use crate::supervisor::Record;
-use crate::table::{Key, Table, Value};
+use crate::table::{Key, SharedEntry, Table, Value};
 use crate::topology::DiskPool;
 
 use super::Node;
@@ -50,6 +50,11 @@ enum Rewrite {
 }
 
 impl Disk {
+    /// Keeps, or forgets, an entry.
+    pub fn set_entry(&mut self, key: &Key, entry: Option<&SharedEntry>) {
+        self.pending.insert(coded(ENTRY, key), entry.map(encode_row));
+    }
+
     /// The number that the next write will have.
     pub fn next_sequence(&self) -> u64 {
         self.sequence + 1
@@ -122,45 +127,38 @@ pub fn disk_on_disk(rows: &[(Vec<u8>, Vec<u8>)], id: &NodeId) -> (Vec<DiskPool>,
 }
 
 impl Node {
-    /// An entry changed: write it down if it belongs on this node's disk.
-    pub(super) fn remember(&mut self, key: &Key) {
-        if let Key::Alloc(_, node) = key
-            && *node != self.config.id
-        {
-            return;
-        }
-        let value = self.table.entry(key).map(encode_row);
-        self.disk.pending.insert(coded(ENTRY, key), value);
-    }
-
     pub(super) fn flush_disk(&mut self) {
-        if self.disk.pending.is_empty() {
+        let disk = self.replica.disk_mut();
+        if disk.pending.is_empty() {
             return;
         }
-        self.disk.sequence += 1;
-        let changes = std::mem::take(&mut self.disk.pending).into_iter().collect();
-        self.outputs.push_back(Output::Persist { sequence: self.disk.sequence, changes });
+        disk.sequence += 1;
+        let changes = std::mem::take(&mut disk.pending).into_iter().collect();
+        self.outputs.push_back(Output::Persist { sequence: disk.sequence, changes });
     }
 
     pub(super) fn handle_persisted(&mut self, now: Now, through: u64) {
-        self.disk.persisted = self.disk.persisted.max(through);
+        let disk = self.replica.disk_mut();
+        disk.persisted = disk.persisted.max(through);
         self.supervisor.persisted(through);
         self.voter_is_on_disk();
-        let complete = self.disk.retry_at.is_none() && self.disk.rewrite.is_none();
-        if self.disk.failing && complete && through == self.disk.sequence {
-            self.disk.failing = false;
+        let disk = self.replica.disk_mut();
+        let complete = disk.retry_at.is_none() && disk.rewrite.is_none();
+        if disk.failing && complete && through == disk.sequence {
+            disk.failing = false;
             self.info.impaired = None;
             tracing::info!("the disk takes writes again");
             self.publish_info(now);
         }
         self.answer_held();
-        self.dirty = true;
+        self.timers.soon = true;
     }
 
     pub(super) fn handle_persist_failed(&mut self, now: Now, sequence: u64, reason: String) {
         tracing::error!(sequence, reason, "the disk refused a write: no new work is taken");
-        self.disk.retry_at = Some(now.at + limits::PERSIST_RETRY);
-        self.disk.rewrite = None;
+        let disk = self.replica.disk_mut();
+        disk.retry_at = Some(now.at + limits::PERSIST_RETRY);
+        disk.rewrite = None;
         self.disown(sequence);
         self.leases.disown(sequence);
         let told = self.supervisor.unpersisted(now);
@@ -169,65 +167,68 @@ impl Node {
             let reason = Rejection::Impaired { reason: impaired.clone() };
             self.send(proposer, Message::Reject { alloc, reason });
         }
-        if !self.disk.failing {
-            self.disk.failing = true;
+        if !std::mem::replace(&mut self.replica.disk_mut().failing, true) {
             self.info.impaired = Some(impaired);
             self.publish_info(now);
         }
-        self.dirty = true;
+        self.timers.soon = true;
     }
 
     /// After a refusal, writes everything again, a part in each tick: what was refused is not known one by
     /// one.
     pub(super) fn retry_disk(&mut self, now: Now) {
-        if self.disk.retry_at.is_some_and(|at| at <= now.at) {
-            self.disk.retry_at = None;
-            self.disk.rewrite = Some(Rewrite::Entries(None));
+        let disk = self.replica.disk_mut();
+        if disk.retry_at.is_some_and(|at| at <= now.at) {
+            disk.retry_at = None;
+            disk.rewrite = Some(Rewrite::Entries(None));
             self.remember_voter();
         }
-        match self.disk.rewrite.take() {
+        match self.replica.disk_mut().rewrite.take() {
             None => {}
             Some(Rewrite::Entries(after)) => {
-                let part = self.table.keys_after(after.as_ref()).take(limits::REWRITE_ENTRIES);
+                let part = self.replica.keys_after(after.as_ref()).take(limits::REWRITE_ENTRIES);
                 let part: Vec<Key> = part.cloned().collect();
                 for key in &part {
-                    self.remember(key);
+                    self.replica.remember(key);
                 }
-                self.disk.rewrite = Some(match part.last() {
+                self.replica.disk_mut().rewrite = Some(match part.last() {
                     Some(last) => Rewrite::Entries(Some(last.clone())),
                     None => Rewrite::Records,
                 });
-                self.dirty = true;
+                self.timers.soon = true;
             }
             Some(Rewrite::Records) => {
                 for local in self.supervisor.locals() {
                     let held = local.row().phase.holds_claim();
-                    self.disk.set_record(&local.id().slot, held.then(|| local.record()));
+                    self.replica
+                        .disk_mut()
+                        .set_record(&local.id().slot, held.then(|| local.record()));
                 }
                 // Also when nothing is left to write, one more write shows that the disk takes it.
-                self.remember(&Key::Roster(self.config.id));
-                self.disk.set_purged(self.purged.until());
-                self.disk.set_level(self.levels.reached());
+                self.replica.remember(&Key::Roster(self.config.id));
+                let purged = self.replica.purged_until();
+                self.replica.disk_mut().set_purged(purged);
+                self.replica.disk_mut().set_level(self.levels.reached());
             }
         }
     }
 
     /// Begins with a table that is on disk already.
     pub(super) fn begin_with(&mut self, now: Now, table: Table, records: Vec<Record>) {
-        self.table = table;
-        self.synced = true;
-        if let Some(info) = self.table.node(&self.config.id) {
+        self.replica.begin_with(table);
+        self.standing.synced = true;
+        if let Some(info) = self.replica.node(&self.config.id) {
             self.info.incarnation = info.incarnation;
             self.levels.restore(info.reached);
             self.leases.be(info.incarnation);
         }
         self.learn_voters(now);
-        let latest = self.table.entries().map(|entry| entry.stamp).max_by_key(|s| s.reading);
+        let latest = self.replica.entries().map(|entry| entry.stamp).max_by_key(|s| s.reading);
         if let Some(latest) = latest {
-            self.clock.observe(latest);
+            self.time.clock.observe(latest);
         }
         for record in records {
-            let row = self.table.alloc(&record.alloc.slot, &self.config.id).cloned();
+            let row = self.replica.alloc(&record.alloc.slot, &self.config.id).cloned();
             if let Some(row) = row {
                 self.supervisor.restore(now.at, record, row);
             }
@@ -249,12 +250,10 @@ impl Node {
                         {
                             self.info.draining = info.draining;
                         }
-                        let key = entry.key.clone();
-                        // Rows of our own allocations follow their records, below. What is old goes when it is
-                        // known what time it is.
-                        self.table.merge(entry, WallTime(0));
-                        if !matches!(key, Key::Alloc(..)) {
-                            self.follow(now, &key, None);
+                        let change = self.replica.load(entry, &self.others);
+                        // Rows of our own allocations follow their records, below.
+                        if !matches!(change.key, Key::Alloc(..)) {
+                            self.follow(now, change);
                         }
                     }
                     Err(error) => {
@@ -283,24 +282,18 @@ impl Node {
         }
         if !lost {
             // Otherwise what is missing here was not deleted.
-            self.purged.restore(purged);
+            self.replica.restore_purged_until(purged);
         }
         // Once it is known which life of the disk this is.
         self.learn_voters(now);
         for record in records {
-            let row = self.table.alloc(&record.alloc.slot, &self.config.id).cloned();
+            let row = self.replica.alloc(&record.alloc.slot, &self.config.id).cloned();
             if let Some(row) = row {
                 self.supervisor.restore(now.at, record, row);
             }
         }
-        let own: Vec<Key> = self
-            .table
-            .entries()
-            .filter(|entry| matches!(&entry.key, Key::Alloc(_, node) if *node == self.config.id))
-            .map(|entry| entry.key.clone())
-            .collect();
-        for key in own {
-            self.follow(now, &key, None);
+        for change in self.replica.loaded_own(&self.others) {
+            self.follow(now, change);
         }
         self.outputs.retain(|output| !matches!(output, Output::Event(_)));
     }

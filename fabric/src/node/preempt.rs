@@ -101,7 +101,7 @@ impl Node {
         let allocs = ledger.claims().map(|(alloc, _)| alloc);
         let candidates = allocs.filter(|alloc| !spared(alloc)).filter_map(|alloc| {
             let priority = self.priority_of(alloc)?;
-            let row = self.table.alloc(&alloc.slot, &node)?;
+            let row = self.replica.alloc(&alloc.slot, &node)?;
             let goes = priority < spec.priority && row.is_of(alloc) && row.phase.is_live();
             goes.then(|| Candidate { alloc: alloc.clone(), priority, since: row.since })
         });
@@ -109,7 +109,7 @@ impl Node {
     }
 
     fn priority_of(&self, alloc: &AllocId) -> Option<u8> {
-        Some(self.table.job(&alloc.slot.job)?.effective().0.priority)
+        Some(self.replica.job(&alloc.slot.job)?.effective().0.priority)
     }
 
     /// When no node can take a slot as things are: asks the one where least is lost to make room. True: it was
@@ -136,7 +136,7 @@ impl Node {
             return false;
         }
         tracing::info!(%alloc, ?node, victims = victims.allocs.len(), "asks others to make room");
-        self.promise_quota(alloc, node, &victims.claim);
+        self.replica.promise(alloc, node, &victims.claim);
         for victim in victims.allocs {
             self.preemption.marked.insert(victim, now.at);
         }
@@ -179,7 +179,7 @@ impl Node {
         }
         self.preemption.looked.insert(slot.clone(), now.at);
         let marked = |alloc: &AllocId| self.preemption.marked.contains_key(alloc);
-        let found = self.look_for_victims(&self.fleet, spec, avoid, marked);
+        let found = self.look_for_victims(self.replica.fleet(), spec, avoid, marked);
         if found.is_none() && avoid.is_empty() {
             self.preemption.vain = Some((spec.name.clone(), now.at));
         }
@@ -207,7 +207,7 @@ impl Node {
             return self.handle_propose(now, from, alloc, job, succession);
         }
         self.take_in(now, Brought::ByStream(from), job, true);
-        let Some(entry) = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
+        let Some(entry) = self.replica.entry(&Key::Job(alloc.slot.job.clone())).cloned() else {
             return;
         };
         let refused = match self.admit(now, &alloc, &entry, Some(from), succession.clone()) {
@@ -270,7 +270,7 @@ impl Node {
         self.preemption.newcomers.push(newcomer);
         let key = Key::Alloc(alloc.slot.clone(), self.config.id);
         self.write(now, key, Value::Alloc(Box::new(row)));
-        self.dirty = true;
+        self.timers.soon = true;
         Ok(())
     }
 
@@ -351,7 +351,7 @@ impl Node {
                 .local(&victim.slot)
                 .is_some_and(|local| local.id() == victim && local.row().phase.holds_claim())
         });
-        let entry = self.table.entry(&Key::Job(alloc.slot.job.clone())).cloned();
+        let entry = self.replica.entry(&Key::Job(alloc.slot.job.clone())).cloned();
         let outcome = match entry {
             Some(entry) => self.admit(now, alloc, &entry, Some(proposer), succession),
             None => Err(Rejection::Outdated),
@@ -371,7 +371,7 @@ impl Node {
     }
 
     fn turn_away(&mut self, now: Now, alloc: &AllocId, reason: String) {
-        let known = self.table.alloc(&alloc.slot, &self.config.id);
+        let known = self.replica.alloc(&alloc.slot, &self.config.id);
         let Some(row) = known.filter(|row| row.is_of(alloc) && row.phase == Phase::Pending) else {
             return;
         };
@@ -384,7 +384,7 @@ impl Node {
     /// Newcomers are kept in memory only: those of a former life of this node are told off.
     fn clear_former_newcomers(&mut self, now: Now) {
         let mine = self
-            .table
+            .replica
             .allocs()
             .filter(|(_, node, row, _)| *node == self.config.id && row.phase == Phase::Pending);
         let mine: Vec<AllocId> = mine

@@ -20,7 +20,6 @@ use super::{Node, copies};
 /// What a node keeps of quotas.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Quotas {
-    pub accounts: Accounts,
     /// Since when a namespace has more than it may.
     over: BTreeMap<Namespace, Instant>,
     /// System jobs that are to start here, and since when their namespaces have room for them.
@@ -37,10 +36,10 @@ pub(super) struct Prospect<'n> {
 impl Prospect<'_> {
     /// Counts one more slot on `node`, if the namespace may have it.
     pub fn take(&mut self, slot: &SlotId, claim: &Claim, node: NodeId) -> Result<(), Rejection> {
-        let topology = self.node.table.node(&node).map(|info| &info.topology);
+        let topology = self.node.replica.node(&node).map(|info| &info.topology);
         let amount = Amount::of(claim, topology);
         let others: Vec<NodeId> =
-            self.node.table.allocs_in(slot).map(|(_, node, ..)| node).collect();
+            self.node.replica.allocs_in(slot).map(|(_, node, ..)| node).collect();
         let namespace = &self.spec.namespace;
         let checked = self.accounts.check(namespace, slot, &others, &amount, true);
         checked.map_err(|excess| Rejection::Quota { namespace: namespace.clone(), excess })?;
@@ -61,10 +60,10 @@ impl Node {
         claim: &Claim,
         promised: bool,
     ) -> Result<(), Rejection> {
-        if self.quotas.accounts.get(&spec.namespace).is_none() {
+        if self.replica.accounts().get(&spec.namespace).is_none() {
             return Ok(());
         }
-        let topology = self.table.node(&node).map(|info| &info.topology);
+        let topology = self.replica.node(&node).map(|info| &info.topology);
         self.check_amount(spec, slot, &Amount::of(claim, topology), promised)
     }
 
@@ -74,7 +73,7 @@ impl Node {
         spec: &JobSpec,
         slot: &SlotId,
     ) -> Result<(), Rejection> {
-        if self.quotas.accounts.get(&spec.namespace).is_none() {
+        if self.replica.accounts().get(&spec.namespace).is_none() {
             return Ok(());
         }
         self.check_amount(spec, slot, &Amount::least_of_one(spec), true)
@@ -88,10 +87,10 @@ impl Node {
         promised: bool,
     ) -> Result<(), Rejection> {
         let others: Vec<NodeId> = match spec.kind {
-            JobKind::Service => self.table.allocs_in(slot).map(|(_, node, ..)| node).collect(),
+            JobKind::Service => self.replica.allocs_in(slot).map(|(_, node, ..)| node).collect(),
             JobKind::System => Vec::new(),
         };
-        let accounts = &self.quotas.accounts;
+        let accounts = &self.replica.accounts();
         accounts
             .check(&spec.namespace, slot, &others, amount, promised)
             .map_err(|excess| Rejection::Quota { namespace: spec.namespace.clone(), excess })
@@ -103,7 +102,7 @@ impl Node {
     /// time as there is room for.
     pub(super) fn is_its_turn(&mut self, now: Now, slot: &SlotId, spec: &JobSpec) -> bool {
         let least = Amount::least_of_one(spec);
-        let Some(room) = self.quotas.accounts.room(&spec.namespace, &least) else { return true };
+        let Some(room) = self.replica.accounts().room(&spec.namespace, &least) else { return true };
         if room == 0 {
             self.quotas.turns.remove(&slot.job);
             return false;
@@ -114,10 +113,10 @@ impl Node {
             let tries = row.map_or(0, |row| row.epoch);
             (tries, copies::rank(slot, 0, node).1)
         };
-        let mine = order(me, self.table.alloc(slot, &me));
+        let mine = order(me, self.replica.alloc(slot, &me));
         let avoided = self.avoided(now, slot);
         let waits_before = |node: &NodeId| {
-            let row = self.table.alloc(slot, node);
+            let row = self.replica.alloc(slot, node);
             *node != me
                 && row.is_none_or(|row| !row.phase.holds_claim())
                 && order(*node, row) < mine
@@ -135,7 +134,7 @@ impl Node {
 
     /// Whether all of `spec` can ever be within its namespace's quota.
     pub(super) fn check_whole_job(&self, spec: &JobSpec) -> Result<(), Problem> {
-        let Some(quota) = self.table.quota(&spec.namespace) else { return Ok(()) };
+        let Some(quota) = self.replica.quota(&spec.namespace) else { return Ok(()) };
         quota.check(&Amount::least(spec)).map_err(|excess| {
             Problem::new(
                 ProblemKind::Conflict,
@@ -155,118 +154,32 @@ impl Node {
 
     /// The accounts as they would be while `spec` is placed; `None`: its namespace has no quota.
     pub(super) fn prospect<'n>(&'n self, spec: &'n JobSpec) -> Option<Prospect<'n>> {
-        self.quotas.accounts.get(&spec.namespace)?;
-        let mut accounts = self.quotas.accounts.clone();
+        self.replica.accounts().get(&spec.namespace)?;
+        let mut accounts = self.replica.accounts().clone();
         accounts.enter(&spec.name, &spec.namespace);
         Some(Prospect { accounts, node: self, spec })
-    }
-
-    /// Sets aside what a proposal asks for.
-    pub(super) fn promise_quota(&mut self, alloc: &AllocId, node: NodeId, claim: &Claim) {
-        if !self.quotas.accounts.is_empty() {
-            let topology = self.table.node(&node).map(|info| &info.topology);
-            self.quotas.accounts.promise(alloc, Amount::of(claim, topology));
-        }
-    }
-
-    /// A quota was set, changed or removed.
-    pub(super) fn follow_quota(&mut self, namespace: &Namespace) {
-        self.coordinator.all_dirty = true;
-        let Some(quota) = self.table.quota(namespace).cloned() else {
-            self.quotas.accounts.close(namespace);
-            return;
-        };
-        if self.quotas.accounts.open(namespace, quota) {
-            let jobs: Vec<JobName> = self
-                .table
-                .jobs()
-                .filter(|(_, job, _)| job.effective().0.namespace == *namespace)
-                .map(|(name, ..)| name.clone())
-                .collect();
-            for job in jobs {
-                self.follow_namespace(&job);
-            }
-        }
-    }
-
-    /// A job changed: it may be in another namespace now. The rows of a stopped one stay where they were.
-    pub(super) fn follow_namespace(&mut self, name: &JobName) {
-        if self.quotas.accounts.is_empty() {
-            return;
-        }
-        let Some(job) = self.table.job(name) else { return };
-        let namespace = job.effective().0.namespace.clone();
-        if self.quotas.accounts.enter(name, &namespace) {
-            let rows: Vec<(SlotId, NodeId)> =
-                self.table.allocs_of(name).map(|(slot, node, ..)| (slot.clone(), node)).collect();
-            for (slot, node) in rows {
-                self.account_for(&slot, node);
-            }
-        }
-    }
-
-    /// An allocation's row changed.
-    pub(super) fn account_for(&mut self, slot: &SlotId, node: NodeId) {
-        if self.quotas.accounts.is_empty() {
-            return;
-        }
-        let Some(row) = self.table.alloc(slot, &node) else {
-            return self.quotas.accounts.take(slot, node);
-        };
-        let topology = self.table.node(&node).map(|info| &info.topology);
-        let amount = Amount::of(&row.claim, topology);
-        let is_up = node == self.config.id || self.is_up(&node);
-        self.quotas.accounts.put(slot, node, row, amount, is_up);
-    }
-
-    /// This node claimed something for `slot`. Its row comes when the supervisor's wishes are carried out; what
-    /// asks before that has to see the claim too.
-    pub(super) fn account_for_claim(&mut self, slot: &SlotId) {
-        if self.quotas.accounts.is_empty() {
-            return;
-        }
-        let Some(local) = self.supervisor.local(slot) else { return };
-        let amount = Amount::of(&local.row().claim, Some(&self.info.topology));
-        self.quotas.accounts.put(slot, self.config.id, local.row(), amount, true);
-    }
-
-    /// A node came, went, or says something new of its devices.
-    pub(super) fn account_for_node(&mut self, node: NodeId) {
-        if self.quotas.accounts.is_empty() {
-            return;
-        }
-        if self.table.is_removed(&node) {
-            return self.quotas.accounts.remove_node(node);
-        }
-        for slot in self.quotas.accounts.slots_on(node) {
-            self.account_for(&slot, node);
-        }
     }
 
     /// Opens every account, after the table came from elsewhere than through the doors.
     pub(super) fn open_accounts(&mut self) {
         self.quotas = Quotas::default();
-        let namespaces: Vec<Namespace> =
-            self.table.quotas().map(|(name, _)| name.clone()).collect();
-        for namespace in namespaces {
-            self.follow_quota(&namespace);
-        }
+        self.replica.open_accounts(&self.others);
     }
 
     /// Ends this node's part of what is beyond a quota, once it has been so for a while.
     pub(super) fn keep_quotas(&mut self, now: Now) {
-        if self.quotas.accounts.is_empty() {
+        if self.replica.accounts().is_empty() {
             self.quotas.over.clear();
             return;
         }
-        let exceeded: Vec<Namespace> = self.quotas.accounts.exceeded().cloned().collect();
+        let exceeded: Vec<Namespace> = self.replica.accounts().exceeded().cloned().collect();
         self.quotas.over.retain(|namespace, _| exceeded.contains(namespace));
         for namespace in exceeded {
             let since = *self.quotas.over.entry(namespace.clone()).or_insert(now.at);
             if now.at.since(since) < limits::QUOTA_GRACE {
                 continue;
             }
-            let Some((quota, _)) = self.quotas.accounts.get(&namespace) else { continue };
+            let Some((quota, _)) = self.replica.accounts().get(&namespace) else { continue };
             let quota = quota.clone();
             for surplus in self.surplus(&namespace, &quota) {
                 if surplus.node == self.config.id {
@@ -282,8 +195,8 @@ impl Node {
     }
 
     fn surplus(&self, namespace: &Namespace, quota: &Quota) -> Vec<Surplus> {
-        self.quotas.accounts.surplus(namespace, quota, |job| {
-            let (spec, ..) = self.table.job(job)?.effective();
+        self.replica.accounts().surplus(namespace, quota, |job| {
+            let (spec, ..) = self.replica.job(job)?.effective();
             Some((spec.kind, spec.priority))
         })
     }
@@ -321,19 +234,19 @@ impl Node {
     /// What would have to go under `quota`.
     fn would_stop(&self, namespace: &Namespace, quota: &Quota) -> Vec<Surplus> {
         let job = |job: &JobName| {
-            let (spec, ..) = self.table.job(job)?.effective();
+            let (spec, ..) = self.replica.job(job)?.effective();
             Some((spec.kind, spec.priority))
         };
-        if self.quotas.accounts.get(namespace).is_some() {
-            return self.quotas.accounts.surplus(namespace, quota, job);
+        if self.replica.accounts().get(namespace).is_some() {
+            return self.replica.accounts().surplus(namespace, quota, job);
         }
         // No account is kept of a namespace without a quota: this one is opened for the question.
         let mut accounts = Accounts::default();
         accounts.open(namespace, quota.clone());
-        for (name, entry, _) in self.table.jobs() {
+        for (name, entry, _) in self.replica.jobs() {
             if entry.effective().0.namespace == *namespace && accounts.enter(name, namespace) {
-                for (slot, node, row, _) in self.table.allocs_of(name) {
-                    let topology = self.table.node(&node).map(|info| &info.topology);
+                for (slot, node, row, _) in self.replica.allocs_of(name) {
+                    let topology = self.replica.node(&node).map(|info| &info.topology);
                     let is_up = node == self.config.id || self.is_up(&node);
                     accounts.put(slot, node, row, Amount::of(&row.claim, topology), is_up);
                 }
@@ -347,7 +260,7 @@ impl Node {
         now: Now,
         namespace: Namespace,
     ) -> Result<Answer, Problem> {
-        if self.table.quota(&namespace).is_none() {
+        if self.replica.quota(&namespace).is_none() {
             return Err(Problem::new(
                 ProblemKind::NotFound,
                 format!("namespace {namespace} has no quota"),
@@ -360,7 +273,7 @@ impl Node {
 
     /// Every quota and what is used of it, by namespace.
     pub fn quotas(&self) -> Vec<QuotaView> {
-        let accounts = self.quotas.accounts.iter();
+        let accounts = self.replica.accounts().iter();
         accounts
             .map(|(namespace, quota, used)| QuotaView {
                 namespace: namespace.clone(),

@@ -13,7 +13,7 @@ use crate::placement::rebalance::{Holes, Movable, holes, rebalance};
 use crate::table::SharedEntry;
 
 use super::Node;
-use super::coordinate::{Slot, taken};
+use super::slots::{Slot, taken};
 
 /// A move that a coordinator was asked to make.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Node {
     /// service that is no gang and, unless that is wished for, not at-most-one.
     fn movable(&self, at_most_one: bool) -> Vec<Movable<'_>> {
         let mut movable = Vec::new();
-        for (name, job, _) in self.table.jobs() {
+        for (name, job, _) in self.replica.jobs() {
             let (spec, ..) = job.effective();
             let is_bound = spec.guarantee == Guarantee::AtMostOne && !at_most_one;
             if spec.kind != JobKind::Service || spec.gang || is_bound {
@@ -82,14 +82,14 @@ impl Node {
             }
             let hash = job.hash();
             let live = self
-                .table
+                .replica
                 .allocs_of(name)
                 .filter(|(_, node, row, _)| row.phase.holds_claim() && self.is_up(node));
             let live: Vec<_> = live.collect();
             for (slot, node, row, _) in &live {
                 let alone = live.iter().filter(|(other, ..)| other == slot).count() == 1;
                 let is_well = row.phase == Phase::Running && row.healthy && row.spec == hash;
-                let stays = self.table.node(node).is_some_and(|info| !info.draining);
+                let stays = self.replica.node(node).is_some_and(|info| !info.draining);
                 if alone && is_well && stays && slot.index < spec.count {
                     let alloc = row.of((*slot).clone());
                     movable.push(Movable { alloc, node: *node, spec });
@@ -101,13 +101,13 @@ impl Node {
 
     /// A member passes on a user's wish: a slot is to move.
     pub(super) fn handle_move(&mut self, now: Now, alloc: AllocId, from: NodeId, to: NodeId) {
-        let is_known = self.table.alloc(&alloc.slot, &from).is_some_and(|row| row.is_of(&alloc));
+        let is_known = self.replica.alloc(&alloc.slot, &from).is_some_and(|row| row.is_of(&alloc));
         if !is_known || self.coordinator.moves.len() >= limits::MOVES_KEPT_MAX {
             return;
         }
         let slot = alloc.slot.clone();
-        self.coordinator.dirty.insert(slot.job.clone());
-        self.dirty = true;
+        self.replica.look_at(slot.job.clone());
+        self.timers.soon = true;
         let until = now.at + limits::MOVE_WITHIN;
         self.coordinator.moves.insert(slot, Relocation { alloc, from, to, until });
     }
@@ -139,16 +139,18 @@ impl Node {
                 continue;
             }
             if placer.is_none() {
-                self.take_stock(now);
+                self.ensure_fleet(now);
             }
-            let placer: &mut Placer<'_> =
-                placer.get_or_insert_with(|| Placer::new(&self.fleet, spec, &taken(slots)));
+            let placer: &mut Placer<'_> = placer
+                .get_or_insert_with(|| Placer::new(self.replica.fleet(), spec, &taken(slots)));
             let avoid = self.avoided(now, &slot.id);
-            let Some(choice) = placer.choose_there(&self.fleet, &wish.to, &avoid) else { continue };
+            let Some(choice) = placer.choose_there(self.replica.fleet(), &wish.to, &avoid) else {
+                continue;
+            };
             room -= 1;
             let (from, to) = (self.name_of(&wish.from), self.name_of(&wish.to));
             let message = format!("{} moves from {from} to {to}", slot.id);
-            let version = self.table.job(&slot.id.job).map_or(0, |job| job.effective().1);
+            let version = self.replica.job(&slot.id.job).map_or(0, |job| job.effective().1);
             self.event(now, api::EventKind::Job { job: slot.id.job.clone(), version, message });
             if spec.guarantee == Guarantee::AtMostOne {
                 self.ask_to_retire(now, wish.from, wish.alloc, "it moves to another node");

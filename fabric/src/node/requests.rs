@@ -136,7 +136,7 @@ impl Node {
             Request::RemoveQuota { namespace } => self.remove_quota(now, namespace),
             Request::Reclock => self.reclock(now),
         };
-        self.dirty = true;
+        self.timers.soon = true;
         self.answer(id, outcome.unwrap_or_else(Answer::Refused));
     }
 
@@ -155,7 +155,7 @@ impl Node {
         }
         self.check_whole_job(&spec).map_err(Conclusion::Refused)?;
         let key = Key::Job(spec.name.clone());
-        let before = self.table.entry(&key).cloned();
+        let before = self.replica.entry(&key).cloned();
         let (version, existing) = match before.as_ref().map(|entry| &entry.value) {
             Some(Value::Job(job)) => (job.version, Some(&**job)),
             Some(Value::Tombstone { rank }) => (*rank, None),
@@ -205,7 +205,7 @@ impl Node {
     /// The last version of a job that was deleted and whose tombstone has left, as far as rows of its allocations tell:
     /// theirs are not to be taken for the rows of a new one.
     fn last_version_of(&self, job: &JobName) -> u64 {
-        self.table.allocs_of(job).map(|(_, _, row, _)| row.version).max().unwrap_or(0)
+        self.replica.allocs_of(job).map(|(_, _, row, _)| row.version).max().unwrap_or(0)
     }
 
     fn write_job(&mut self, now: Now, entry: JobEntry) -> Result<Submitted, Problem> {
@@ -231,7 +231,7 @@ impl Node {
             ),
             _ => format!("it has {} entries, and room for no more", self.config.bounds.entries),
         };
-        let merge = match self.table.has_room(&key) {
+        let merge = match self.replica.has_room(&key) {
             true => self.write(now, key, value),
             false => Merge::Refused,
         };
@@ -253,7 +253,7 @@ impl Node {
     }
 
     fn submitted(&self, job: &JobName, version: u64, changed: bool) -> Submitted {
-        let members = self.table.members() as u32;
+        let members = self.replica.members() as u32;
         Submitted { job: job.clone(), version, changed, held_by: members.min(1), members }
     }
 
@@ -263,7 +263,7 @@ impl Node {
         let (spec, version, generation) = job.effective();
         let hash = job.hash();
         let healthy: BTreeSet<u32> = self
-            .table
+            .replica
             .allocs_of(&spec.name)
             .filter(|(_, _, row, _)| row.spec == hash && row.healthy && row.phase.is_live())
             .map(|(slot, ..)| slot.index)
@@ -296,14 +296,14 @@ impl Node {
     }
 
     fn job_or_problem(&self, job: &JobName) -> Result<&JobEntry, Problem> {
-        self.table.job(job).ok_or_else(|| no_such_job(job))
+        self.replica.job(job).ok_or_else(|| no_such_job(job))
     }
 
     fn restart_slot(&mut self, now: Now, job: JobName, index: u32) -> Outcome {
         self.job_or_problem(&job)?;
         let slot = SlotId { job, index };
         let live = self
-            .table
+            .replica
             .allocs_in(&slot)
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node))
             .max_by_key(|(_, _, row, _)| row.epoch)
@@ -341,7 +341,7 @@ impl Node {
 
     fn revoke(&mut self, now: Now, id: TokenId) -> Outcome {
         let key = Key::Token(id.clone());
-        match self.table.entry(&key).map(|entry| &entry.value) {
+        match self.replica.entry(&key).map(|entry| &entry.value) {
             Some(Value::Token(_)) => {
                 self.write(now, key, Value::Tombstone { rank: 0 });
                 Ok(Answer::Done)
@@ -371,7 +371,7 @@ impl Node {
                 "ask for a new one: `weft token create`",
             )
         };
-        let labels = match self.table.entry(&Key::Token(token)).map(|entry| &entry.value) {
+        let labels = match self.replica.entry(&Key::Token(token)).map(|entry| &entry.value) {
             Some(Value::Token(entry)) if now.wall <= entry.expires => {
                 if !same(&entry.secret_hash, &secret_hash) {
                     return Err(no());
@@ -381,27 +381,27 @@ impl Node {
             _ => return Err(no()),
         };
         // Whoever is a member has lost its welcome on the way.
-        if self.table.members() >= limits::MEMBERS_MAX && !self.table.is_member(&node) {
+        if self.replica.members() >= limits::MEMBERS_MAX && !self.replica.is_member(&node) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "the fabric is full",
                 format!("it has {} nodes", limits::MEMBERS_MAX),
             ));
         }
-        if !self.table.has_room(&Key::Roster(node)) {
+        if !self.replica.has_room(&Key::Roster(node)) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 "the table of the fabric is full",
                 format!("it has {} entries, and room for no more", self.config.bounds.entries),
             ));
         }
-        if !self.table.is_member(&node) {
+        if !self.replica.is_member(&node) {
             let name: String = name.chars().take(limits::NODE_NAME_CHARS_MAX).collect();
             let entry = RosterEntry { name, vouched_by: self.config.id, joined: now.wall };
             self.write(now, Key::Roster(node), Value::Roster(entry));
         }
         let entries = self
-            .table
+            .replica
             .entries()
             .filter(|e| {
                 // Tokens too: the newcomer may be asked to let in the next one at once.
@@ -415,7 +415,7 @@ impl Node {
     /// Locks a node out. The tombstone and the new gossip key go out together, over streams; tokens that
     /// it may have seen stop working.
     fn remove(&mut self, now: Now, node: NodeId, new_key: [u8; 32], force: bool) -> Outcome {
-        if !self.table.is_member(&node) {
+        if !self.replica.is_member(&node) {
             return Err(Problem::new(
                 ProblemKind::NotFound,
                 "no such node",
@@ -431,7 +431,7 @@ impl Node {
         }
         let declared = self.voters_without(&node, force)?;
         // Told while it is still spoken to: it ends what it runs. Whoever is away now is told when it comes back.
-        let stamp = self.clock.tick(now.wall);
+        let stamp = self.time.clock.tick(now.wall);
         let removal = self.written(stamp, Key::Roster(node), Value::Tombstone { rank: 0 });
         let removal = SharedEntry::from(removal);
         self.send(node, Message::News { entries: vec![removal.clone()] });
@@ -440,13 +440,13 @@ impl Node {
             tracing::warn!(generation = set.generation, "the voters are declared by force");
             self.write(now, Key::Voters, Value::Voters(set));
         }
-        let mut keys: BTreeMap<u32, [u8; 32]> = self.table.keyring().keys;
+        let mut keys: BTreeMap<u32, [u8; 32]> = self.replica.keyring().keys;
         let newest = keys.last_key_value().map_or(0, |(id, _)| *id);
         keys.retain(|id, _| *id == newest);
         keys.insert(newest + 1, new_key);
         self.write(now, Key::Keyring, Value::Keyring(Keyring { keys }));
         let tokens: Vec<Key> = self
-            .table
+            .replica
             .entries()
             .filter(|entry| matches!(entry.value, Value::Token(_)))
             .map(|entry| entry.key.clone())
@@ -459,25 +459,25 @@ impl Node {
 
     /// Asks others to hold a job before the user is told that it is accepted.
     fn hold_elsewhere(&mut self, now: Now, id: RequestId, submitted: Submitted) {
-        self.dirty = true;
+        self.timers.soon = true;
         if self.requests.waiting.len() >= limits::HOLDS_MAX {
             return self.answer(id, Answer::Submitted(submitted));
         }
-        let cut = self.detours.cut().count();
+        let cut = self.others.detours.cut().count();
         let asked = self.some_peers(limits::HOLDERS + cut).into_iter();
-        let asked = asked.filter(|node| !self.detours.is_cut(node)).take(limits::HOLDERS);
+        let asked = asked.filter(|node| !self.others.detours.is_cut(node)).take(limits::HOLDERS);
         let asked: BTreeSet<NodeId> = asked.collect();
         self.requests.last_ticket += 1;
         let ticket = self.requests.last_ticket;
         let key = Key::Job(submitted.job.clone());
-        let entries: Vec<SharedEntry> = self.table.entry(&key).cloned().into_iter().collect();
+        let entries: Vec<SharedEntry> = self.replica.entry(&key).cloned().into_iter().collect();
         for node in &asked {
             self.send(*node, Message::Hold { ticket, entries: entries.clone() });
         }
         let waiting = Waiting {
             id,
             submitted,
-            sequence: self.disk.next_sequence(),
+            sequence: self.replica.disk().next_sequence(),
             asked,
             held: BTreeSet::new(),
             deadline: now.at + limits::HOLD_TIMEOUT,
@@ -488,10 +488,10 @@ impl Node {
 
     pub(super) fn owe_held(&mut self, to: NodeId, ticket: u64) {
         if self.requests.owed.len() < limits::HOLDS_MAX {
-            let sequence = self.disk.next_sequence();
+            let sequence = self.replica.disk().next_sequence();
             self.requests.owed.push(Owed { to, ticket, sequence });
             // Also when it was known already, there is a write that it can wait for.
-            self.remember(&Key::Roster(self.config.id));
+            self.replica.remember(&Key::Roster(self.config.id));
         }
     }
 
@@ -517,7 +517,7 @@ impl Node {
     /// Answers and confirms what is on disk by now.
     pub(super) fn answer_held(&mut self) {
         let mut due = Vec::new();
-        let disk = &self.disk;
+        let disk = &self.replica.disk_mut();
         self.requests.owed.retain(|owed| {
             // What it confirms may have been known already, and be among what the disk refused.
             let held = disk.holds(owed.sequence) && disk.is_whole();
@@ -530,7 +530,7 @@ impl Node {
             self.send(to, Message::Held { ticket });
         }
         let complete = |waiting: &Waiting| {
-            self.disk.holds(waiting.sequence) && waiting.held.len() == waiting.asked.len()
+            self.replica.disk().holds(waiting.sequence) && waiting.held.len() == waiting.asked.len()
         };
         let complete: Vec<u64> = self
             .requests
@@ -552,7 +552,7 @@ impl Node {
             if waiting.deadline > now.at {
                 continue;
             }
-            let has_none = waiting.held.is_empty() && !self.disk.holds(waiting.sequence);
+            let has_none = waiting.held.is_empty() && !self.replica.disk().holds(waiting.sequence);
             if has_none && waiting.sequence != REFUSED && now.at < waiting.last {
                 waiting.deadline = waiting.last.min(now.at + limits::HOLD_LOOK);
             } else {
@@ -570,7 +570,7 @@ impl Node {
 
     fn conclude(&mut self, ticket: u64) {
         let Some(waiting) = self.requests.waiting.remove(&ticket) else { return };
-        let here = u32::from(self.disk.holds(waiting.sequence));
+        let here = u32::from(self.replica.disk().holds(waiting.sequence));
         let held_by = here + waiting.held.len() as u32;
         let answer = if held_by == 0 {
             Answer::Refused(Problem::new(

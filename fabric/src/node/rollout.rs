@@ -16,16 +16,16 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api;
+use crate::api::Verdict;
 use crate::claim::Claim;
 use crate::clock::{Instant, Now};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
-use crate::io::Verdict;
 use crate::job::{JobKind, JobSpec, SpecHash};
 use crate::limits;
 use crate::placement::{self, Fleet, Placer};
 use crate::table::{Entry, JobEntry, Value};
 
-use super::coordinate::{Slot, taken};
+use super::slots::{Slot, taken};
 use super::{Canary, Node};
 
 /// Why an allocation ends that makes room for its successor.
@@ -126,9 +126,9 @@ impl Node {
         wanted: &[&'s Slot],
         room: usize,
     ) -> Vec<&'s Slot> {
-        self.take_stock(now);
+        self.ensure_fleet(now);
         let mut trial = Trial::default();
-        let mut placer = Placer::new(&self.fleet, spec, &taken(slots));
+        let mut placer = Placer::new(self.replica.fleet(), spec, &taken(slots));
         let mut chosen = Vec::new();
         // Who is on its way out already comes first: its successor takes room, too.
         let is_wanted = |slot: &Slot| wanted.iter().any(|wanted| wanted.id == slot.id);
@@ -158,14 +158,14 @@ impl Node {
         if let (true, [], Some(slot)) = (fits && !spec.gang, &chosen[..], wanted.first()) {
             // It may be more important than what is in its way.
             for (node, row) in &slot.outdated {
-                trial.remove(&mut self.fleet, &slot.id, *node, row);
+                trial.remove(self.replica.fleet_mut(), &slot.id, *node, row);
             }
             let avoid = self.avoided(now, &slot.id);
             if self.could_displace(now, spec, &slot.id, &avoid) {
                 chosen.push(*slot);
             }
         }
-        trial.undo(&mut self.fleet);
+        trial.undo(self.replica.fleet_mut());
         chosen
     }
 
@@ -180,16 +180,16 @@ impl Node {
         elsewhere: &mut bool,
     ) -> bool {
         let before = trial.gone.len();
-        let held = self.table.allocs_in(&slot.id).filter(|(_, node, row, _)| {
+        let held = self.replica.allocs_in(&slot.id).filter(|(_, node, row, _)| {
             row.phase.holds_claim() && row.phase != Phase::Pending && self.is_up(node)
         });
         let held: Vec<(NodeId, AllocRow)> =
             held.map(|(_, node, row, _)| (node, row.clone())).collect();
         for (node, row) in &held {
-            trial.remove(&mut self.fleet, &slot.id, *node, row);
+            trial.remove(self.replica.fleet_mut(), &slot.id, *node, row);
         }
         let avoid = self.avoided(now, &slot.id);
-        let fleet = &self.fleet;
+        let fleet = self.replica.fleet();
         let mut choice = held.iter().find_map(|(node, _)| placer.choose_there(fleet, node, &avoid));
         if choice.is_none() && *elsewhere {
             // The choice is made when the slot is placed; this one must not move the dice for that.
@@ -201,11 +201,11 @@ impl Node {
             self.check_quota(placer.spec(), &slot.id, choice.node, &choice.claim, true).is_ok()
         });
         let Some(choice) = choice else {
-            trial.put_back(&mut self.fleet, before);
+            trial.put_back(self.replica.fleet_mut(), before);
             return false;
         };
         let alloc = AllocId::first(slot.id.clone(), u64::MAX);
-        self.fleet.propose(&choice.node, &alloc, choice.claim);
+        self.replica.fleet_mut().propose(&choice.node, &alloc, choice.claim);
         trial.placed.push((choice.node, alloc));
         *elsewhere = true;
         true
@@ -221,15 +221,15 @@ impl Node {
         if copies.is_empty() || self.config.canary == Some(Canary::RetiresWithoutAPlace) {
             return copies;
         }
-        self.take_stock(now);
+        self.ensure_fleet(now);
         let fits = |(_, node, alloc): &(bool, NodeId, AllocId)| {
             // One that has ended holds nothing, and gets nothing back.
-            let row = self.table.alloc(&alloc.slot, node).filter(|row| row.phase.holds_claim());
+            let row = self.replica.alloc(&alloc.slot, node).filter(|row| row.phase.holds_claim());
             let claim = row.map(|row| row.claim.clone());
-            self.fleet.release(node, alloc);
-            let found = self.fleet.get(node).and_then(|it| it.check(spec).ok());
+            self.replica.fleet_mut().release(node, alloc);
+            let found = self.replica.fleet().get(node).and_then(|it| it.check(spec).ok());
             if let Some(claim) = claim {
-                self.fleet.hold(*node, alloc, &claim);
+                self.replica.fleet_mut().hold(*node, alloc, &claim);
             }
             found.is_some_and(|claim| {
                 self.check_quota(spec, &alloc.slot, *node, &claim, true).is_ok()
@@ -240,7 +240,7 @@ impl Node {
 
     /// Whether a roll-out has emptied a slot, or this node's copy of a system job, and no unit has run there since.
     pub(super) fn is_vacant(&self, slot: &SlotId, kind: JobKind) -> bool {
-        let rows = self.table.allocs_in(slot);
+        let rows = self.replica.allocs_in(slot);
         let rows = rows
             .filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
             .filter(|(.., row, _)| !says_nothing(row));
@@ -279,7 +279,7 @@ impl Node {
     pub(super) fn why_nowhere(&self, spec: &JobSpec, hash: SpecHash) -> Option<String> {
         let mut fleet = self.current_fleet().into_owned();
         let mut outdated = BTreeSet::new();
-        for (slot, node, row, _) in self.table.allocs_of(&spec.name) {
+        for (slot, node, row, _) in self.replica.allocs_of(&spec.name) {
             if row.spec != hash && row.phase.holds_claim() {
                 let alloc = row.of(slot.clone());
                 fleet.release(&node, &alloc);
@@ -328,7 +328,7 @@ impl Node {
         let (spec, version, _) = job.effective();
         let hash = job.hash();
         let live = self
-            .table
+            .replica
             .allocs_of(&spec.name)
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node));
         let outdated: Vec<(AllocId, NodeId, u64)> = live
@@ -353,7 +353,7 @@ impl Node {
 
     /// What is said of a version that has no place for its next slot, some of which may run already.
     fn unfit(&self, spec: &JobSpec, hash: SpecHash) -> &'static str {
-        let mut rows = self.table.allocs_of(&spec.name);
+        let mut rows = self.replica.allocs_of(&spec.name);
         match spec.kind {
             JobKind::Service => {
                 match rows.any(|(.., row, _)| row.spec == hash && row.phase.is_live()) {
@@ -379,7 +379,7 @@ impl Node {
         }
         let hash = job.hash();
         let rows: Vec<(&SlotId, NodeId, &AllocRow)> = self
-            .table
+            .replica
             .allocs_of(&job.spec.name)
             .filter(|(_, node, ..)| self.is_up(node))
             .map(|(slot, node, row, _)| (slot, node, row))

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::Node;
+use super::{Node, Others, Timers};
 use crate::supervisor::Supervisor;
 
 /// A node as it was, which only answers: nothing can be told to it. Of what it does itself (its own allocations' units, what
@@ -27,45 +27,37 @@ impl Deref for Snapshot {
 impl Node {
     /// What it knows now.
     pub fn snapshot(&self) -> Snapshot {
-        let own =
-            Supervisor::new(self.looked, self.info.name.clone(), self.supervisor.ledger().clone());
+        let own = Supervisor::new(
+            self.time.looked,
+            self.info.name.clone(),
+            self.supervisor.ledger().clone(),
+        );
         Snapshot(Self {
             config: self.config.clone(),
             info: self.info.clone(),
-            clock: self.clock,
-            timekeeper: self.timekeeper.clone(),
-            own_wall: self.own_wall,
-            looked: self.looked,
+            replica: self.replica.snapshot(),
+            time: self.time.clone(),
+            others: Others {
+                membership: self.others.membership.snapshot(),
+                doubt: self.others.doubt.clone(),
+                flaps: self.others.flaps.clone(),
+                informed: self.others.informed.clone(),
+                detours: self.others.detours.clone(),
+            },
             rng: ChaCha8Rng::seed_from_u64(0),
-            table: self.table.clone(),
-            membership: self.membership.snapshot(),
-            gossip: Default::default(),
-            fleet: self.fleet.clone(),
-            stock: self.stock.clone(),
             supervisor: own,
             coordinator: self.coordinator.clone(),
-            appointments: self.appointments.clone(),
-            doubt: self.doubt.clone(),
-            flaps: self.flaps.clone(),
-            informed: self.informed.clone(),
             duties: Default::default(),
-            gangs: self.gangs.clone(),
             preemption: self.preemption.clone(),
             quotas: self.quotas.clone(),
             requests: Default::default(),
             leases: self.leases.clone(),
-            detours: self.detours.clone(),
             writers: Default::default(),
-            purged: self.purged.clone(),
             levels: self.levels.clone(),
-            disk: Default::default(),
             outputs: VecDeque::new(),
             counters: self.counters,
-            timers: self.timers.clone(),
-            synced: self.synced,
-            repairing: self.repairing,
-            superseded: self.superseded,
-            dirty: false,
+            timers: Timers { soon: false, ..self.timers.clone() },
+            standing: self.standing,
         })
     }
 }

@@ -6,6 +6,7 @@ use crate::io::Request;
 use crate::job;
 use crate::level::LEVEL;
 use crate::signature::HashSigner;
+use crate::table::Merge;
 use crate::topology::{Core, Enforced, NumaNode, Topology};
 use std::time::Duration;
 
@@ -334,7 +335,7 @@ fn nothing_is_confirmed_before_what_the_disk_refused_is_written_again() {
     let [a, b] = [1, 2].map(|n| NodeId([n; 32]));
     fleet.submit(a, WEB);
     let key = Key::Job(JobName::new("web").unwrap());
-    let entries = vec![fleet.nodes[&a].table.entry(&key).unwrap().clone()];
+    let entries = vec![fleet.nodes[&a].replica.entry(&key).unwrap().clone()];
     // What node b says when it is asked to hold the job and its disk does as told: the tickets it confirms.
     let hold = |fleet: &mut Fleetlet, ticket, works: bool| {
         let now = fleet.now;

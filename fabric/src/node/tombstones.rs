@@ -20,27 +20,10 @@ use std::time::Duration;
 use crate::clock::{Instant, Now, WallTime};
 use crate::id::NodeId;
 use crate::limits;
-use crate::table::{Key, Order, SharedEntry, Table, Value};
-use crate::topology::{NodeInfo, Seen};
+use crate::table::{Key, Order, Table};
+use crate::topology::Seen;
 
 use super::{Canary, Node};
-
-/// Up to when everything that was deleted is purged here.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Purged {
-    until: WallTime,
-}
-
-impl Purged {
-    pub fn until(&self) -> WallTime {
-        self.until
-    }
-
-    /// From the disk.
-    pub fn restore(&mut self, until: WallTime) {
-        self.until = self.until.max(until);
-    }
-}
 
 /// Whether an entry of this key is told apart from a deleted one by its date.
 fn leaves(key: &Key) -> bool {
@@ -57,39 +40,39 @@ fn round(members: usize, complete: bool) -> Duration {
 impl Node {
     /// Up to when no tombstones are kept, because all members had seen what there was.
     pub fn purged_until(&self) -> WallTime {
-        self.purged.until
+        self.replica.purged_until()
     }
 
     /// Says what this node has seen, and drops the tombstones that all have seen.
     pub(super) fn purge(&mut self, now: Now) {
-        if self.timekeeper.is_ahead(now.at, self.purged.until) {
+        if self.time.timekeeper.is_ahead(now.at, self.replica.purged_until()) {
             // Clocks were wrong: what is stamped from now on is not from before.
-            self.set_purged(WallTime(0));
+            self.replica.set_purged_until(WallTime(0));
         }
         if self.config.canary == Some(Canary::ForgetsDeletions) {
             let short = (limits::PURGE_ROUND / 6).as_millis() as u64;
             return self.drop_tombstones(WallTime(now.wall.0.saturating_sub(short)));
         }
-        if !self.disk.is_whole() {
+        if !self.replica.disk().is_whole() {
             // There may be an older version of what was deleted on it, which would come back once nothing says so any more. What
             // was refused is written again as long as it is in the table.
             return;
         }
-        let members = self.table.members();
-        let complete = self.membership.others_alive() + 1 >= members;
+        let members = self.replica.members();
+        let complete = self.others.membership.others_alive() + 1 >= members;
         let round = round(members, complete).as_millis() as u64;
         let until = WallTime((now.wall.0 / round).saturating_sub(1) * round);
-        if until <= self.purged.until || self.table.tombstones(until).next().is_none() {
+        if until <= self.replica.purged_until() || self.replica.tombstones(until).next().is_none() {
             return;
         }
-        let seen = Seen { until, digest: self.table.digest_until(until) };
+        let seen = Seen { until, digest: self.replica.digest_until(until) };
         if self.info.seen != Some(seen) {
             self.info.seen = Some(seen);
             self.publish_info(now);
         }
         if self.unseen(seen).next().is_none() {
             tracing::debug!(until = until.0, "all members have seen what was deleted");
-            self.set_purged(until);
+            self.replica.set_purged_until(until);
             self.drop_tombstones(until);
         }
     }
@@ -97,29 +80,29 @@ impl Node {
     /// When to look, after a member said what it has seen: it may be the last of them. In a large fabric the next look
     /// is soon enough.
     pub(super) fn look_at_what_was_seen(&self, at: Instant) -> Instant {
-        let few = self.table.members() <= limits::PURGE_MEMBERS;
+        let few = self.replica.members() <= limits::PURGE_MEMBERS;
         at + if few { limits::TICK_MAX } else { limits::PURGE_LOOK }
     }
 
     /// Members that have not said that they hold the same.
     fn unseen(&self, seen: Seen) -> impl Iterator<Item = NodeId> + '_ {
-        let roster = self.table.roster().map(|(node, _)| node);
-        roster.filter(move |node| self.table.node(node).and_then(|info| info.seen) != Some(seen))
+        let roster = self.replica.roster().map(|(node, _)| node);
+        roster.filter(move |node| self.replica.node(node).and_then(|info| info.seen) != Some(seen))
     }
 
     /// Members that hold up that tombstones leave: those that are away, or else those that hold something else.
     fn hold_up_tombstones(&self) -> Vec<NodeId> {
-        if self.table.tombstones(WallTime(u64::MAX)).next().is_none() {
+        if self.replica.tombstones(WallTime(u64::MAX)).next().is_none() {
             return Vec::new();
         }
-        let roster = self.table.roster().map(|(node, _)| node);
+        let roster = self.replica.roster().map(|(node, _)| node);
         let away: Vec<NodeId> =
             roster.filter(|node| *node != self.config.id && !self.is_up(node)).collect();
         if !away.is_empty() {
             return away;
         }
         // Younger ones wait for a round, and for nobody.
-        let old = |seen: &Seen| self.table.tombstones(seen.until).next().is_some();
+        let old = |seen: &Seen| self.replica.tombstones(seen.until).next().is_some();
         let seen = self.info.seen.filter(old);
         seen.map(|seen| self.unseen(seen).collect()).unwrap_or_default()
     }
@@ -139,7 +122,7 @@ impl Node {
 
     /// Bounds of the table of which four fifths are used, in words.
     pub fn nearly_full(&self) -> Vec<String> {
-        let (counts, bounds) = (self.table.counts(), self.config.bounds);
+        let (counts, bounds) = (self.replica.counts(), self.config.bounds);
         let kinds = [
             ("entries of any kind", counts.entries, bounds.entries),
             ("names of jobs, those of deleted ones included,", counts.jobs, bounds.jobs),
@@ -156,29 +139,19 @@ impl Node {
             .collect()
     }
 
-    fn set_purged(&mut self, until: WallTime) {
-        self.purged.until = until;
-        self.disk.set_purged(until);
-    }
-
     fn drop_tombstones(&mut self, until: WallTime) {
-        let keys: Vec<Key> = self.table.tombstones(until).cloned().collect();
+        let keys: Vec<Key> = self.replica.tombstones(until).cloned().collect();
         for key in keys {
-            self.drop_for_good(&key);
+            self.replica.forget_over(&key);
+            self.timers.soon = true;
         }
-    }
-
-    fn drop_for_good(&mut self, key: &Key) {
-        self.table.discard(key);
-        self.remember(key);
-        self.dirty = true;
     }
 
     /// Whether an entry was deleted, as all members knew, and is brought back by one that did not.
     pub(super) fn was_deleted(&self, key: &Key, order: &Order, purged_there: WallTime) -> bool {
-        is_purged(key, order, self.purged.until)
+        is_purged(key, order, self.replica.purged_until())
             && !is_purged(key, order, purged_there)
-            && self.table.order(key).map(|ours| ours.stamp) != Some(order.stamp)
+            && self.replica.order(key).map(|ours| ours.stamp) != Some(order.stamp)
             && self.config.canary != Some(Canary::ForgetsDeletions)
     }
 
@@ -191,36 +164,25 @@ impl Node {
         buckets: &[u16],
         rows: &[(Key, Order)],
     ) {
-        if purged_there <= self.purged.until || self.timekeeper.is_ahead(now.at, purged_there) {
+        if purged_there <= self.replica.purged_until()
+            || self.time.timekeeper.is_ahead(now.at, purged_there)
+        {
             return;
         }
-        for key in deleted(&self.table, purged_there, buckets, rows) {
-            let before = self.table.entry(&key).cloned();
+        for key in deleted(&self.replica, purged_there, buckets, rows) {
             tracing::debug!(?key, "was deleted while this node was away");
-            self.drop_for_good(&key);
-            self.follow(now, &key, before);
+            let change = self.replica.drop_deleted(key, &self.others);
+            self.timers.soon = true;
+            self.follow(now, change);
         }
-    }
-
-    /// Whether a node's row differs from the one before in what it has seen only, so that nothing follows from it.
-    pub(super) fn says_only_what_it_saw(
-        &self,
-        node: &NodeId,
-        before: Option<&SharedEntry>,
-    ) -> bool {
-        let (Some(Value::Node(before)), Some(info)) =
-            (before.map(|it| &it.value), self.table.node(node))
-        else {
-            return false;
-        };
-        let own = *node == self.config.id && *info != self.readable_info();
-        !own && NodeInfo { seen: info.seen, ..(**before).clone() } == *info
     }
 
     /// This node's table equals that of a member that has purged this far.
     pub(super) fn equals(&mut self, now: Now, purged_there: WallTime) {
-        if purged_there > self.purged.until && !self.timekeeper.is_ahead(now.at, purged_there) {
-            self.set_purged(purged_there);
+        if purged_there > self.replica.purged_until()
+            && !self.time.timekeeper.is_ahead(now.at, purged_there)
+        {
+            self.replica.set_purged_until(purged_there);
         }
     }
 }

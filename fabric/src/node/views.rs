@@ -39,27 +39,27 @@ impl Node {
 
     /// Whether `node` belongs to the fabric. Nobody else is listened to.
     pub fn is_member(&self, node: &NodeId) -> bool {
-        self.table.is_member(node)
+        self.replica.is_member(node)
     }
 
     /// The nodes that belong to the fabric.
     pub fn roster(&self) -> Vec<(NodeId, RosterEntry)> {
-        self.table.roster().map(|(node, entry)| (node, entry.clone())).collect()
+        self.replica.roster().map(|(node, entry)| (node, entry.clone())).collect()
     }
 
     /// The gossip keys.
     pub fn keyring(&self) -> Keyring {
-        self.table.keyring()
+        self.replica.keyring()
     }
 
     /// Where a member said it can be reached, best first.
     pub fn addresses(&self, node: &NodeId) -> Vec<SocketAddr> {
-        self.table.node(node).map(|info| info.addresses.clone()).unwrap_or_default()
+        self.replica.node(node).map(|info| info.addresses.clone()).unwrap_or_default()
     }
 
     /// Ports that jobs of the fabric ask for by number.
     pub fn fixed_ports(&self) -> BTreeSet<u16> {
-        let jobs = self.table.jobs().map(|(_, job, _)| job.effective().0);
+        let jobs = self.replica.jobs().map(|(_, job, _)| job.effective().0);
         jobs.flat_map(|spec| spec.ports.iter().filter_map(|port| port.fixed)).collect()
     }
 
@@ -81,30 +81,30 @@ impl Node {
 
     /// The whole table in one number: equal on nodes with equal views.
     pub fn fingerprint(&self) -> u64 {
-        self.table.fingerprint()
+        self.replica.fingerprint()
     }
 
     /// Entries in the table, and entries still being pushed: what the bounds are about.
     pub fn sizes(&self) -> (usize, usize) {
-        (self.table.len(), self.gossip.backlog())
+        (self.replica.len(), self.replica.to_push())
     }
 
     /// Whether so many members are gone at once that this node doubts itself before it places what they ran.
     pub fn doubts_itself(&self) -> bool {
-        self.doubt.about().is_some()
+        self.others.doubt.about().is_some()
     }
 
     /// Members that are alive and cannot be reached from here, as far as this node found out.
     pub fn cut_off_from(&self) -> Vec<NodeId> {
-        self.detours.cut().collect()
+        self.others.detours.cut().collect()
     }
 
     /// At most so many members that may pass something on to `node`: alive, and to be reached from here.
     pub fn others_to_ask(&self, node: &NodeId, most: usize) -> Vec<NodeId> {
         let mut found = Vec::new();
-        let _ = self.membership.find_other(|other| {
-            let fits = other != *node && !self.detours.is_cut(&other);
-            if fits && self.table.is_member(&other) {
+        let _ = self.others.membership.find_other(|other| {
+            let fits = other != *node && !self.others.detours.is_cut(&other);
+            if fits && self.replica.is_member(&other) {
                 found.push(other);
             }
             found.len() >= most
@@ -120,19 +120,21 @@ impl Node {
 
     /// How a node is doing.
     pub fn state_of(&self, node: &NodeId) -> NodeState {
-        self.membership.state(node)
+        self.others.membership.state(node)
     }
 
     /// A node's name for people: its host name, with the first digits of its key where two share it.
     pub fn name_of(&self, node: &NodeId) -> String {
-        let Some(name) = self.table.name(node) else { return node.short() };
-        let others =
-            self.table.members_named(name).saturating_sub(u32::from(self.table.is_member(node)));
+        let Some(name) = self.replica.name(node) else { return node.short() };
+        let others = self
+            .replica
+            .members_named(name)
+            .saturating_sub(u32::from(self.replica.is_member(node)));
         if others > 0 { node.with_name(name) } else { name.to_owned() }
     }
 
     /// Verdicts with the names that people are shown.
-    fn named(&self, mut verdicts: Vec<crate::io::Verdict>) -> Vec<crate::io::Verdict> {
+    fn named(&self, mut verdicts: Vec<crate::api::Verdict>) -> Vec<crate::api::Verdict> {
         for verdict in &mut verdicts {
             verdict.name = self.name_of(&verdict.node);
         }
@@ -157,7 +159,7 @@ impl Node {
     /// How many nodes are in which state.
     pub fn node_states(&self) -> BTreeMap<NodeState, u32> {
         let mut nodes = BTreeMap::new();
-        for (node, _) in self.table.roster() {
+        for (node, _) in self.replica.roster() {
             *nodes.entry(self.state_of(&node)).or_insert(0) += 1;
         }
         nodes
@@ -165,8 +167,8 @@ impl Node {
 
     /// Members whose agents have stopped and will be back, as they said.
     fn stopped_agents(&self) -> impl Iterator<Item = NodeId> {
-        let away = self.informed.away().map(|(node, _)| node);
-        away.filter(|node| self.table.is_member(node) && !self.is_up(node))
+        let away = self.others.informed.away().map(|(node, _)| node);
+        away.filter(|node| self.replica.is_member(node) && !self.is_up(node))
     }
 
     /// Whether what a job has on a node runs on although that node's agent has stopped. What needs a lease does not, or not
@@ -174,7 +176,7 @@ impl Node {
     fn runs_on_without_agent(&self, job: &JobName, node: &NodeId) -> bool {
         let needs_none = |job: &JobEntry| !needs_lease(job.effective().0);
         self.stopped_agents().any(|stopped| stopped == *node)
-            && self.table.job(job).is_some_and(needs_none)
+            && self.replica.job(job).is_some_and(needs_none)
     }
 
     /// The fabric at a glance.
@@ -182,7 +184,7 @@ impl Node {
         let nodes = self.node_states();
         let jobs = self.jobs();
         let stopped: Vec<NodeId> = self.stopped_agents().collect();
-        let left = self.table.allocs().filter(|(slot, node, row, _)| {
+        let left = self.replica.allocs().filter(|(slot, node, row, _)| {
             let well = row.healthy && row.phase.is_live();
             well && self.runs_on_without_agent(&slot.job, node)
         });
@@ -198,8 +200,8 @@ impl Node {
                 .filter(|job| job.state == JobState::Unplaceable)
                 .map(|job| job.wanted.saturating_sub(job.running))
                 .sum(),
-            fingerprint: format!("{:016x}", self.table.fingerprint()),
-            local_health: self.membership.local_health(),
+            fingerprint: format!("{:016x}", self.replica.fingerprint()),
+            local_health: self.others.membership.local_health(),
             level: self.level(),
             held_back_by: self.held_back_by().iter().map(|node| self.name_of(node)).collect(),
             voters: self.voters(),
@@ -212,12 +214,12 @@ impl Node {
     /// Every node, by name.
     pub fn nodes(&self) -> Vec<NodeView> {
         let mut allocs: BTreeMap<NodeId, Vec<AllocView>> = BTreeMap::new();
-        for (slot, node, row, _) in self.table.allocs() {
+        for (slot, node, row, _) in self.replica.allocs() {
             if row.phase.holds_claim() {
                 allocs.entry(node).or_default().push(self.alloc_view(slot, node, row));
             }
         }
-        let (members, fleet) = (self.table.roster(), self.current_fleet());
+        let (members, fleet) = (self.replica.roster(), self.current_fleet());
         let mut nodes: Vec<NodeView> = members
             .map(|(node, _)| self.view_of(node, &fleet, allocs.remove(&node).unwrap_or_default()))
             .collect();
@@ -228,7 +230,7 @@ impl Node {
     /// One node.
     pub fn node_view(&self, node: NodeId) -> NodeView {
         let allocs = self
-            .table
+            .replica
             .allocs()
             .filter(|(_, owner, row, _)| *owner == node && row.phase.holds_claim())
             .map(|(slot, owner, row, _)| self.alloc_view(slot, owner, row))
@@ -242,7 +244,7 @@ impl Node {
             name: self.name_of(&node),
             state: self.state_of(&node),
             local: node == self.config.id,
-            info: self.table.node(&node).cloned(),
+            info: self.replica.node(&node).cloned(),
             free: fleet.get(&node).map_or_else(Free::default, |c| c.ledger().free()),
             allocs,
         }
@@ -250,7 +252,7 @@ impl Node {
 
     /// Finds a node by name, key, or the first digits of its key.
     pub fn find_node(&self, name: &str) -> Result<NodeId, Problem> {
-        let members: Vec<NodeId> = self.table.roster().map(|(node, _)| node).collect();
+        let members: Vec<NodeId> = self.replica.roster().map(|(node, _)| node).collect();
         let named: Vec<NodeId> =
             members.iter().copied().filter(|node| self.name_of(node) == name).collect();
         if let [node] = named[..] {
@@ -279,18 +281,18 @@ impl Node {
     /// Every job, by name.
     pub fn jobs(&self) -> Vec<JobView> {
         let fleet = OnceCell::new();
-        self.table.jobs().map(|(_, job, entry)| self.job_view(job, entry, &fleet)).collect()
+        self.replica.jobs().map(|(_, job, entry)| self.job_view(job, entry, &fleet)).collect()
     }
 
     /// The names of all jobs.
     pub fn job_names(&self) -> impl Iterator<Item = &str> {
-        self.table.jobs().map(|(name, ..)| name.as_str())
+        self.replica.jobs().map(|(name, ..)| name.as_str())
     }
 
     /// One job.
     pub fn job(&self, name: &JobName) -> Result<JobView, Problem> {
-        let entry = self.table.entry(&Key::Job(name.clone()));
-        match (self.table.job(name), entry) {
+        let entry = self.replica.entry(&Key::Job(name.clone()));
+        match (self.replica.job(name), entry) {
             (Some(job), Some(entry)) => Ok(self.job_view(job, entry, &OnceCell::new())),
             _ => Err(no_such_job(name)),
         }
@@ -299,7 +301,7 @@ impl Node {
     /// The versions of a job that the table has, the newest first: the one that was submitted last, and the last one before it
     /// that was healthy on all slots. At most two.
     pub fn versions(&self, name: &JobName) -> Result<Vec<JobVersion>, Problem> {
-        let job = self.table.job(name).ok_or_else(|| no_such_job(name))?;
+        let job = self.replica.job(name).ok_or_else(|| no_such_job(name))?;
         let (_, in_force, _) = job.effective();
         let previous = job.previous.as_ref().map(|it| (it.version, &it.spec));
         let versions = [(job.version, &job.spec)].into_iter().chain(previous);
@@ -321,7 +323,7 @@ impl Node {
         let (spec, version, _) = job.effective();
         let hash = job.hash();
         let live: Vec<(u32, NodeId, &AllocRow)> = self
-            .table
+            .replica
             .allocs_of(&spec.name)
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node))
             .map(|(slot, node, row, _)| (slot.index, node, row))
@@ -345,7 +347,7 @@ impl Node {
         let healthy = count(&|row| row.healthy && row.spec == hash);
         let filled = count(&|_| true);
         let trouble = self.trouble_of(spec, hash);
-        let now = Now { at: self.looked, wall: self.own_wall };
+        let now = Now { at: self.time.looked, wall: self.time.own_wall };
         let (waiting, waits) = match spec.kind {
             JobKind::Service if filled < wanted => {
                 let there: BTreeSet<u32> = live.iter().map(|(index, ..)| *index).collect();
@@ -432,11 +434,11 @@ impl Node {
     /// The nodes that are up and of the kind that `spec` asks for, not draining.
     pub(super) fn nodes_for(&self, spec: &JobSpec) -> impl Iterator<Item = NodeId> {
         let matches = |node: &NodeId| {
-            self.table.node(node).is_some_and(|info| {
+            self.replica.node(node).is_some_and(|info| {
                 !info.draining && crate::placement::check_kind(spec, *node, info).is_ok()
             })
         };
-        let roster = self.table.roster().map(|(node, _)| node);
+        let roster = self.replica.roster().map(|(node, _)| node);
         roster.filter(move |node| self.is_up(node) && matches(node))
     }
 
@@ -448,7 +450,7 @@ impl Node {
             JobKind::Service => (slot.index, None),
             JobKind::System => (slot.index, Some(node)),
         };
-        let rows = || self.table.allocs_of(&spec.name).filter(|(.., row, _)| row.spec == hash);
+        let rows = || self.replica.allocs_of(&spec.name).filter(|(.., row, _)| row.spec == hash);
         let (mut well, mut newest) = (BTreeSet::new(), BTreeMap::new());
         for (slot, node, row, _) in rows() {
             let place = place(slot, node);
@@ -479,8 +481,8 @@ impl Node {
 
     /// Allocations: those that hold a claim, or with `ended` all that are still remembered.
     pub fn allocs(&self, job: Option<&JobName>, ended: bool) -> Vec<AllocView> {
-        let of_one = job.into_iter().flat_map(|job| self.table.allocs_of(job));
-        let of_all = job.is_none().then(|| self.table.allocs()).into_iter().flatten();
+        let of_one = job.into_iter().flat_map(|job| self.replica.allocs_of(job));
+        let of_all = job.is_none().then(|| self.replica.allocs()).into_iter().flatten();
         of_one
             .chain(of_all)
             .filter(|(_, _, row, _)| ended || row.phase.holds_claim())
@@ -497,25 +499,25 @@ impl Node {
             node_name: self.name_of(&node),
             node_state: self.state_of(&node),
             agent_stopped: self.runs_on_without_agent(&slot.job, &node),
-            address: self.table.node(&node).and_then(|info| info.addresses.first().copied()),
-            current: self.table.job(&slot.job).is_some_and(|job| job.hash() == row.spec),
+            address: self.replica.node(&node).and_then(|info| info.addresses.first().copied()),
+            current: self.replica.job(&slot.job).is_some_and(|job| job.hash() == row.spec),
             row: row.clone(),
         }
     }
 
     /// What a submit of `spec` would do. Changes nothing.
     pub fn plan(&self, now: Now, spec: &JobSpec) -> Result<Plan, Problem> {
-        let now = self.timekeeper.fabric(now);
+        let now = self.time.timekeeper.fabric(now);
         spec.validate().map_err(|error| {
             Problem::new(ProblemKind::Invalid, "the job is not valid", error.to_string())
         })?;
         self.check_whole_job(spec)?;
-        let existing = self.table.job(&spec.name);
+        let existing = self.replica.job(&spec.name);
         let before = existing.map(|job| job.effective().0);
         let generation = existing.map_or(0, |job| job.effective().2);
         let hash = spec.hash(generation);
         let live: BTreeMap<(u32, NodeId), &AllocRow> = self
-            .table
+            .replica
             .allocs_of(&spec.name)
             .filter(|(_, node, row, _)| row.phase.is_live() && self.is_up(node))
             .map(|(slot, node, row, _)| ((slot.index, node), row))
@@ -648,14 +650,14 @@ impl Node {
 
     /// Why each slot of `job` is where it is.
     pub fn explain(&self, now: Now, job: &JobName) -> Result<Explanation, Problem> {
-        let now = self.timekeeper.fabric(now);
-        let Some(entry) = self.table.job(job) else { return Err(no_such_job(job)) };
+        let now = self.time.timekeeper.fabric(now);
+        let Some(entry) = self.replica.job(job) else { return Err(no_such_job(job)) };
         let (spec, ..) = entry.effective();
         let mut slots = Vec::new();
         for index in 0..spec.count {
             let slot = SlotId { job: job.clone(), index };
             let mut allocs: Vec<AllocView> = self
-                .table
+                .replica
                 .allocs_in(&slot)
                 .map(|(slot, node, row, _)| self.alloc_view(slot, node, row))
                 .collect();
@@ -669,7 +671,7 @@ impl Node {
                 .chain(self.coordinator.asked_for(&slot))
                 .chain([self.coordinator_of(job)]);
             if doing != AS_WANTED
-                && let Some(node) = involved.find(|node| self.detours.is_cut(node))
+                && let Some(node) = involved.find(|node| self.others.detours.is_cut(node))
             {
                 let pair = self.broken_pair(&node);
                 doing = format!("{doing}; {pair}, others pass on what they say");
@@ -677,7 +679,7 @@ impl Node {
             slots.push(SlotExplanation { index, allocs, doing });
         }
         let mut taken = BTreeMap::new();
-        for (_, node, row, _) in self.table.allocs_of(job) {
+        for (_, node, row, _) in self.replica.allocs_of(job) {
             if row.phase.is_live() {
                 *taken.entry(node).or_insert(0) += 1;
             }
@@ -742,7 +744,7 @@ impl Node {
             let nowhere = self.roll_out_without_a_place(entry, &self.current_fleet());
             return nowhere.unwrap_or_else(|| "runs another version, to be replaced".into());
         }
-        let draining = self.table.node(&alloc.node).is_some_and(|info| info.draining);
+        let draining = self.replica.node(&alloc.node).is_some_and(|info| info.draining);
         match (alloc.row.phase, alloc.row.healthy) {
             _ if draining => {
                 let fits = !is_unplaceable(&self.current_fleet(), spec);
@@ -774,16 +776,16 @@ impl Node {
 
     /// How slow this node is to react: 0 is well.
     pub fn local_health(&self) -> u32 {
-        self.membership.local_health()
+        self.others.membership.local_health()
     }
 
     /// Who grants leases.
     pub fn voters(&self) -> VotersView {
         let set = &self.leases.set;
         let member = |member: &Member| {
-            let info = self.table.node(&member.node);
+            let info = self.replica.node(&member.node);
             let same = info.is_none_or(|info| info.incarnation == member.incarnation);
-            let state = match same && self.table.is_member(&member.node) {
+            let state = match same && self.replica.is_member(&member.node) {
                 true => self.state_of(&member.node),
                 false => NodeState::Dead,
             };
@@ -855,8 +857,8 @@ impl Node {
 
     /// Tokens that still work.
     pub fn tokens(&self, now: Now) -> Vec<TokenView> {
-        let now = self.timekeeper.fabric(now);
-        self.table
+        let now = self.time.timekeeper.fabric(now);
+        self.replica
             .entries()
             .filter_map(|entry| match (&entry.key, &entry.value) {
                 (Key::Token(id), Value::Token(token)) if now.wall <= token.expires => {
@@ -878,7 +880,7 @@ impl Node {
 }
 
 /// What the nodes would take, the namespace may not have.
-fn refuse_all(verdicts: &mut [crate::io::Verdict], refusal: Option<Rejection>) {
+fn refuse_all(verdicts: &mut [crate::api::Verdict], refusal: Option<Rejection>) {
     let Some(refusal) = refusal else { return };
     for verdict in verdicts.iter_mut().filter(|verdict| verdict.rejection.is_none()) {
         verdict.rejection = Some(refusal.clone());

@@ -54,7 +54,7 @@ impl Node {
         let writer = entry.stamp.node;
         // A key that nobody was let in with is soon made, and a node that was removed has its own. What a member took
         // of their rows comes from that member, by repair.
-        if matches!(brought, Brought::ByDatagram(_)) && !self.table.is_member(&writer) {
+        if matches!(brought, Brought::ByDatagram(_)) && !self.replica.is_member(&writer) {
             self.counters.strange += 1;
             tracing::debug!(?writer, key = ?entry.key, "left out what no member wrote");
             return true;

@@ -4,16 +4,16 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Local;
+use super::LocalAlloc;
 use crate::clock::Instant;
 use crate::id::SlotId;
 
 /// Allocations by slot. Invariant: every one for which a tick has something to do, now or at a time that
-/// [`Local::due`] names, is due or `touched`; whoever can change one touches it. What concerns all of them
+/// [`LocalAlloc::due`] names, is due or `touched`; whoever can change one touches it. What concerns all of them
 /// ([`super::Circumstances`]) and what is on disk is not theirs: who learns of that has them looked at.
 #[derive(Debug, Default)]
 pub(super) struct Locals {
-    all: BTreeMap<SlotId, Local>,
+    all: BTreeMap<SlotId, LocalAlloc>,
     /// Those that may have changed since the last tick.
     touched: BTreeSet<SlotId>,
     /// Claims that wait for the disk, by the write that holds them.
@@ -30,9 +30,9 @@ struct Dues {
 }
 
 impl Dues {
-    fn refresh(&mut self, all: &BTreeMap<SlotId, Local>) {
+    fn refresh(&mut self, all: &BTreeMap<SlotId, LocalAlloc>) {
         for slot in std::mem::take(&mut self.stale) {
-            let due = all.get(&slot).and_then(Local::due);
+            let due = all.get(&slot).and_then(LocalAlloc::due);
             self.set(slot, due);
         }
     }
@@ -53,11 +53,11 @@ impl Dues {
 }
 
 impl Locals {
-    pub(super) fn get(&self, slot: &SlotId) -> Option<&Local> {
+    pub(super) fn get(&self, slot: &SlotId) -> Option<&LocalAlloc> {
         self.all.get(slot)
     }
 
-    pub(super) fn get_mut(&mut self, slot: &SlotId) -> Option<&mut Local> {
+    pub(super) fn get_mut(&mut self, slot: &SlotId) -> Option<&mut LocalAlloc> {
         let local = self.all.get_mut(slot)?;
         for touched in [&mut self.touched, &mut self.dues.get_mut().stale] {
             if !touched.contains(slot) {
@@ -67,10 +67,10 @@ impl Locals {
         Some(local)
     }
 
-    pub(super) fn insert(&mut self, slot: SlotId, local: Local) {
+    pub(super) fn insert(&mut self, slot: SlotId, local: LocalAlloc) {
         self.touched.insert(slot.clone());
         self.dues.get_mut().stale.insert(slot.clone());
-        self.unwritten.entry(local.reserved_in).or_default().push(slot.clone());
+        self.unwritten.entry(local.alloc.reserved_in).or_default().push(slot.clone());
         self.all.insert(slot, local);
     }
 
@@ -80,11 +80,11 @@ impl Locals {
         self.all.remove(slot);
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&SlotId, &Local)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SlotId, &LocalAlloc)> {
         self.all.iter()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &Local> {
+    pub(super) fn values(&self) -> impl Iterator<Item = &LocalAlloc> {
         self.all.values()
     }
 

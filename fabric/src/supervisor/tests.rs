@@ -2,9 +2,12 @@ use super::*;
 use crate::alloc::StandIn;
 use crate::clock::WallTime;
 use crate::id::JobName;
+use crate::job::Guarantee;
 use crate::level::{LEVEL, LEVEL_MIN};
 use crate::topology::{Core, Enforced, Topology};
+use std::time::Duration;
 
+mod combinations;
 mod leases;
 mod looks;
 
@@ -370,7 +373,8 @@ fn a_decision_about_one_copy_says_nothing_of_others() {
     let node = NodeId([9; 32]);
     let stands_in = StandIn { node, epoch: 2, healthy_since: WallTime(7), by_most: true };
     let succession = Succession { stands_in: Some(stands_in), ..Succession::default() };
-    bench.supervisor.locals.get_mut(&slot).unwrap().row.succession = Some(Box::new(succession));
+    bench.supervisor.locals.get_mut(&slot).unwrap().alloc.row.succession =
+        Some(Box::new(succession));
     let copy = |epoch, birth| AllocRow { epoch, birth: Birth(birth), ..AllocRow::default() };
     for (name, same) in [(0, true), (7, false)] {
         bench.supervisor.replace(&slot, (5, Birth(name)));

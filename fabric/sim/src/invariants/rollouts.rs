@@ -8,7 +8,7 @@ use fabric::table::{Entry, Key, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Verdict, rest};
+use super::{Verdict, settled};
 use crate::units::UnitState;
 use crate::world::World;
 
@@ -96,7 +96,7 @@ pub(crate) fn before_stop(world: &mut World, node: usize, alloc: &AllocId) {
     // A drain takes a system job's copy away for good, whoever stopped it first: nothing comes after it that a roll-out
     // could wait for.
     let is_for =
-        |at: usize| rest::is_of_the_kind(world, at, &view.spec) && !is_told_to_drain(world, at);
+        |at: usize| settled::is_of_the_kind(world, at, &view.spec) && !is_told_to_drain(world, at);
     let waited_for = |at: Option<usize>| at.is_none_or(|at| at == node || is_for(at));
     // Whoever paces the roll-out may know of a version that this node has not heard of yet.
     let known = world.nodes.iter().filter_map(|machine| machine.core()?.job(&alloc.slot.job).ok());
@@ -142,7 +142,7 @@ pub fn invariant_a_roll_out_stops_only_what_can_be_replaced(
     known: &[JobSpec],
 ) -> Verdict {
     let is_for = |spec: &JobSpec| {
-        world.running().into_iter().any(|node| rest::is_of_the_kind(world, node, spec))
+        world.running().into_iter().any(|node| settled::is_of_the_kind(world, node, spec))
     };
     match known.iter().any(is_for) {
         true => Ok(()),

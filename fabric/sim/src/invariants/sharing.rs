@@ -10,7 +10,7 @@ use fabric::topology::Topology;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Verdict;
-use super::rest::held_for_another_try;
+use super::settled::held_for_another_try;
 use crate::disk::{Change, entry_of};
 use crate::world::World;
 

@@ -26,20 +26,20 @@ fn a_stamp_far_ahead_is_refused_and_moves_no_clock() {
     let mut fleet = Fleetlet::new(3);
     let now = fleet.now;
     let one = fleet.nodes.get_mut(&node(1)).unwrap();
-    let before = (one.clock.last(), one.table.fingerprint());
+    let before = (one.time.clock.last(), one.replica.fingerprint());
     let hours = |hours: u64| now.wall.0 + hours * 3_600_000;
     for wall in [hours(2), hours(24 * 365 * 50), READING_MAX >> 16, u64::MAX >> 16] {
         let entry = roster(node(9), node(3), wall, 0xffff);
         assert_eq!(one.take_in(now, FROM, entry, true), Merge::Refused, "{wall}");
     }
-    assert_eq!((one.clock.last(), one.table.fingerprint()), before);
+    assert_eq!((one.time.clock.last(), one.replica.fingerprint()), before);
     assert_eq!(one.clocks(now).refused, 4);
     // When its time has come it is taken.
     let entry = roster(node(9), node(3), hours(2), 0);
     let later = Now { wall: WallTime(hours(2)), ..now };
     for number in [2, 3] {
         let reading = ClockReading { wall: later.wall, horizon: now.wall };
-        one.timekeeper.hear(now.at, node(number), reading);
+        one.time.timekeeper.hear(now.at, node(number), reading);
     }
     let later = one.read_clocks(later);
     assert_eq!(one.take_in(later, FROM, entry, true), Merge::Taken);
@@ -86,16 +86,16 @@ fn one_wrong_clock_changes_nobody_elses_time() {
         fleet.run(Duration::from_secs(30));
         assert_eq!(fleet.healthy(node(1), "web").len(), 3, "{off_ms}");
         for one in fleet.nodes.values() {
-            let now = Now { at: fleet.now.at, wall: one.own_wall };
+            let now = Now { at: fleet.now.at, wall: one.time.own_wall };
             assert!(one.fabric_time(now).0.abs_diff(fleet.now.wall.0) < 60_000, "{off_ms}");
-            for entry in one.table.entries() {
+            for entry in one.replica.entries() {
                 let written = entry.stamp.wall().0;
                 assert!(written.abs_diff(fleet.now.wall.0) < 300_000, "{off_ms}: {:?}", entry.key);
             }
         }
         // And everybody says whose it is.
         for one in fleet.nodes.values() {
-            let now = Now { at: fleet.now.at, wall: one.own_wall };
+            let now = Now { at: fleet.now.at, wall: one.time.own_wall };
             let off = one.clocks(now).off;
             assert_eq!(off.len(), 1, "{off:?}");
             // No clock shows a time before 1970.
@@ -132,7 +132,7 @@ fn tokens_outlive_a_clock_that_is_ahead() {
     let kept = |fleet: &Fleetlet| {
         let key = Key::Token(TokenId("t".into()));
         let one = &fleet.nodes[&node(1)];
-        one.table.entry(&key).is_some_and(|entry| matches!(entry.value, Value::Token(_)))
+        one.replica.entry(&key).is_some_and(|entry| matches!(entry.value, Value::Token(_)))
     };
     assert!(kept(&fleet), "a day later it is deleted, not before");
 }
@@ -143,20 +143,20 @@ fn a_fabric_that_is_dated_ahead_is_dated_anew() {
     fleet.submit(node(1), WEB);
     fleet.run(Duration::from_secs(20));
     for number in [1, 2, 3] {
-        fleet.nodes.get_mut(&node(number)).unwrap().timekeeper.gullible = true;
+        fleet.nodes.get_mut(&node(number)).unwrap().time.timekeeper.gullible = true;
     }
     fleet.clocks_ms.insert(node(3), 50 * YEAR_MS);
     fleet.submit(node(3), &WEB.replace("count = 3", "count = 2"));
     fleet.run(Duration::from_secs(30));
     let ahead = |fleet: &Fleetlet, number: u8| {
         let one = &fleet.nodes[&node(number)];
-        let entries = one.table.entries();
+        let entries = one.replica.entries();
         entries.filter(|entry| entry.stamp.wall().since(fleet.now.wall).as_secs() > 3600).count()
     };
     assert!([1, 2, 3].iter().all(|number| ahead(&fleet, *number) > 0), "the fabric is spoilt");
     // The clock is set, and whoever looks after the fabric is told what else is to be done.
     for number in [1, 2, 3] {
-        fleet.nodes.get_mut(&node(number)).unwrap().timekeeper.gullible = false;
+        fleet.nodes.get_mut(&node(number)).unwrap().time.timekeeper.gullible = false;
     }
     fleet.clocks_ms.clear();
     fleet.run(Duration::from_secs(60));
@@ -173,7 +173,7 @@ fn a_fabric_that_is_dated_ahead_is_dated_anew() {
         assert!(fleet.nodes[&node(number)].clocks(fleet.now).warnings().is_empty());
     }
     let fingerprints: std::collections::BTreeSet<u64> =
-        fleet.nodes.values().map(|one| one.table.fingerprint()).collect();
+        fleet.nodes.values().map(|one| one.replica.fingerprint()).collect();
     assert_eq!(fingerprints.len(), 1, "all hold the same");
     assert_eq!(fleet.commands.len(), before, "nothing was started or stopped for it");
     assert_eq!(fleet.healthy(node(1), "web").len(), 2);
@@ -193,13 +193,13 @@ fn whoever_was_away_while_the_fabric_was_dated_anew_follows() {
     let mut fleet = Fleetlet::new(3);
     fleet.submit(node(1), WEB);
     for number in [1, 2, 3] {
-        fleet.nodes.get_mut(&node(number)).unwrap().timekeeper.gullible = true;
+        fleet.nodes.get_mut(&node(number)).unwrap().time.timekeeper.gullible = true;
     }
     fleet.clocks_ms.insert(node(3), 50 * YEAR_MS);
     fleet.submit(node(3), &WEB.replace("count = 3", "count = 2"));
     fleet.run(Duration::from_secs(30));
     for number in [1, 2, 3] {
-        fleet.nodes.get_mut(&node(number)).unwrap().timekeeper.gullible = false;
+        fleet.nodes.get_mut(&node(number)).unwrap().time.timekeeper.gullible = false;
     }
     fleet.clocks_ms.clear();
     fleet.run(Duration::from_secs(60));
@@ -210,7 +210,7 @@ fn whoever_was_away_while_the_fabric_was_dated_anew_follows() {
     fleet.cut_off.clear();
     fleet.run(Duration::from_secs(120));
     let fingerprints: std::collections::BTreeSet<u64> =
-        fleet.nodes.values().map(|one| one.table.fingerprint()).collect();
+        fleet.nodes.values().map(|one| one.replica.fingerprint()).collect();
     assert_eq!(fingerprints.len(), 1, "all hold the same");
     for one in fleet.nodes.values() {
         assert!(one.clocks(fleet.now).warnings().is_empty());

@@ -34,7 +34,7 @@ fn the_fabric_is_as_old_as_its_oldest_agent_and_never_gets_younger() {
     let Answer::Refused(problem) = answer else { panic!("{answer:?}") };
     assert!(problem.detail.contains("upgrade n2"), "{problem:?}");
     assert_eq!(fleet.nodes[&node(1)].held_back_by(), [node(2)]);
-    assert!(fleet.nodes[&node(3)].table.jobs().next().is_none());
+    assert!(fleet.nodes[&node(3)].replica.jobs().next().is_none());
     assert!(matches!(fleet.submit(node(1), WEB), Answer::Submitted(_)));
     // One goes back, and that is an ordinary day.
     fleet.start_at_level(node(3), 1);
@@ -66,7 +66,7 @@ fn disk_is_spoken_of_once_all_agents_can_read_of_it() {
     fleet.run(Duration::from_secs(60));
     assert_eq!(levels(&fleet), [2; 3]);
     let rows = |fleet: &Fleetlet| -> Vec<_> {
-        let table = &fleet.nodes[&node(1)].table;
+        let table = &fleet.nodes[&node(1)].replica;
         let rows = fleet.nodes.keys().map(|id| table.entry(&Key::Node(*id)).unwrap().clone());
         rows.collect()
     };
@@ -90,7 +90,7 @@ fn disk_is_spoken_of_once_all_agents_can_read_of_it() {
     fleet.run(Duration::from_secs(60));
     assert_eq!(levels(&fleet), [LEVEL; 3]);
     for id in [1, 2, 3] {
-        let pools = &fleet.nodes[&node(1)].table.node(&node(id)).unwrap().topology.pools;
+        let pools = &fleet.nodes[&node(1)].replica.node(&node(id)).unwrap().topology.pools;
         assert_eq!(pools[0].capacity, 10 << 30, "n{id} says what it has");
     }
     assert!(matches!(fleet.submit(node(1), &with_disk("1GiB")), Answer::Submitted(_)));

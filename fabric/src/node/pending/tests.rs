@@ -104,12 +104,12 @@ fn a_member_that_was_heard_is_not_called_unheard() {
     let start = fleet.now.at;
     let later = start + limits::BOOT_HOLD;
     let node = fleet.nodes.get_mut(&a).expect("it is there");
-    node.informed = Informed::new(start);
+    node.others.informed = Informed::new(start);
     assert_eq!(node.waits(later), Some(Waits::HeardNobody));
-    node.informed.hear(later, b, true);
+    node.others.informed.hear(later, b, true);
     assert_eq!(node.waits(later), Some(Waits::NotAllHeard));
     assert_eq!(node.unheard(), [c]);
-    node.informed.hear(later, c, true);
+    node.others.informed.hear(later, c, true);
     assert_eq!(node.waits(later), Some(Waits::NotCompared));
 }
 
@@ -120,7 +120,7 @@ fn a_slot_that_was_tried_before_says_what_went_wrong() {
     let slot = SlotId { job: web(), index: 0 };
     let explanation = node.explain(fleet.now, &web()).expect("it is there");
     let mut allocs = explanation.slots[0].allocs.clone();
-    let entry = node.table.job(&web()).expect("it is there").clone();
+    let entry = node.replica.job(&web()).expect("it is there").clone();
     for phase in [crate::alloc::Phase::Preparing, crate::alloc::Phase::Starting] {
         (allocs[0].row.phase, allocs[0].row.healthy) = (phase, false);
         allocs[0].row.trouble = Some("could not be executed".into());

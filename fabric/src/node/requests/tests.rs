@@ -17,11 +17,11 @@ fn fabric_with(bounds: impl Fn(Bounds) -> Bounds) -> Fleetlet {
     assert!(matches!(fleet.submit(TWO, WEB), Answer::Submitted(_)));
     fleet.run(Duration::from_secs(30));
     for node in fleet.nodes.values_mut() {
-        let counts = node.table.counts();
+        let counts = node.replica.counts();
         let (entries, jobs, quotas) = (counts.entries, counts.jobs, counts.quotas);
         let (all, spare) = (Bounds::default(), Bounds::default().spare);
         let full = bounds(Bounds { entries, jobs, quotas, spare });
-        node.table.set_bounds(Bounds {
+        node.replica.table_mut().set_bounds(Bounds {
             entries: all.entries.min(full.entries),
             jobs: all.jobs.min(full.jobs),
             quotas: all.quotas.min(full.quotas),
@@ -49,7 +49,7 @@ fn refused(answer: &Answer) -> &Problem {
 
 /// Slot, node and epoch of everything that runs.
 fn running(fleet: &Fleetlet) -> BTreeMap<(SlotId, NodeId), u64> {
-    let rows = fleet.nodes[&ONE].table.allocs();
+    let rows = fleet.nodes[&ONE].replica.allocs();
     rows.filter(|(_, _, row, _)| row.phase == Phase::Running && row.healthy)
         .map(|(slot, node, row, _)| ((slot.clone(), node), row.epoch))
         .collect()
@@ -130,7 +130,7 @@ fn a_full_table_refuses_what_is_new_and_touches_nothing_that_runs() {
     assert!(agree(&fleet));
     // With room again it comes.
     for node in fleet.nodes.values_mut() {
-        node.table.set_bounds(Bounds::default());
+        node.replica.table_mut().set_bounds(Bounds::default());
     }
     fleet.run(Duration::from_secs(120));
     assert_eq!(running(&fleet).len(), 4);
@@ -153,7 +153,7 @@ fn what_several_members_accept_at_a_bound_is_in_all_tables() {
     fleet.cut_off.clear();
     fleet.run(Duration::from_secs(60));
     assert!(agree(&fleet));
-    let names = fleet.nodes[&ONE].table.jobs().count();
+    let names = fleet.nodes[&ONE].replica.jobs().count();
     assert_eq!(names, 17, "two last ones");
     refused(&fleet.submit(ONE, &job("more")));
 }
@@ -170,11 +170,11 @@ fn a_full_fabric_lets_nobody_in_and_welcomes_its_members_again() {
     for number in 1..limits::MEMBERS_MAX as u32 {
         let entry = RosterEntry { name: "other".into(), vouched_by: ONE, joined: now.wall };
         let (key, value) = (Key::Roster(member(number)), Value::Roster(entry));
-        let stamp = one.clock.tick(now.wall);
+        let stamp = one.time.clock.tick(now.wall);
         let entry = Entry::written(&FABRIC, &signer(ONE), key, stamp, value);
-        assert_eq!(one.table.merge(entry, now.wall), Merge::Taken);
+        assert_eq!(one.replica.table_mut().merge(entry, now.wall), Merge::Taken);
     }
-    assert_eq!(one.table.members(), limits::MEMBERS_MAX);
+    assert_eq!(one.replica.members(), limits::MEMBERS_MAX);
     let before = one.fingerprint();
     let mut enrol = |node| {
         let (name, level) = ("newcomer".into(), crate::level::LEVEL);

@@ -2,7 +2,7 @@ use super::super::tests::*;
 use super::*;
 use crate::id::JobName;
 use crate::io::{Answer, Request};
-use crate::node::Merge;
+use crate::table::{Merge, Value};
 use std::collections::BTreeSet;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -34,12 +34,12 @@ fn stop(fleet: &mut Fleetlet, at: NodeId, job: &str) {
 
 /// The jobs that a node knows.
 fn jobs(fleet: &Fleetlet, at: NodeId) -> BTreeSet<String> {
-    fleet.nodes[&at].table.jobs().map(|(name, ..)| name.to_string()).collect()
+    fleet.nodes[&at].replica.jobs().map(|(name, ..)| name.to_string()).collect()
 }
 
 /// Tombstones of anything on any node.
 fn tombstones(fleet: &Fleetlet) -> usize {
-    let of = |node: &Node| node.table.tombstones(WallTime(u64::MAX)).count();
+    let of = |node: &Node| node.replica.tombstones(WallTime(u64::MAX)).count();
     fleet.nodes.values().map(of).sum()
 }
 
@@ -58,7 +58,7 @@ fn what_all_members_saw_deleted_leaves_every_table() {
     fleet.run(5 * MINUTE);
     assert_eq!(tombstones(&fleet), 0);
     for member in [1, 2, 3] {
-        assert_eq!(fleet.nodes[&node(member)].table.counts().jobs, 1);
+        assert_eq!(fleet.nodes[&node(member)].replica.counts().jobs, 1);
         assert!(fleet.nodes[&node(member)].hold_up_tombstones().is_empty());
     }
     let equal: BTreeSet<u64> = fleet.nodes.values().map(|node| node.fingerprint()).collect();
@@ -84,7 +84,7 @@ fn a_member_that_is_away_holds_it_up_and_brings_nothing_back() {
     let one = &fleet.nodes[&node(1)];
     assert_eq!(one.hold_up_tombstones(), [node(3)]);
     assert!(one.why_names_stay().contains("and n3 did not"), "{}", one.why_names_stay());
-    assert!(fleet.nodes[&node(1)].table.entry(&Key::Job(name("gone"))).is_some());
+    assert!(fleet.nodes[&node(1)].replica.entry(&Key::Job(name("gone"))).is_some());
     fleet.cut.clear();
     fleet.run(10 * MINUTE);
     for member in [1, 2, 3] {
@@ -115,7 +115,7 @@ fn a_restored_backup_brings_nothing_back_and_gets_what_it_lacks() {
     let live = ["changed", "new"].map(String::from).into();
     for member in [1, 2, 3] {
         assert_eq!(jobs(&fleet, node(member)), live, "{member}");
-        let job = fleet.nodes[&node(member)].table.job(&name("changed")).unwrap();
+        let job = fleet.nodes[&node(member)].replica.job(&name("changed")).unwrap();
         assert_eq!(job.version, 2);
         assert!(fleet.nodes[&node(member)].purged_until() >= purged, "{member}");
     }
@@ -204,7 +204,7 @@ fn clocks_that_were_wrong_leave_nothing_refused() {
     let mut fleet = Fleetlet::new(1);
     let now = fleet.now;
     let one = fleet.nodes.get_mut(&node(1)).unwrap();
-    one.set_purged(WallTime(now.wall.0 + 50 * 366 * 86_400_000));
+    one.replica.set_purged_until(WallTime(now.wall.0 + 50 * 366 * 86_400_000));
     fleet.run(MINUTE);
     assert_eq!(fleet.nodes[&node(1)].purged_until(), WallTime(0));
 }
@@ -214,7 +214,7 @@ fn names_come_and_go(days: u32, names: u32) {
     let mut fleet = Fleetlet::new(3);
     submit(&mut fleet, node(1), "kept");
     let (minutes, mut used, mut most) = (days * 1440, 0, 0);
-    let before = fleet.nodes[&node(1)].table.len();
+    let before = fleet.nodes[&node(1)].replica.len();
     for minute in 0..minutes {
         let due = (u64::from(names) * u64::from(minute + 1) / u64::from(minutes)) as u32;
         let (now, one) = (fleet.now, fleet.nodes.get_mut(&node(1 + (minute % 3) as u8)).unwrap());
@@ -235,7 +235,7 @@ fn names_come_and_go(days: u32, names: u32) {
         used = due;
         fleet.now.at = fleet.now.at + Duration::from_secs(56);
         fleet.run(Duration::from_secs(4));
-        most = most.max(fleet.nodes[&node(2)].table.len());
+        most = most.max(fleet.nodes[&node(2)].replica.len());
     }
     fleet.run(10 * MINUTE);
     let per_minute = names.div_ceil(minutes) as usize;
@@ -289,7 +289,7 @@ fn tokens_and_quotas_that_all_members_saw_deleted_leave_as_well() {
     fleet.run(5 * MINUTE);
     assert_eq!(tombstones(&fleet), 0);
     for member in [1, 2, 3] {
-        let table = &fleet.nodes[&node(member)].table;
+        let table = &fleet.nodes[&node(member)].replica;
         assert!(table.entry(&Key::Token(id.clone())).is_none());
         assert_eq!((table.counts().quotas, table.quota(&namespace)), (0, None));
     }

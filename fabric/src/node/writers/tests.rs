@@ -27,7 +27,7 @@ fn a_row_in_anothers_name_is_refused_and_changes_nothing() {
     let bare: SharedEntry = Entry { signature: None, ..Entry::clone(&good) }.into();
     let now = fleet.now;
     let one = fleet.nodes.get_mut(&node(1)).unwrap();
-    let before = (one.table.fingerprint(), one.clock.last());
+    let before = (one.replica.fingerprint(), one.time.clock.last());
     for (index, entry) in [forged, elsewhere, bare].into_iter().enumerate() {
         one.handle(
             now,
@@ -40,7 +40,7 @@ fn a_row_in_anothers_name_is_refused_and_changes_nothing() {
         one.handle(now, Input::Message { from: node(2), message: news });
         assert_eq!(one.counters().forged, 2 * (index as u64 + 1));
     }
-    assert_eq!((one.table.fingerprint(), one.clock.last()), before);
+    assert_eq!((one.replica.fingerprint(), one.time.clock.last()), before);
     assert_eq!(one.take_in(now, Brought::ByDatagram(node(2)), good, true), Merge::Taken);
 }
 
@@ -67,13 +67,13 @@ fn jobs_of_a_removed_node_stay_and_it_submits_no_more() {
     fleet.ask(node(1), remove);
     fleet.run(Duration::from_secs(30));
     let web = JobName::new("web").unwrap();
-    let row = fleet.nodes[&node(2)].table.entry(&Key::Job(web)).unwrap().clone();
+    let row = fleet.nodes[&node(2)].replica.entry(&Key::Job(web)).unwrap().clone();
     assert_eq!(row.stamp.node, node(3));
     assert_eq!(fleet.healthy(node(1), "web").len(), 3);
     // A member that was away hears of it from another one.
     let now = fleet.now;
     let two = fleet.nodes.get_mut(&node(2)).unwrap();
-    two.table.discard(&row.key);
+    two.replica.table_mut().discard(&row.key);
     let brought = Brought::ByStream(node(1));
     assert_eq!(two.take_in(now, brought, row.clone(), true), Merge::Taken);
     let stamp = Stamp { reading: row.stamp.reading + 1, node: node(3) };
@@ -114,7 +114,7 @@ fn a_signature_is_checked_once_and_only_of_what_is_news() {
     // Nor its own writing, nor what its disk kept.
     one.write(now, Key::Roster(node(8)), good.value.clone());
     let rows: Vec<_> = one
-        .table
+        .replica
         .entries()
         .map(|entry| {
             let key = postcard::to_extend(&entry.key, vec![0]).unwrap();
@@ -131,7 +131,7 @@ fn a_signature_is_checked_once_and_only_of_what_is_news() {
 fn what_comes_with_a_welcome_is_checked_too() {
     let fleet = Fleetlet::new(2);
     let one = &fleet.nodes[&node(1)];
-    let mut entries: Vec<Entry> = one.table.entries().map(|entry| Entry::clone(entry)).collect();
+    let mut entries: Vec<Entry> = one.replica.entries().map(|entry| Entry::clone(entry)).collect();
     entries.push(Entry::clone(&roster(&fleet, node(2), &FABRIC, &signer(node(1)))));
     let mut config = one.config.clone();
     (config.id, config.signer) = (node(5), std::sync::Arc::new(signer(node(5))));
@@ -151,10 +151,10 @@ fn keys_and_tokens_travel_over_streams_only() {
     let row: SharedEntry =
         Entry::written(&FABRIC, &signer(node(2)), Key::Keyring, stamp, Value::Keyring(keyring))
             .into();
-    let before = (one.table.fingerprint(), one.counters().malformed);
+    let before = (one.replica.fingerprint(), one.counters().malformed);
     let payload = Datagram::Push(vec![row.clone()]).encode();
     one.handle(now, Input::Datagram { from: node(2), payload });
-    assert_eq!((one.table.fingerprint(), one.counters().malformed), (before.0, before.1 + 1));
+    assert_eq!((one.replica.fingerprint(), one.counters().malformed), (before.0, before.1 + 1));
     assert_eq!(one.take_in(now, Brought::ByStream(node(2)), row, true), Merge::Taken);
 
     // The key changes and the tokens are revoked: what it tells of that by gossip.

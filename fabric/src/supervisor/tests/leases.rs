@@ -11,7 +11,7 @@ impl Bench {
 
     fn lease(&mut self, seconds: u64) -> Instant {
         let until = self.now.at + Duration::from_secs(seconds);
-        self.supervisor.leased(&self.slot(), 7, until);
+        self.supervisor.granted(&self.slot(), 7, until);
         until
     }
 
@@ -64,8 +64,8 @@ fn a_lease_of_another_epoch_starts_nothing() {
     bench.reserve();
     bench.supervisor.persisted(5);
     let until = bench.now.at + Duration::from_secs(10);
-    bench.supervisor.leased(&bench.slot(), 6, until);
-    bench.supervisor.leased(&bench.slot(), 8, until);
+    bench.supervisor.granted(&bench.slot(), 6, until);
+    bench.supervisor.granted(&bench.slot(), 8, until);
     assert!(bench.wait(Duration::from_secs(1)).is_empty());
 }
 
@@ -133,7 +133,7 @@ fn after_a_restart_only_what_the_guard_vouches_for_goes_on() {
     let mut bench = Bench::adopted(Some(now + Duration::from_secs(4)));
     assert_eq!(bench.commands(), ["start 3"]);
     assert_eq!(
-        bench.supervisor.tenants().next().unwrap().leased_until(),
+        bench.supervisor.leased().next().unwrap().leased_until(),
         Some(now + Duration::from_secs(4))
     );
     assert!(bench.wait(Duration::from_secs(3)).is_empty());

@@ -117,7 +117,7 @@ impl Twin {
     /// The allocation in a slot, and its run.
     fn there(&self, slot: u32) -> Option<(AllocId, u32)> {
         let local = self.supervisor.local(&Self::slot(slot))?;
-        Some((local.record.alloc.clone(), local.record.run))
+        Some((local.alloc.record.alloc.clone(), local.alloc.record.run))
     }
 
     fn happens(&mut self, what: &Happening) {
@@ -155,7 +155,7 @@ impl Twin {
             Happening::Leased { slot, seconds } => {
                 let Some((alloc, _)) = self.there(slot) else { return };
                 let until = now.at + Duration::from_secs(seconds);
-                self.supervisor.leased(&alloc.slot, alloc.epoch, until);
+                self.supervisor.granted(&alloc.slot, alloc.epoch, until);
             }
             Happening::Forget { slot } => self.supervisor.forget(&Self::slot(slot)),
             Happening::FewerCores { cores } => self.supervisor.topology_changed(&topology(cores)),
@@ -170,8 +170,8 @@ impl Twin {
         let mut spec = spec_of(kind);
         spec.count = 4;
         let epoch = match self.supervisor.local(&Self::slot(slot)) {
-            Some(local) if local.row.phase.holds_claim() => return,
-            Some(local) => local.record.alloc.epoch + 1,
+            Some(local) if local.alloc.row.phase.holds_claim() => return,
+            Some(local) => local.alloc.record.alloc.epoch + 1,
             None => 1,
         };
         let Ok(claim) = self.supervisor.ledger().admit(&spec) else { return };
@@ -199,7 +199,7 @@ impl Twin {
             supervisor.take_accepted(),
             supervisor.take_ended(),
         );
-        let rows: Vec<&AllocRow> = supervisor.locals().map(Local::row).collect();
+        let rows: Vec<&AllocRow> = supervisor.locals().map(LocalAlloc::row).collect();
         format!("{said:?} {rows:?} {:?}", supervisor.next_deadline())
     }
 }

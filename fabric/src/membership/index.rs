@@ -1,7 +1,7 @@
 //! Small numbers for members, so that foca's list of ten thousand stays in a processor's cache.
 //!
 //! Foca walks its whole list for every update that it hears. On the wire an identity is a key, a generation
-//! and an address; in foca's list it is a [`Mark`] of a quarter of the size. The codec translates, and
+//! and an address; in foca's list it is a [`MemberNumber`] of a quarter of the size. The codec translates, and
 //! is the only place that does.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +17,13 @@ use crate::limits;
 
 /// An identity in numbers that mean something to one node only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct MemberNumber {
     pub member: u32,
     address: u32,
     pub generation: u64,
 }
 
-impl foca::Identity for Mark {
+impl foca::Identity for MemberNumber {
     type Addr = u32;
 
     fn renew(&self) -> Option<Self> {
@@ -41,7 +41,7 @@ impl foca::Identity for Mark {
 
 /// Which number means what. Invariant: `numbers` and `nodes` say the same of every number that is not free.
 #[derive(Clone, Debug, Default)]
-pub struct Roll {
+pub struct MemberIndex {
     nodes: Vec<NodeId>,
     numbers: BTreeMap<NodeId, u32>,
     free: Vec<u32>,
@@ -50,24 +50,24 @@ pub struct Roll {
     free_addresses: Vec<u32>,
 }
 
-impl Roll {
-    fn number(&mut self, node: NodeId) -> Option<u32> {
+impl MemberIndex {
+    fn node_number(&mut self, node: NodeId) -> Option<u32> {
         let Self { nodes, numbers, free, .. } = self;
         number(nodes, numbers, free, node)
     }
 
-    fn mark(&mut self, identity: Identity) -> Option<Mark> {
-        let member = self.number(identity.node)?;
+    fn number(&mut self, identity: Identity) -> Option<MemberNumber> {
+        let member = self.node_number(identity.node)?;
         let Self { addresses, address_numbers, free_addresses, .. } = self;
         let address = number(addresses, address_numbers, free_addresses, identity.address)?;
-        Some(Mark { member, address, generation: identity.generation })
+        Some(MemberNumber { member, address, generation: identity.generation })
     }
 
-    fn identity(&self, mark: Mark) -> Identity {
+    fn identity(&self, number: MemberNumber) -> Identity {
         Identity {
-            node: self.nodes[mark.member as usize],
-            generation: mark.generation,
-            address: self.addresses[mark.address as usize],
+            node: self.nodes[number.member as usize],
+            generation: number.generation,
+            address: self.addresses[number.address as usize],
         }
     }
 
@@ -76,7 +76,7 @@ impl Roll {
         self.numbers.get(node).copied()
     }
 
-    /// The member with a number below [`Roll::len`].
+    /// The member with a number below [`MemberIndex::len`].
     pub(super) fn node(&self, number: u32) -> NodeId {
         self.nodes[number as usize]
     }
@@ -92,14 +92,14 @@ impl Roll {
     }
 
     fn is_nearly_full(&self) -> bool {
-        let used = |len: usize, free: &[u32]| len - free.len() > limits::ROLL_MAX / 4 * 3;
+        let used = |len: usize, free: &[u32]| len - free.len() > limits::MEMBER_INDEX_MAX / 4 * 3;
         used(self.nodes.len(), &self.free) || used(self.addresses.len(), &self.free_addresses)
     }
 
     /// Gives the numbers of everybody who is not in `used` away again.
-    fn keep(&mut self, used: &[Mark]) -> Vec<u32> {
-        let members: BTreeSet<u32> = used.iter().map(|mark| mark.member).collect();
-        let addresses: BTreeSet<u32> = used.iter().map(|mark| mark.address).collect();
+    fn keep(&mut self, used: &[MemberNumber]) -> Vec<u32> {
+        let members: BTreeSet<u32> = used.iter().map(|number| number.member).collect();
+        let addresses: BTreeSet<u32> = used.iter().map(|number| number.address).collect();
         let dropped = retain(&mut self.numbers, &members);
         self.free.extend(&dropped);
         self.free_addresses.extend(retain(&mut self.address_numbers, &addresses));
@@ -121,7 +121,7 @@ fn number<T: Copy + Ord>(
             values[number as usize] = value;
             number
         }
-        None if values.len() >= limits::ROLL_MAX => return None,
+        None if values.len() >= limits::MEMBER_INDEX_MAX => return None,
         None => {
             values.push(value);
             values.len() as u32 - 1
@@ -143,40 +143,40 @@ fn retain<T: Ord>(numbers: &mut BTreeMap<T, u32>, used: &BTreeSet<u32>) -> Vec<u
     dropped
 }
 
-/// The roll of one node, which its codec and its membership both use. Nodes of one process may share it
+/// The index of one node, which its codec and its membership both use. Nodes of one process may share it
 /// until one of them hears of somebody new.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SharedRoll(Arc<Mutex<Arc<Roll>>>);
+pub(super) struct SharedIndex(Arc<Mutex<Arc<MemberIndex>>>);
 
-impl SharedRoll {
-    pub fn new(roll: Arc<Roll>) -> Self {
-        Self(Arc::new(Mutex::new(roll)))
+impl SharedIndex {
+    pub fn new(index: Arc<MemberIndex>) -> Self {
+        Self(Arc::new(Mutex::new(index)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Roll>> {
-        // Nothing panics while it is held; if something did, the roll is as good as before.
+    fn lock(&self) -> MutexGuard<'_, Arc<MemberIndex>> {
+        // Nothing panics while it is held; if something did, the index is as good as before.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// As it is now.
-    pub fn get(&self) -> Arc<Roll> {
+    pub fn get(&self) -> Arc<MemberIndex> {
         Arc::clone(&self.lock())
     }
 
     /// `None`: there are too many.
-    pub fn mark(&self, identity: Identity) -> Option<Mark> {
-        let mut roll = self.lock();
+    pub fn number(&self, identity: Identity) -> Option<MemberNumber> {
+        let mut index = self.lock();
         if let (Some(member), Some(address)) =
-            (roll.numbers.get(&identity.node), roll.address_numbers.get(&identity.address))
+            (index.numbers.get(&identity.node), index.address_numbers.get(&identity.address))
         {
             let (member, address) = (*member, *address);
-            return Some(Mark { member, address, generation: identity.generation });
+            return Some(MemberNumber { member, address, generation: identity.generation });
         }
-        Arc::make_mut(&mut roll).mark(identity)
+        Arc::make_mut(&mut index).number(identity)
     }
 
-    pub fn identity(&self, mark: Mark) -> Identity {
-        self.lock().identity(mark)
+    pub fn identity(&self, number: MemberNumber) -> Identity {
+        self.lock().identity(number)
     }
 
     pub fn number_of(&self, node: &NodeId) -> Option<u32> {
@@ -184,48 +184,56 @@ impl SharedRoll {
     }
 
     /// When there is little room left, drops everybody who is not in `used`; their numbers.
-    pub fn make_room(&self, used: impl FnOnce() -> Vec<Mark>) -> Vec<u32> {
-        let mut roll = self.lock();
-        if !roll.is_nearly_full() {
+    pub fn make_room(&self, used: impl FnOnce() -> Vec<MemberNumber>) -> Vec<u32> {
+        let mut index = self.lock();
+        if !index.is_nearly_full() {
             return Vec::new();
         }
-        Arc::make_mut(&mut roll).keep(&used())
+        Arc::make_mut(&mut index).keep(&used())
     }
 }
 
-/// Foca's packets: identities on the wire, marks inside.
+/// Foca's packets: identities on the wire, numbers inside.
 #[derive(Debug)]
-pub(super) struct MarkCodec(pub SharedRoll);
+pub(super) struct NumberCodec(pub SharedIndex);
 
-impl MarkCodec {
-    fn mark(&self, identity: Identity) -> postcard::Result<Mark> {
-        self.0.mark(identity).ok_or(postcard::Error::DeserializeBadEncoding)
+impl NumberCodec {
+    fn number(&self, identity: Identity) -> postcard::Result<MemberNumber> {
+        self.0.number(identity).ok_or(postcard::Error::DeserializeBadEncoding)
     }
 }
 
-impl Codec<Mark> for MarkCodec {
+impl Codec<MemberNumber> for NumberCodec {
     type Error = postcard::Error;
 
-    fn encode_header(&mut self, header: &Header<Mark>, buf: impl BufMut) -> postcard::Result<()> {
-        let header = translate(header, |mark| Ok(self.0.identity(*mark)))?;
+    fn encode_header(
+        &mut self,
+        header: &Header<MemberNumber>,
+        buf: impl BufMut,
+    ) -> postcard::Result<()> {
+        let header = translate(header, |number| Ok(self.0.identity(*number)))?;
         PostcardCodec.encode_header(&header, buf)
     }
 
-    fn decode_header(&mut self, buf: impl Buf) -> postcard::Result<Header<Mark>> {
+    fn decode_header(&mut self, buf: impl Buf) -> postcard::Result<Header<MemberNumber>> {
         let header: Header<Identity> = PostcardCodec.decode_header(buf)?;
-        translate(&header, |identity| self.mark(*identity))
+        translate(&header, |identity| self.number(*identity))
     }
 
-    fn encode_member(&mut self, member: &Member<Mark>, buf: impl BufMut) -> postcard::Result<()> {
+    fn encode_member(
+        &mut self,
+        member: &Member<MemberNumber>,
+        buf: impl BufMut,
+    ) -> postcard::Result<()> {
         let identity = self.0.identity(*member.id());
         let member = Member::new(identity, member.incarnation(), member.state());
         PostcardCodec.encode_member(&member, buf)
     }
 
-    fn decode_member(&mut self, buf: impl Buf) -> postcard::Result<Member<Mark>> {
+    fn decode_member(&mut self, buf: impl Buf) -> postcard::Result<Member<MemberNumber>> {
         let member: Member<Identity> = PostcardCodec.decode_member(buf)?;
-        let mark = self.mark(*member.id())?;
-        Ok(Member::new(mark, member.incarnation(), member.state()))
+        let number = self.number(*member.id())?;
+        Ok(Member::new(number, member.incarnation(), member.state()))
     }
 }
 
