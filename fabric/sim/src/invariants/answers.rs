@@ -54,7 +54,7 @@ fn answers_are_alike(name: &str, now: Now, core: &Node, copy: &Node) -> Verdict 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariants::rest::tests::at_rest;
+    use crate::invariants::settled::tests::at_rest;
 
     #[test]
     fn a_copy_that_says_something_else_is_found() {

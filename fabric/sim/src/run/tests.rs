@@ -1,5 +1,5 @@
 use super::*;
-use crate::invariants::rest::tests::at_rest;
+use crate::invariants::settled::tests::at_rest;
 use crate::workload::service;
 
 fn plan(seed: u64) -> Plan {
