@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::alloc::{AllocRow, Phase};
-use crate::clock::{Instant, Now, WallTime};
+use crate::clock::{Instant, Now};
 use crate::id::{AllocId, Birth, JobName, NodeId, SlotId};
 use crate::job::{Guarantee, JobKind, JobSpec, SpecHash};
 use crate::limits;
@@ -23,7 +23,7 @@ use super::failures::Failures;
 use super::gangs::Gangs;
 use super::rebalance::Relocation;
 use super::replica::Replica;
-use super::rollout::{REPLACED, Stuck, has_failed, is_vacated, says_nothing};
+use super::rollout::{LastWork, REPLACED, Stuck, has_failed, is_vacated};
 use super::slots::{Slot, taken};
 use super::{Canary, Node};
 
@@ -214,21 +214,14 @@ impl Node {
             .allocs_of(name)
             .map(|(slot, node, row, _)| (slot.clone(), node, row.clone()))
             .collect();
-        // What a roll-out took away is told by the row of the last allocation that did its slot's work: a stand-in has
-        // a higher epoch than the one that it gave way to, and ended before it; so has one that was to take over while a
-        // node is drained, and never ran.
-        let mut last = vec![(0, WallTime(0)); slots.len()];
+        let mut last = vec![LastWork::default(); slots.len()];
         let mut failed = vec![false; slots.len()];
         for (id, node, row) in rows {
             let at = id.index as usize;
             let (Some(slot), Some(last)) = (slots.get_mut(at), last.get_mut(at)) else { continue };
             failed[at] |= has_failed(&row, hash, version);
-            // Two coordinators may have given one epoch to two nodes.
-            if (row.epoch, row.since) >= *last && !says_nothing(&row) {
-                *last = (row.epoch, row.since);
-                slot.replaced = is_vacated(&row);
-                slot.begun = slot.replaced || row.spec == hash;
-            }
+            last.look_at(&row, hash);
+            (slot.replaced, slot.begun) = (last.is_vacated(), last.is_vacated() || last.is_of_spec);
             slot.epoch = slot.epoch.max(row.epoch);
             if !self.is_up(&node) {
                 slot.doubtful |= row.phase.holds_claim() && self.holds_back(now, &node, spec);

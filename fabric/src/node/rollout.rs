@@ -18,7 +18,7 @@ use crate::alloc::{AllocRow, Ending, Phase};
 use crate::api;
 use crate::api::Verdict;
 use crate::claim::Claim;
-use crate::clock::{Instant, Now};
+use crate::clock::{Instant, Now, WallTime};
 use crate::id::{AllocId, JobName, NodeId, SlotId};
 use crate::job::{JobKind, JobSpec, SpecHash};
 use crate::limits;
@@ -240,12 +240,11 @@ impl Node {
 
     /// Whether a roll-out has emptied a slot, or this node's copy of a system job, and no unit has run there since.
     pub(super) fn is_vacant(&self, slot: &SlotId, kind: JobKind) -> bool {
+        let mut last = LastWork::default();
         let rows = self.replica.allocs_in(slot);
-        let rows = rows
-            .filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
-            .filter(|(.., row, _)| !says_nothing(row));
-        rows.max_by_key(|(.., row, _)| (row.epoch, row.since))
-            .is_some_and(|(.., row, _)| is_vacated(row))
+        rows.filter(|(_, node, ..)| kind == JobKind::Service || *node == self.config.id)
+            .for_each(|(.., row, _)| last.look_at(row, row.spec));
+        last.is_vacated()
     }
 
     /// Takes note of whether a roll-out has a place to go on; says so when it has none any more.
@@ -423,6 +422,45 @@ pub(super) fn is_vacated(row: &AllocRow) -> bool {
         Phase::Ended => replaced || row.vacant && !row.ran,
         Phase::Pending => row.vacant,
         _ => false,
+    }
+}
+
+/// Which of a slot's rows tells what became of its work: the one with the highest epoch, unless it had ended by when another
+/// one was stopped for a new version. In two parts of a fabric a slot has two allocations, and once they have met it may be
+/// the one with the lower epoch that goes on: a stand-in gives way to it, or had ended before for somebody more important.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LastWork {
+    /// Two coordinators may have given one epoch to two nodes.
+    last: (u64, WallTime),
+    has_ended: bool,
+    vacated: bool,
+    /// When the last allocation ended that a roll-out stopped.
+    vacated_at: Option<WallTime>,
+    /// The last one has the spec that was asked for.
+    pub is_of_spec: bool,
+}
+
+impl LastWork {
+    /// A row of the slot.
+    pub fn look_at(&mut self, row: &AllocRow, spec: SpecHash) {
+        if says_nothing(row) {
+            return;
+        }
+        if is_vacated(row) {
+            self.vacated_at = self.vacated_at.max(Some(row.since));
+        }
+        if (row.epoch, row.since) >= self.last {
+            self.last = (row.epoch, row.since);
+            self.has_ended = row.phase == Phase::Ended;
+            self.vacated = is_vacated(row);
+            self.is_of_spec = row.spec == spec;
+        }
+    }
+
+    /// A roll-out has stopped what was there, and nothing has run since.
+    pub fn is_vacated(&self) -> bool {
+        let (_, since) = self.last;
+        self.vacated || self.has_ended && self.vacated_at.is_some_and(|at| at >= since)
     }
 }
 
