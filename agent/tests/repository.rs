@@ -129,7 +129,7 @@ fn every_claim_about_security_names_a_test_that_exists_or_says_why_there_is_none
 /// Names of all functions in the tree, and of its files: tests, promises, scenarios and stories.
 fn names_in_the_tree() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let crates = ["agent", "cli", "discovery", "ebpf", "fabric", "hw-tests", "metrics"];
+    let crates = ["agent", "cli", "discovery", "ebpf", "fabric", "helper", "hw-tests", "metrics"];
     let mut folders: Vec<PathBuf> = crates.map(|name| root().join(name)).into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {

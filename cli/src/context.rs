@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::exit::{Exit, Failure};
 use crate::screen::{Cell, Table, Tone};
-use crate::{Context, job_file};
+use crate::{Context, text};
 
 /// The agent's socket, unless something else is said.
 const SOCKET: &str = "/run/weft/weft.sock";
@@ -16,6 +16,8 @@ const SOCKET: &str = "/run/weft/weft.sock";
 pub const HERE: &str = "here";
 /// Characters of a context's name.
 const NAME_CHARS_MAX: usize = 63;
+/// Bytes of the file of contexts that are read: thousands of them.
+const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// A machine that `ssh` leads to, whose agent is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,7 +193,7 @@ impl Kept {
         let shown = path.display();
         match std::fs::File::open(&path) {
             Ok(file) => {
-                let text = job_file::text_of(file);
+                let text = text::read(file, FILE_BYTES_MAX, "a file of contexts");
                 let text = text.map_err(|reason| Failure::usage(format!("{shown}: {reason}")))?;
                 toml::from_str(&text).map_err(|error| {
                     let message = error.message().to_owned();

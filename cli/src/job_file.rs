@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::arguments::{Numa, Run};
 use crate::exit::{Exit, Failure};
 use crate::screen::{self, Screen};
+use crate::text;
 
 /// Reads job files, and those in folders, by name. When one makes no sense, none is returned.
 pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobSpec>, Failure> {
@@ -123,21 +124,8 @@ fn foreign(text: &str) -> Option<&'static str> {
     )
 }
 
-/// All of `from`, which must be text, and not longer than a job may be.
-pub fn text_of(from: impl Read) -> Result<String, String> {
-    let most = limits::JOB_FILE_BYTES_MAX;
-    let mut bytes = Vec::new();
-    from.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() > most {
-        return Err(format!("is longer than the {most} bytes that a job may have"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        format!("is not UTF-8 text, in line {}", line + 1)
-    })
+fn text_of(from: impl Read) -> Result<String, String> {
+    text::read(from, limits::JOB_FILE_BYTES_MAX, "a job")
 }
 
 /// The job that `weft run` describes.

@@ -31,6 +31,7 @@ mod screen;
 mod series;
 mod status;
 mod streams;
+mod text;
 mod top;
 mod trace;
 mod upgrade;

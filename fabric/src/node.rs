@@ -196,7 +196,7 @@ pub struct Counters {
 /// One node. See the module's words for the calling order.
 ///
 /// Architecture invariant: the table is changed by `merge_in`, to which `write` and `take_in` lead, together with everything
-/// that is derived from it: [`Replica`] lets nobody change one without the other. `follow` then does what follows beside that.
+/// that is derived from it: `Replica` lets nobody change one without the other. `follow` then does what follows beside that.
 pub struct Node {
     config: Config,
     /// What it says of itself.
@@ -929,29 +929,30 @@ impl Node {
         }
     }
 
+    /// Tells a member which rows are in the buckets that differ from its own, or in a part of them.
+    fn describe_rows(&mut self, from: NodeId, theirs: &[u64]) {
+        let ours = self.replica.buckets();
+        let differ = ours.iter().zip(theirs).filter(|(ours, theirs)| ours != theirs);
+        let differ = differ.count();
+        // Nothing random: another place each time is enough.
+        let turn = self.counters.ticks.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let until = self.replica.purged_until();
+        let Some(rows) = gossip::describe(&self.replica, theirs, until, turn) else { return };
+        let described = match &rows {
+            Message::Rows { buckets, .. } => buckets.len(),
+            _ => 0,
+        };
+        // A part of one bucket brings nothing here, and the tables are not compared.
+        let in_part = described < differ;
+        self.standing.repairing = (described > 0).then_some(Repairing { from, in_part });
+        self.send(from, Message::Clock(self.clock_reading()));
+        self.send(from, rows);
+    }
+
     fn handle_message(&mut self, now: Now, from: NodeId, message: Message) {
         let brought = Brought::ByStream(from);
         match message {
-            Message::Buckets(theirs) => {
-                let ours = self.replica.buckets();
-                let differ = ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs);
-                let differ = differ.count();
-                // Nothing random: another place each time is enough.
-                let turn = self.counters.ticks.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-                let until = self.replica.purged_until();
-                if let Some(rows) = gossip::describe(&self.replica, &theirs, until, turn) {
-                    let described = match &rows {
-                        Message::Rows { buckets, .. } => buckets.len(),
-                        _ => 0,
-                    };
-                    // A part of one bucket brings nothing here, and the tables are not compared.
-                    let in_part = described < differ;
-                    self.standing.repairing =
-                        (described > 0).then_some(Repairing { from, in_part });
-                    self.send(from, Message::Clock(self.clock_reading()));
-                    self.send(from, rows);
-                }
-            }
+            Message::Buckets(theirs) => self.describe_rows(from, &theirs),
             Message::Rows { buckets, mut rows, purged_until: there } => {
                 self.drop_deleted(now, there, &buckets, &rows);
                 rows.retain(|(key, order)| !self.was_deleted(key, order, there));

@@ -1,6 +1,6 @@
 //! Starts weft-helper in a cgroup of its own: as a transient service of systemd, or as a child of the agent.
 //!
-//! What it may do it gives up itself, the same way here and there ([`helper`]). Its memory, its tasks and its time are bounded
+//! What it may do it gives up itself, the same way here and there (`helper::confine`). Its memory, its tasks and its time are bounded
 //! from outside, and under systemd it sees no more of the machine's files than it reads.
 
 use helper::order::Verb;

@@ -1,7 +1,7 @@
 //! What must hold, whatever happens: each promise is a function named as a sentence.
 //!
 //! Those in this file are checked all the time, at the moment when a core gives a command. Those in
-//! [`rest`] are checked once faults have stopped and the fabric had time to settle. None of them asks
+//! [`settled`] are checked once faults have stopped and the fabric had time to settle. None of them asks
 //! the core's own bookkeeping: claims are summed from the commands that the unit manager really
 //! carries out, promises are compared with what is really on a disk.
 
