@@ -37,7 +37,8 @@ fn on_systemd_files_leave_nothing_on_the_machine() {
     one.task.files = paths.iter().map(|path| file(path)).collect();
     let mut two = shell(
         "stays",
-        "trap 'cat /etc/host-test/app/secret.conf; exit 0' TERM; echo up; while :; do sleep 0.02; done",
+        // systemd signals whoever is there until nobody is new: what looks at the end is not to hear it.
+        "trap 'trap \"\" TERM; cat /etc/host-test/app/secret.conf; exit 0' TERM; echo up; while :; do sleep 0.02; done",
     );
     two.task.files = vec![file(paths[0])];
     agent.start(&one);
