@@ -13,6 +13,7 @@ use fabric::topology::{Enforced, PortsUsed};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::executor;
@@ -142,7 +143,9 @@ fn bytes_free(found: &nix::sys::statvfs::Statvfs) -> u64 {
 }
 
 fn write_probe(state: &Path) -> std::io::Result<()> {
-    let path = state.join("probe");
+    // Several may look at once.
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    let path = state.join(format!("probe-{}", LOOKS.fetch_add(1, Ordering::Relaxed)));
     let mut file = std::fs::File::create(&path)?;
     let written = file.write_all(&[0; 4096]).and_then(|()| file.sync_all());
     std::fs::remove_file(&path)?;
