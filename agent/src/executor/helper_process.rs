@@ -26,6 +26,9 @@ const PROGRAM: &str = "weft-helper";
 pub(super) const TASKS_MAX: u64 = 8;
 /// It ends by itself when nobody listens to it any more; after this it is ended.
 const GOES_WITHIN: Duration = Duration::from_secs(2);
+/// Attempts to remove its cgroup, and the time between two.
+const REMOVALS_MAX: u32 = 50;
+const REMOVAL_PERIOD: Duration = Duration::from_millis(20);
 /// Numbers those that this agent starts.
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
@@ -65,9 +68,7 @@ impl Drop for Started {
                     if tokio::time::timeout(GOES_WITHIN, child.wait()).await.is_err() {
                         let _ = child.kill().await;
                     }
-                    if let Some(cgroup) = cgroup {
-                        let _ = blocking(move || cgroup::remove(&cgroup)).await;
-                    }
+                    remove(cgroup).await;
                 }
             }
         });
@@ -128,19 +129,40 @@ impl Direct {
         let place = self.units_folder().map(|folder| folder.join(format!("helper-{number}")));
         let memory = verb.memory();
         let cgroup = blocking(move || Ok(place.and_then(|place| bounded(place, memory)))).await?;
+        let shown = program.clone();
         let child = Command::new(program)
             .stdin(socket)
             .stdout(Stdio::null())
             .env_clear()
             .current_dir("/")
             .kill_on_drop(true)
-            .spawn()?;
+            .spawn();
+        let child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                remove(cgroup).await;
+                let what = format!("{}: {error}", shown.display());
+                return Err(io::Error::new(error.kind(), what));
+            }
+        };
         let name = format!("helper process {}", child.id().unwrap_or(0));
         // It does nothing before it has its order.
         if let (Some(cgroup), Some(pid)) = (&cgroup, child.id()) {
             std::fs::write(cgroup.join("cgroup.procs"), pid.to_string())?;
         }
         Ok(Started { name, runs: Some(Runs::Child(child, cgroup)) })
+    }
+}
+
+/// Removes a helper's cgroup, which is busy for a moment after its last process.
+async fn remove(cgroup: Option<PathBuf>) {
+    let Some(cgroup) = cgroup else { return };
+    for _ in 0..REMOVALS_MAX {
+        let path = cgroup.clone();
+        if blocking(move || cgroup::remove(&path)).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(REMOVAL_PERIOD).await;
     }
 }
 
