@@ -1,6 +1,8 @@
 //! `weft nodes`, `weft node`, `weft drain`, `weft undrain` and `weft leave`.
 
-use fabric::api::{AllocView, DrainBody, Explanation, JobView, NodeState, NodeView};
+use fabric::api::{
+    AllocView, DrainBody, Explanation, JobView, NodeState, NodeView, Status, VoterView,
+};
 use fabric::id::{JobName, NodeId, SlotId};
 use fabric::job::{JobKind, nearest};
 use fabric::resources::bytes;
@@ -220,6 +222,9 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
     }
     let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
     let hands_over = answers && !removal.now && !node.allocs.is_empty();
+    if hands_over {
+        leaves_a_majority(context, &node, removal).await?;
+    }
     let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
     let question = format!(
         "remove {} ({}) from the fabric? What it runs ({}) {place}, and it needs a new token to come back.{}",
@@ -267,6 +272,7 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     }
     let hands_over = !removal.now && !node.allocs.is_empty();
     if hands_over {
+        leaves_a_majority(context, &node, removal).await?;
         let stays = stays(context, &node.id, &node.allocs).await;
         if !stays.is_empty() {
             let message = format!(
@@ -301,6 +307,34 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
         context.screen.json(&node)?;
     }
     Ok(Exit::Ok)
+}
+
+/// Before work is moved for nothing: whether those that vote on leases can still decide when a node has gone.
+async fn leaves_a_majority(
+    context: &Context,
+    node: &NodeView,
+    removal: &Removal,
+) -> Result<(), Failure> {
+    let status: Status = context.client.get("/v1/status").await?;
+    let Some(voters) = status.fabric.map(|fabric| fabric.voters).filter(|_| !removal.force) else {
+        return Ok(());
+    };
+    let answers = |voter: &&VoterView| {
+        voter.node != node.id && matches!(voter.state, NodeState::Alive | NodeState::Suspect)
+    };
+    let left = voters.members.iter().filter(answers).count();
+    let votes = voters.members.iter().any(|voter| voter.node == node.id);
+    if !votes || left >= voters.majority as usize {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{} is one of {} that vote on at-most-one work, and {left} of the {} that decide would be left. Nothing was changed: \
+         another machine takes its vote soon after it has joined (`weft status` shows who votes); --force lets those that are \
+         left decide alone",
+        node.name,
+        plural(voters.members.len(), "node"),
+        voters.majority,
+    )))
 }
 
 /// How a machine is used again whose agent belongs to a fabric no more.
