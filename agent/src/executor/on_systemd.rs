@@ -8,7 +8,7 @@ use fabric::job::TaskFile;
 use std::time::Duration;
 
 use super::output::LogQuery;
-use super::tests::leased::{UNTIL_STOPPED, leased};
+use super::tests::leased::{UNTIL_STOPPED, leased, with_time_enough};
 use super::tests::{Agent, alive, launch, shell, wait_until};
 use super::{Executor, Preference};
 use crate::process;
@@ -744,15 +744,24 @@ fn on_systemd_a_unit_that_is_not_there_is_gone() {
 /// A leased unit ignores its stop signal, and its agent is gone.
 #[test]
 fn on_systemd_the_guard_ends_a_unit_whose_lease_has_run_out_while_no_agent_runs() {
+    with_time_enough(the_guard_ends_a_unit_whose_lease_is_of);
+}
+
+fn the_guard_ends_a_unit_whose_lease_is_of(length: Duration) -> bool {
     let state = tempfile::tempdir().unwrap();
-    let Some(mut agent) = agent(&state) else { return };
+    let Some(mut agent) = agent(&state) else { return true };
+    let over = crate::clock::BootTime::now() + length;
     let script = "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done";
     let stop_timeout = Duration::from_secs(1);
-    let one = leased(shell("orphan", script), Duration::from_secs(8), stop_timeout);
+    let one = leased(shell("orphan", script), length, stop_timeout);
     agent.start(&one);
     let pid = agent.running(&one);
     agent.wait_for_log(&one, "up");
     reload();
+    if crate::clock::BootTime::now() >= over {
+        wait_until("the guard kills it", || !alive(pid));
+        return false;
+    }
     let guard = agent.executor.leases().folder().guard().expect("it guards");
     let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", guard.pid)).unwrap();
     assert!(
@@ -760,7 +769,7 @@ fn on_systemd_the_guard_ends_a_unit_whose_lease_has_run_out_while_no_agent_runs(
         "beside the agent, and beside the unit: {cgroup}"
     );
     // Longer than it would have lived.
-    let longer = fabric::clock::Instant::at(Duration::from_secs(10));
+    let longer = fabric::clock::Instant::at(length + Duration::from_secs(4));
     agent.executor.extend(&one.alloc, one.run, longer);
     // The guard dies, and systemd starts it again, without any agent.
     let leases = agent.executor.leases().clone();
@@ -769,8 +778,12 @@ fn on_systemd_the_guard_ends_a_unit_whose_lease_has_run_out_while_no_agent_runs(
     wait_until("another guard", || {
         leases.folder().guard().is_some_and(|next| next != guard && alive(next.pid))
     });
-    assert!(alive(pid));
+    let (lives, in_time) = (alive(pid), crate::clock::BootTime::now() < over);
+    assert!(lives || !in_time, "it lives as long as its lease");
     wait_until("the guard kills it", || !alive(pid));
+    if !in_time {
+        return false;
+    }
     let mut next = Agent::with(Preference::Systemd, state.path());
     let found = next.runtime.block_on(next.executor.adopt()).unwrap();
     let UnitEvent::Exited { status, success, killed } = &found[0].event else {
@@ -780,13 +793,18 @@ fn on_systemd_the_guard_ends_a_unit_whose_lease_has_run_out_while_no_agent_runs(
     assert_eq!(next.log(&one, LogQuery::default()).matches("asked").count(), 1);
     let (_, unit) = cgroup.trim_end().rsplit_once('/').unwrap();
     wait_until("it ends well when nothing is left to guard", || !loaded(unit));
+    true
 }
 
 #[test]
 fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
+    with_time_enough(the_next_agent_knows_a_lease_of);
+}
+
+fn the_next_agent_knows_a_lease_of(length: Duration) -> bool {
     let state = tempfile::tempdir().unwrap();
-    let Some(mut agent) = agent(&state) else { return };
-    let length = Duration::from_secs(6);
+    let Some(mut agent) = agent(&state) else { return true };
+    let over = crate::clock::BootTime::now() + length;
     let one = leased(shell("adopted", UNTIL_STOPPED), length, Duration::from_secs(10));
     agent.start(&one);
     let pid = agent.running(&one);
@@ -794,11 +812,19 @@ fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
     drop(agent);
     let mut next = Agent::with(Preference::Systemd, state.path());
     let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    if crate::clock::BootTime::now() >= over {
+        wait_until("the guard ends it", || !alive(pid));
+        return false;
+    }
     assert!(matches!(found[0].event, UnitEvent::Running { pid: has, .. } if has == pid));
     let until = found[0].lease_until.expect("the guard is armed");
     assert!(until.since_origin() < length, "on the new agent's clock: {until:?}");
     let later = until + Duration::from_secs(1);
     next.executor.extend(&one.alloc, one.run, later);
+    if crate::clock::BootTime::now() >= over {
+        wait_until("the guard ends it", || !alive(pid));
+        return false;
+    }
     assert_eq!(next.exited(&one).0, "its lease ran out: exit status 0");
     assert!(next.now() >= later);
     let again = leased(Launch { run: 2, ..one }, 10 * length, Duration::from_secs(1));
@@ -811,6 +837,7 @@ fn on_systemd_a_renewed_lease_is_known_to_the_next_agent() {
     next.stop(&again);
     assert_eq!(next.exited(&again).0, "exit status 0", "it was stopped, its lease ran");
     assert!(!next.executor.leases().any());
+    true
 }
 
 fn signal(pid: u32, signal: nix::sys::signal::Signal) {
