@@ -166,7 +166,7 @@ pub fn examine(machine: &Machine, agent: &Agent) -> Vec<Finding> {
     ];
     findings.extend(cores(machine, agent));
     findings.extend(sources(agent));
-    findings.extend(agent.tried.as_ref().map(traces));
+    findings.extend(agent.tried.as_ref().map(|tried| traces(tried, agent)));
     findings
         .extend(agent.observed.iter().filter_map(|report| Some(sending(report.sending.as_ref()?))));
     let advice = "give it another one and restart weftd, or let this node in by hand";
@@ -301,7 +301,7 @@ fn sources(agent: &Agent) -> Option<Finding> {
 }
 
 /// Which traces `weft trace` can make, and why it cannot make the others.
-fn traces(tried: &Result<Tried, String>) -> Finding {
+fn traces(tried: &Result<Tried, String>, agent: &Agent) -> Finding {
     let tried = match tried {
         Ok(tried) => tried,
         Err(reason) => {
@@ -309,6 +309,14 @@ fn traces(tried: &Result<Tried, String>) -> Finding {
             return finding("traces", FindingLevel::Warning, message, "look into the agent's log");
         }
     };
+    if !agent.cgroups {
+        return finding(
+            "traces",
+            FindingLevel::Warning,
+            "none can be made of a job: a unit is told apart by its cgroup, and has none here",
+            "mount cgroup v2, or run under systemd",
+        );
+    }
     let mut work = Vec::new();
     let mut others = Refusals::default();
     for (what, outcome) in tried {

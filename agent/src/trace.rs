@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use ebpf::limits::TRACES_BYTES_MAX;
 use ebpf::trace::Refused;
-use fabric::api::{Problem, ProblemKind, TraceWhat};
+use fabric::api::{Problem, ProblemKind, TraceEvent, TraceWhat};
 use fabric::id::JobName;
 use helper::order::{Subject, Tried, Verb};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -151,8 +151,12 @@ async fn pass_on(mut answer: Answer, first: Option<Vec<u8>>, stream: mpsc::Sende
         };
         piece = match next {
             Ok(next) => next,
-            // Whoever reads sees that there is no last event.
-            Err(problem) => return tracing::warn!(%problem, "a trace broke off"),
+            Err(problem) => {
+                tracing::warn!(%problem, "a trace broke off");
+                let failed = serde_json::to_vec(&TraceEvent::Failed { problem });
+                let _ = stream.send(event(&failed.unwrap_or_default())).await;
+                return;
+            }
         };
     }
 }

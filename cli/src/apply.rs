@@ -52,9 +52,9 @@ impl Values {
     }
 }
 
-/// What `apply`, `run`, `scale` and `restart` answer to programs.
+/// What `apply`, `run`, `scale` and `restart` answer to programs: `apply` of several jobs with a list of them.
 #[derive(Serialize)]
-struct Applied {
+pub struct Applied {
     submitted: Submitted,
     /// As it was seen last; `null` with `--detach`.
     job: Option<JobView>,
@@ -93,30 +93,47 @@ pub async fn apply_all(
     values: Values,
     watch: Watch,
 ) -> Result<Exit, Failure> {
+    if let [spec] = specs {
+        let (exit, applied) = apply(context, spec, yes, values, watch).await?;
+        return tell(context, exit, &applied);
+    }
+    let (mut done, mut last) = (Vec::new(), Ok(Exit::Ok));
     for (index, spec) in specs.iter().enumerate() {
-        let outcome = apply(context, spec, yes, values, watch).await;
-        let left: Vec<&str> = specs[index + 1..].iter().map(|spec| spec.name.as_str()).collect();
-        if !left.is_empty() && !matches!(outcome, Ok(Exit::Ok)) {
-            context.screen.say(&format!("not applied after that: {}", left.join(", ")));
-        }
-        match outcome {
-            Ok(Exit::Ok) => {}
-            other => return other,
+        last = apply(context, spec, yes, values, watch).await.map(|(exit, applied)| {
+            done.push(applied);
+            exit
+        });
+        if !matches!(last, Ok(Exit::Ok)) {
+            let left: Vec<_> = specs[index + 1..].iter().map(|spec| spec.name.as_str()).collect();
+            if !left.is_empty() {
+                context.screen.say(&format!("not applied after that: {}", left.join(", ")));
+            }
+            break;
         }
     }
-    Ok(Exit::Ok)
+    // Also of those before the one that failed.
+    tell(context, Exit::Ok, &done)?;
+    last
 }
 
 /// Brings a job to what its file says.
-pub async fn apply(
+async fn apply(
     context: &Context,
     spec: &JobSpec,
     yes: bool,
     values: Values,
     watch: Watch,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, Applied), Failure> {
     let plan = ask(context, spec, values).await?;
     carry_out(context, spec, &plan, yes, values, watch).await
+}
+
+/// Tells programs what was done.
+pub fn tell(context: &Context, exit: Exit, done: &impl Serialize) -> Result<Exit, Failure> {
+    if context.screen.is_json() {
+        context.screen.json(done)?;
+    }
+    Ok(exit)
 }
 
 /// Shows what is planned, asks where something is stopped for it, and submits, provided that nobody has changed the job since.
@@ -127,7 +144,7 @@ pub async fn carry_out(
     yes: bool,
     values: Values,
     watch: Watch,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, Applied), Failure> {
     for part in render(plan, spec, values) {
         context.screen.say_table(&part);
     }
@@ -142,7 +159,7 @@ pub async fn carry_out(
     }
     if !touched.is_empty() {
         let question = format!("slots of {}: {}. Go on?", spec.name, touched.join(", "));
-        if !context.screen.confirm(&question, yes)? {
+        if !context.confirm(&question, yes).await? {
             return Err(Failure::failed("nothing was changed"));
         }
     }
@@ -158,7 +175,8 @@ pub async fn run(context: &Context, spec: &JobSpec, watch: Watch) -> Result<Exit
             spec.name
         )));
     }
-    submit(context, spec, 0, watch).await
+    let (exit, applied) = submit(context, spec, 0, watch).await?;
+    tell(context, exit, &applied)
 }
 
 /// What a submit of `spec` would do.
@@ -173,7 +191,7 @@ async fn submit(
     spec: &JobSpec,
     expected_version: u64,
     watch: Watch,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, Applied), Failure> {
     let path = format!("/v1/jobs/{}?expected_version={expected_version}", spec.name);
     let submitted: Submitted = context.client.send(Method::PUT, &path, spec).await?;
     finish(context, submitted, watch).await
@@ -184,7 +202,7 @@ pub async fn finish(
     context: &Context,
     submitted: Submitted,
     watch: Watch,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, Applied), Failure> {
     let Submitted { job, version, changed, held_by, members } = &submitted;
     context.screen.say(&if *changed {
         format!("{job} version {version} is on the disk of {held_by} of {members} nodes")
@@ -203,10 +221,7 @@ pub async fn finish(
         let outcome = watch::until_healthy(context, job, goal).await?;
         (outcome.exit, outcome.job)
     };
-    if context.screen.is_json() {
-        context.screen.json(&Applied { submitted, job })?;
-    }
-    Ok(exit)
+    Ok((exit, Applied { submitted, job }))
 }
 
 fn word_of(action: SlotAction) -> &'static str {

@@ -125,6 +125,16 @@ pub enum Way {
     Host(Host),
 }
 
+impl Way {
+    /// What marks the node whose agent is asked, in a list.
+    pub fn mark(&self) -> &'static str {
+        match self {
+            Way::Socket(_) => "here",
+            Way::Host(_) => "asked",
+        }
+    }
+}
+
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -251,11 +261,15 @@ impl Kept {
 
 /// A context's name.
 pub fn name(text: &str) -> Result<String, String> {
+    // What begins with a dash is taken for an option wherever it is written.
     let fine = (1..=NAME_CHARS_MAX).contains(&text.len())
+        && !text.starts_with('-')
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     match fine {
         true => Ok(text.to_owned()),
-        false => Err(format!("use 1 to {NAME_CHARS_MAX} letters, digits, '-' and '_'")),
+        false => Err(format!(
+            "use 1 to {NAME_CHARS_MAX} letters, digits, '-' and '_', and no '-' as the first"
+        )),
     }
 }
 
@@ -300,7 +314,12 @@ pub fn list(context: &Context) -> Result<Exit, Failure> {
 /// Keeps one, under a name that is free.
 pub fn add(context: &Context, name: String, host: Host) -> Result<Exit, Failure> {
     let mut kept = Kept::read()?;
-    if name == HERE || kept.contexts.contains_key(&name) {
+    if name == HERE {
+        return Err(Failure::failed(
+            "here is the agent of this machine, and needs no entry: choose another name",
+        ));
+    }
+    if kept.contexts.contains_key(&name) {
         return Err(Failure::failed(format!(
             "there is a context {name} already: choose another name, or weft context remove {name}"
         )));

@@ -3,6 +3,7 @@
 use fabric::id::JobName;
 use fabric::job::{Check, CpuRequest, Health, JobKind, JobSpec, NumaPolicy, Port, Smt, parse_all};
 use fabric::limits;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,38 +13,47 @@ use crate::exit::{Exit, Failure};
 use crate::screen::{self, Screen};
 use crate::text;
 
-/// Reads job files, and those in folders, by name. When one makes no sense, none is returned.
+/// Reads job files, and those in folders, by name. When one makes no sense, none is returned, and all that is wrong is said.
 pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobSpec>, Failure> {
-    let (mut specs, mut wrong): (Vec<JobSpec>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut read_from, mut wrong): (BTreeMap<JobName, PathBuf>, Vec<String>) = Default::default();
+    let mut specs: Vec<JobSpec> = Vec::new();
     for path in paths {
-        for file in files_of(path)? {
-            let spec = match read(&file) {
+        let files = files_of(path).unwrap_or_else(|reason| {
+            wrong.push(reason);
+            Vec::new()
+        });
+        for file in files {
+            let spec = match read_noting_all(&file) {
                 Ok(spec) => spec,
-                // The others may be wrong, too.
-                Err(Failure::Listed(_, lines)) if wrong.len() < ERRORS_SHOWN_MAX => {
+                Err(lines) => {
                     wrong.extend(lines);
                     continue;
                 }
-                Err(Failure::Listed(..)) => continue,
-                Err(other) => return Err(other),
             };
-            if specs.iter().any(|other| other.name == spec.name) {
-                let (name, file) = (spec.name, file.display());
-                return Err(Failure::usage(format!("{file}: a second job {name}")));
+            if let Some(first) = read_from.get(&spec.name) {
+                let (name, file, first) = (&spec.name, file.display(), first.display());
+                wrong.push(format!("{file}: a second job {name}: the first one is in {first}"));
+                continue;
             }
+            read_from.insert(spec.name.clone(), file);
             specs.push(spec);
         }
+    }
+    let more = wrong.len().saturating_sub(ERRORS_SHOWN_MAX);
+    if more > 0 {
+        wrong.truncate(ERRORS_SHOWN_MAX);
+        wrong.push(format!("and {more} more errors"));
     }
     if wrong.is_empty() { Ok(specs) } else { Err(Failure::Listed(Exit::Usage, wrong)) }
 }
 
 /// The job files that a path means: itself, or those in it.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
     if path == Path::new("-") || !path.is_dir() {
         return Ok(vec![path.into()]);
     }
     let shown = path.display();
-    let refused = |error: std::io::Error| Failure::usage(format!("{shown}: {error}"));
+    let refused = |error: std::io::Error| format!("{shown}: {error}");
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(refused)? {
         let file = entry.map_err(refused)?.path();
@@ -53,36 +63,44 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     files.sort();
     match files.is_empty() {
-        true => Err(Failure::usage(format!("{shown}: there is no job file in this folder: .toml"))),
+        true => Err(format!("{shown}: there is no job file (NAME.toml) in this folder")),
         false => Ok(files),
     }
 }
 
 /// Reads a job file; `-` is stdin. A `source = "./x"` is read relative to the file.
 pub fn read(path: &Path) -> Result<JobSpec, Failure> {
+    if path.is_dir() {
+        let shown = path.display();
+        return Err(Failure::usage(format!(
+            "{shown} is a folder: name one of the job files in it"
+        )));
+    }
+    read_all(std::iter::once(&path.to_owned()))?
+        .pop()
+        .ok_or_else(|| Failure::usage(format!("{}: there is no job in it", path.display())))
+}
+
+/// The same; all that is wrong, a line each.
+fn read_noting_all(path: &Path) -> Result<JobSpec, Vec<String>> {
     let stdin = path == Path::new("-");
     let shown = if stdin { "stdin".into() } else { path.display().to_string() };
     let text = if stdin { text_of(std::io::stdin()) } else { file(path) };
-    let text = text.map_err(|reason| Failure::usage(format!("{shown}: {reason}")))?;
+    let text = text.map_err(|reason| vec![format!("{shown}: {reason}")])?;
     let directory = if stdin { None } else { path.parent() };
-    let mut read_file = |source: &str| file(&directory.unwrap_or(Path::new("")).join(source));
+    let mut read_file = |source: &str| source_of(&directory.unwrap_or(Path::new("")).join(source));
     parse_all(&text, &mut read_file).map_err(|errors| {
         let foreign = foreign(&text).map(|advice| format!("; {advice}")).unwrap_or_default();
-        let lines = errors.iter().take(ERRORS_SHOWN_MAX);
         let mut lines: Vec<String> =
-            lines.map(|error| screen::printable(&format!("{shown}:{error}"))).collect();
+            errors.iter().map(|error| screen::printable(&format!("{shown}:{error}"))).collect();
         if let Some(first) = lines.first_mut() {
             first.push_str(&foreign);
         }
-        let more = errors.len().saturating_sub(ERRORS_SHOWN_MAX);
-        if more > 0 {
-            lines.push(format!("{shown}: and {more} more"));
-        }
-        Failure::Listed(Exit::Usage, lines)
+        lines
     })
 }
 
-/// What is wrong with a job file and is shown at a time, in the order of the file.
+/// What is wrong with job files and is shown at a time, in the order of the files.
 const ERRORS_SHOWN_MAX: usize = 20;
 
 fn file(path: &Path) -> Result<String, String> {
@@ -90,6 +108,15 @@ fn file(path: &Path) -> Result<String, String> {
         return Err("is a folder, not a job file".into());
     }
     text_of(File::open(path).map_err(|error| error.to_string())?)
+}
+
+/// What a job takes along. Nobody waits for whoever writes into a pipe.
+fn source_of(path: &Path) -> Result<String, String> {
+    let known = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    match known.is_file() || known.is_dir() {
+        true => file(path),
+        false => Err("is not a regular file".into()),
+    }
 }
 
 /// Of whom a file is that is no job file of weft's, and what to do.

@@ -262,13 +262,14 @@ pub async fn scale(
     if count < view.wanted {
         let stopped = plural((view.wanted - count) as usize, "slot");
         let question = format!("stop {stopped} of {job}, which has {}. Go on?", view.wanted);
-        if !context.screen.confirm(&question, yes)? {
+        if !context.confirm(&question, yes).await? {
             return Err(Failure::failed("nothing was changed"));
         }
     }
     let path = format!("/v1/jobs/{job}/scale");
     let submitted: Submitted = context.client.send(Method::POST, &path, &Scale { count }).await?;
-    apply::finish(context, submitted, watch).await
+    let (exit, applied) = apply::finish(context, submitted, watch).await?;
+    apply::tell(context, exit, &applied)
 }
 
 /// Restarts a job as an update would, or one slot in place.
@@ -289,7 +290,8 @@ pub async fn restart(context: &Context, what: &JobOrSlot, watch: Watch) -> Resul
         None => {
             let body = RestartBody { slot: None };
             let submitted: Submitted = context.client.send(Method::POST, &path, &body).await?;
-            apply::finish(context, submitted, watch).await
+            let (exit, applied) = apply::finish(context, submitted, watch).await?;
+            apply::tell(context, exit, &applied)
         }
     }
 }
@@ -307,7 +309,7 @@ pub async fn stop(
         "stop {job} with its {}, and forget it?",
         plural(view.running as usize, "running slot")
     );
-    if !context.screen.confirm(&question, yes)? {
+    if !context.confirm(&question, yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
     context.client.delete(&format!("/v1/jobs/{job}")).await?;

@@ -23,6 +23,7 @@ mod mistakes;
 mod nodes;
 mod prometheus;
 mod query;
+mod question;
 mod quotas;
 mod rebalance;
 mod remote;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
     }
     let way = match context::way(arguments.socket, arguments.host) {
         Ok(way) => way,
+        // `version` tells of this program whatever else is the matter.
         Err(failure) if needs_agent(&arguments.command) => {
             return ExitCode::from(say(&screen, failure) as u8);
         }

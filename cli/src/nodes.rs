@@ -49,7 +49,11 @@ pub async fn list(context: &Context) -> Result<Exit, Failure> {
             ),
             None => ("?".into(), "?".into(), "?".into()),
         };
-        let name = if node.local { format!("{} (here)", node.name) } else { node.name.clone() };
+        let name = if node.local {
+            format!("{} ({})", node.name, context.way.mark())
+        } else {
+            node.name.clone()
+        };
         let mut cells: Vec<Cell> = vec![
             name.into(),
             node.id.short().into(),
@@ -221,10 +225,11 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
         return leave(context, removal).await;
     }
     let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
-    let hands_over = answers && !removal.now && !node.allocs.is_empty();
-    if hands_over {
-        leaves_a_majority(context, &node, removal).await?;
-    }
+    let vote = match answers && !removal.now {
+        true => vote_of(context, &node, removal).await?,
+        false => Vote::NotMissed,
+    };
+    let hands_over = answers && !removal.now && (!node.allocs.is_empty() || vote == Vote::HandedOn);
     let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
     let question = format!(
         "remove {} ({}) from the fabric? What it runs ({}) {place}, and it needs a new token to come back.{}",
@@ -233,10 +238,10 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
         plural(node.allocs.len(), "allocation"),
         removal.warning()
     );
-    if !context.screen.confirm(&question, removal.yes)? {
+    if !context.confirm(&question, removal.yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
-    if hands_over && let Some(exit) = emptied(context, &node, removal, "remove").await? {
+    if hands_over && let Some(exit) = emptied(context, &node, removal, vote, "remove").await? {
         return Ok(exit);
     }
     lock_out(context, &node, removal, hands_over).await?;
@@ -259,7 +264,7 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     let others = nodes.len().saturating_sub(1);
     let Some(at) = nodes.iter().position(|node| node.local) else {
         return Err(Failure::failed(format!(
-            "this node is no member of its fabric any more: there is nothing to leave. {START_ANEW}"
+            "the node that is asked is no member of its fabric any more: there is nothing to leave. {START_ANEW}"
         )));
     };
     let node = nodes.swap_remove(at);
@@ -270,9 +275,12 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
              stop JOB), stop weftd, and empty its state directory, /var/lib/weft unless weftd.toml says otherwise"
         )));
     }
-    let hands_over = !removal.now && !node.allocs.is_empty();
+    let vote = match removal.now {
+        false => vote_of(context, &node, removal).await?,
+        true => Vote::NotMissed,
+    };
+    let hands_over = !removal.now && (!node.allocs.is_empty() || vote == Vote::HandedOn);
     if hands_over {
-        leaves_a_majority(context, &node, removal).await?;
         let stays = stays(context, &node.id, &node.allocs).await;
         if !stays.is_empty() {
             let message = format!(
@@ -286,16 +294,16 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     let place =
         if hands_over { "is placed elsewhere first" } else { "ends, and is placed elsewhere" };
     let question = format!(
-        "take {name}, this node, out of its fabric of {}? What it runs ({}) {place}. Files that jobs have written on its disks \
-         stay there and are copied nowhere. It needs a new token to come back.{}",
+        "take {name}, the node that is asked, out of its fabric of {}? What it runs ({}) {place}. Files that jobs have written on \
+         its disks stay there and are copied nowhere. It needs a new token to come back.{}",
         plural(others + 1, "node"),
         plural(node.allocs.len(), "allocation"),
         removal.warning()
     );
-    if !context.screen.confirm(&question, removal.yes)? {
+    if !context.confirm(&question, removal.yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
-    if hands_over && let Some(exit) = emptied(context, &node, removal, "leave").await? {
+    if hands_over && let Some(exit) = emptied(context, &node, removal, vote, "leave").await? {
         return Ok(exit);
     }
     lock_out(context, &node, removal, hands_over).await?;
@@ -309,15 +317,20 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     Ok(Exit::Ok)
 }
 
+/// What becomes of the vote on leases of a node that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vote {
+    /// The others decide without it.
+    NotMissed,
+    /// Another node votes in its place before it goes.
+    HandedOn,
+}
+
 /// Before work is moved for nothing: whether those that vote on leases can still decide when a node has gone.
-async fn leaves_a_majority(
-    context: &Context,
-    node: &NodeView,
-    removal: &Removal,
-) -> Result<(), Failure> {
+async fn vote_of(context: &Context, node: &NodeView, removal: &Removal) -> Result<Vote, Failure> {
     let status: Status = context.client.get("/v1/status").await?;
     let Some(voters) = status.fabric.map(|fabric| fabric.voters).filter(|_| !removal.force) else {
-        return Ok(());
+        return Ok(Vote::NotMissed);
     };
     let answers = |voter: &&VoterView| {
         voter.node != node.id && matches!(voter.state, NodeState::Alive | NodeState::Suspect)
@@ -325,7 +338,17 @@ async fn leaves_a_majority(
     let left = voters.members.iter().filter(answers).count();
     let votes = voters.members.iter().any(|voter| voter.node == node.id);
     if !votes || left >= voters.majority as usize {
-        return Ok(());
+        return Ok(Vote::NotMissed);
+    }
+    let nodes: Vec<NodeView> = context.client.get("/v1/nodes").await?;
+    let takes_its_seat = |other: &&NodeView| {
+        other.id != node.id
+            && other.state == NodeState::Alive
+            && other.info.as_ref().is_some_and(|info| !info.draining)
+            && voters.members.iter().all(|voter| voter.node != other.id)
+    };
+    if nodes.iter().any(|other| takes_its_seat(&other)) {
+        return Ok(Vote::HandedOn);
     }
     Err(Failure::failed(format!(
         "{} is one of {} that vote on at-most-one work, and {left} of the {} that decide would be left. Nothing was changed: \
@@ -345,11 +368,12 @@ fn goes(others: usize) -> String {
     if others == 1 { "the other node goes".into() } else { format!("the other {others} nodes go") }
 }
 
-/// Waits until a node that is about to go has handed over its work. `Some`: it has not, and stays a member.
+/// Waits until a node that is about to go has handed over its work, and its vote. `Some`: it has not, and stays a member.
 async fn emptied(
     context: &Context,
     node: &NodeView,
     removal: &Removal,
+    vote: Vote,
     verb: &str,
 ) -> Result<Option<Exit>, Failure> {
     let stays = |text: &str| {
@@ -360,6 +384,16 @@ async fn emptied(
         )
     };
     match hand_over(context, node, true, removal.timeout).await {
+        Ok(Handed::Over) if vote == Vote::HandedOn => {
+            context.screen.say(&format!("another node is to vote in place of {}", node.name));
+            let exit = match watch::bounded(votes_no_more(context, node), removal.timeout).await {
+                Ended::Itself(done) => return done.map(|()| None),
+                Ended::TimedOut => Exit::TimedOut,
+                Ended::Interrupted => Exit::Interrupted,
+            };
+            context.screen.say(&stays("it still votes"));
+            Ok(Some(exit))
+        }
         Ok(Handed::Over | Handed::Gone) => Ok(None),
         Ok(Handed::Not(exit)) => {
             context.screen.say(&stays("it goes on handing over"));
@@ -367,6 +401,17 @@ async fn emptied(
         }
         Err(Failure::Said(exit, text)) => Err(Failure::Said(exit, stays(&text))),
         Err(other) => Err(other),
+    }
+}
+
+async fn votes_no_more(context: &Context, node: &NodeView) -> Result<(), Failure> {
+    loop {
+        let status: Status = context.client.get("/v1/status").await?;
+        let voters = status.fabric.map(|fabric| fabric.voters.members).unwrap_or_default();
+        if voters.iter().all(|voter| voter.node != node.id) {
+            return Ok(());
+        }
+        tokio::time::sleep(watch::POLL).await;
     }
 }
 

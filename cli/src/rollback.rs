@@ -38,7 +38,9 @@ pub async fn rollback(context: &Context, wanted: Wanted) -> Result<Exit, Failure
         target.version,
         newest + 1
     ));
-    apply::carry_out(context, &target.spec, &plan, yes, values, watch).await
+    let (exit, applied) =
+        apply::carry_out(context, &target.spec, &plan, yes, values, watch).await?;
+    apply::tell(context, exit, &applied)
 }
 
 /// The version to go back to.

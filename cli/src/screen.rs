@@ -221,16 +221,14 @@ impl Screen {
         }
     }
 
-    /// Asks, if somebody is there to answer; otherwise, or with `yes`, takes it as said.
-    pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Failure> {
-        if yes || !self.interactive {
-            return Ok(true);
-        }
+    /// Shows a question that is answered on the same line.
+    pub fn ask(&self, question: &str) {
         self.write(&format!("{question} [y/N] "));
-        let mut answer = String::new();
-        let read = io::stdin().read_line(&mut answer);
-        read.map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    /// Whether there is somebody to ask.
+    pub fn is_interactive(&self) -> bool {
+        self.interactive
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn trace(context: &Context, wanted: Trace) -> Result<Exit, Failure> {
     let screen = &context.screen;
     let bodies = bodies(context, look, &what, time, node).await?;
     let mut calls: BTreeMap<String, TracedCall> = BTreeMap::new();
-    follow(context, bodies, |event| {
+    let exit = follow(context, bodies, |event| {
         match event {
             TraceEvent::Events { events } => {
                 for event in events {
@@ -57,23 +57,23 @@ pub async fn trace(context: &Context, wanted: Trace) -> Result<Exit, Failure> {
     })
     .await?;
     if look != TraceWhat::Syscalls {
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     let mut calls: Vec<TracedCall> = calls.into_values().collect();
     calls.sort_by_key(|call| std::cmp::Reverse(call.total_ns));
     if screen.is_json() {
         screen.json(&calls)?;
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     if calls.is_empty() {
         screen.say("it made no system call in this time");
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     screen.table(&call_table(&calls))?;
     if calls.len() > CALLS_SHOWN {
         screen.say(&format!("and {} more: -o json has all", calls.len() - CALLS_SHOWN));
     }
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// Profiles, and draws a flame graph.
@@ -84,7 +84,7 @@ pub async fn profile(context: &Context, wanted: Profile) -> Result<Exit, Failure
     let bodies = bodies(context, look, &what, time, node).await?;
     let mut stacks: BTreeMap<String, u64> = BTreeMap::new();
     let mut counted = String::new();
-    follow(context, bodies, |event| {
+    let exit = follow(context, bodies, |event| {
         if let TraceEvent::Stacks { unit, folded } = event {
             counted.clone_from(unit);
             for (stack, count) in folded {
@@ -97,7 +97,7 @@ pub async fn profile(context: &Context, wanted: Profile) -> Result<Exit, Failure
     .await?;
     if screen.is_json() {
         screen.json(&serde_json::json!({ "unit": counted, "folded": stacks }))?;
-        return Ok(Exit::Ok);
+        return Ok(exit);
     }
     let lines: Vec<String> =
         stacks.iter().map(|(stack, count)| format!("{stack} {count}")).collect();
@@ -106,12 +106,12 @@ pub async fn profile(context: &Context, wanted: Profile) -> Result<Exit, Failure
         return Err(Failure::failed(format!("{nothing} in this time: try a longer --for")));
     }
     if folded {
-        return lines.iter().try_for_each(|line| screen.data(line)).map(|()| Exit::Ok);
+        return lines.iter().try_for_each(|line| screen.data(line)).map(|()| exit);
     }
     let title = if off_cpu { "where it sleeps" } else { "where it runs" };
     let title = format!("{}: {title}, {}", name_of(&what), duration::display(time));
     screen.bytes(&flame_graph(&lines, &title, &counted)?)?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 fn flame_graph(lines: &[String], title: &str, unit: &str) -> Result<Vec<u8>, Failure> {
@@ -169,19 +169,19 @@ async fn bodies(
     Ok(on.into_iter().map(body).collect())
 }
 
-/// Reads all streams to their ends. What one node cannot do does not keep the others from it.
+/// Reads all streams to their ends. What one node cannot do does not keep the others from it, and makes the exit degraded.
 async fn follow(
     context: &Context,
     bodies: Vec<(String, TraceBody)>,
     mut see: impl FnMut(&TraceEvent) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Exit, Failure> {
     let screen = &context.screen;
     let (sender, mut seen) = mpsc::channel(4);
     for (node, body) in bodies {
         tokio::spawn(pump(context.client.clone(), node, body, sender.clone()));
     }
     drop(sender);
-    let (mut ended, mut failed) = (0, None);
+    let (mut ended, mut failed): (u32, Vec<(String, Failure)>) = (0, Vec::new());
     let work = async {
         while let Some((node, event)) = seen.recv().await {
             match event {
@@ -190,13 +190,7 @@ async fn follow(
                     ended += u32::from(matches!(event, TraceEvent::Ended { .. }));
                     see(&event)?;
                 }
-                Err(failure) => {
-                    screen.clear_line();
-                    if let Failure::Said(_, message) = &failure {
-                        screen.say_toned(Tone::Bad, &printable(&format!("{node}: {message}")));
-                    }
-                    failed = Some(failure);
-                }
+                Err(failure) => failed.push((node, failure)),
             }
         }
         Ok(())
@@ -210,12 +204,24 @@ async fn follow(
             return Err(Failure::Said(Exit::Interrupted, "stopped before its time".into()));
         }
     }
-    match failed {
-        Some(failure) if ended == 0 => {
-            Err(Failure::Said(failure.exit(), "no node could be looked at".into()))
-        }
-        _ => Ok(()),
+    let Some((_, first)) = failed.first() else { return Ok(Exit::Ok) };
+    let exit = first.exit();
+    let lines = failed.iter().flat_map(|(node, failure)| {
+        let messages = match failure {
+            Failure::Said(_, message) => std::slice::from_ref(message),
+            Failure::Listed(_, messages) => messages,
+            Failure::NobodyReads => &[],
+        };
+        messages.iter().map(move |message| format!("{node}: {message}"))
+    });
+    let lines: Vec<String> = lines.collect();
+    if ended == 0 {
+        return Err(Failure::Listed(exit, lines));
     }
+    for line in lines {
+        screen.complain(&printable(&format!("not of all nodes: {line}")));
+    }
+    Ok(Exit::Degraded)
 }
 
 fn say(screen: &Screen, node: &str, event: &TraceEvent) {
@@ -257,6 +263,9 @@ async fn read(stream: &mut Stream, node: &str, seen: &mpsc::Sender<Seen>) -> Res
                     "an event makes no sense ({error}): weft and weftd must have the same version"
                 ))
             })?;
+            if let TraceEvent::Failed { problem } = event {
+                return Err(problem.into());
+            }
             ended |= matches!(event, TraceEvent::Ended { .. });
             if seen.send((node.to_owned(), Ok(event))).await.is_err() {
                 return Ok(());
@@ -266,7 +275,10 @@ async fn read(stream: &mut Stream, node: &str, seen: &mpsc::Sender<Seen>) -> Res
     if ended {
         return Ok(());
     }
-    Err(Failure::Said(Exit::Unreachable, "the trace broke off".into()))
+    Err(Failure::Said(
+        Exit::Unreachable,
+        "the connection broke off before the trace had ended".into(),
+    ))
 }
 
 /// The same call of several nodes: counts add up, and a quantile is the worst of theirs.

@@ -67,7 +67,7 @@ pub async fn upgrade(context: &Context, wanted: Wanted<'_>) -> Result<Exit, Fail
         plural(nodes.len(), "node"),
         names.join(", ")
     );
-    if !context.screen.confirm(&question, wanted.yes)? {
+    if !context.confirm(&question, wanted.yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
     let work = async {

@@ -67,7 +67,7 @@ pub async fn approve(context: &Context, wanted: &str, yes: bool) -> Result<Exit,
         "let in {} with fingerprint {}? Its console must show the same.",
         one.name, one.fingerprint
     );
-    if !context.screen.confirm(&question, yes)? {
+    if !context.confirm(&question, yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
     // By its key: another one may call itself so meanwhile.

@@ -158,7 +158,7 @@ pub struct TaskVariant {
 }
 
 /// A file that the task sees, read-only.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskFile {
     /// Absolute path that the task sees.
     pub path: String,
@@ -297,7 +297,7 @@ pub enum NumaPolicy {
 }
 
 /// A port of an allocation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Port {
     /// `${port.NAME}` in the command, `WEFT_PORT_NAME` in the environment.

@@ -203,6 +203,19 @@ fn used(first: u16, last: u16) -> Vec<PortsUsed> {
 }
 
 #[test]
+fn without_cgroups_no_trace_of_a_job_can_be_made() {
+    let mut agent = agent();
+    agent.tried = Some(Ok(KINDS.map(|what| (what, Ok(()))).to_vec()));
+    let level = |agent: &Agent| {
+        let found = examine(&machine(), agent);
+        found.iter().find(|finding| finding.check == "traces").map(|finding| finding.level)
+    };
+    assert_eq!(level(&agent), Some(FindingLevel::Ok));
+    agent.cgroups = false;
+    assert_eq!(level(&agent), Some(FindingLevel::Warning));
+}
+
+#[test]
 fn who_has_ports_of_the_range_is_named() {
     let mut agent = agent();
     agent.ports_used = [used(9090, 9090), used(20000, 20009), used(30000, 30001)].concat();

@@ -115,6 +115,12 @@ impl Direct {
         self.cgroup.as_ref().map(|cgroup| cgroup.folder().to_owned())
     }
 
+    /// As on a machine without cgroups.
+    #[cfg(test)]
+    pub fn without_cgroups(&mut self) {
+        self.cgroup = None;
+    }
+
     /// The cgroup that a unit has or would have.
     #[cfg(test)]
     pub fn cgroup_of(&self, alloc: &AllocId) -> Option<PathBuf> {
@@ -319,10 +325,13 @@ impl Direct {
         event
     }
 
+    /// What belongs to a unit of an agent before. That one may have had no cgroups, where this one has.
     fn members(&self, unit: &str, process: Option<(u32, u64)>) -> Option<Members> {
-        match &self.cgroup {
-            Some(cgroup) => Some(Members::Cgroup(cgroup.of_unit(unit))),
-            None => process.map(|(leader, started)| Members::Session { leader, started }),
+        let session = process.map(|(leader, started)| Members::Session { leader, started });
+        let cgroup = self.cgroup.as_ref().map(|cgroup| cgroup.of_unit(unit));
+        match cgroup {
+            Some(path) if path.exists() || session.is_none() => Some(Members::Cgroup(path)),
+            _ => session,
         }
     }
 
@@ -566,7 +575,8 @@ impl Direct {
     }
 
     async fn confine_now(&self, alloc: &AllocId, members: &Members, cpus: CpuSet) {
-        let cgroup = self.cgroup.clone();
+        // One of an agent that had no cgroups has none.
+        let cgroup = self.cgroup.clone().filter(|_| matches!(members, Members::Cgroup(_)));
         let (unit, members) = (alloc.unit(), members.clone());
         let done = blocking(move || {
             // Widen first, or the cpuset would cut the new affinity.

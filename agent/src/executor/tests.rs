@@ -215,6 +215,24 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
+fn an_agent_that_has_cgroups_ends_the_units_of_one_that_had_none() {
+    let state = tempfile::tempdir().unwrap();
+    let mut agent = Agent::direct(state.path());
+    let Executor::Direct(direct) = &mut agent.executor else { unreachable!("it was chosen") };
+    direct.without_cgroups();
+    let one = shell("older", "echo up; exec sleep 600");
+    agent.start(&one);
+    let pid = agent.running(&one);
+    drop(agent);
+    let mut next = Agent::direct(state.path());
+    let found = next.runtime.block_on(next.executor.adopt()).unwrap();
+    assert!(matches!(found[0].event, UnitEvent::Running { pid: has, .. } if has == pid));
+    next.stop(&one);
+    let (_, _, killed) = next.exited(&one);
+    assert!(!killed && !alive(pid));
+}
+
+#[test]
 fn a_task_runs_and_its_exit_status_is_told() {
     let state = tempfile::tempdir().unwrap();
     let mut agent = Agent::direct(state.path());

@@ -546,6 +546,30 @@ async fn on_a_terminal(mut command: tokio::process::Command, typed: &str) -> (Op
     (child.wait().await.unwrap().code(), screen.await.unwrap())
 }
 
+/// Ctrl-C instead of an answer.
+async fn interrupted_when_asked(mut command: tokio::process::Command) -> (Option<i32>, String) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+    drop(command);
+    drop(pty.slave);
+    let pid = nix::unistd::Pid::from_raw(child.id().unwrap() as i32);
+    let mut master = std::fs::File::from(pty.master);
+    let screen = tokio::task::spawn_blocking(move || {
+        let (mut screen, mut piece) = (String::new(), [0; 4096]);
+        while let Ok(count @ 1..) = master.read(&mut piece) {
+            let is_asked = |screen: &str| screen.contains("[y/N]");
+            let was_asked = is_asked(&screen);
+            screen.push_str(&String::from_utf8_lossy(&piece[..count]));
+            if is_asked(&screen) && !was_asked {
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+            }
+        }
+        screen
+    });
+    (child.wait().await.unwrap().code(), screen.await.unwrap())
+}
+
 #[test]
 fn a_terminal_gets_colour_beside_the_words_unless_it_asks_for_none() {
     beside_an_agent(|fake| async move {
@@ -569,9 +593,14 @@ fn what_stops_or_replaces_something_is_asked_about_on_a_terminal() {
         for (typed, code) in [("n\n", 1), ("\n", 1), ("y\n", 0)] {
             let (exit, screen) = on_a_terminal(fake.command(&["stop", "web"]), typed).await;
             assert_eq!(exit, Some(code), "{screen}");
-            assert!(screen.contains("stop web with its 2 running slots, and forget it? [y/N]"));
+            let question = "fabric test, by way of node1: stop web with its 2 running slots, and forget it? [y/N]";
+            assert!(screen.contains(question), "{screen}");
             assert_eq!(fake.state.borrow().jobs.is_empty(), code == 0);
         }
+        fake.has_job("web", 2, "/bin/web");
+        let (code, screen) = interrupted_when_asked(fake.command(&["stop", "web"])).await;
+        assert_eq!(code, Some(130), "{screen}");
+        assert!(screen.contains("nothing was changed") && !fake.state.borrow().jobs.is_empty());
         fake.has_job("web", 2, "/bin/web");
         let (code, screen) = on_a_terminal(fake.command(&["scale", "web", "1"]), "n\n").await;
         assert_eq!(code, Some(1), "{screen}");

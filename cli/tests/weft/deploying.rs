@@ -158,6 +158,19 @@ fn apply_answers_programs_with_one_document() {
             fake.weft(&["apply", "web.toml", "-o", "json", "--detach"]).await.exits(0).json();
         assert_eq!(answer["submitted"]["changed"], false);
         assert_eq!(answer["job"], serde_json::Value::Null);
+        // Of several: also of those before the one that failed.
+        fake.file("api.toml", &WEB.replace("\"web\"", "\"api\""));
+        fake.file("bad.toml", &WEB.replace("\"web\"", "\"bad\"").replace("/bin/web", CRASHES));
+        fake.file("never.toml", &WEB.replace("\"web\"", "\"never\""));
+        let files = ["apply", "web.toml", "api.toml", "-o", "json"];
+        let answer = fake.weft(&files).await.exits(0).json();
+        assert_eq!(
+            (&answer[0]["submitted"]["job"], &answer[1]["submitted"]["job"]),
+            (&"web".into(), &"api".into())
+        );
+        let files = ["apply", "web.toml", "bad.toml", "never.toml", "-o", "json", "--settle", "1s"];
+        let ran = fake.weft(&files).await.says("not applied after that: never");
+        assert_eq!(ran.json().as_array().unwrap().len(), 2);
     });
 }
 
@@ -190,7 +203,18 @@ fn everything_that_is_wrong_with_a_job_file_is_said_at_once_in_its_order() {
         fake.file("bad.toml", &format!("{many}{WEB}"));
         let ran = fake.weft(&["apply", "bad.toml"]).await.exits(2);
         assert_eq!(ran.stderr.lines().count(), 21);
-        ran.says("bad.toml:20:1: unknown key wrong19").says("error: bad.toml: and 10 more");
+        ran.says("bad.toml:20:1: unknown key wrong19").says("error: and 10 more errors");
+        // A file that is not there, or holds a job that is there already, hides nothing either.
+        fake.file("bad.toml", &WEB.replace("count", "cuont"));
+        fake.file("web.toml", WEB);
+        fake.file("again.toml", WEB);
+        std::fs::create_dir(fake.directory.path().join("empty")).unwrap();
+        let files = ["apply", "none.toml", "web.toml", "empty", "again.toml", "bad.toml"];
+        let ran = fake.weft(&files).await.exits(2).says("error: none.toml: No such file");
+        ran.says("error: empty: there is no job file (NAME.toml) in this folder")
+            .says("error: again.toml: a second job web: the first one is in web.toml")
+            .says("error: bad.toml:3:1: unknown key cuont");
+        fake.weft(&["plan", "empty"]).await.exits(2).says("empty is a folder: name one of");
         assert_eq!(fake.state.borrow().requests, [""; 0]);
     });
 }

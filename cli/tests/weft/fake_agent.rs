@@ -83,6 +83,8 @@ pub struct State {
     pub tracing: bool,
     /// Traces end before their end.
     pub breaks_off: bool,
+    /// What makes traces is killed.
+    pub fails: bool,
     /// How it means to get into a fabric.
     pub entry: serde_json::Value,
     /// Nodes that wait for a fabric.

@@ -173,7 +173,13 @@ fn a_trace_shows_what_is_seen_on_every_node_that_can() {
         fake.weft(&["trace", "files", "web/7"]).await.exits(4).says("nothing of web/7 runs");
         fake.weft(&["trace", "files", "web", "--for", "long"]).await.exits(2);
         fake.state.borrow_mut().breaks_off = true;
-        fake.weft(&["trace", "files", "web"]).await.exits(6).says("the trace broke off");
+        let ran = fake.weft(&["trace", "files", "web"]).await.exits(6);
+        ran.says("node1: the connection broke off before the trace had ended");
+        fake.state.borrow_mut().breaks_off = false;
+        fake.state.borrow_mut().fails = true;
+        let ran = fake.weft(&["trace", "files", "web"]).await.exits(1);
+        ran.says("error: node1: weft-helper did not finish: killed");
+        fake.weft(&["profile", "web"]).await.exits(1).says("error: node1: weft-helper did not");
     });
 }
 
@@ -190,5 +196,10 @@ fn a_profile_is_a_drawing_or_folded_stacks_and_is_refused_with_the_reason() {
             .exits(1)
             .shows_nothing()
             .says("node1: other traces have the room there is: running here: profile of web");
+        // What can be had of some nodes is shown, and is not all.
+        fake.state.borrow_mut().tracing = false;
+        fake.has_job("db", 3, "/bin/db");
+        let ran = fake.weft(&["profile", "db", "--folded"]).await.exits(3).shows("web;main 4");
+        ran.says("not of all nodes: node3: this node cannot do that");
     });
 }

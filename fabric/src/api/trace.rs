@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Problem;
 use crate::id::JobName;
 
 /// What to look at, and for how long. The answer is a stream of server-sent events, each a [`TraceEvent`].
@@ -55,7 +56,7 @@ impl TraceWhat {
     }
 }
 
-/// What happens during a trace. `Ended` is the last of them: without it the stream broke off.
+/// What happens during a trace. `Ended` or `Failed` is the last of them: without either the stream broke off.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum TraceEvent {
@@ -94,6 +95,11 @@ pub enum TraceEvent {
     Ended {
         /// What there was no room for, in events or in the unit of the stacks.
         lost: u64,
+    },
+    /// It could not go on to its end.
+    Failed {
+        /// Why.
+        problem: Problem,
     },
 }
 

@@ -131,6 +131,22 @@ impl<'r> Section<'r> {
         self.take(self.item(key)?.section())
     }
 
+    /// What `read` makes of each section of the list at `key`; `T`'s default of what is none, which is noted.
+    pub(super) fn sections<T: Default>(
+        &self,
+        key: &str,
+        mut read: impl FnMut(&Section<'r>) -> T,
+    ) -> Vec<T> {
+        let list = self.item(key).and_then(|item| self.take(item.list())).unwrap_or_default();
+        let sections = list.iter().map(|item| self.take(item.section()));
+        sections.map(|section| section.as_ref().map(&mut read).unwrap_or_default()).collect()
+    }
+
+    /// Whether something that was noted is about one of these keys of the file, or what is in it.
+    pub(super) fn is_wrong(&self, is_about: impl Fn(&str) -> bool) -> bool {
+        self.place.errors().iter().any(|error| is_about(&error.path))
+    }
+
     /// What `read` makes of each element of the list at `key`. Elements that are wrong are noted and left out.
     pub(super) fn each<T>(
         &self,

@@ -15,7 +15,7 @@ use super::item::{Item, Place, Section};
 use super::keys;
 use super::{
     Check, CpuRequest, Guarantee, Health, JobKind, JobSpec, NumaPolicy, Port, Resources, Restart,
-    Sandbox, Smt, Task, TaskFile, TaskVariant, Update,
+    Sandbox, Smt, SpecError, Task, TaskFile, TaskVariant, Update,
 };
 use crate::id::{JobName, Namespace};
 use crate::limits;
@@ -77,9 +77,9 @@ pub fn parse_all(
     })?;
     let root = document.get_ref();
     let spec = job(&Section::root(&place, root), read_file);
-    let read: Vec<String> = place.errors().iter().map(|error| error.path.clone()).collect();
+    let unread: Vec<String> = place.errors().iter().map(|error| error.path.clone()).collect();
     for fault in spec.as_ref().map(JobSpec::faults).unwrap_or_default() {
-        if !read.iter().any(|path| may_follow(&fault.path, path)) {
+        if !unread.iter().any(|path| may_follow(&fault, path)) {
             let at = locate(root, &fault.path);
             place.note(place.error(at, fault.path.clone(), fault.to_string()));
         }
@@ -92,19 +92,24 @@ pub fn parse_all(
     }
 }
 
-/// Whether what is wrong with `path` may be wrong only because what was written at `cause` could not be read.
-fn may_follow(path: &str, cause: &str) -> bool {
-    let top = |path: &str| path.split(['.', '[']).next().unwrap_or_default().to_owned();
-    let within = |path: &str, of: &str| {
-        path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    match (top(path).as_str(), top(cause).as_str()) {
-        ("task", "task") => within(path, cause) || within(cause, path),
-        // Commands, variables and checks name ports.
-        ("task" | "health", "port") => true,
-        (path, "type" | "count" | "guarantee" | "gang") => path != "task" && path != "resources",
-        (path, cause) => path == cause,
-    }
+/// Whether a fault may be there only because what was written at `unread` could not be read.
+fn may_follow(fault: &SpecError, unread: &str) -> bool {
+    let by = fault.rests_on.iter().copied();
+    by.chain([fault.path.as_str()]).any(|path| match path {
+        // By its name.
+        "port" => names_a_port(unread),
+        path => within(path, unread) || within(unread, path),
+    })
+}
+
+/// Whether the key `path` is `of`, or in it.
+fn within(path: &str, of: &str) -> bool {
+    path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether a key is that of a port's name, or one that holds it.
+fn names_a_port(path: &str) -> bool {
+    within(path, "port") && (!path.contains('.') || path.ends_with(".name"))
 }
 
 const NUMA: [(&str, NumaPolicy); 3] =
@@ -149,12 +154,10 @@ fn job(
     if let Some(section) = root.section("resources") {
         resources(&section, &mut spec.resources);
     }
-    spec.ports = root.each("port", |item| port(&item.section()?));
+    spec.ports = root.sections("port", port);
     if let Some(section) = root.section("health") {
-        let whole = root
-            .item("port")
-            .is_none_or(|item| item.list().is_ok_and(|list| list.len() == spec.ports.len()));
-        spec.health = health(&section, &spec.ports, whole);
+        let ports = (!root.is_wrong(names_a_port)).then_some(&spec.ports[..]);
+        spec.health = Some(health(&section, ports));
     }
     if let Some(section) = root.section("placement") {
         placement::placement(&section, &mut spec.placement);
@@ -230,31 +233,31 @@ fn files(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Vec<TaskFile> {
-    section.each("files", |item| file(&item.section()?, read_file))
+    section.sections("files", |section| file(section, read_file))
 }
 
+/// What of a file could be read.
 fn file(
     section: &Section<'_>,
     read_file: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Result<TaskFile, ParseError> {
+) -> TaskFile {
     section.only(&keys::FILE);
     let path = section.required("path", "the path that the task sees");
     let path = path.and_then(|item| section.take(item.string())).unwrap_or_default().to_owned();
     let content = match (section.item("content"), section.item("source")) {
-        (Some(content), None) => content.string()?.to_owned(),
-        (None, Some(source)) => {
-            let name = source.string()?;
-            read_file(name).map_err(|reason| source.error(format!("{name:?}: {reason}")))?
-        }
+        (Some(content), None) => content.string().map(str::to_owned),
+        (None, Some(source)) => source.string().and_then(|name| {
+            read_file(name).map_err(|reason| source.error(format!("{name:?}: {reason}")))
+        }),
         (Some(_), Some(source)) => {
-            return Err(source.error("a file has either content or source, not both"));
+            Err(source.error("a file has either content or source, not both"))
         }
         (None, None) => {
-            let text = section.required("content", "the file's text (or source = \"./FILE\")");
-            text.map(|item| item.string()).transpose()?.unwrap_or_default().to_owned()
+            section.required("content", "the file's text (or source = \"./FILE\")");
+            Ok(String::new())
         }
     };
-    Ok(TaskFile { path, content })
+    TaskFile { path, content: section.take(content).unwrap_or_default() }
 }
 
 fn sandbox(section: &Section<'_>, sandbox: &mut Sandbox) {
@@ -279,9 +282,7 @@ fn sandbox(section: &Section<'_>, sandbox: &mut Sandbox) {
 
 fn resources(section: &Section<'_>, resources: &mut Resources) {
     section.only(&keys::RESOURCES);
-    if let Some(read) = section.take(cpu(section, resources.cpu)) {
-        resources.cpu = read;
-    }
+    resources.cpu = cpu(section, resources.cpu);
     section.set("memory", &mut resources.memory, Item::bytes);
     section.set("swap", &mut resources.swap, Item::bytes);
     section.set("disk", &mut resources.disk, Item::bytes);
@@ -292,40 +293,36 @@ fn resources(section: &Section<'_>, resources: &mut Resources) {
     section.set("devices", &mut resources.devices, Item::strings);
 }
 
-fn cpu(section: &Section<'_>, default: CpuRequest) -> Result<CpuRequest, ParseError> {
+fn cpu(section: &Section<'_>, default: CpuRequest) -> CpuRequest {
     let (cores, cpu) = (section.item("cores"), section.item("cpu"));
-    let (smt, hard) = (section.item("smt"), section.item("cpu_hard"));
-    if let Some(cores) = cores {
-        if let Some(cpu) = cpu {
-            return Err(cpu.error("ask for cores (exclusive) or for cpu (shared), not for both"));
-        }
-        if let Some(hard) = hard {
-            return Err(hard.error("goes with cpu: exclusive cores are a limit by themselves"));
-        }
-        let smt = smt.map(|item| item.choice(&SMT)).transpose()?.unwrap_or_default();
-        return Ok(CpuRequest::Exclusive {
-            cores: cores.integer(1, limits::CPUS_MAX as u16)?,
-            smt,
-        });
-    }
-    if let Some(smt) = smt {
-        return Err(smt.error("goes with cores: shared CPU has no siblings to keep or give away"));
-    }
-    let CpuRequest::Shared { mut millis, hard: mut is_hard } = default else {
-        return Ok(default);
+    let (mut smt, mut hard) = (Smt::default(), false);
+    let refuse = |item: Option<Item<'_>>, why: &str| {
+        item.is_some_and(|item| section.take::<()>(Err(item.error(why))).is_none())
     };
-    if let Some(cpu) = cpu {
+    if let Some(cores) = cores {
+        // Of two that do not go together one is enough to be said.
+        if !refuse(cpu, "ask for cores (exclusive) or for cpu (shared), not for both") {
+            refuse(
+                section.item("cpu_hard"),
+                "goes with cpu: exclusive cores are a limit by themselves",
+            );
+        }
+        section.set("smt", &mut smt, |item| item.choice(&SMT));
+        let cores = section.take(cores.integer(1, limits::CPUS_MAX as u16)).unwrap_or(1);
+        return CpuRequest::Exclusive { cores, smt };
+    }
+    refuse(section.item("smt"), "goes with cores: shared CPU has no siblings to keep or give away");
+    section.set("cpu_hard", &mut hard, Item::boolean);
+    let CpuRequest::Shared { mut millis, .. } = default else { return default };
+    section.set("cpu", &mut millis, |cpu| {
         let number = cpu.number("a number of CPUs such as 0.5")?;
         let most = limits::CPUS_MAX as f64;
         if !(0.001..=most).contains(&number) {
             return Err(cpu.error(format!("{number} is out of range: 0.001 to {most} CPUs")));
         }
-        millis = (number * 1000.0).round() as u32;
-    }
-    if let Some(hard) = hard {
-        is_hard = hard.boolean()?;
-    }
-    Ok(CpuRequest::Shared { millis, hard: is_hard })
+        Ok((number * 1000.0).round() as u32)
+    });
+    CpuRequest::Shared { millis, hard }
 }
 
 fn hugepages(section: &Section<'_>) -> BTreeMap<u32, u32> {
@@ -346,22 +343,23 @@ fn hugepages(section: &Section<'_>) -> BTreeMap<u32, u32> {
     pools
 }
 
-fn port(section: &Section<'_>) -> Result<Port, ParseError> {
+/// What of a port could be read.
+fn port(section: &Section<'_>) -> Port {
     section.only(&keys::PORT);
     let name = section.required("name", "the port's name, as in name = \"http\"");
+    let name = name.and_then(|name| section.take(name.string())).unwrap_or_default();
     let mut fixed = None;
     section.set("static", &mut fixed, |item| item.integer(1, u16::MAX).map(Some));
-    let name = name.map(|name| name.string()).transpose()?.unwrap_or_default();
-    Ok(Port { name: name.into(), fixed })
+    Port { name: name.into(), fixed }
 }
 
-/// `whole`: every port could be read. `None`: there is no check that makes sense.
-fn health(section: &Section<'_>, ports: &[Port], whole: bool) -> Option<Health> {
+/// What of a check could be read. `ports`: those of the job, if all their names are known.
+fn health(section: &Section<'_>, ports: Option<&[Port]>) -> Health {
     section.only(&keys::HEALTH);
     let checks: Vec<_> =
         ["http", "tcp", "command"].iter().filter_map(|key| section.item(key)).collect();
     let check = match &checks[..] {
-        [check] => section.take(checked(section, check, ports, whole)),
+        [check] => checked(section, check, ports),
         [_, second, ..] => {
             section.take(Err(second.error("a job has one check: http, tcp or command")))
         }
@@ -372,7 +370,7 @@ fn health(section: &Section<'_>, ports: &[Port], whole: bool) -> Option<Health> 
         }
     };
     // The rest is looked at although there is no check.
-    let mut health = Health::new(check.clone().unwrap_or(Check::Command { command: Vec::new() }));
+    let mut health = Health::new(check.unwrap_or(Check::Command { command: Vec::new() }));
     for (key, field) in [
         ("interval", &mut health.interval),
         ("timeout", &mut health.timeout),
@@ -384,49 +382,55 @@ fn health(section: &Section<'_>, ports: &[Port], whole: bool) -> Option<Health> 
         health.timeout = health.timeout.min(health.interval);
     }
     section.set("failures", &mut health.failures, |item| item.integer(1, limits::FAILURES_MAX));
-    check.map(|_| health)
+    health
 }
 
-fn checked(
-    section: &Section<'_>,
-    check: &Item<'_>,
-    ports: &[Port],
-    whole: bool,
-) -> Result<Check, ParseError> {
-    Ok(match check.key() {
-        "http" => Check::Http {
-            path: check.string()?.into(),
-            port: checked_port(section, check, ports, whole)?,
-        },
+/// The one check that is there, as far as it could be read; `None`: not even so far.
+fn checked(section: &Section<'_>, check: &Item<'_>, ports: Option<&[Port]>) -> Option<Check> {
+    match check.key() {
+        "http" => {
+            let path = section.take(check.string());
+            let port = section.take(checked_port(section, check, ports));
+            Some(Check::Http {
+                path: path.unwrap_or_default().into(),
+                port: port.unwrap_or_default(),
+            })
+        }
         "tcp" => {
-            if !check.boolean()? {
-                return Err(check.error("to have no check, leave [health] out"));
+            let on = section.take(check.boolean());
+            if on == Some(false) {
+                section.take::<()>(Err(check.error("to have no check, leave [health] out")));
             }
-            Check::Tcp { port: checked_port(section, check, ports, whole)? }
+            let port = section.take(checked_port(section, check, ports));
+            on.map(|_| Check::Tcp { port: port.unwrap_or_default() })
         }
         _ => {
             if let Some(port) = section.item("port") {
-                return Err(port.error("goes with http or tcp: a command knows ${port.NAME}"));
+                let message = "goes with http or tcp: a command knows ${port.NAME}";
+                section.take::<()>(Err(port.error(message)));
             }
-            Check::Command { command: check.strings()? }
+            Some(Check::Command { command: section.take(check.strings())? })
         }
-    })
+    }
 }
 
 /// The port that a check asks: the one it names, or the only one there is.
 fn checked_port(
     section: &Section<'_>,
     check: &Item<'_>,
-    ports: &[Port],
-    whole: bool,
+    ports: Option<&[Port]>,
 ) -> Result<String, ParseError> {
     match (section.item("port"), ports) {
         (Some(port), _) => Ok(port.string()?.into()),
         // Which there are is not known.
-        (None, _) if !whole => Ok(String::new()),
-        (None, [only]) => Ok(only.name.clone()),
-        (None, []) => Err(check.error("the job has no port to check: add [[port]] with a name")),
-        (None, _) => Err(section.missing("port", "the name of the port to check")),
+        (None, None) => Ok(String::new()),
+        (None, Some([only])) => Ok(only.name.clone()),
+        (None, Some([])) => {
+            let error = check.error("the job has no port to check: add [[port]] with a name");
+            // It is about the check's port, wherever that is to be seen.
+            Err(ParseError { path: "health.port".into(), ..error })
+        }
+        (None, Some(_)) => Err(section.missing("port", "the name of the port to check")),
     }
 }
 

@@ -18,6 +18,8 @@ pub struct SpecError {
     pub path: String,
     /// What is wrong, and what to write instead.
     pub message: String,
+    /// Other keys without whose values nobody knows whether it is wrong.
+    pub(super) rests_on: &'static [&'static str],
 }
 
 /// The signals that a job may choose to be stopped by.
@@ -130,7 +132,7 @@ impl JobSpec {
 
     fn validate_count(&self, faults: &mut Faults) {
         if self.kind == JobKind::System {
-            faults.ensure(self.count == 1, "count", || {
+            faults.ensure_by(&["type"], self.count == 1, "count", || {
                 "a system job has one copy on each matching node: leave count out".into()
             });
             return;
@@ -144,18 +146,20 @@ impl JobSpec {
         if self.guarantee == Guarantee::AtLeast {
             return;
         }
-        faults.ensure(self.kind == JobKind::Service, "guarantee", || {
+        faults.ensure_by(&["type"], self.kind == JobKind::Service, "guarantee", || {
             "a system job has one copy on each node, so no slot of it ever moves: leave guarantee out"
                 .into()
         });
-        faults.ensure(self.count as usize <= limits::LEASES_MAX, "count", || {
+        let few = self.count as usize <= limits::LEASES_MAX;
+        faults.ensure_by(&["guarantee"], few, "count", || {
             format!(
                 "the voters look after {} leases at most: an at-most-one job cannot have {} slots",
                 limits::LEASES_MAX,
                 self.count
             )
         });
-        faults.ensure(
+        faults.ensure_by(
+            &["guarantee"],
             self.task.stop_timeout <= limits::LEASE_STOP_MAX,
             "task.stop_timeout",
             || {
@@ -171,10 +175,10 @@ impl JobSpec {
         if !self.gang {
             return;
         }
-        faults.ensure(self.kind == JobKind::Service, "gang", || {
+        faults.ensure_by(&["type"], self.kind == JobKind::Service, "gang", || {
             "a system job starts on each node by itself: leave gang out".into()
         });
-        faults.ensure(self.guarantee == Guarantee::AtLeast, "gang", || {
+        faults.ensure_by(&["guarantee"], self.guarantee == Guarantee::AtLeast, "gang", || {
             "the slots of a gang start together, those of an at-most-one job when each has its lease: leave one of the two out"
                 .into()
         });
@@ -304,7 +308,8 @@ impl JobSpec {
                     .into()
             });
             let command = format!("{at}.command");
-            faults.ensure(
+            faults.ensure_by(
+                &["task.command"],
                 !task.command.is_empty() || !variant.command.is_empty(),
                 command.as_str(),
                 || "is missing, and task.command too: name a program in one of them".into(),
@@ -414,13 +419,19 @@ impl JobSpec {
                 self.validate_checked_port(faults, port);
             }
             Check::Tcp { port } => self.validate_checked_port(faults, port),
+            // Also what a check is taken for that could not be read.
+            Check::Command { command } if command.is_empty() => {
+                faults.ensure_by(&["health.http", "health.tcp"], false, "health.command", || {
+                    "is empty: name a program".into()
+                });
+            }
             Check::Command { command } => self.validate_command(faults, "health.command", command),
         }
         faults.in_range("health.failures", health.failures, 1, limits::FAILURES_MAX);
     }
 
     fn validate_checked_port(&self, faults: &mut Faults, port: &str) {
-        faults.ensure(self.port(port).is_some(), "health.port", || {
+        faults.ensure_by(&["port"], self.port(port).is_some(), "health.port", || {
             let near = nearest(port, self.ports.iter().map(|port| port.name.as_str()));
             let hint = match near {
                 Some(near) => format!("did you mean {near:?}?"),
@@ -468,7 +479,7 @@ impl JobSpec {
             for (path, is_there) in
                 [("placement.spread", !levels.is_empty()), ("placement.sticky", placement.sticky)]
             {
-                faults.ensure(!is_there, path, || {
+                faults.ensure_by(&["type"], !is_there, path, || {
                     "a system job runs on every node that matches: leave it out".into()
                 });
             }
@@ -490,13 +501,13 @@ impl JobSpec {
             // Without one of its own it is no longer than the interval.
             if positive {
                 faults.positive("health.timeout", health.timeout);
-                faults.ensure(health.timeout <= health.interval, "health.timeout", || {
                 let (timeout, interval) = (health.timeout, health.interval);
-                let [timeout, interval] = [timeout, interval].map(super::duration::display);
-                format!(
-                    "{timeout} is longer than health.interval ({interval}), and a check has to be over before the next one: write {interval} at most, or a longer interval"
-                )
-            });
+                faults.ensure_by(&["health.interval"], timeout <= interval, "health.timeout", || {
+                    let [timeout, interval] = [timeout, interval].map(super::duration::display);
+                    format!(
+                        "{timeout} is longer than health.interval ({interval}), and a check has to be over before the next one: write {interval} at most, or a longer interval"
+                    )
+                });
             }
             all.extend([
                 ("health.interval", health.interval),
@@ -509,7 +520,8 @@ impl JobSpec {
         }
         faults.positive("task.stop_timeout", self.task.stop_timeout);
         faults.in_range("update.max_parallel", update.max_parallel, 1, limits::COUNT_MAX);
-        faults.ensure(update.min_healthy < update.deadline, "update.min_healthy", || {
+        let ends = update.min_healthy < update.deadline;
+        faults.ensure_by(&["update.deadline"], ends, "update.min_healthy", || {
             format!(
                 "must be less than update.deadline ({}), or no update ever succeeds",
                 super::duration::display(update.deadline)
@@ -553,7 +565,7 @@ impl JobSpec {
         }
         let ports = self.ports.iter().map(|port| port.name.as_str());
         if let Err(error) = placeholder::check(text, ports) {
-            faults.ensure(false, path, || error.to_string());
+            faults.ensure_by(&["port"], false, path, || error.to_string());
         }
     }
 }
@@ -610,10 +622,21 @@ struct Faults(Vec<SpecError>);
 impl Faults {
     /// Whether it holds. Of one thing only the first fault is kept: the others may be its consequences.
     fn ensure(&mut self, holds: bool, path: impl Path, message: impl FnOnce() -> String) -> bool {
+        self.ensure_by(&[], holds, path, message)
+    }
+
+    /// The same of what is judged by the values of other keys.
+    fn ensure_by(
+        &mut self,
+        rests_on: &'static [&'static str],
+        holds: bool,
+        path: impl Path,
+        message: impl FnOnce() -> String,
+    ) -> bool {
         if !holds && self.0.len() < FAULTS_MAX {
             let path = path.text();
             if self.0.iter().all(|fault| fault.path != path) {
-                self.0.push(SpecError { path, message: message() });
+                self.0.push(SpecError { path, message: message(), rests_on });
             }
         }
         holds

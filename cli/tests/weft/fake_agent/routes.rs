@@ -269,8 +269,13 @@ fn trace(state: &mut State, wanted: TraceBody) -> Response<Body> {
             }],
         },
     };
-    let events =
-        [started, TraceEvent::Progress { seconds_left: 1.0 }, seen, TraceEvent::Ended { lost: 3 }];
+    let ends = match state.fails {
+        true => TraceEvent::Failed {
+            problem: Problem::new(ProblemKind::Unavailable, "weft-helper did not finish", "killed"),
+        },
+        false => TraceEvent::Ended { lost: 3 },
+    };
+    let events = [started, TraceEvent::Progress { seconds_left: 1.0 }, seen, ends];
     let kept = if state.breaks_off { 3 } else { 4 };
     let text: String = events[..kept]
         .iter()

@@ -31,12 +31,14 @@ fn affinity(item: &Item<'_>) -> Result<Affinity, ParseError> {
     }
     let section = item.section()?;
     section.only(&keys::AFFINITY);
+    let mut weight = None;
+    section.set("weight", &mut weight, |weight| {
+        weight.integer(-Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX).map(Some)
+    });
     let what = "a condition, as in if = \"labels.disk == ssd\"";
     let condition = section.item("if").ok_or_else(|| section.missing("if", what))?;
     let mut affinity = Affinity::new(parsed(&condition)?);
-    section.set("weight", &mut affinity.weight, |weight| {
-        weight.integer(-Affinity::WEIGHT_MAX, Affinity::WEIGHT_MAX)
-    });
+    affinity.weight = weight.unwrap_or(affinity.weight);
     Ok(affinity)
 }
 

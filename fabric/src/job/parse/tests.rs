@@ -258,6 +258,7 @@ fn everything_that_is_wrong_is_said_in_the_order_of_the_file() {
         "5:8: task.user: expected text",
         "6:13: task.env.A: expected text in quotes, found 1",
         "6:22: task.env.B-C: not the name of a variable",
+        "8:8: task.files[0].path: \"a\" is not an absolute path",
         "9:10: task.files[0].source: \"./a\": there is none",
         "11:9: resources.cores: 0 is out of range",
         "12:10: resources.memory: expected a size",
@@ -290,6 +291,25 @@ fn what_is_wrong_only_because_something_else_is_is_not_said() {
             ),
             "update.deadline: ",
         ),
+        // What a check is that cannot be read, and whether a timeout is longer than it knows, nobody can say.
+        (
+            task(
+                "command = [\"/bin/a\"]\n[health]\ntcp = 1\nport = \"http\"\n[[port]]\nname = \"http\"",
+            ),
+            "health.tcp: expected true or false",
+        ),
+        (
+            task(
+                "command = [\"/bin/a\"]\n[health]\ncommand = [\"/bin/b\"]\ninterval = 10\ntimeout = \"1h\"",
+            ),
+            "health.interval: ",
+        ),
+        (task("command = [\"/bin/a\"]\n[health]\nhttp = \"/\""), "has no port to check"),
+        (task("command = [\"/bin/a\"]\n[health]\ngrace = \"1s\""), "health.http is missing"),
+        (
+            format!("type = \"sistem\"\ncount = 3\n{}", task("command = [\"/bin/a\"]")),
+            "type: there is no \"sistem\"",
+        ),
         (task("comand = [\"/bin/a\"]"), "unknown key task.comand: did you mean command?"),
         (task("command = \"/bin/a\""), "task.command: expected a list"),
         (task("command = []"), "task.command: is empty"),
@@ -302,6 +322,43 @@ fn what_is_wrong_only_because_something_else_is_is_not_said() {
     // Two things that are missing are two.
     let said = all_of("count = 3\n");
     assert!(said[0].contains("name is missing") && said[1].contains("task is missing"), "{said:?}");
+}
+
+#[test]
+fn one_error_of_a_section_hides_no_other() {
+    let said = all_of(
+        "name = \"a\"\n[task]\ncommand = [\"/bin/a\"]\n\
+         [[task.files]]\npath = \"/a\"\nsource = \"./a\"\n[[task.files]]\npath = \"b\"\ncontent = \"\"\n\
+         [resources]\ncores = \"2\"\nsmt = \"wohle\"\ncpu_hard = true\n\
+         [[port]]\nstatic = \"80\"\nname = \"Web\"\n[[port]]\nname = \"db\"\nstatic = 0\n[[port]]\nname = \"db\"\n\
+         [health]\nhttp = \"here\"\nport = \"webb\"\ninterval = \"soon\"\ntimeout = \"0s\"\nfailures = 0\n\
+         [placement]\naffinity = [{ if = \"rack\", weight = 5000 }]\n\
+         [update]\nmin_healthy = \"5m\"\ndeadline = \"later\"\nmax_parallel = 0\n",
+    );
+    let begins = [
+        "6:10: task.files[0].source: \"./a\": there is none",
+        "8:8: task.files[1].path: \"b\" is not an absolute path",
+        "11:9: resources.cores: expected a whole number",
+        "12:7: resources.smt: there is no \"wohle\": did you mean \"whole\"?",
+        "13:12: resources.cpu_hard: goes with cpu",
+        "15:10: port[0].static: expected a whole number",
+        "16:8: port[0].name: \"Web\" is not a port's name",
+        "19:10: port[1].static: 0 is out of range",
+        "21:8: port[2].name: there are two ports called \"db\"",
+        "23:8: health.http: \"here\" is not a path",
+        "24:8: health.port: the job has no port \"webb\"",
+        "25:12: health.interval: ",
+        "26:11: health.timeout: must be more than 0s",
+        "27:12: health.failures: 0 is out of range",
+        "29:19: placement.affinity[0].if: ",
+        "29:34: placement.affinity[0].weight: 5000 is out of range",
+        "32:12: update.deadline: ",
+        "33:16: update.max_parallel: 0 is out of range",
+    ];
+    for (said, begins) in said.iter().zip(begins) {
+        assert!(said.starts_with(begins), "{said}, not {begins}");
+    }
+    assert_eq!(said.len(), begins.len(), "{said:#?}");
 }
 
 #[test]
