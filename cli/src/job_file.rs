@@ -73,7 +73,7 @@ pub fn read(path: &Path) -> Result<JobSpec, Failure> {
     if path.is_dir() {
         let shown = path.display();
         return Err(Failure::usage(format!(
-            "{shown} is a folder: name one of the job files in it"
+            "{shown}: is a folder, not a job file: name one of those in it"
         )));
     }
     read_all(std::iter::once(&path.to_owned()))?

@@ -2,12 +2,12 @@
 
 use fabric::api::Status;
 use std::io;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Context;
 use crate::context::Way;
 use crate::exit::{Exit, Failure};
 use crate::screen::printable;
-use crate::watch::{Ended, bounded};
 
 impl Context {
     /// Asks whether to go on, where somebody can be asked and has not said so before. Says which fabric it is about, and by
@@ -25,19 +25,22 @@ impl Context {
             Some(fabric) => format!("fabric {}, by way of {asked}", fabric.name),
             None => asked,
         };
+        let cannot = |error: &dyn std::fmt::Display| {
+            Failure::failed(format!("cannot read the answer: {error}; nothing was changed"))
+        };
+        // Before there is a question to be interrupted at.
+        let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| cannot(&error))?;
         self.screen.ask(&printable(&format!("{of}: {question}")));
         let answer = tokio::task::spawn_blocking(|| {
             let mut answer = String::new();
             io::stdin().read_line(&mut answer).map(|_| answer)
         });
-        let cannot = |error: &dyn std::fmt::Display| {
-            Failure::failed(format!("cannot read the answer: {error}; nothing was changed"))
-        };
-        match bounded(answer, None).await {
-            Ended::Itself(Ok(Ok(answer))) => Ok(matches!(answer.trim(), "y" | "Y" | "yes")),
-            Ended::Itself(Ok(Err(error))) => Err(cannot(&error)),
-            Ended::Itself(Err(error)) => Err(cannot(&error)),
-            Ended::TimedOut | Ended::Interrupted => {
+        tokio::select! {
+            answer = answer => {
+                let answer = answer.map_err(|error| cannot(&error))?.map_err(|error| cannot(&error))?;
+                Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+            }
+            _ = interrupted.recv() => {
                 Err(Failure::Said(Exit::Interrupted, "nothing was changed".into()))
             }
         }

@@ -141,7 +141,7 @@ fn each_trouble_is_found_by_its_check_alone_and_comes_with_advice() {
         }),
         ("cores", Warning, |_, agent| agent.exclusive = cpus("0-3")),
         ("guard", Warning, |machine, _| machine.guard = Err("no timer".into())),
-        ("guard", Warning, |_, agent| agent.cgroups = false),
+        ("guard", Warning, |_, agent| (agent.cgroups, agent.tried) = (false, None)),
         ("credentials", Warning, |_, agent| {
             agent.given.push("credential weft.token: it is empty".into());
         }),

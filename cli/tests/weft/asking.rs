@@ -290,7 +290,10 @@ fn a_node_leaves_its_fabric_once_its_work_is_elsewhere() {
                 "are still there. To use this machine again: stop weftd, empty its state directory",
             );
         assert!(asked(&fake, "DELETE /v1/nodes/"));
-        fake.weft(&["leave"]).await.exits(1).says("this node is no member of its fabric any more");
+        fake.weft(&["leave"])
+            .await
+            .exits(1)
+            .says("the node that is asked is no member of its fabric any more");
     });
     beside_an_agent(|fake| async move {
         fake.has_job("web", 2, "/bin/web");

@@ -214,7 +214,10 @@ fn everything_that_is_wrong_with_a_job_file_is_said_at_once_in_its_order() {
         ran.says("error: empty: there is no job file (NAME.toml) in this folder")
             .says("error: again.toml: a second job web: the first one is in web.toml")
             .says("error: bad.toml:3:1: unknown key cuont");
-        fake.weft(&["plan", "empty"]).await.exits(2).says("empty is a folder: name one of");
+        fake.weft(&["plan", "empty"])
+            .await
+            .exits(2)
+            .says("empty: is a folder, not a job file: name one of");
         assert_eq!(fake.state.borrow().requests, [""; 0]);
     });
 }

@@ -173,6 +173,13 @@ impl Fake {
         (0..10).for_each(|_| state.look());
     }
 
+    /// One slot runs on this node.
+    pub fn has_slot_on(&self, job: &str, index: u32, node: usize) {
+        let mut state = self.state.borrow_mut();
+        let job = state.jobs.get_mut(&JobName::new(job).unwrap()).unwrap();
+        job.allocs.iter_mut().filter(|alloc| alloc.index == index).for_each(|it| it.node = node);
+    }
+
     /// Everything runs on this node.
     pub fn has_all_on(&self, node: usize) {
         let mut state = self.state.borrow_mut();
