@@ -56,7 +56,7 @@ pub struct Arguments {
     #[arg(long, global = true, value_name = "ssh://[USER@]HOST[:PORT]", conflicts_with = "socket")]
     #[arg(help_heading = EVERYWHERE)]
     pub host: Option<Host>,
-    /// For people (table, wide) or for programs (json, name)
+    /// For people (table, wide) or for programs (json, yaml, name)
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     #[arg(help_heading = EVERYWHERE)]
     pub output: Format,
@@ -262,11 +262,19 @@ pub enum Command {
     ///
     /// Lines come in the order in which this node heard of them, each with the time at which it happened: they may be out of
     /// order by a little. What was before the last start of the agent is in the journal: journalctl -u weftd.
-    #[command(after_help = "Example:\n  weft events -f")]
+    #[command(
+        after_help = "Examples:\n  weft events -f\n  weft events --since 10m\n  weft events -n 20 -o json"
+    )]
     Events {
         /// Keep showing what happens
         #[arg(short, long)]
         follow: bool,
+        /// Only the last of those that are remembered [default: all]
+        #[arg(short = 'n', long, value_name = "EVENTS")]
+        tail: Option<u32>,
+        /// Only what happened within this time
+        #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
+        since: Option<Duration>,
     },
     /// Ask all nodes a question in PromQL
     #[command(
@@ -409,7 +417,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  weft version --json")]
     Version,
     /// Keep ways to the agents of other machines, and choose one
-    #[command(subcommand)]
+    #[command(subcommand, alias = "ctx")]
     Context(ContextCommand),
     /// Pass bytes on to the agent: what ssh starts for --host
     #[command(hide = true, after_help = "Example:\n  ssh pine weft api-proxy")]
