@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use asking::{By, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
+pub use asking::{By, Events, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
 pub use running::{Numa, Run, Watch};
 pub use values::JobOrSlot;
 use values::{bytes, cpus, device_count, job, key_value, slot_count};
@@ -265,17 +265,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  weft events -f\n  weft events --since 10m\n  weft events -n 20 -o json"
     )]
-    Events {
-        /// Keep showing what happens
-        #[arg(short, long)]
-        follow: bool,
-        /// Only the last of those that are remembered [default: all]
-        #[arg(short = 'n', long, value_name = "EVENTS")]
-        tail: Option<u32>,
-        /// Only what happened within this time
-        #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
-        since: Option<Duration>,
-    },
+    Events(Events),
     /// Ask all nodes a question in PromQL
     #[command(
         after_help = "Examples:\n  weft query 'topk(5, sum by (job) (rate(weft_unit_cpu_seconds_total[1m])))'\n  weft query 'node_load1' --range 10m"

@@ -212,9 +212,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
             let wanted = streams::Wanted { what, follow, tail, stream, node, of };
             streams::logs(context, wanted).await
         }
-        Command::Events { follow, tail, since } => {
-            streams::events(context, streams::Chosen { follow, tail, since }).await
-        }
+        Command::Events(wanted) => streams::events(context, wanted).await,
         Command::Query(wanted) => query::query(context, wanted).await,
         Command::Top(wanted) => top::top(context, wanted).await,
         Command::Hist(wanted) => hist::hist(context, wanted).await,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use crate::arguments::{JobOrSlot, LogStream};
+use crate::arguments::{Events, JobOrSlot, LogStream};
 use crate::client::{Client, Stream};
 use crate::exit::{Exit, Failure};
 use crate::screen::{Screen, Tone, printable};
@@ -400,29 +400,16 @@ impl Lines {
     }
 }
 
-/// Which of the events that the agent remembers, and whether it goes on with those to come.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Chosen {
-    /// Go on as more happens.
-    pub follow: bool,
-    /// The last ones only.
-    pub tail: Option<u32>,
-    /// Those that happened within this time.
-    pub since: Option<Duration>,
-}
-
-impl Chosen {
-    /// Those of `events` that are wanted, with their numbers.
-    fn of(self, mut events: Vec<(u64, Event)>) -> Vec<(u64, Event)> {
-        let now = clock::now();
-        events.retain(|(_, event)| self.since.is_none_or(|since| now.since(event.at) <= since));
-        let most = self.tail.map_or(usize::MAX, |tail| tail as usize);
-        events.split_off(events.len().saturating_sub(most))
-    }
+/// Those of the events that the agent remembers that are wanted, with their numbers.
+fn chosen(wanted: Events, mut events: Vec<(u64, Event)>) -> Vec<(u64, Event)> {
+    let now = clock::now();
+    events.retain(|(_, event)| wanted.since.is_none_or(|since| now.since(event.at) <= since));
+    let most = wanted.tail.map_or(usize::MAX, |tail| tail as usize);
+    events.split_off(events.len().saturating_sub(most))
 }
 
 /// Shows what happened, and with `follow` what happens.
-pub async fn events(context: &Context, chosen: Chosen) -> Result<Exit, Failure> {
+pub async fn events(context: &Context, wanted: Events) -> Result<Exit, Failure> {
     let mut names = Names::default();
     let mut remembered = Vec::new();
     let mut reader = EventReader::new();
@@ -431,10 +418,10 @@ pub async fn events(context: &Context, chosen: Chosen) -> Result<Exit, Failure> 
         remembered.extend(reader.push(&bytes)?);
     }
     let next = remembered.last().map_or(0, |(number, _)| number + 1);
-    for (_, event) in chosen.of(remembered) {
+    for (_, event) in chosen(wanted, remembered) {
         show_event(context, &mut names, &event).await?;
     }
-    if !chosen.follow {
+    if !wanted.follow {
         return Ok(Exit::Ok);
     }
     let mut reader = EventReader::new();
