@@ -10,7 +10,7 @@
 # make test-fencing at-most-one jobs against what may happen to their holder: ROUNDS=50
 # make test-upgrade agents of different levels beside each other, upgraded one after the other under load
 # make test-ground  restarts, pulled cables, removed nodes, strangers, starts by hand: nothing ends or starts: ROUNDS=10; half an hour
-# make test-guide   every command of the guide and of README's installation, word for word, and what it prints
+# make test-guide   README and guide word for word, and what is printed; mistakes; 25 expectations; two machines with systemd
 # make install      the programs, the service and the group weft, below /usr/local (PREFIX=): as root; make uninstall
 # make demo         three nodes on this machine, until Ctrl-C; CI=1: ends by itself
 # make bench        measure, print a table, write target/bench/results.json; SMALL=1: a few minutes, the core not optimized as in a release
@@ -57,6 +57,7 @@ test-all:
 	    "agent/tests/on_systemd.sh {weftd}" \
 	    "images/test_deb.sh $(TARGET)/debug" \
 	    "images/test_install.sh $(TARGET)/debug" \
+	    "agent/tests/two_machines.sh $(TARGET)/debug" \
 	    "images/test_upgrade.sh $(TARGET)/debug" \
 	    images/test_extensions.sh
 
@@ -148,10 +149,13 @@ install:
 uninstall:
 	@images/install.sh --uninstall
 
-# Every command of the guide and of README, word for word.
+# Every command of the guide and of README, word for word; what somebody new gets wrong, and expects: in a Debian that is new.
 test-guide: build
-	$(CARGO) test --workspace --test guide -- --nocapture
+	@programs=$$($(CARGO) test --workspace --no-run 2>&1 | sed -n 's/.*(\(.*deps\/\(guide\|mistakes\|expectations\)-[0-9a-f]*\))$$/\1/p'); \
+	[ "$$(wc -w <<<"$$programs")" = 3 ] || { echo "make test-guide: the tests are not built"; exit 1; }; \
+	for program in $$programs; do agent/tests/in_debian.sh "$$program" --nocapture; done
 	images/test_install.sh $(TARGET)/debug
+	agent/tests/two_machines.sh $(TARGET)/debug
 
 test-upgrade: build
 	$(CARGO) test --workspace --test upgrade -- --nocapture

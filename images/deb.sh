@@ -36,6 +36,7 @@ file 0644 "$here/root/usr/lib/sysusers.d/weft.conf" usr/lib/sysusers.d/weft.conf
 for example in "$tree"/docs/examples/*; do file 0644 "$example" "usr/share/doc/weft/examples/$(basename "$example")"; done
 for page in "$tree"/docs/*.md; do file 0644 "$page" "usr/share/doc/weft/$(basename "$page")"; done
 for page in "$tree"/docs/guide/*.md; do file 0644 "$page" "usr/share/doc/weft/guide/$(basename "$page")"; done
+file 0644 "$tree/docs/weft-job.schema.json" usr/share/doc/weft/weft-job.schema.json
 file 0644 "$tree/agent/weftd.toml" usr/share/doc/weft/examples/weftd.toml
 
 # What the programs say of themselves. Those of another architecture cannot be asked here: this machine's, from the same

@@ -8,20 +8,13 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 source "$here/in_container.sh"
-for file in images/install.sh images/root/usr/lib/sysusers.d/weft.conf agent/weftd.toml agent/weftd.service; do
-    "$nspawn" copy "$name" "$here/../$file" "/src/$file"
-done
-for program in weftd weft-helper weft; do "$nspawn" copy "$name" "$1/$program" "/src/built/$program"; done
-# There is no compiler in there.
+source "$here/readme.sh"
 scratch=$(mktemp -d)
 leftovers=("$scratch")
-printf '#!/bin/sh\n[ "$1" = install ] && exec /src/images/install.sh /src/built\n' >"$scratch/make"
-chmod +x "$scratch/make"
-"$nspawn" copy "$name" "$scratch/make" /usr/local/sbin/make
+clone "/proc/$("$nspawn" pid "$name")/root" "$1"
+on() { "$nspawn" run "$name" env --chdir=/root/weft "$@"; }
 
-# Its own first block of commands, without what is said about them.
-block=$(sed -n '/^## Install it/,/^Or /s/^    \([^#]*\).*/\1/p' "$here/../README.md")
-[ "$(wc -l <<<"$block")" -ge 3 ] || fail "README has no commands below 'Install it': $block"
+block=$(install_commands) || fail "README"
 while read -r command; do
     echo "test_install: README says: $command"
     case $command in
@@ -48,7 +41,7 @@ is "settings after it was installed again" "$(on cat /etc/weft/weftd.toml)" 'log
 on weft wait sleeper --timeout 30s >/dev/null 2>&1 || fail "the job is not there"
 is "the job's process after the restart" "$(process)" "$before"
 
-on /src/images/install.sh --uninstall >/dev/null || fail "it cannot be removed"
+on make uninstall >/dev/null || fail "it cannot be removed"
 is "what is left of the programs" "$(on sh -c 'ls /usr/local/bin /etc/systemd/system | grep -c weft || true')" 0
 is "the job's process without an agent" "$(process)" "$before"
 on test -d /var/lib/weft || fail "the data went, too"

@@ -16,11 +16,9 @@
 mod testbed;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
-use testbed::{Lab, Machine, weftd};
+use testbed::{Lab, Machine};
 
 /// How long a page may wait for what it says, where that is a matter of time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -228,7 +226,7 @@ impl<'l> Reader<'l> {
                 let looks = matches!(words[..], ["weft", verb, ..] if LOOKS.contains(&verb));
                 let until = Instant::now() + if looks { PATIENCE } else { Duration::ZERO };
                 loop {
-                    let (code, printed) = self.types(machine, command)?;
+                    let (code, printed) = self.types(machine, command);
                     let lines: Vec<&str> =
                         printed.lines().filter(|line| !line.trim().is_empty()).collect();
                     let same = shown.is_empty() || is_shown(shown, &lines, &mut self.known);
@@ -247,28 +245,15 @@ impl<'l> Reader<'l> {
         }
     }
 
-    fn types(&self, machine: &str, command: &str) -> Result<(Option<i32>, String), String> {
+    fn types(&self, machine: &str, command: &str) -> (Option<i32>, String) {
         let there = self.machines.get(machine).expect("it was started");
         let mut text = command.to_owned();
         for (word, stood) in &self.known {
             text = text.replace(word, stood);
         }
-        let programs = weftd().parent().expect("its folder").to_path_buf();
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
-        let line = format!("cd {} && exec 2>&1 && {text}", self.desk.display());
-        let ended = there
-            .command("sh")
-            .args(["-c", &line])
-            .env("PATH", path)
-            .env("WEFT_SOCKET", there.socket())
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| error.to_string())?;
-        let mut printed = String::from_utf8_lossy(&ended.stdout).into_owned();
-        let _ = write!(printed, "{}", String::from_utf8_lossy(&ended.stderr));
-        println!("{machine}$ {text}\n{printed}[{:?}]\n", ended.status.code());
-        Ok((ended.status.code(), printed))
+        let (code, printed) = there.types(&self.desk, &text);
+        println!("{machine}$ {text}\n{printed}[{code:?}]\n");
+        (code, printed)
     }
 
     fn machine(&mut self, name: &str) -> Result<&mut Machine, String> {

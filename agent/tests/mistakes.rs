@@ -233,8 +233,7 @@ const TYPED: &[Mistake<'_>] = &[
         USAGE,
         &["\"forever\" is not a duration", "1h"],
     ),
-    (&["-o", "xml", "ps"], USAGE, &["invalid value 'xml'", "table, wide, json, name"]),
-    (&["-o", "yaml", "ps"], USAGE, &["weft writes JSON, which is YAML as well"]),
+    (&["-o", "xml", "ps"], USAGE, &["invalid value 'xml'", "table, wide, json, yaml, name"]),
     (&["--host", "pine", "ps"], USAGE, &["write ssh://[USER@]HOST[:PORT], as in ssh://root@pine"]),
     (
         &["context", "use", "home"],

@@ -25,9 +25,9 @@
 nspawn_home=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 nspawn_testbed=${WEFT_TESTBED:-$nspawn_home/target/testbed}
 nspawn_root=$nspawn_testbed/node-root
-nspawn_packages=systemd,systemd-sysv,dbus,udev,systemd-resolved,kmod,iproute2,libnss-resolve,procps,python3
+nspawn_packages=systemd,systemd-sysv,dbus,udev,systemd-resolved,kmod,iproute2,libnss-resolve,procps,python3,apt,make
 # Changes with the recipe below: a root of another recipe is built anew.
-nspawn_recipe=2
+nspawn_recipe=3
 
 say() { printf 'nspawn: %s\n' "$*" >&2; }
 fail() { say "$*"; return 1; }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use asking::{By, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
+pub use asking::{By, Events, Hist, HistKind, Order, Profile, Query, Top, Trace, TraceKind};
 pub use running::{Numa, Run, Watch};
 pub use values::JobOrSlot;
 use values::{bytes, cpus, device_count, job, key_value, slot_count};
@@ -56,7 +56,7 @@ pub struct Arguments {
     #[arg(long, global = true, value_name = "ssh://[USER@]HOST[:PORT]", conflicts_with = "socket")]
     #[arg(help_heading = EVERYWHERE)]
     pub host: Option<Host>,
-    /// For people (table, wide) or for programs (json, name)
+    /// For people (table, wide) or for programs (json, yaml, name)
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     #[arg(help_heading = EVERYWHERE)]
     pub output: Format,
@@ -262,12 +262,10 @@ pub enum Command {
     ///
     /// Lines come in the order in which this node heard of them, each with the time at which it happened: they may be out of
     /// order by a little. What was before the last start of the agent is in the journal: journalctl -u weftd.
-    #[command(after_help = "Example:\n  weft events -f")]
-    Events {
-        /// Keep showing what happens
-        #[arg(short, long)]
-        follow: bool,
-    },
+    #[command(
+        after_help = "Examples:\n  weft events -f\n  weft events --since 10m\n  weft events -n 20 -o json"
+    )]
+    Events(Events),
     /// Ask all nodes a question in PromQL
     #[command(
         after_help = "Examples:\n  weft query 'topk(5, sum by (job) (rate(weft_unit_cpu_seconds_total[1m])))'\n  weft query 'node_load1' --range 10m"
@@ -409,7 +407,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  weft version --json")]
     Version,
     /// Keep ways to the agents of other machines, and choose one
-    #[command(subcommand)]
+    #[command(subcommand, alias = "ctx")]
     Context(ContextCommand),
     /// Pass bytes on to the agent: what ssh starts for --host
     #[command(hide = true, after_help = "Example:\n  ssh pine weft api-proxy")]

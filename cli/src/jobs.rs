@@ -217,11 +217,15 @@ pub async fn explain(context: &Context, job: &JobName) -> Result<Exit, Failure> 
     }
     let mut slots = Table::new(&["SLOT", "NODE", "PHASE", "NOW"]);
     for slot in &explanation.slots {
-        let live = slot.allocs.iter().find(|alloc| alloc.row.phase.holds_claim());
+        let live = slot.allocs.iter().filter(|alloc| alloc.row.phase.holds_claim());
+        let live = live.min_by_key(|alloc| gone(alloc).is_some());
         slots.row([
             format!("{job}/{}", slot.index).into(),
             live.map_or("-".into(), |alloc| alloc.node_name.clone().into()),
-            live.map_or("-".into(), |alloc| phase(alloc.row.phase)),
+            live.map_or("-".into(), |alloc| match gone(alloc) {
+                Some(word) => Cell::new(word, Tone::Bad),
+                None => phase(alloc.row.phase),
+            }),
             slot.doing.clone().into(),
         ]);
     }

@@ -130,15 +130,9 @@ fn refused(format: Format, command: &Command) -> Option<&'static str> {
             | Command::Token(TokenCommand::List)
             | Command::Quota(QuotaCommand::List)
     );
-    match format {
-        Format::Yaml => Some(
-            "-o yaml: weft writes JSON, which is YAML as well: every reader of YAML takes what -o json prints",
-        ),
-        Format::Name if !lists => Some(
-            "-o name is for lists: weft nodes, ps, jobs, token list, quota list and context list. What else there is to know is in -o json",
-        ),
-        _ => None,
-    }
+    let refusal = "-o name is for lists: weft nodes, ps, jobs, token list, quota list and context list. What else there is to \
+                   know is in -o json or yaml";
+    (format == Format::Name && !lists).then_some(refusal)
 }
 
 async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
@@ -220,7 +214,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
             let wanted = streams::Wanted { what, follow, tail, stream, node, of };
             streams::logs(context, wanted).await
         }
-        Command::Events { follow } => streams::events(context, follow).await,
+        Command::Events(wanted) => streams::events(context, wanted).await,
         Command::Query(wanted) => query::query(context, wanted).await,
         Command::Top(wanted) => top::top(context, wanted).await,
         Command::Hist(wanted) => hist::hist(context, wanted).await,

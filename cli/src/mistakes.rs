@@ -11,13 +11,36 @@ const PARSERS_ADVICE: &str = "For more information, try '--help'.";
 const PARSERS_TIP: &str = "tip: to pass ";
 
 /// What people type behind a command that does not take it, and what they mean. `""` is anything.
-const MEANT: [(&str, &str, &str); 5] = [
+const MEANT: [(&str, &str, &str); 13] = [
     ("run", "", "what is to run stands behind two dashes: weft run NAME -- PROGRAM ARGUMENT..."),
     ("apply", "--wait", "apply waits by itself until the job is healthy; --detach does not wait"),
+    ("nodes", "-w", WATCHING),
+    ("nodes", "--watch", WATCHING),
+    ("ps", "-w", WATCHING),
+    ("ps", "--watch", WATCHING),
     ("nodes", "", "weft node NAME shows one node"),
+    (
+        "wait",
+        "--for",
+        "weft wait JOB waits until every slot is healthy, weft wait JOB --gone until it is stopped",
+    ),
+    (
+        "drain",
+        "--deadline",
+        "no slot is ended before it runs elsewhere, however late it is: --wait --timeout 10m waits no longer than that",
+    ),
+    (
+        "logs",
+        "--since",
+        "lines are kept without their times: -n LINES begins so many before the end, -f goes on",
+    ),
+    ("logs", "--grep", "weft logs JOB | grep PATTERN finds lines, of all slots"),
     ("plan", "", "plan takes one job file at a time; weft apply takes several"),
     ("stop", "", "stop takes one job at a time"),
 ];
+
+const WATCHING: &str =
+    "weft top shows nodes, jobs and allocations again and again, weft events -f what changes";
 
 /// Says what is wrong with what was typed, or helps.
 pub fn misunderstood(error: clap::Error, command: &mut clap::Command) -> Exit {

@@ -14,11 +14,10 @@ pub enum Format {
     Wide,
     /// JSON for programs: one document, or one a line where the answer is a stream.
     Json,
+    /// The same as JSON, in YAML: one document, or one after each `---` where the answer is a stream.
+    Yaml,
     /// One name a line, for scripts: of nodes, jobs, slots, tokens and quotas.
     Name,
-    /// Nothing, and the way out.
-    #[value(hide = true)]
-    Yaml,
 }
 
 /// What a word means; shown as colour where there is any.
@@ -111,9 +110,9 @@ impl Screen {
         Ok(wanted)
     }
 
-    /// Whether a program reads the answer.
+    /// Whether a program reads the answer, as JSON or as YAML.
     pub fn is_json(&self) -> bool {
-        self.format == Format::Json
+        matches!(self.format, Format::Json | Format::Yaml)
     }
 
     /// Data: a line on stdout.
@@ -130,15 +129,21 @@ impl Screen {
         })
     }
 
-    /// Data: a JSON document on stdout.
+    /// Data: a document on stdout, as JSON or as YAML.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value);
+        let text = match self.format {
+            Format::Yaml => return self.bytes(yaml(value)?.as_bytes()),
+            _ => serde_json::to_string_pretty(value),
+        };
         self.data(&text.map_err(|error| Failure::failed(error.to_string()))?)
     }
 
-    /// Data: a JSON document in one line on stdout.
+    /// Data: one of several documents on stdout: JSON in a line, YAML below `---`.
     pub fn json_line(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(value);
+        let text = match self.format {
+            Format::Yaml => return self.bytes(format!("---\n{}", yaml(value)?).as_bytes()),
+            _ => serde_json::to_string(value),
+        };
         self.data(&text.map_err(|error| Failure::failed(error.to_string()))?)
     }
 
@@ -318,6 +323,15 @@ fn paint(text: &str, tone: Tone, colour: bool) -> String {
         Tone::Plain => "",
     };
     if colour && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+}
+
+/// A document in YAML, with the end of its last line.
+fn yaml(value: &impl Serialize) -> Result<String, Failure> {
+    // By way of JSON, so that both say the same.
+    let value = serde_json::to_value(value).map_err(|error| Failure::failed(error.to_string()))?;
+    let text =
+        serde_saphyr::to_string(&value).map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(format!("{}\n", text.trim_end_matches('\n')))
 }
 
 /// `1 slot`, `2 slots`.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-use crate::arguments::{JobOrSlot, LogStream};
+use crate::arguments::{Events, JobOrSlot, LogStream};
 use crate::client::{Client, Stream};
 use crate::exit::{Exit, Failure};
 use crate::screen::{Screen, Tone, printable};
@@ -400,27 +400,70 @@ impl Lines {
     }
 }
 
+/// Those of the events that the agent remembers that are wanted, with their numbers.
+fn chosen(wanted: Events, mut events: Vec<(u64, Event)>) -> Vec<(u64, Event)> {
+    let now = clock::now();
+    events.retain(|(_, event)| wanted.since.is_none_or(|since| now.since(event.at) <= since));
+    let most = wanted.tail.map_or(usize::MAX, |tail| tail as usize);
+    events.split_off(events.len().saturating_sub(most))
+}
+
 /// Shows what happened, and with `follow` what happens.
-pub async fn events(context: &Context, follow: bool) -> Result<Exit, Failure> {
-    let path = if follow { "/v1/events?follow=true" } else { "/v1/events" };
-    let mut stream = context.client.stream(path).await?;
-    let mut lines = Lines::new(EVENT_BYTES_MAX);
+pub async fn events(context: &Context, wanted: Events) -> Result<Exit, Failure> {
     let mut names = Names::default();
+    let mut remembered = Vec::new();
+    let mut reader = EventReader::new();
+    let mut stream = context.client.stream("/v1/events").await?;
     while let Some(bytes) = stream.next().await? {
-        for line in lines.push(&bytes) {
-            show_event(context, &mut names, &line).await?;
+        remembered.extend(reader.push(&bytes)?);
+    }
+    let next = remembered.last().map_or(0, |(number, _)| number + 1);
+    for (_, event) in chosen(wanted, remembered) {
+        show_event(context, &mut names, &event).await?;
+    }
+    if !wanted.follow {
+        return Ok(Exit::Ok);
+    }
+    let mut reader = EventReader::new();
+    let mut stream = context.client.stream("/v1/events?follow=true").await?;
+    while let Some(bytes) = stream.next().await? {
+        let happened = reader.push(&bytes)?.into_iter();
+        for (_, event) in happened.filter(|(number, _)| *number >= next) {
+            show_event(context, &mut names, &event).await?;
         }
     }
-    for line in lines.finish() {
-        show_event(context, &mut names, &line).await?;
+    Err(Failure::Said(Exit::Unreachable, "the agent ended the stream of events".into()))
+}
+
+/// Reads a stream of server-sent events: of their fields only `id:`, the agent's number, and `data:` say anything to us.
+struct EventReader {
+    lines: Lines,
+    number: u64,
+}
+
+impl EventReader {
+    fn new() -> Self {
+        Self { lines: Lines::new(EVENT_BYTES_MAX), number: 0 }
     }
-    if follow {
-        return Err(Failure::Said(
-            Exit::Unreachable,
-            "the agent ended the stream of events".into(),
-        ));
+
+    /// The events that end in these bytes.
+    fn push(&mut self, bytes: &[u8]) -> Result<Vec<(u64, Event)>, Failure> {
+        let mut events = Vec::new();
+        for line in self.lines.push(bytes) {
+            if let Some(number) = line.strip_prefix(b"id:") {
+                let number = str::from_utf8(number).ok().and_then(|text| text.trim().parse().ok());
+                self.number = number.unwrap_or(self.number);
+            } else if let Some(data) = line.strip_prefix(b"data:") {
+                let event = serde_json::from_slice(data).map_err(|error| {
+                    Failure::failed(format!(
+                        "an event makes no sense ({error}): weft and weftd must have the same version"
+                    ))
+                })?;
+                events.push((self.number, event));
+            }
+        }
+        Ok(events)
     }
-    Ok(Exit::Ok)
 }
 
 /// Names of nodes, asked for when one is seen that is not known. One that is no member any more has its key.
@@ -438,16 +481,10 @@ impl Names {
     }
 }
 
-/// One line of a stream of server-sent events; only `data:` says anything to us.
-async fn show_event(context: &Context, names: &mut Names, line: &[u8]) -> Result<(), Failure> {
-    let Some(data) = line.strip_prefix(b"data:") else { return Ok(()) };
-    let event: Event = serde_json::from_slice(data).map_err(|error| {
-        Failure::failed(format!(
-            "an event makes no sense ({error}): weft and weftd must have the same version"
-        ))
-    })?;
+/// One event in a line.
+async fn show_event(context: &Context, names: &mut Names, event: &Event) -> Result<(), Failure> {
     if context.screen.is_json() {
-        return context.screen.json_line(&event);
+        return context.screen.json_line(event);
     }
     let what = match &event.what {
         EventKind::Node { name, state, .. } => format!("node    {name} is {state}"),

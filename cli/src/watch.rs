@@ -319,6 +319,15 @@ impl<'a> Progress<'a> {
         screen.say(&format!("all of it: weft logs {} --previous", alloc.slot));
     }
 
+    /// Says so where the program of a service has done its work, which is no failure to whoever wrote it.
+    fn say_if_ended_well(&self, job: &JobView) {
+        if job.reason.as_ref().is_some_and(|reason| reason.contains("exit status 0")) {
+            self.context.screen.say(
+                "its program ended well, but a service is meant to go on; jobs that end cannot be described yet",
+            );
+        }
+    }
+
     /// Whether it is over, and how. Says so.
     async fn decide(&self, goal: Goal) -> Result<Option<Exit>, Failure> {
         let Some(job) = &self.job else { return Ok(None) };
@@ -345,6 +354,7 @@ impl<'a> Progress<'a> {
                         job.name, job.version
                     )),
                 );
+                self.say_if_ended_well(job);
                 self.say_last_words(job).await;
                 return Ok(Some(Exit::Failed));
             }
@@ -376,6 +386,7 @@ impl<'a> Progress<'a> {
         screen.clear_line();
         screen.say_toned(Tone::Bad, &self.summary());
         if state == JobState::Failing {
+            self.say_if_ended_well(job);
             screen.say(&format!(
                 "it goes on trying; see weft logs {0} and weft explain {0}",
                 job.name

@@ -20,6 +20,7 @@ pub mod keys;
 mod parse;
 pub mod placeholder;
 mod placement;
+pub mod schema;
 mod validate;
 
 pub use parse::{ParseError, nearest, parse, parse_all, parse_bytes, parse_with};

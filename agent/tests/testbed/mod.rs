@@ -274,6 +274,19 @@ impl Machine {
         command
     }
 
+    /// What a person sees who types a line in it, in the folder `desk`: the exit status, and all that is printed. `weft` is
+    /// the one that was built with the agent, and asks this machine's.
+    pub fn types(&self, desk: &Path, line: &str) -> (Option<i32>, String) {
+        let programs = weftd().parent().expect("its folder").to_path_buf();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+        let mut shell = self.command("bash");
+        shell.arg("-c").arg(format!("cd {} || exit; exec 2>&1; {line}", desk.display()));
+        shell.env("PATH", path).env("WEFT_SOCKET", self.socket()).env("NO_COLOR", "1");
+        let ended = shell.stdin(Stdio::null()).output().expect("a shell");
+        let printed = [ended.stdout, ended.stderr].concat();
+        (ended.status.code(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
     /// Runs a shell's line in it. Panics when that fails.
     pub fn shell(&self, line: &str) -> String {
         netns::run(self.command("sh").args(["-c", line]))

@@ -7,6 +7,19 @@ use std::time::Duration;
 
 use super::values::JobOrSlot;
 
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Events {
+    /// Keep showing what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last of those that are remembered [default: all]
+    #[arg(short = 'n', long, value_name = "EVENTS")]
+    pub tail: Option<u32>,
+    /// Only what happened within this time
+    #[arg(long, value_parser = duration::parse, value_name = "DURATION")]
+    pub since: Option<Duration>,
+}
+
 #[derive(Debug, Args)]
 pub struct Query {
     /// In PromQL

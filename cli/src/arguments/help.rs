@@ -96,7 +96,7 @@ const FAMILIAR: &[(&[&str], &str)] = &[
         "weft runs services; jobs that end, or begin by the clock, cannot be described yet",
     ),
     (
-        &["ctx", "config", "login", "remote"],
+        &["config", "login", "remote"],
         "`weft --host ssh://HOST ...` asks the agent of another machine, `weft context` keeps such ways",
     ),
     (&["man", "usage"], "`weft help` lists the commands, `weft help COMMAND` explains one"),
@@ -140,7 +140,7 @@ fn long(command: &clap::Command) -> String {
     let _ = write!(
         text,
         "\nOptions:\n\
-         {:2}-o, --output FORMAT  table or wide for people, json or name for programs [default: table]\n\
+         {:2}-o, --output FORMAT  table or wide for people; json, yaml or name for programs [default: table]\n\
          {:2}--json               the same as -o json\n\
          {:2}-q, --quiet          no progress: only data, questions and what went wrong\n\
          {:2}-v, --verbose        what the agent is asked, and how long it takes\n\

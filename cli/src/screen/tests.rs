@@ -43,3 +43,17 @@ fn names_from_afar_cannot_drive_the_terminal() {
     table.row(["a\x1b[2Jb\nc".into()]);
     assert_eq!(table.render(false), "a [2Jb c\n");
 }
+
+#[test]
+fn yaml_says_what_json_says_and_no_text_becomes_something_else() {
+    let value = serde_json::json!({
+        "a": ["no", "1.0", "x: y", "", "~", "null", "12:30:45"],
+        "b": "two\nlines\n",
+        "c": [{ "yes": true, "x": null }],
+        "d": [],
+    });
+    let text = "a:\n- \"no\"\n- \"1.0\"\n- \"x: y\"\n- \"\"\n- \"~\"\n- \"null\"\n- \"12:30:45\"\n\
+                b: |\n  two\n  lines\nc:\n- x: null\n  \"yes\": true\nd: []\n";
+    let Ok(written) = yaml(&value) else { panic!("it can be written") };
+    assert_eq!(written, text);
+}

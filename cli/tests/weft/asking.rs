@@ -507,6 +507,11 @@ fn events_are_a_line_each() {
             ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(events[0]["event"], "node");
         assert_eq!(events.len(), 2);
+        let last = fake.weft(&["events", "-n", "1", "-o", "json"]).await.exits(0);
+        assert!(ran.stdout.ends_with(&last.stdout), "{}", last.stdout);
+        assert_eq!(last.stdout.lines().count(), 1);
+        // They are of 1970.
+        assert_eq!(fake.weft(&["events", "--since", "1h"]).await.exits(0).stdout, "");
         // A stream that should go on and does not is a broken one.
         fake.weft(&["events", "-f"]).await.exits(6).says("ended the stream");
     });

@@ -415,7 +415,9 @@ pub fn reference() -> String {
     let mut text = String::from(
         "# Job files\n\n<!-- Made of fabric/src/job/keys.rs: change it there, and run the tests with WEFT_REWRITE=1. -->\n\n\
          A job file is TOML, and describes one job. `weft plan FILE` shows what it would do, `weft apply FILE` does it. A key that is not \
-         listed here is refused, with the nearest that is. [Examples](examples). Durations are written like `500ms`, `10s`, `2m`, `12h`, `7d`.\n",
+         listed here is refused, with the nearest that is. [Examples](examples). Durations are written like `500ms`, `10s`, `2m`, `12h`, `7d`.\n\n\
+         [weft-job.schema.json](weft-job.schema.json) has all of it as a JSON Schema, for editors that complete and check TOML by one: with\n\
+         `#:schema PATH` in its first line a file names it.\n",
     );
     for section in TABLES {
         let title = if section.head.is_empty() { "The job" } else { section.head };
