@@ -17,7 +17,6 @@ use crate::limits;
 use crate::message::{Datagram, Message};
 use crate::resources::Rejection;
 use crate::table::{Key, Value};
-use crate::topology::NodeInfo;
 use crate::voters::{Acceptor, Change, Member, Proposer, VoterSet, Wish};
 
 use super::{Canary, Config, Node};
@@ -618,7 +617,7 @@ impl Node {
         if let Some(lost) = set.members.iter().find(is_lost) {
             return (size > 1).then_some(Wish::Drop(lost.node));
         }
-        let spare = self.spare_voter(|_| true);
+        let spare = self.spare_voter();
         let is_gone = |member: &&Member| {
             let since = self.leases.down_since.get(&member.node);
             since.is_some_and(|since| now.at.since(*since) >= limits::VOTER_GONE)
@@ -627,18 +626,6 @@ impl Node {
             && (spare.is_some() || even)
         {
             return Some(Wish::Drop(gone.node));
-        }
-        if let Some(leaving) = set.members.iter().find(|member| self.is_leaving(&member.node)) {
-            // Whoever takes the seat votes first, so that one is never missing.
-            if even && up.len() == size {
-                return Some(Wish::Drop(leaving.node));
-            }
-            if !even && let Some(staying) = self.spare_voter(|info| !info.draining) {
-                return Some(match size < limits::VOTERS_MAX {
-                    true => Wish::Add(staying),
-                    false => Wish::Drop(leaving.node),
-                });
-            }
         }
         let members = self.peers().take(limits::VOTERS_MAX).count() + 1;
         let target = match members {
@@ -658,20 +645,15 @@ impl Node {
         None
     }
 
-    /// Whether a node was told to hand over what it has: it is about to be switched off, or to leave.
-    fn is_leaving(&self, node: &NodeId) -> bool {
-        self.replica.node(node).is_some_and(|info| info.draining)
-    }
-
-    /// The member that votes next: one that stays, and a witness first.
-    fn spare_voter(&self, may: impl Fn(&NodeInfo) -> bool) -> Option<Member> {
+    /// The member that votes next: a witness first, then one that stays.
+    fn spare_voter(&self) -> Option<Member> {
         self.peers()
             .filter(|node| !self.leases.set.contains(node))
             .filter_map(|node| {
                 let info = self.replica.node(&node)?;
-                let rank = (info.draining, !info.witness, info.impaired.is_some(), node);
+                let rank = (!info.witness, info.draining || info.impaired.is_some(), node);
                 let member = Member { node, incarnation: info.incarnation };
-                (info.incarnation != 0 && may(info)).then_some((rank, member))
+                (info.incarnation != 0).then_some((rank, member))
             })
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, member)| member)
