@@ -225,11 +225,10 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
         return leave(context, removal).await;
     }
     let answers = matches!(node.state, NodeState::Alive | NodeState::Suspect);
-    let vote = match answers && !removal.now {
-        true => vote_of(context, &node, removal).await?,
-        false => Vote::NotMissed,
-    };
-    let hands_over = answers && !removal.now && (!node.allocs.is_empty() || vote == Vote::HandedOn);
+    let hands_over = answers && !removal.now && !node.allocs.is_empty();
+    if hands_over {
+        leaves_a_majority(context, &node, removal).await?;
+    }
     let place = if hands_over { "is placed elsewhere first" } else { "is placed elsewhere" };
     let question = format!(
         "remove {} ({}) from the fabric? What it runs ({}) {place}, and it needs a new token to come back.{}",
@@ -241,7 +240,7 @@ pub async fn remove(context: &Context, wanted: &str, removal: &Removal) -> Resul
     if !context.confirm(&question, removal.yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
-    if hands_over && let Some(exit) = emptied(context, &node, removal, vote, "remove").await? {
+    if hands_over && let Some(exit) = emptied(context, &node, removal, "remove").await? {
         return Ok(exit);
     }
     lock_out(context, &node, removal, hands_over).await?;
@@ -275,12 +274,9 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
              stop JOB), stop weftd, and empty its state directory, /var/lib/weft unless weftd.toml says otherwise"
         )));
     }
-    let vote = match removal.now {
-        false => vote_of(context, &node, removal).await?,
-        true => Vote::NotMissed,
-    };
-    let hands_over = !removal.now && (!node.allocs.is_empty() || vote == Vote::HandedOn);
+    let hands_over = !removal.now && !node.allocs.is_empty();
     if hands_over {
+        leaves_a_majority(context, &node, removal).await?;
         let stays = stays(context, &node.id, &node.allocs).await;
         if !stays.is_empty() {
             let message = format!(
@@ -303,7 +299,7 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     if !context.confirm(&question, removal.yes).await? {
         return Err(Failure::failed("nothing was changed"));
     }
-    if hands_over && let Some(exit) = emptied(context, &node, removal, vote, "leave").await? {
+    if hands_over && let Some(exit) = emptied(context, &node, removal, "leave").await? {
         return Ok(exit);
     }
     lock_out(context, &node, removal, hands_over).await?;
@@ -317,20 +313,15 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     Ok(Exit::Ok)
 }
 
-/// What becomes of the vote on leases of a node that is to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Vote {
-    /// The others decide without it.
-    NotMissed,
-    /// Another node votes in its place before it goes.
-    HandedOn,
-}
-
 /// Before work is moved for nothing: whether those that vote on leases can still decide when a node has gone.
-async fn vote_of(context: &Context, node: &NodeView, removal: &Removal) -> Result<Vote, Failure> {
+async fn leaves_a_majority(
+    context: &Context,
+    node: &NodeView,
+    removal: &Removal,
+) -> Result<(), Failure> {
     let status: Status = context.client.get("/v1/status").await?;
     let Some(voters) = status.fabric.map(|fabric| fabric.voters).filter(|_| !removal.force) else {
-        return Ok(Vote::NotMissed);
+        return Ok(());
     };
     let answers = |voter: &&VoterView| {
         voter.node != node.id && matches!(voter.state, NodeState::Alive | NodeState::Suspect)
@@ -338,17 +329,7 @@ async fn vote_of(context: &Context, node: &NodeView, removal: &Removal) -> Resul
     let left = voters.members.iter().filter(answers).count();
     let votes = voters.members.iter().any(|voter| voter.node == node.id);
     if !votes || left >= voters.majority as usize {
-        return Ok(Vote::NotMissed);
-    }
-    let nodes: Vec<NodeView> = context.client.get("/v1/nodes").await?;
-    let takes_its_seat = |other: &&NodeView| {
-        other.id != node.id
-            && other.state == NodeState::Alive
-            && other.info.as_ref().is_some_and(|info| !info.draining)
-            && voters.members.iter().all(|voter| voter.node != other.id)
-    };
-    if nodes.iter().any(|other| takes_its_seat(&other)) {
-        return Ok(Vote::HandedOn);
+        return Ok(());
     }
     Err(Failure::failed(format!(
         "{} is one of {} that vote on at-most-one work, and {left} of the {} that decide would be left. Nothing was changed: \
@@ -368,12 +349,11 @@ fn goes(others: usize) -> String {
     if others == 1 { "the other node goes".into() } else { format!("the other {others} nodes go") }
 }
 
-/// Waits until a node that is about to go has handed over its work, and its vote. `Some`: it has not, and stays a member.
+/// Waits until a node that is about to go has handed over its work. `Some`: it has not, and stays a member.
 async fn emptied(
     context: &Context,
     node: &NodeView,
     removal: &Removal,
-    vote: Vote,
     verb: &str,
 ) -> Result<Option<Exit>, Failure> {
     let stays = |text: &str| {
@@ -384,16 +364,6 @@ async fn emptied(
         )
     };
     match hand_over(context, node, true, removal.timeout).await {
-        Ok(Handed::Over) if vote == Vote::HandedOn => {
-            context.screen.say(&format!("another node is to vote in place of {}", node.name));
-            let exit = match watch::bounded(votes_no_more(context, node), removal.timeout).await {
-                Ended::Itself(done) => return done.map(|()| None),
-                Ended::TimedOut => Exit::TimedOut,
-                Ended::Interrupted => Exit::Interrupted,
-            };
-            context.screen.say(&stays("it still votes"));
-            Ok(Some(exit))
-        }
         Ok(Handed::Over | Handed::Gone) => Ok(None),
         Ok(Handed::Not(exit)) => {
             context.screen.say(&stays("it goes on handing over"));
@@ -401,17 +371,6 @@ async fn emptied(
         }
         Err(Failure::Said(exit, text)) => Err(Failure::Said(exit, stays(&text))),
         Err(other) => Err(other),
-    }
-}
-
-async fn votes_no_more(context: &Context, node: &NodeView) -> Result<(), Failure> {
-    loop {
-        let status: Status = context.client.get("/v1/status").await?;
-        let voters = status.fabric.map(|fabric| fabric.voters.members).unwrap_or_default();
-        if voters.iter().all(|voter| voter.node != node.id) {
-            return Ok(());
-        }
-        tokio::time::sleep(watch::POLL).await;
     }
 }
 
