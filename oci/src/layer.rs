@@ -181,7 +181,7 @@ impl<R: Read> Read for Source<R> {
 }
 
 enum Decoder<R: Read> {
-    Plain(Source<R>),
+    Plain(Box<Source<R>>),
     Gzip(Box<MultiGzDecoder<BufReader<Source<R>>>>),
     Zstd(Box<zstd::Decoder<'static, BufReader<Source<R>>>>),
 }
@@ -192,7 +192,7 @@ impl<R: Read> Decoder<R> {
         let compression = Compression::of(&source.head[..source.length])?;
         let buffered = |source| BufReader::with_capacity(BUFFER_BYTES, source);
         Ok(match compression {
-            Compression::Plain => Self::Plain(source),
+            Compression::Plain => Self::Plain(Box::new(source)),
             Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(buffered(source)))),
             Compression::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(buffered(source))?;
@@ -212,7 +212,7 @@ impl<R: Read> Decoder<R> {
 
     fn into_source(self) -> Source<R> {
         match self {
-            Self::Plain(source) => source,
+            Self::Plain(source) => *source,
             Self::Gzip(decoder) => decoder.into_inner().into_inner(),
             Self::Zstd(decoder) => decoder.finish().into_inner(),
         }

@@ -398,7 +398,11 @@ fn launch(raw: RawLaunch) -> Result<Launch, ManifestError> {
         user: raw.user,
         working_dir: absolute("config.WorkingDir", &raw.working_dir)?,
         stop_signal: signal.map_err(|problem| ManifestError::at("config.StopSignal", problem))?,
-        exposed_ports: raw.exposed_ports.keys().map(exposed_port).collect::<Result<_, _>>()?,
+        exposed_ports: raw
+            .exposed_ports
+            .keys()
+            .map(|text| exposed_port(text))
+            .collect::<Result<_, _>>()?,
         volumes: raw
             .volumes
             .keys()
@@ -421,7 +425,7 @@ fn variable((at, text): (usize, &String)) -> Result<(String, String), ManifestEr
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn exposed_port(text: &String) -> Result<ExposedPort, ManifestError> {
+fn exposed_port(text: &str) -> Result<ExposedPort, ManifestError> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => Some(Protocol::Tcp),

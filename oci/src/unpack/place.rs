@@ -72,24 +72,28 @@ mod tests {
         let long = [b'a'; limits::NAME_COMPONENT_BYTES_MAX + 1];
         let deep = b"a/".repeat(limits::PATH_COMPONENTS_MAX + 1);
         let longest = b"aaa/".repeat(limits::PATH_BYTES_MAX / 4 + 1);
-        let table: [(&[u8], Result<&[u8], Problem>); 13] = [
-            (b"", Ok(b"")),
-            (b"./", Ok(b"")),
-            (b"/", Ok(b"")),
-            (b"./etc/passwd", Ok(b"etc/passwd")),
-            (b"/etc//x/.", Ok(b"etc/x")),
-            (b"a/...", Ok(b"a/...")),
-            (b"..", Err(Problem::Climbs)),
-            (b"../out1", Err(Problem::Climbs)),
-            (b"a/../b", Err(Problem::Climbs)),
-            (b"/..", Err(Problem::Climbs)),
-            (&long, Err(Problem::TooLong)),
-            (&deep, Err(Problem::TooDeep)),
-            (&longest, Err(Problem::TooLong)),
+        let table: [(&[u8], &[u8]); 6] = [
+            (b"", b""),
+            (b"./", b""),
+            (b"/", b""),
+            (b"./etc/passwd", b"etc/passwd"),
+            (b"/etc//x/.", b"etc/x"),
+            (b"a/...", b"a/..."),
         ];
         for (path, wanted) in table {
-            let place = Place::parse(path);
-            assert_eq!(place.as_ref().map(Place::bytes), wanted.as_ref().map(|it| *it));
+            assert_eq!(Place::parse(path).as_ref().map(Place::bytes), Ok(wanted));
+        }
+        let table: [(&[u8], Problem); 7] = [
+            (b"..", Problem::Climbs),
+            (b"../out1", Problem::Climbs),
+            (b"a/../b", Problem::Climbs),
+            (b"/..", Problem::Climbs),
+            (&long, Problem::TooLong),
+            (&deep, Problem::TooDeep),
+            (&longest, Problem::TooLong),
+        ];
+        for (path, wanted) in table {
+            assert_eq!(Place::parse(path), Err(wanted));
         }
         let place = Place::parse(b"a/b/c").expect("a path");
         assert_eq!(place.split(), (&b"a/b"[..], &b"c"[..]));

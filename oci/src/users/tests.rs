@@ -28,11 +28,13 @@ fn accounts() -> Accounts {
     Accounts::parse(PASSWD_FILE, GROUP_FILE)
 }
 
+/// What is asked for; user, group, other groups, name, home.
+type Row = (&'static str, u32, u32, &'static [u32], Option<&'static str>, &'static str);
+
 #[test]
 fn users_and_groups_are_found_by_dockers_rules() {
-    // What is asked for; user, group, other groups, name, home.
     #[rustfmt::skip]
-    let table: &[(&str, u32, u32, &[u32], Option<&str>, &str)] = &[
+    let table: &[Row] = &[
         ("", 0, 0, &[], Some("root"), "/root"),
         ("root", 0, 0, &[], Some("root"), "/root"),
         ("app", 1234, 1235, &[777, 778], Some("app"), "/app"),
