@@ -354,7 +354,8 @@ fn entry(header: &tar::Header, size: u64, extensions: Extensions) -> Result<Entr
     }
     let modified = match extensions.modified {
         Some(time) => time,
-        None => (i64::try_from(header.mtime().map_err(wrong)?).unwrap_or(i64::MAX), 0),
+        // Times before 1970 are in two's complement, where they do not fit the digits.
+        None => (header.mtime().map_err(wrong)?.cast_signed(), 0),
     };
     // Only files have data, whatever is said of the others' size: so does Go read them, which most layers are made by.
     let size = if kind == Kind::File { extensions.size.unwrap_or(size) } else { 0 };

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A layer comes from whoever made the image, so nothing in it is believed: every path is resolved by the kernel within the layer's folder
-//! ([`tree`]), bytes and files are bounded, and the folder gets its name only after both digests have held and all of it is on disk. What
+//! (`unpack/tree.rs`), bytes and files are bounded, and the folder gets its name only after both digests have held and all of it is on disk. What
 //! fails leaves nothing behind.
 //!
 //! | in the archive | on disk |

@@ -240,4 +240,42 @@ fn whiteouts_hide_what_is_below_and_never_what_is_beside_them() {
     // Of the root, overlayfs takes no mark: whoever mounts it leaves out what is below.
     let all = Tar::new().file(".wh..wh..opq", b"").file("only", b"").end();
     assert!(place.unpack(&all).expect("a layer").is_opaque);
+    overlaid(&[&place.root(&all), &place.root(&below)], |merged| {
+        assert!(merged.join("only").is_file() && merged.join("kept").is_file());
+    });
+}
+
+#[test]
+fn folders_that_nobody_spoke_of_are_counted() {
+    if !layers::is_root() {
+        return;
+    }
+    let place = Place::new();
+    let layer = Tar::new().file("a/b/c/f", b"").mode(0o700).folder("a").file("x/f", b"").end();
+    let summary = place.unpack(&layer).expect("a layer");
+    // `a` came later.
+    assert_eq!(summary.implied, 3);
+    let mode = |path: &str| {
+        let stat = place.root(&layer).join(path).metadata().expect("there");
+        stat.permissions().mode() & 0o7777
+    };
+    assert_eq!((mode("a"), mode("a/b"), mode("x"), mode("")), (0o700, 0o755, 0o755, 0o755));
+}
+
+#[test]
+fn times_that_no_file_system_has_are_as_near_as_it_has_them() {
+    if !layers::is_root() {
+        return;
+    }
+    let place = Place::new();
+    let last = i64::MAX.to_string();
+    let layer = Tar::new()
+        .record("mtime", last.as_bytes())
+        .file("last", b"")
+        .record("mtime", format!("-{last}").as_bytes())
+        .folder("first")
+        .end();
+    place.unpack(&layer).expect("a layer");
+    let time = |path: &str| place.root(&layer).join(path).metadata().expect("there").mtime();
+    assert!(time("last") > i64::from(i32::MAX) && time("first") < 0);
 }

@@ -76,6 +76,19 @@ fn headers_and_what_extends_them_come_together() {
 }
 
 #[test]
+fn numbers_that_do_not_fit_their_digits_are_binary() {
+    let mut block = header(b'0', b"old", 0);
+    // Ten seconds before 1970, as Go writes it; and a user beyond seven octal digits.
+    block[136..148].copy_from_slice(&[[0xff; 11].as_slice(), &[0xf6]].concat());
+    block[108..116].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xf0]);
+    let mut header = tar::Header::new_old();
+    header.as_mut_bytes().copy_from_slice(&block);
+    header.set_cksum();
+    let found = all(header.as_bytes()).expect("an archive");
+    assert_eq!((found[0].0.modified, found[0].0.uid), ((-10, 0), 0xffff_fff0));
+}
+
+#[test]
 fn what_was_not_read_of_an_entry_is_skipped() {
     let data = vec![7; 100_000];
     let archive =

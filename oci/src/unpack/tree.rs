@@ -14,6 +14,7 @@ use rustix::fs::{
     AtFlags, Dev, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -45,6 +46,9 @@ pub(super) struct Tree<'t> {
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Folders whose mode and time are set when nothing is put into them any more.
     folders: Vec<Folder>,
+    /// Folders that were made for what is in them, and that no entry has spoken of yet.
+    implied: BTreeSet<Vec<u8>>,
+    /// Of all their paths.
     folder_bytes: usize,
     entries_max: u64,
     summary: Summary,
@@ -85,6 +89,7 @@ impl<'t> Tree<'t> {
             root,
             last: None,
             folders: Vec::new(),
+            implied: BTreeSet::new(),
             folder_bytes: 0,
             entries_max,
             summary: Summary::default(),
@@ -146,7 +151,7 @@ impl<'t> Tree<'t> {
             let times = times(folder.modified);
             rustix::fs::futimens(&opened, &times).map_err(failed("the time of", path))?;
         }
-        Ok(self.summary)
+        Ok(Summary { implied: self.implied.len() as u64, ..self.summary })
     }
 
     fn folder(
@@ -349,7 +354,8 @@ impl<'t> Tree<'t> {
                         Some(_) => return Err(nowhere(prefix)),
                     }
                     self.count().map_err(refused)?;
-                    self.summary.implied += 1;
+                    self.charge(prefix).map_err(refused)?;
+                    self.implied.insert(prefix.to_vec());
                     rustix::fs::mkdirat(&opened, &name, Mode::RWXU)
                         .map_err(failed("making", prefix))?;
                     let made = child(&opened, &name).map_err(failed("opening", prefix))?;
@@ -428,13 +434,18 @@ impl<'t> Tree<'t> {
     }
 
     fn remember(&mut self, place: Place, entry: &Entry) -> Result<(), UnpackError> {
-        self.folder_bytes += place.bytes().len() + size_of::<Folder>();
-        if self.folder_bytes > limits::FOLDER_PATHS_BYTES_MAX {
-            let (path, problem) = (shown(&entry.path), Problem::TooManyFolders);
-            return Err(UnpackError::Entry { path, problem });
-        }
+        self.charge(place.bytes())
+            .map_err(|problem| UnpackError::Entry { path: shown(&entry.path), problem })?;
+        self.implied.remove(place.bytes());
         self.folders.push(Folder { place, mode: entry.mode, modified: entry.modified });
         Ok(())
+    }
+
+    /// Notes that a folder's path is kept in memory.
+    fn charge(&mut self, path: &[u8]) -> Result<(), Problem> {
+        self.folder_bytes += path.len() + size_of::<Folder>();
+        let is_too_much = self.folder_bytes > limits::FOLDER_PATHS_BYTES_MAX;
+        if is_too_much { Err(Problem::TooManyFolders) } else { Ok(()) }
     }
 
     fn count(&mut self) -> Result<(), Problem> {
