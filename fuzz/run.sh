@@ -22,10 +22,10 @@ if [ -n "$seconds" ]; then number SECONDS_EACH "$seconds"; fi
 longest() {
     case $1 in
         datagram | sealed) echo 1500 ;;
-        promql) echo 400 ;;
+        promql | image_reference) echo 400 ;;
         store_file) echo 96 ;;
         credential | helper | stream | update_signature) echo 1024 ;;
-        api | http | series | state_file | configuration | dns | entry) echo 4096 ;;
+        api | http | series | state_file | configuration | dns | entry | image_manifest) echo 4096 ;;
         *) echo 8192 ;;
     esac
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::root;
 
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "agent",
     "cli",
     "discovery",
@@ -18,6 +18,7 @@ const CRATES: [&str; 10] = [
     "helper",
     "hw-tests",
     "metrics",
+    "oci",
 ];
 
 /// Named fields of a struct.
