@@ -32,7 +32,7 @@ pub struct Stacks {
 impl Stacks {
     pub(super) fn read(hooks: &Hooks, unit: Unit) -> Result<Self, Status> {
         let refused = |error: libbpf_rs::Error| Status::refused("stacks", &error, "");
-        let table = Table::<5>::new(hooks, "counts", &[])?;
+        let mut table = Table::<5>::new(hooks, "counts", &[])?;
         let addresses = hooks.map("stacks")?;
         let mut symbols = Symbols::default();
         let mut folded: BTreeMap<String, u64> = BTreeMap::new();

@@ -28,7 +28,7 @@ pub(super) trait Read: Sized {
 
 impl Read for Calls {
     fn read(hooks: &Hooks) -> Result<Self, Status> {
-        let table = Table::<1>::with_histograms(hooks, "calls", &[])?;
+        let mut table = Table::<1>::with_histograms(hooks, "calls", &[])?;
         let rows = table.rows().map_err(|error| Status::refused("calls", &error, ""))?;
         let call = |row: &[u64]| Call {
             calls: row[0],
