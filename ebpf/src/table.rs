@@ -2,6 +2,7 @@
 
 use crate::batch::Batches;
 use crate::cgroup::{CgroupId, Cgroups};
+use crate::histogram::Histogram;
 use crate::hooks::Hooks;
 use crate::status::Status;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
@@ -19,8 +20,25 @@ const STRANGERS_READINGS: u32 = 60;
 const INSERT_TRIES: u32 = 20;
 const INSERT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A table with keys of `KEY` words, the first of which is the cgroup. Where there are histograms beside it, the counts
-/// of one follow the numbers of its row.
+/// What was counted for one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The words of the table.
+    pub(crate) numbers: Vec<u64>,
+    /// What is beside them, if anything is.
+    pub(crate) histogram: Histogram,
+}
+
+impl Row {
+    fn add(&mut self, other: &Self) {
+        self.numbers.resize(self.numbers.len().max(other.numbers.len()), 0);
+        self.numbers.iter_mut().zip(&other.numbers).for_each(|(sum, number)| *sum += number);
+        self.histogram.merge(&other.histogram);
+    }
+}
+
+/// A table with keys of `KEY` words, the first of which is the cgroup. There may be histograms beside it, by the same
+/// keys.
 ///
 /// Invariant: no histogram has counted more than its row, but that of `other`, which has what others' could not take.
 ///
@@ -30,9 +48,9 @@ const INSERT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Table<const KEY: usize> {
     map: Batches,
     histograms: Option<Batches>,
-    folded: BTreeMap<[u64; KEY], Vec<u64>>,
+    folded: BTreeMap<[u64; KEY], Row>,
     /// Rows that the last reading had for the last time.
-    leaving: BTreeMap<[u64; KEY], Vec<u64>>,
+    leaving: BTreeMap<[u64; KEY], Row>,
     /// Readings until rows of cgroups that are out of sight are taken out of the kernel.
     strangers_stay: u32,
 }
@@ -59,15 +77,24 @@ impl<const KEY: usize> Table<KEY> {
         Ok(Self { histograms, ..Self::new(hooks, name, others)? })
     }
 
-    /// All rows, summed over CPUs. A row without a histogram ends with its numbers.
-    pub(crate) fn rows(&mut self) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+    /// All rows, summed over CPUs.
+    pub(crate) fn rows(&mut self) -> Result<BTreeMap<[u64; KEY], Row>, libbpf_rs::Error> {
         // Histograms first: programs count in the row first.
-        let histograms = self.histograms.as_mut().map(summed).transpose()?;
-        let mut rows = summed(&mut self.map)?;
+        let mut histograms: BTreeMap<[u64; KEY], Histogram> = BTreeMap::new();
+        if let Some(table) = &mut self.histograms {
+            each_summed(table, |key, counts| {
+                histograms.insert(key, Histogram::from_counts(counts));
+            })?;
+        }
+        let mut rows = BTreeMap::new();
+        each_summed(&mut self.map, |key, numbers| {
+            let histogram = histograms.remove(&key).unwrap_or_default();
+            rows.insert(key, Row { numbers: numbers.to_vec(), histogram });
+        })?;
         let numbers = self.map.map().value_size() as usize / 8;
-        for (key, histogram) in histograms.into_iter().flatten() {
+        for (key, histogram) in histograms {
             // One that was counted while its row was taken out is alone.
-            rows.entry(key).or_insert_with(|| vec![0; numbers]).extend(histogram);
+            rows.insert(key, Row { numbers: vec![0; numbers], histogram });
         }
         Ok(rows)
     }
@@ -76,7 +103,7 @@ impl<const KEY: usize> Table<KEY> {
     pub(crate) fn read(
         &mut self,
         cgroups: &mut Cgroups,
-    ) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+    ) -> Result<BTreeMap<[u64; KEY], Row>, libbpf_rs::Error> {
         let mut rows = self.rows()?;
         let gone = |key: &[u64; KEY]| {
             let id = CgroupId(key[0]);
@@ -102,15 +129,17 @@ impl<const KEY: usize> Table<KEY> {
                 self.leaving.insert(key, rows[&key].clone());
             } else {
                 let row = rows.remove(&key).unwrap_or_default();
-                self.fold(key, row);
+                self.fold(key, &row);
             }
         }
         for (key, row) in left {
-            self.fold(key, row);
+            self.fold(key, &row);
         }
-        let folded = self.folded.iter().map(|(key, row)| (*key, row));
-        for (key, row) in folded.chain(strangers.iter().map(|(key, row)| (*key, row))) {
-            add(rows.entry(key).or_default(), row.iter().copied());
+        for (place, row) in &self.folded {
+            rows.entry(*place).or_default().add(row);
+        }
+        for (place, row) in &strangers {
+            rows.entry(*place).or_default().add(row);
         }
         Ok(rows)
     }
@@ -126,9 +155,9 @@ impl<const KEY: usize> Table<KEY> {
         true
     }
 
-    fn fold(&mut self, key: [u64; KEY], row: Vec<u64>) {
+    fn fold(&mut self, key: [u64; KEY], row: &Row) {
         let place = self.place_in_other(key);
-        add(self.folded.entry(place).or_default(), row.iter().copied());
+        self.folded.entry(place).or_default().add(row);
     }
 
     /// Where it is counted what a key's cgroup has used: there from now on. What is folded is bounded like the table that
@@ -160,20 +189,19 @@ fn with_others<const KEY: usize>(
     Ok(map)
 }
 
-/// All rows of one table, summed over CPUs.
-fn summed<const KEY: usize>(
-    map: &mut Batches,
-) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
-    let mut rows = BTreeMap::new();
-    let words_each = map.map().value_size() as usize / 8;
-    map.each(|key, copies| {
-        let mut row = vec![0; words_each];
-        for copy in copies.chunks_exact(words_each * 8) {
-            row.iter_mut().zip(words(copy)).for_each(|(sum, word)| *sum += word);
+/// Calls `row` with each key of a table and its words, summed over CPUs.
+fn each_summed<const KEY: usize>(
+    table: &mut Batches,
+    mut row: impl FnMut([u64; KEY], &[u64]),
+) -> Result<(), libbpf_rs::Error> {
+    let mut sum = vec![0; table.map().value_size() as usize / 8];
+    table.each(|key, copies| {
+        sum.fill(0);
+        for copy in copies.chunks_exact(sum.len() * 8) {
+            sum.iter_mut().zip(words(copy)).for_each(|(sum, word)| *sum += word);
         }
-        rows.insert(array(key), row);
-    })?;
-    Ok(rows)
+        row(array(key), &sum);
+    })
 }
 
 /// Takes a row out, if it is there: a row may have no histogram.
@@ -204,15 +232,6 @@ fn insert(map: &MapHandle, key: &[u8], copies: &[Vec<u8>]) -> Result<(), libbpf_
 pub(crate) fn counter(map: &MapHandle) -> Result<u64, libbpf_rs::Error> {
     let copies = map.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
     Ok(copies.iter().flat_map(|copy| words(copy)).sum())
-}
-
-fn add(sum: &mut Vec<u64>, row: impl IntoIterator<Item = u64>) {
-    for (place, word) in row.into_iter().enumerate() {
-        match sum.get_mut(place) {
-            Some(total) => *total += word,
-            None => sum.push(word),
-        }
-    }
 }
 
 fn bytes(words: &[u64]) -> Vec<u8> {

@@ -22,7 +22,7 @@ impl Drop for Hierarchy {
     }
 }
 
-fn read(table: &mut Table<1>, cgroups: &mut Cgroups) -> BTreeMap<[u64; 1], Vec<u64>> {
+fn read(table: &mut Table<1>, cgroups: &mut Cgroups) -> BTreeMap<[u64; 1], Row> {
     cgroups.begin();
     let rows = table.read(cgroups).expect("readable");
     cgroups.end();
@@ -49,9 +49,9 @@ fn rows_of_cgroups_out_of_sight_are_part_of_other_and_are_taken_out_now_and_then
         strangers_stay: STRANGERS_READINGS,
     };
     let cpus = crate::kernel::possible_cpus() as u64;
-    let other = |rows: &BTreeMap<[u64; 1], Vec<u64>>| {
+    let other = |rows: &BTreeMap<[u64; 1], Row>| {
         assert_eq!(rows.keys().collect::<Vec<_>>(), [&[CgroupId::OTHER.0]], "nobody else");
-        rows[&[CgroupId::OTHER.0]][0]
+        rows[&[CgroupId::OTHER.0]].numbers[0]
     };
     // Who is missed for the first time is taken to be gone.
     let gone = 6 * cpus;

@@ -45,7 +45,7 @@ impl Stacks {
                 push(&mut line, &symbols.of_kernel(address));
                 line.push_str("_[k]");
             }
-            *folded.entry(line).or_default() += row.first().unwrap_or(&0);
+            *folded.entry(line).or_default() += row.numbers.first().unwrap_or(&0);
         }
         Ok(Self { unit, folded, lost: super::lost(hooks)? })
     }
