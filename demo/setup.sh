@@ -33,6 +33,7 @@ faketime         faketime           tests: a machine whose clock is wrong
 [ "${1:-}" != bench ] || needed+='
 serf             serf               bench: the same measured beside it
 bpftrace         bpftrace           bench: the same measured beside it
+strace           strace             bench: how often an agent opens files
 '
 [ "${1:-}" != promql ] || needed+='
 prometheus       prometheus         test-promql: the answers of Prometheus itself

@@ -46,6 +46,8 @@ const DEVICES_MAX: usize = 128;
 const CPUS_EACH_SECOND_MAX: usize = 16;
 /// Time after which disks are asked for their health again: it changes in days.
 const HEALTH_PERIOD: Duration = Duration::from_secs(600);
+/// Files of `/proc` that are read each second, and stay open.
+const KEPT_MAX: usize = 32;
 /// Stack of the thread that asks what is slow: it only reads files, unless a driver's library runs on it.
 const STACK_BYTES: usize = if cfg!(feature = "nvml") { 2 << 20 } else { 256 << 10 };
 
@@ -94,7 +96,11 @@ impl Depth {
 pub fn collectors() -> Vec<Box<dyn Collector>> {
     let sysfs = Sysfs::default();
     let quick = [Depth::Second, Depth::Quarter, Depth::Minute].map(|depth| {
-        let quick = Quick { sysfs: sysfs.clone(), depth };
+        let sysfs = match depth {
+            Depth::Second => sysfs.clone().keeping(KEPT_MAX),
+            _ => sysfs.clone(),
+        };
+        let quick = Quick { sysfs, depth };
         Box::new(quick) as Box<dyn Collector>
     });
     let mut all = Vec::from(quick);

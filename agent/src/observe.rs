@@ -385,7 +385,7 @@ impl Thread {
             Box::new(Own { probing: probing.clone(), ledger: ledger.clone() }),
         ];
         if let Some(folder) = units {
-            all.push(Box::new(Allocations { folder }));
+            all.push(Box::new(Allocations::new(folder)));
         }
         all.extend(remote.as_ref().map(Remote::collector));
         all.extend(others);

@@ -47,6 +47,11 @@ impl Sysfs {
         Self { given_up: cpus, ..self }
     }
 
+    /// The same, but so many of the files that are read stay open: see [`Files::keeping`].
+    pub fn keeping(self, descriptors_max: usize) -> Self {
+        Self { files: self.files.keeping(descriptors_max), ..self }
+    }
+
     /// Everything that this machine has and that the agent itself may use: CPUs that are offline or
     /// outside the agent's affinity are left out, memory is bounded by the agent's cgroup, and
     /// devices without a node in `/dev` are not usable. `enforced`, `ports` and `pools` are left empty.

@@ -46,7 +46,7 @@ impl BlockDevices {
         let mut found = BTreeMap::new();
         for ([id, operation], row) in self.cgroups.read(live)? {
             let block: &mut Block = found.entry(CgroupId(id)).or_insert_with(Block::none);
-            *block.operation(operation) = Traffic::from_row(&row);
+            *block.operation(operation) = Traffic::from_row(row);
         }
         Ok(found)
     }

@@ -1,11 +1,15 @@
 //! Cgroups by the number that the kernel knows them by.
 
+use crate::kept::KeptFiles;
 use crate::limits::CGROUP_FOLDERS_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// Bytes of `cgroup.stat`: a line for each controller, and one more.
+const STAT_BYTES_MAX: usize = 16 << 10;
 
 /// The number of a cgroup in the hierarchy of version 2: the inode of its folder, and systemd's
 /// `ControlGroupId`.
@@ -30,7 +34,7 @@ impl fmt::Display for CgroupId {
 ///
 /// Invariant: whose folder is known has it until the end of one reading after it is gone, so that what it did last is
 /// still its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cgroups {
     root: Option<PathBuf>,
     folders: BTreeMap<CgroupId, PathBuf>,
@@ -38,6 +42,15 @@ pub struct Cgroups {
     gone: BTreeMap<CgroupId, (PathBuf, bool)>,
     /// The folders were walked through since the last [`refresh`](Self::refresh).
     walked: bool,
+    /// How often they were.
+    walks: u64,
+    /// Those that were there since the last [`refresh`](Self::refresh).
+    seen: BTreeSet<CgroupId>,
+    /// Numbers that no walk has found, with the walks until then. Such a cgroup is gone or out of sight; a number
+    /// that one more walk has not found either never comes: whose events are counted was there before.
+    missed: BTreeMap<CgroupId, u64>,
+    /// How many there are, as the kernel tells it.
+    count: KeptFiles,
 }
 
 impl Cgroups {
@@ -48,6 +61,12 @@ impl Cgroups {
         // One that another mount lies over cannot be reached.
         let root = mount_points(&mounts).find(|root| root.join("cgroup.controllers").exists());
         Self { root, ..Self::default() }
+    }
+
+    /// Of a folder that is like a hierarchy.
+    #[cfg(test)]
+    pub(crate) fn at(root: PathBuf) -> Self {
+        Self { root: Some(root), ..Self::default() }
     }
 
     /// Where the hierarchy is mounted.
@@ -73,6 +92,7 @@ impl Cgroups {
     /// Allows for one more walk through the folders: what is asked next is about now.
     pub(crate) fn refresh(&mut self) {
         self.walked = false;
+        self.seen.clear();
     }
 
     /// A reading begins: who was gone in the last one is forgotten.
@@ -109,33 +129,105 @@ impl Cgroups {
         self.folders.contains_key(&id)
     }
 
-    /// All that there are now.
-    pub(crate) fn all(&mut self) -> impl Iterator<Item = (CgroupId, &Path)> {
-        self.walk();
+    /// All that there were when they were last walked through.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (CgroupId, &Path)> {
         self.folders.iter().map(|(id, folder)| (*id, folder.as_path()))
     }
 
-    /// Walks through the folders, once between two calls of [`refresh`](Self::refresh).
+    /// All that there are now.
+    pub(crate) fn all(&mut self) -> impl Iterator<Item = (CgroupId, &Path)> {
+        self.walk();
+        self.known()
+    }
+
+    /// Walks through the folders, once between two calls of [`refresh`](Self::refresh), unless they are those that are known.
     pub(crate) fn walk(&mut self) {
-        if let (Some(root), false) = (&self.root, self.walked) {
-            let before = std::mem::replace(&mut self.folders, walk(root));
-            let gone = before.into_iter().filter(|(id, _)| !self.folders.contains_key(id));
-            self.gone.extend(gone.map(|(id, folder)| (id, (folder, false))));
-            self.walked = true;
+        if self.walked {
+            return;
         }
+        let Some(root) = self.root.clone() else { return };
+        self.walked = true;
+        self.walks += 1;
+        if self.are_known() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.folders, walk(&root));
+        let gone = before.into_iter().filter(|(id, _)| !self.folders.contains_key(id));
+        self.gone.extend(gone.map(|(id, folder)| (id, (folder, false))));
+        self.seen = self.folders.keys().copied().collect();
+        self.missed.retain(|id, _| !self.folders.contains_key(id));
+    }
+
+    /// Whether all that are known are there, and there are as many as are known.
+    fn are_known(&mut self) -> bool {
+        let known: Vec<CgroupId> = self.folders.keys().copied().collect();
+        !known.is_empty()
+            && known.into_iter().all(|id| self.is_in_place(id))
+            && self
+                .root
+                .as_ref()
+                .and_then(|root| descendants(self.count.text(root, "cgroup.stat")?))
+                == Some(self.folders.len() - 1)
+    }
+
+    /// Whether it is where it was. It is looked up once between two calls of [`refresh`](Self::refresh).
+    fn is_in_place(&mut self, id: CgroupId) -> bool {
+        let there = self.seen.contains(&id)
+            || self.folders.get(&id).is_some_and(|folder| inode(folder) == Some(id));
+        if there {
+            self.seen.insert(id);
+        }
+        there
+    }
+
+    /// Whether it is looked for no more: a walk has not found it that began after it was missed. It is gone, or belongs
+    /// to a part of the hierarchy that this process does not see.
+    pub(crate) fn is_out_of_sight(&self, id: CgroupId) -> bool {
+        self.missed.get(&id).is_some_and(|walks| *walks < self.walks)
     }
 
     /// Whether the cgroup still exists.
     pub(crate) fn exists(&mut self, id: CgroupId) -> bool {
-        if self.root.is_none() {
+        if self.root.is_none() || self.is_in_place(id) {
             return true;
         }
-        if self.folders.get(&id).is_some_and(|folder| inode(folder) == Some(id)) {
-            return true;
+        if self.is_out_of_sight(id) {
+            return false;
         }
         self.walk();
-        self.folders.contains_key(&id)
+        if self.folders.contains_key(&id) {
+            return true;
+        }
+        // A walk that stopped at its bound says nothing about the rest.
+        if self.folders.len() < CGROUP_FOLDERS_MAX {
+            if self.missed.len() >= CGROUP_FOLDERS_MAX {
+                self.missed.clear();
+            }
+            self.missed.entry(id).or_insert(self.walks);
+        }
+        false
     }
+}
+
+impl Default for Cgroups {
+    /// Without a hierarchy.
+    fn default() -> Self {
+        Self {
+            root: None,
+            folders: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            walked: false,
+            walks: 0,
+            seen: BTreeSet::new(),
+            missed: BTreeMap::new(),
+            count: KeptFiles::new(1, STAT_BYTES_MAX),
+        }
+    }
+}
+
+/// Cgroups below one, from its `cgroup.stat`.
+fn descendants(stat: &str) -> Option<usize> {
+    stat.lines().find_map(|line| line.strip_prefix("nr_descendants ")?.parse().ok())
 }
 
 /// Where version 2 hierarchies are mounted, from the text of `/proc/self/mountinfo` (proc(5)): the fields after

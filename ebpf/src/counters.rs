@@ -141,6 +141,11 @@ impl Counters {
         }
     }
 
+    /// Whether it would count for a unit, were there one.
+    pub fn are_wanted(&self) -> bool {
+        self.status == Status::Running
+    }
+
     /// Units that are not counted because there may be no more descriptors.
     pub fn left_out(&self) -> usize {
         self.left_out
@@ -148,7 +153,7 @@ impl Counters {
 
     /// Counts for the cgroups with these folders, and no others, from now on.
     pub fn watch(&mut self, folders: &BTreeSet<PathBuf>) {
-        if self.status != Status::Running {
+        if !self.are_wanted() {
             return;
         }
         let online = online_cpus();
@@ -354,12 +359,7 @@ fn refused(event: &Event, error: &io::Error) -> String {
 
 /// A quarter of what this process may open, or the bound of our own: its sockets and files come first.
 fn descriptors_max() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable, and of the type that the call wants.
-    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    let allowed =
-        if failed == 0 { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 };
-    (allowed / 4).min(COUNTER_DESCRIPTORS_MAX)
+    (crate::limits::descriptors() / 4).min(COUNTER_DESCRIPTORS_MAX)
 }
 
 /// CPUs that are online, of `/sys/devices/system/cpu/online`: `0-3,5`.

@@ -7,6 +7,7 @@ mod threads;
 use crate::block::Block;
 use crate::cgroup::{CgroupId, Cgroups};
 use crate::faults::Faults;
+use crate::kept::KeptFiles;
 use crate::oom::OutOfMemory;
 use crate::pressure::Pressure;
 use crate::scheduler::Scheduling;
@@ -117,21 +118,26 @@ impl Fallback {
     }
 }
 
-/// Times that threads of each cgroup stood still for want of something: there is no probe for it.
-pub(crate) fn pressure(cgroups: &mut Cgroups) -> Option<BTreeMap<CgroupId, Pressure>> {
-    let now = cgroupfs::of_all(cgroups, |folder| {
-        let pressure = Pressure {
-            cpu: pressure_of(&folder.join("cpu.pressure")),
-            memory: pressure_of(&folder.join("memory.pressure")),
-            io: pressure_of(&folder.join("io.pressure")),
-        };
-        (pressure != Pressure::default()).then_some(pressure)
-    });
+/// Times that threads of cgroups stood still for want of something: there is no probe for it. Only `wanted` ones are asked.
+pub(crate) fn pressure(
+    cgroups: &mut Cgroups,
+    files: &mut KeptFiles,
+    mut wanted: impl FnMut(CgroupId, &Cgroups) -> bool,
+) -> Option<BTreeMap<CgroupId, Pressure>> {
+    cgroups.walk();
+    let asked: Vec<(CgroupId, &Path)> =
+        cgroups.known().filter(|(id, _)| wanted(*id, cgroups)).collect();
+    let mut now = BTreeMap::new();
+    for (id, folder) in asked {
+        let mut of = |file: &str| cgroupfs::pressure(files.text(folder, file)?);
+        let (cpu, memory, io) = (of("cpu.pressure"), of("memory.pressure"), of("io.pressure"));
+        let pressure = Pressure { cpu, memory, io };
+        if pressure != Pressure::default() {
+            now.insert(id, pressure);
+        }
+    }
+    files.sweep();
     (!now.is_empty()).then_some(now)
-}
-
-fn pressure_of(path: &Path) -> Option<crate::pressure::Stalled> {
-    cgroupfs::pressure(&fs::read_to_string(path).ok()?)
 }
 
 /// `RetransSegs` of `/proc/net/snmp`: a line of names and a line of values.

@@ -43,6 +43,9 @@ impl PageFaults {
         live: &mut Cgroups,
     ) -> Result<BTreeMap<CgroupId, Faults>, libbpf_rs::Error> {
         let rows = self.cgroups.read(live)?;
-        Ok(rows.into_iter().map(|([id], row)| (CgroupId(id), Faults::from_row(&row))).collect())
+        Ok(rows
+            .into_iter()
+            .map(|([id], row)| (CgroupId(id), Faults::from_row(&row.numbers)))
+            .collect())
     }
 }

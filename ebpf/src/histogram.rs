@@ -51,6 +51,9 @@ impl Histogram {
 
     /// Adds the counts of another one.
     pub fn merge(&mut self, other: &Self) {
+        if other.counts.is_empty() {
+            return;
+        }
         let mut merged = Vec::with_capacity(self.counts.len().max(other.counts.len()));
         let (mut ours, mut theirs) =
             (self.counts.iter().peekable(), other.counts.iter().peekable());

@@ -20,14 +20,16 @@
 //! }
 //! ```
 //!
-//! CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are enough to load everything, and the first two to trace; only [`Readings::cost`] needs
+//! CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are enough to load everything, and the first two to trace; only [`Probes::cost`] needs
 //! CAP_SYS_ADMIN, or `kernel.bpf_stats_enabled`.
 
+mod batch;
 mod cgroup;
 mod cost;
 mod fallback;
 mod histogram;
 mod hooks;
+mod kept;
 mod kernel;
 pub mod limits;
 mod perf;
@@ -49,6 +51,7 @@ pub mod trace;
 pub use cgroup::{CgroupId, Cgroups};
 pub use cost::Cost;
 pub use histogram::{BUCKETS, Histogram, bounds, bucket};
+pub use kept::KeptFiles;
 pub use probes::{Config, Probe, Probes, Reading, Readings, Source, Unmeasured};
 pub use status::Status;
 

@@ -38,6 +38,12 @@ pub const TRACE_CGROUPS_MAX: usize = 64;
 /// Kernel memory of all traces at once, in bytes: one by stacks and one by events, but not two by stacks.
 pub const TRACES_BYTES_MAX: usize = 6 << 20;
 
+/// Descriptors of files of cgroups that stay open for the next reading: three each of 128 units.
+pub const PRESSURE_DESCRIPTORS_MAX: usize = 384;
+
+/// Bytes of a file about pressure: two lines of some 80.
+pub const PRESSURE_BYTES_MAX: usize = 1024;
+
 /// Samples a second and CPU of a profile. Not a round number, so as not to run in step with what it looks at.
 pub const SAMPLES_PER_SECOND: u64 = 99;
 
@@ -57,5 +63,13 @@ pub const COUNTER_EVENTS_MAX: usize = 8;
 /// Bytes of what libbpf says about a failed load that are kept: the verifier's log can be megabytes, its last
 /// lines say why.
 pub const SAID_MAX: usize = 2048;
+
+/// What this process may open.
+pub(crate) fn descriptors() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable, and of the type that the call wants.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    if failed == 0 { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 }
+}
 
 const _: () = assert!(CGROUP_FOLDERS_MAX > CGROUPS_MAX as usize);

@@ -44,6 +44,9 @@ impl Packets {
         live: &mut Cgroups,
     ) -> Result<BTreeMap<CgroupId, Network>, libbpf_rs::Error> {
         let rows = self.cgroups.read(live)?;
-        Ok(rows.into_iter().map(|([id], row)| (CgroupId(id), Network::from_row(&row))).collect())
+        Ok(rows
+            .into_iter()
+            .map(|([id], row)| (CgroupId(id), Network::from_row(&row.numbers)))
+            .collect())
     }
 }

@@ -50,7 +50,7 @@ impl Kills {
         let rows = self.cgroups.read(live)?;
         Ok(rows
             .into_iter()
-            .map(|([id], row)| (CgroupId(id), OutOfMemory::from_row(&row)))
+            .map(|([id], row)| (CgroupId(id), OutOfMemory::from_row(&row.numbers)))
             .collect())
     }
     /// A process that takes too much at once is killed, and its cgroup gone, before anybody has looked for its folder.

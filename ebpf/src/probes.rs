@@ -6,8 +6,9 @@ use crate::cost::{Cost, Meter};
 use crate::fallback::{self, Fallback};
 use crate::faults::{Faults, PageFaults};
 use crate::hooks::Hooks;
+use crate::kept::KeptFiles;
 use crate::kernel::Kernel;
-use crate::limits::{CGROUPS_MAX, PEERS_MAX};
+use crate::limits::{CGROUPS_MAX, PEERS_MAX, PRESSURE_BYTES_MAX, PRESSURE_DESCRIPTORS_MAX};
 use crate::network::{Network, Packets};
 use crate::oom::{Kills, OutOfMemory};
 use crate::pressure::Pressure;
@@ -139,8 +140,6 @@ pub struct Readings {
     pub oom: Option<Reading<BTreeMap<CgroupId, OutOfMemory>>>,
     /// Starts and ends of processes.
     pub processes: Option<Reading<BTreeMap<CgroupId, Processes>>>,
-    /// What each program of each probe has cost; why that is not known, otherwise.
-    pub cost: Result<Vec<(Probe, Cost)>, Unmeasured>,
 }
 
 /// Why something is not known.
@@ -153,6 +152,7 @@ pub struct Probes {
     cgroups: Cgroups,
     meter: Result<Meter, Unmeasured>,
     fallback: Fallback,
+    pressure: KeptFiles,
     scheduler: Slot<Scheduler>,
     block: Slot<BlockDevices>,
     tcp: Slot<Tcp>,
@@ -182,6 +182,7 @@ impl Probes {
         let wanted = Wanted { config, kernel: &kernel };
         let mut probes = Self {
             fallback: Fallback::default(),
+            pressure: KeptFiles::new(PRESSURE_DESCRIPTORS_MAX, PRESSURE_BYTES_MAX),
             meter: match config.cost {
                 true => Meter::new().map_err(Unmeasured),
                 false => Err(Unmeasured("not asked for".into())),
@@ -236,7 +237,6 @@ impl Probes {
             faults: instead(&self.faults, faults, || other.faults(cgroups).map(Reading::procfs)),
             oom: instead(&self.oom, oom, || other.oom(cgroups).map(Reading::cgroupfs)),
             processes,
-            cost: self.cost(),
         };
         self.cgroups.end();
         readings
@@ -248,10 +248,14 @@ impl Probes {
         read(&mut self.tcp, |probe| probe.round_trips()).map(Reading::bpf)
     }
 
-    /// What threads stood still for since their cgroups were made. This opens three files for each cgroup.
-    pub fn pressure(&mut self) -> Option<Reading<BTreeMap<CgroupId, Pressure>>> {
+    /// What threads of the cgroups that are `wanted` stood still for since those were made. This reads three files for
+    /// each, of which the first [`PRESSURE_DESCRIPTORS_MAX`] stay open.
+    pub fn pressure(
+        &mut self,
+        wanted: impl FnMut(CgroupId, &Cgroups) -> bool,
+    ) -> Option<Reading<BTreeMap<CgroupId, Pressure>>> {
         self.cgroups.refresh();
-        fallback::pressure(&mut self.cgroups).map(Reading::cgroupfs)
+        fallback::pressure(&mut self.cgroups, &mut self.pressure, wanted).map(Reading::cgroupfs)
     }
 
     /// The cgroups that there were at the last reading, by name.
@@ -259,7 +263,8 @@ impl Probes {
         &self.cgroups
     }
 
-    fn cost(&self) -> Result<Vec<(Probe, Cost)>, Unmeasured> {
+    /// What each program of each probe has cost; why that is not known, otherwise.
+    pub fn cost(&self) -> Result<Vec<(Probe, Cost)>, Unmeasured> {
         let meter = self.meter.as_ref().map_err(Clone::clone)?;
         let of = |probe: Probe| {
             let costs = self.hooks(probe).map(|hooks| meter.read(hooks)).unwrap_or_default();

@@ -40,6 +40,9 @@ impl Lives {
         live: &mut Cgroups,
     ) -> Result<BTreeMap<CgroupId, Processes>, libbpf_rs::Error> {
         let rows = self.cgroups.read(live)?;
-        Ok(rows.into_iter().map(|([id], row)| (CgroupId(id), Processes::from_row(&row))).collect())
+        Ok(rows
+            .into_iter()
+            .map(|([id], row)| (CgroupId(id), Processes::from_row(&row.numbers)))
+            .collect())
     }
 }

@@ -57,7 +57,7 @@ impl Scheduler {
         }
         self.hooks.run_on_every_cpu("settle");
         let rows = self.cgroups.read(live)?;
-        Ok(rows.into_iter().map(|([id], row)| (CgroupId(id), Scheduling::from_row(&row))).collect())
+        Ok(rows.into_iter().map(|([id], row)| (CgroupId(id), Scheduling::from_row(row))).collect())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Tables of counters: rows of `u64` words by keys of `u64` words, a copy for every CPU.
 
+use crate::batch::Batches;
 use crate::cgroup::{CgroupId, Cgroups};
+use crate::histogram::Histogram;
 use crate::hooks::Hooks;
 use crate::status::Status;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
@@ -10,33 +12,58 @@ use std::time::Duration;
 /// What programs call the histograms beside a table.
 pub(crate) const HISTOGRAMS: &str = "histograms";
 
+/// Readings between two times that rows of cgroups which this process cannot see are taken out of the kernel. Outside of
+/// a container they go on counting, and each row that is taken out is one that the kernel makes again.
+const STRANGERS_READINGS: u32 = 60;
+
 /// How often a row is added that the kernel has no memory for, and the pause in between.
 const INSERT_TRIES: u32 = 20;
 const INSERT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A table with keys of `KEY` words, the first of which is the cgroup. Where there are histograms beside it, the counts
-/// of one follow the numbers of its row.
+/// What was counted for one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The words of the table.
+    pub(crate) numbers: Vec<u64>,
+    /// What is beside them, if anything is.
+    pub(crate) histogram: Histogram,
+}
+
+impl Row {
+    fn add(&mut self, other: &Self) {
+        self.numbers.resize(self.numbers.len().max(other.numbers.len()), 0);
+        self.numbers.iter_mut().zip(&other.numbers).for_each(|(sum, number)| *sum += number);
+        self.histogram.merge(&other.histogram);
+    }
+}
+
+/// A table with keys of `KEY` words, the first of which is the cgroup. There may be histograms beside it, by the same
+/// keys.
 ///
 /// Invariant: no histogram has counted more than its row, but that of `other`, which has what others' could not take.
 ///
 /// Invariant: the sum over all rows never falls. The row of a cgroup that is gone is taken out of the kernel; if its
-/// folder is known it is there in one reading more, and then what it has used is part of the row `other`.
+/// folder is known it is there in one reading more, and then what it has used is part of the row `other`. What a cgroup
+/// uses that is out of sight is part of that row at once.
 pub(crate) struct Table<const KEY: usize> {
-    map: MapHandle,
-    histograms: Option<MapHandle>,
-    folded: BTreeMap<[u64; KEY], Vec<u64>>,
+    map: Batches,
+    histograms: Option<Batches>,
+    folded: BTreeMap<[u64; KEY], Row>,
     /// Rows that the last reading had for the last time.
-    leaving: BTreeMap<[u64; KEY], Vec<u64>>,
+    leaving: BTreeMap<[u64; KEY], Row>,
+    /// Readings until rows of cgroups that are out of sight are taken out of the kernel.
+    strangers_stay: u32,
 }
 
 impl<const KEY: usize> Table<KEY> {
     /// The table of this name, with a row `other` for each of these keys.
     pub(crate) fn new(hooks: &Hooks, name: &str, others: &[[u64; KEY]]) -> Result<Self, Status> {
         Ok(Self {
-            map: with_others(hooks, name, others)?,
+            map: Batches::new(with_others(hooks, name, others)?),
             histograms: None,
             folded: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            strangers_stay: STRANGERS_READINGS,
         })
     }
 
@@ -46,19 +73,28 @@ impl<const KEY: usize> Table<KEY> {
         name: &str,
         others: &[[u64; KEY]],
     ) -> Result<Self, Status> {
-        let histograms = Some(with_others(hooks, HISTOGRAMS, others)?);
+        let histograms = Some(Batches::new(with_others(hooks, HISTOGRAMS, others)?));
         Ok(Self { histograms, ..Self::new(hooks, name, others)? })
     }
 
-    /// All rows, summed over CPUs. A row without a histogram ends with its numbers.
-    pub(crate) fn rows(&self) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+    /// All rows, summed over CPUs.
+    pub(crate) fn rows(&mut self) -> Result<BTreeMap<[u64; KEY], Row>, libbpf_rs::Error> {
         // Histograms first: programs count in the row first.
-        let histograms = self.histograms.as_ref().map(summed).transpose()?;
-        let mut rows = summed(&self.map)?;
-        let numbers = self.map.value_size() as usize / 8;
-        for (key, histogram) in histograms.into_iter().flatten() {
+        let mut histograms: BTreeMap<[u64; KEY], Histogram> = BTreeMap::new();
+        if let Some(table) = &mut self.histograms {
+            each_summed(table, |key, counts| {
+                histograms.insert(key, Histogram::from_counts(counts));
+            })?;
+        }
+        let mut rows = BTreeMap::new();
+        each_summed(&mut self.map, |key, numbers| {
+            let histogram = histograms.remove(&key).unwrap_or_default();
+            rows.insert(key, Row { numbers: numbers.to_vec(), histogram });
+        })?;
+        let numbers = self.map.map().value_size() as usize / 8;
+        for (key, histogram) in histograms {
             // One that was counted while its row was taken out is alone.
-            rows.entry(key).or_insert_with(|| vec![0; numbers]).extend(histogram);
+            rows.insert(key, Row { numbers: vec![0; numbers], histogram });
         }
         Ok(rows)
     }
@@ -67,7 +103,7 @@ impl<const KEY: usize> Table<KEY> {
     pub(crate) fn read(
         &mut self,
         cgroups: &mut Cgroups,
-    ) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
+    ) -> Result<BTreeMap<[u64; KEY], Row>, libbpf_rs::Error> {
         let mut rows = self.rows()?;
         let gone = |key: &[u64; KEY]| {
             let id = CgroupId(key[0]);
@@ -75,37 +111,65 @@ impl<const KEY: usize> Table<KEY> {
         };
         let gone: Vec<[u64; KEY]> = rows.keys().copied().filter(gone).collect();
         let left = std::mem::take(&mut self.leaving);
+        let strangers_stay = self.do_strangers_stay(rows.len());
+        let mut strangers = Vec::new();
         for key in gone {
-            delete(&self.map, &key)?;
+            let id = CgroupId(key[0]);
+            let is_known = cgroups.folder(id).is_some();
+            if strangers_stay && !is_known && cgroups.is_out_of_sight(id) {
+                strangers.push((self.place_in_other(key), rows.remove(&key).unwrap_or_default()));
+                continue;
+            }
+            delete(self.map.map(), &key)?;
             if let Some(histograms) = &self.histograms {
-                delete(histograms, &key)?;
+                delete(histograms.map(), &key)?;
             }
             // Once: a process that was killed may take its time, and count on.
-            if cgroups.folder(CgroupId(key[0])).is_some() && !left.contains_key(&key) {
+            if is_known && !left.contains_key(&key) {
                 self.leaving.insert(key, rows[&key].clone());
             } else {
                 let row = rows.remove(&key).unwrap_or_default();
-                self.fold(key, row);
+                self.fold(key, &row);
             }
         }
         for (key, row) in left {
-            self.fold(key, row);
+            self.fold(key, &row);
         }
-        for (key, row) in &self.folded {
-            add(rows.entry(*key).or_default(), row.iter().copied());
+        for (place, row) in &self.folded {
+            rows.entry(*place).or_default().add(row);
+        }
+        for (place, row) in &strangers {
+            rows.entry(*place).or_default().add(row);
         }
         Ok(rows)
     }
 
-    fn fold(&mut self, mut key: [u64; KEY], row: Vec<u64>) {
-        key[0] = CgroupId::OTHER.0;
-        add(self.folded.entry(self.bounded(key)).or_default(), row);
+    /// Whether rows of cgroups that are out of sight stay in the kernel once more: not where others may need their places.
+    fn do_strangers_stay(&mut self, rows: usize) -> bool {
+        let is_half_full = 2 * rows >= self.map.map().max_entries() as usize;
+        if self.strangers_stay == 0 || is_half_full {
+            self.strangers_stay = STRANGERS_READINGS;
+            return false;
+        }
+        self.strangers_stay -= 1;
+        true
     }
 
-    /// What is folded is bounded like the table that it comes from.
-    fn bounded(&self, key: [u64; KEY]) -> [u64; KEY] {
-        let full = self.folded.len() >= self.map.max_entries() as usize;
-        if full && !self.folded.contains_key(&key) { [0; KEY] } else { key }
+    fn fold(&mut self, key: [u64; KEY], row: &Row) {
+        let place = self.place_in_other(key);
+        self.folded.entry(place).or_default().add(row);
+    }
+
+    /// Where it is counted what a key's cgroup has used: there from now on. What is folded is bounded like the table that
+    /// it comes from.
+    fn place_in_other(&mut self, mut key: [u64; KEY]) -> [u64; KEY] {
+        key[0] = CgroupId::OTHER.0;
+        let full = self.folded.len() >= self.map.map().max_entries() as usize;
+        if full && !self.folded.contains_key(&key) {
+            key = [0; KEY];
+        }
+        self.folded.entry(key).or_default();
+        key
     }
 }
 
@@ -125,20 +189,19 @@ fn with_others<const KEY: usize>(
     Ok(map)
 }
 
-/// All rows of one table, summed over CPUs.
-fn summed<const KEY: usize>(
-    map: &MapHandle,
-) -> Result<BTreeMap<[u64; KEY], Vec<u64>>, libbpf_rs::Error> {
-    let mut rows = BTreeMap::new();
-    for key in map.keys().collect::<Vec<_>>() {
-        let Some(copies) = map.lookup_percpu(&key, MapFlags::ANY)? else { continue };
-        let mut row = Vec::new();
-        for copy in &copies {
-            add(&mut row, words(copy));
+/// Calls `row` with each key of a table and its words, summed over CPUs.
+fn each_summed<const KEY: usize>(
+    table: &mut Batches,
+    mut row: impl FnMut([u64; KEY], &[u64]),
+) -> Result<(), libbpf_rs::Error> {
+    let mut sum = vec![0; table.map().value_size() as usize / 8];
+    table.each(|key, copies| {
+        sum.fill(0);
+        for copy in copies.chunks_exact(sum.len() * 8) {
+            sum.iter_mut().zip(words(copy)).for_each(|(sum, word)| *sum += word);
         }
-        rows.insert(array(&key), row);
-    }
-    Ok(rows)
+        row(array(key), &sum);
+    })
 }
 
 /// Takes a row out, if it is there: a row may have no histogram.
@@ -171,15 +234,6 @@ pub(crate) fn counter(map: &MapHandle) -> Result<u64, libbpf_rs::Error> {
     Ok(copies.iter().flat_map(|copy| words(copy)).sum())
 }
 
-fn add(sum: &mut Vec<u64>, row: impl IntoIterator<Item = u64>) {
-    for (place, word) in row.into_iter().enumerate() {
-        match sum.get_mut(place) {
-            Some(total) => *total += word,
-            None => sum.push(word),
-        }
-    }
-}
-
 fn bytes(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
@@ -194,3 +248,6 @@ fn array<const LENGTH: usize>(bytes: &[u8]) -> [u64; LENGTH] {
     array.iter_mut().zip(words(bytes)).for_each(|(place, word)| *place = word);
     array
 }
+
+#[cfg(test)]
+mod tests;

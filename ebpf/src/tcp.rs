@@ -53,14 +53,13 @@ impl Tcp {
 
     pub(crate) fn read(&mut self, live: &mut Cgroups) -> Result<Both, libbpf_rs::Error> {
         let rows = self.cgroups.read(live)?;
-        let connecting = rows
-            .into_iter()
-            .map(|([id], row)| (CgroupId(id), Connecting::from_row(&row)))
-            .collect();
+        let connecting =
+            rows.into_iter().map(|([id], row)| (CgroupId(id), Connecting::from_row(row))).collect();
         let mut peers: BTreeMap<Peer, Repeats> = BTreeMap::new();
         for (key, row) in self.peers.read(live)? {
             // Two keys may name one peer: by its IPv4 address, and by that address mapped into IPv6.
-            peers.entry(Peer::from_key(key)).or_default().segments += row.first().unwrap_or(&0);
+            peers.entry(Peer::from_key(key)).or_default().segments +=
+                row.numbers.first().unwrap_or(&0);
         }
         Ok((connecting, peers))
     }

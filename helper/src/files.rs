@@ -1,8 +1,10 @@
 //! How the kernel's files are read, here and in the agent.
 
+use ebpf::KeptFiles;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of any one file that are read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -11,6 +13,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Files {
     root: PathBuf,
+    /// Those that stay open. `None`: each is opened when it is read.
+    kept: Option<Arc<Mutex<KeptFiles>>>,
 }
 
 impl Files {
@@ -21,7 +25,14 @@ impl Files {
 
     /// Those below `root`, which holds `sys`, `proc`, `etc` and `dev`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), kept: None }
+    }
+
+    /// The same for who reads the same few files again and again: so many stay open. Only for files that the kernel
+    /// writes for their reader, and that stay where they are.
+    pub fn keeping(self, descriptors_max: usize) -> Self {
+        let kept = KeptFiles::new(descriptors_max, FILE_BYTES_MAX as usize);
+        Self { kept: Some(Arc::new(Mutex::new(kept))), ..self }
     }
 
     /// Where a file or folder is.
@@ -31,6 +42,10 @@ impl Files {
 
     /// A file, or as much of it as is read here. What is no UTF-8 in it is replaced.
     pub fn text(&self, path: &str) -> Option<String> {
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            return Some(String::from_utf8_lossy(kept.read(&self.root, path)?).into_owned());
+        }
         let file = File::open(self.path(path)).ok()?;
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).ok()?;

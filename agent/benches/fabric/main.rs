@@ -13,6 +13,7 @@
 #[path = "../../tests/testbed/mod.rs"]
 mod testbed;
 
+mod busy;
 mod detection;
 mod events;
 mod pinning;
@@ -42,9 +43,10 @@ struct Effort {
 type Part = fn(&mut Results, &Effort);
 
 /// What is measured, in this order. `--only` names one, of which no file is written.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("size", size),
     ("rest", rest::measure),
+    ("busy", busy::measure),
     ("replacement", replacement::measure),
     ("submit", submit::measure),
     ("systemd", submit::measure_on_systemd),

@@ -45,7 +45,7 @@ pub fn measure(results: &mut Results, effort: &Effort) {
 }
 
 /// Seconds on a core so far, of all threads of each.
-fn cpu(agents: &[u32]) -> Vec<f64> {
+pub fn cpu(agents: &[u32]) -> Vec<f64> {
     let of = |pid: &u32| -> f64 {
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
         threads
@@ -62,13 +62,13 @@ fn cpu(agents: &[u32]) -> Vec<f64> {
 /// Keeps all cores from sleeping, with work that gives way to all other. What wakes up on a core that slept pays with processor
 /// time for its waking, for cold caches and a low clock, on a virtual machine for the host's turn too: more than the agent's own
 /// work, and twice as much on one machine as on another.
-struct Awake {
+pub struct Awake {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Awake {
-    fn begin() -> Self {
+    pub fn begin() -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let spin = |over: Arc<AtomicBool>| {

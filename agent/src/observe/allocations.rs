@@ -1,5 +1,6 @@
 //! What the controllers of cgroups say of each allocation: memory, tasks, and how often its quota held it up.
 
+use ebpf::KeptFiles;
 use fabric::id::AllocId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,10 +22,23 @@ const PERIODS: Metric<'_> = Metric::counter(
     "Periods of the quota of CPU in which an allocation used it up.",
 );
 
+/// Files of cgroups that stay open for the next reading: three each of 256 allocations.
+const DESCRIPTORS_MAX: usize = 768;
+/// Bytes of such a file: `cpu.stat` has some twenty short lines.
+const FILE_BYTES_MAX: usize = 4096;
+
 /// Reads the cgroups of allocations.
 pub struct Allocations {
     /// The folder in which each has its cgroup.
-    pub folder: PathBuf,
+    folder: PathBuf,
+    files: KeptFiles,
+}
+
+impl Allocations {
+    /// Of those that have their cgroups in this folder.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, files: KeptFiles::new(DESCRIPTORS_MAX, FILE_BYTES_MAX) }
+    }
 }
 
 impl Collector for Allocations {
@@ -40,8 +54,9 @@ impl Collector for Allocations {
         for (cgroup, unit, alloc) in folders(&self.folder) {
             let slot = alloc.slot.index.to_string();
             let labels = [("unit", &*unit), ("job", alloc.slot.job.as_str()), ("slot", &slot)];
-            give(&cgroup, &labels, sink);
+            give(&cgroup, &mut self.files, &labels, sink);
         }
+        self.files.sweep();
     }
 }
 
@@ -55,16 +70,15 @@ pub(super) fn folders(folder: &Path) -> impl Iterator<Item = (PathBuf, String, A
 }
 
 /// What a controller that is not there would say is not known.
-fn give(cgroup: &Path, labels: &[(&str, &str)], sink: &mut Sink<'_>) {
-    let read = |file: &str| std::fs::read_to_string(cgroup.join(file)).ok();
-    let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+fn give(cgroup: &Path, files: &mut KeptFiles, labels: &[(&str, &str)], sink: &mut Sink<'_>) {
+    let mut number = |file: &str| files.text(cgroup, file)?.trim().parse::<u64>().ok();
     if let Some(bytes) = number("memory.current") {
         sink.put(&MEMORY, labels, bytes as f64);
     }
     if let Some(tasks) = number("pids.current") {
         sink.put(&TASKS, labels, tasks as f64);
     }
-    let Some(statistics) = read("cpu.stat") else { return };
+    let Some(statistics) = files.text(cgroup, "cpu.stat") else { return };
     let value = |name: &str| {
         let rest = statistics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         rest?.parse::<u64>().ok()

@@ -60,18 +60,8 @@ impl Counting {
         let counters = if wanted { Counters::load(&events) } else { Counters::none() };
         Self { folder, series, counters }
     }
-}
 
-impl Collector for Counting {
-    fn name(&self) -> &'static str {
-        "counters"
-    }
-
-    fn period(&self) -> Duration {
-        Duration::from_secs(5)
-    }
-
-    fn collect(&mut self, sink: &mut Sink<'_>) {
+    fn count(&mut self, sink: &mut Sink<'_>) {
         let allocations: BTreeMap<PathBuf, (String, AllocId)> = allocations::folders(&self.folder)
             .map(|(path, unit, alloc)| (path, (unit, alloc)))
             .collect();
@@ -86,6 +76,22 @@ impl Collector for Counting {
                     sink.count(metric, &labels, total as f64);
                 }
             }
+        }
+    }
+}
+
+impl Collector for Counting {
+    fn name(&self) -> &'static str {
+        "counters"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    fn collect(&mut self, sink: &mut Sink<'_>) {
+        if self.counters.are_wanted() {
+            self.count(sink);
         }
         self.sources().iter().for_each(|source| source.give(sink));
     }

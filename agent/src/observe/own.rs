@@ -81,7 +81,7 @@ impl Collector for Own {
         sink.put(&QUESTIONS, &[], ledger.questions as f64);
         give_usage(&ledger, sink);
         // Where the kernel does not measure it, it is not known.
-        for (probe, cost) in self.probing.borrow().cost().iter().flatten() {
+        for (probe, cost) in self.probing.borrow().cost().into_iter().flatten() {
             let labels = [("probe", probe.name()), ("program", cost.program.as_str())];
             sink.put(&RUNS, &labels, cost.runs as f64);
             sink.put(&RUN_TIME, &labels, cost.total_ns as f64 / 1e9);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ebpf::pressure::Stalled;
-use ebpf::{CgroupId, Probe, Probes, Readings, Source, Status};
+use ebpf::{CgroupId, Cgroups, Probe, Probes, Readings, Source, Status};
 use fabric::id::AllocId;
 
 use super::counts::Counts;
@@ -23,7 +23,7 @@ const PEERS_MAX: usize = 64;
 const ROUND_TRIPS_PERIOD: Duration = Duration::from_secs(10);
 /// The unit of round-trip times.
 const MICROSECOND_NS: u64 = 1_000;
-/// Time between two looks at pressure: three files a cgroup.
+/// Time between two looks at pressure: three files a unit.
 const PRESSURE_PERIOD: Duration = Duration::from_secs(5);
 /// Time between two readings where threads have to be looked at one by one: three files each.
 const THREADS_PERIOD: Duration = Duration::from_secs(10);
@@ -35,7 +35,6 @@ pub struct Probing {
     families: Vec<(&'static Family, Counts)>,
     peers: Counts<Option<IpAddr>>,
     sources: BTreeMap<Probe, Source>,
-    cost: Result<Vec<(Probe, ebpf::Cost)>, ebpf::Unmeasured>,
 }
 
 /// What became of one probe.
@@ -60,7 +59,6 @@ impl Probing {
             families: FAMILIES.iter().map(|family| (family, Counts::new(usize::MAX))).collect(),
             peers: Counts::new(PEERS_MAX),
             sources: BTreeMap::new(),
-            cost: Err(ebpf::Unmeasured("not read yet".into())),
         }
     }
 
@@ -79,8 +77,8 @@ impl Probing {
     }
 
     /// What the probes cost, as the kernel measures it.
-    pub fn cost(&self) -> &Result<Vec<(Probe, ebpf::Cost)>, ebpf::Unmeasured> {
-        &self.cost
+    pub fn cost(&self) -> Result<Vec<(Probe, ebpf::Cost)>, ebpf::Unmeasured> {
+        self.probes.cost()
     }
 
     fn read(&mut self) {
@@ -97,7 +95,6 @@ impl Probing {
             .map(|(peer, repeats)| ((peer.cgroup, peer.address), vec![repeats.segments]))
             .filter(|(_, row)| row[0] > 0);
         self.peers.add(peers, &mut self.units, cgroups);
-        self.cost = readings.cost;
     }
 
     fn give(&self, sink: &mut Sink<'_>) {
@@ -269,14 +266,14 @@ impl Collector for Pressure {
             "Time that some or all threads of a unit stood still for want of a resource.",
         );
         let Probing { probes, units, .. } = &mut *self.0.borrow_mut();
-        let Some(reading) = probes.pressure() else { return };
-        let cgroups = probes.cgroups();
+        // That of a cgroup holds for all below it: of a unit only the outermost is asked.
+        let wanted = |id: CgroupId, cgroups: &Cgroups| {
+            let unit = units.of(id, cgroups);
+            units.is_whole(id, &unit, cgroups)
+        };
+        let Some(reading) = probes.pressure(wanted) else { return };
         for (id, pressure) in &reading.rows {
-            let unit = units.of(*id, cgroups);
-            // That of a cgroup holds for all below it: of a unit only the outermost is asked.
-            if !units.is_whole(*id, &unit, cgroups) {
-                continue;
-            }
+            let unit = units.of(*id, probes.cgroups());
             let all = [("cpu", pressure.cpu), ("memory", pressure.memory), ("io", pressure.io)];
             for (resource, stalled) in all {
                 let Some(Stalled { some_us, full_us }) = stalled else { continue };

@@ -9,7 +9,7 @@ use metrics::span::stale_marker;
 use metrics::store::{Kind, Refused, SeriesId, Store, Unfit};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,13 +166,15 @@ impl Sink<'_> {
 
     /// The value that a series has now. The label `node` is added. Labels without a text are left out.
     pub fn put(&mut self, metric: &Metric<'_>, labels: &[(&str, &str)], value: f64) {
-        self.record(metric, "", labels, None, value, false);
+        let begun = self.recorder.begun(metric, labels);
+        self.record(&Series { metric, suffix: "", labels, more: None }, begun, value, false);
     }
 
     /// The value of a counter that was 0 when the collector was called before, if it was not given then: its
     /// first events are not lost to `rate` and `increase`.
     pub fn count(&mut self, metric: &Metric<'_>, labels: &[(&str, &str)], value: f64) {
-        self.record(metric, "", labels, None, value, true);
+        let begun = self.recorder.begun(metric, labels);
+        self.record(&Series { metric, suffix: "", labels, more: None }, begun, value, true);
     }
 
     /// A histogram that has counted from 0 on, as [`count`](Self::count): upper bounds as text with
@@ -184,27 +186,22 @@ impl Sink<'_> {
         buckets: impl IntoIterator<Item = (&'b str, u64)>,
         sum: f64,
     ) {
+        let begun = self.recorder.begun(metric, labels);
         let mut count = 0;
         for (bound, below) in buckets {
-            self.record(metric, "_bucket", labels, Some(("le", bound)), below as f64, true);
+            let series = Series { metric, suffix: "_bucket", labels, more: Some(("le", bound)) };
+            self.record(&series, begun.clone(), below as f64, true);
             count = below;
         }
-        self.record(metric, "_sum", labels, None, sum, true);
-        self.record(metric, "_count", labels, None, count as f64, true);
+        for (suffix, value) in [("_sum", sum), ("_count", count as f64)] {
+            self.record(&Series { metric, suffix, labels, more: None }, begun.clone(), value, true);
+        }
     }
 
-    fn record(
-        &mut self,
-        metric: &Metric<'_>,
-        suffix: &str,
-        labels: &[(&str, &str)],
-        more: Option<(&str, &str)>,
-        value: f64,
-        from_zero: bool,
-    ) {
-        let series = Series { metric, suffix, labels, more };
+    fn record(&mut self, series: &Series<'_>, begun: DefaultHasher, value: f64, from_zero: bool) {
         let since = self.before_ms.filter(|_| from_zero);
-        self.recorder.record(&series, self.collector, self.now_ms, since, value);
+        let key = series.key(begun);
+        self.recorder.record(key, series, self.collector, self.now_ms, since, value);
     }
 }
 
@@ -321,15 +318,23 @@ impl Recorder {
         });
     }
 
+    /// The beginning of the keys of a metric's series with these labels.
+    fn begun(&self, metric: &Metric<'_>, labels: &[(&str, &str)]) -> DefaultHasher {
+        let mut hash = self.hasher.build_hasher();
+        metric.name.hash(&mut hash);
+        labels.hash(&mut hash);
+        hash
+    }
+
     fn record(
         &mut self,
+        key: u64,
         series: &Series<'_>,
         collector: u16,
         now_ms: i64,
         since: Option<i64>,
         value: f64,
     ) {
-        let key = series.key(&self.hasher);
         let round = self.round;
         if let Some(known) = self.known.get_mut(&key) {
             known.round = round;
@@ -375,13 +380,11 @@ impl Recorder {
 }
 
 impl Series<'_> {
-    fn key(&self, hasher: &RandomState) -> u64 {
-        let mut hash = hasher.build_hasher();
-        self.metric.name.hash(&mut hash);
-        self.suffix.hash(&mut hash);
-        self.labels.hash(&mut hash);
-        self.more.hash(&mut hash);
-        hash.finish()
+    /// `begun`: with the metric and the labels.
+    fn key(&self, mut begun: DefaultHasher) -> u64 {
+        self.suffix.hash(&mut begun);
+        self.more.hash(&mut begun);
+        begun.finish()
     }
 }
 

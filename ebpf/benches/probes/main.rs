@@ -57,7 +57,7 @@ fn main() {
     under_load(Probe::Network, &|| (0..20).for_each(|_| in_thread("datagrams")));
     under_load(Probe::Faults, &|| in_thread("touch pages"));
     under_load(Probe::Processes, &|| in_thread("start processes"));
-    for (probe, cost) in probes.read().cost.expect("measured") {
+    for (probe, cost) in probes.cost().expect("measured") {
         if let Some(ns) = cost.ns_per_event() {
             println!("  {probe}, {}: {ns:.0} ns, {} times", cost.program, cost.runs);
         }
@@ -101,7 +101,7 @@ fn row(name: &str, value: f64, unit: &str, budget: Option<f64>) -> serde_json::V
 
 /// Runs, and nanoseconds in all, of a probe's programs.
 fn cost(probes: &mut Probes, probe: Probe) -> (u64, u64) {
-    let costs = probes.read().cost.unwrap_or_else(|reason| panic!("{reason}"));
+    let costs = probes.cost().unwrap_or_else(|reason| panic!("{reason}"));
     let ours = costs.into_iter().filter(|(of, _)| *of == probe);
     ours.fold((0, 0), |(runs, ns), (_, Cost { runs: more, total_ns, .. })| {
         (runs + more, ns + total_ns)

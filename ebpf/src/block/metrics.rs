@@ -1,4 +1,5 @@
 use crate::histogram::Histogram;
+use crate::table::Row;
 
 /// What a cgroup did with block devices. Devices that have no requests of their own (zram, device mapper) are
 /// not counted, but what they make of it on other devices is.
@@ -58,11 +59,11 @@ impl Block {
 
 impl Traffic {
     /// From a row of the table in `program.bpf.c`.
-    pub(crate) fn from_row(row: &[u64]) -> Self {
+    pub(crate) fn from_row(row: Row) -> Self {
         Self {
-            bytes: row.first().copied(),
-            requests: row.get(1).copied(),
-            latency: row.get(2..).map(Histogram::from_counts),
+            bytes: row.numbers.first().copied(),
+            requests: row.numbers.get(1).copied(),
+            latency: Some(row.histogram),
         }
     }
 }

@@ -1,4 +1,5 @@
 use crate::histogram::Histogram;
+use crate::table::Row;
 
 /// What a cgroup's threads did. Every moment of a thread's life is counted as one of three: it waits for a CPU,
 /// has one, or is off (asleep). `None` is what the source cannot tell.
@@ -20,15 +21,15 @@ pub struct Scheduling {
 
 impl Scheduling {
     /// From a row of the table in `program.bpf.c`.
-    pub(crate) fn from_row(row: &[u64]) -> Self {
-        let word = |place: usize| row.get(place).copied();
+    pub(crate) fn from_row(row: Row) -> Self {
+        let word = |place: usize| row.numbers.get(place).copied();
         Self {
             wait_ns: word(0),
             on_cpu_ns: word(1),
             off_cpu_ns: word(2),
             voluntary_switches: word(3),
             involuntary_switches: word(4),
-            wait: row.get(5..).map(Histogram::from_counts),
+            wait: Some(row.histogram),
         }
     }
 }

@@ -1,5 +1,6 @@
 use crate::cgroup::CgroupId;
 use crate::histogram::{BUCKETS, Histogram};
+use crate::table::Row;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Connections that a cgroup has made itself. `None` is what the source cannot tell.
@@ -15,11 +16,11 @@ pub struct Connecting {
 
 impl Connecting {
     /// From a row of the table in `program.bpf.c`.
-    pub(crate) fn from_row(row: &[u64]) -> Self {
+    pub(crate) fn from_row(row: Row) -> Self {
         Self {
-            connected: row.first().copied(),
-            failed: row.get(1).copied(),
-            latency: row.get(2..).map(Histogram::from_counts),
+            connected: row.numbers.first().copied(),
+            failed: row.numbers.get(1).copied(),
+            latency: Some(row.histogram),
         }
     }
 }

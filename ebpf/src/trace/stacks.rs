@@ -32,7 +32,7 @@ pub struct Stacks {
 impl Stacks {
     pub(super) fn read(hooks: &Hooks, unit: Unit) -> Result<Self, Status> {
         let refused = |error: libbpf_rs::Error| Status::refused("stacks", &error, "");
-        let table = Table::<5>::new(hooks, "counts", &[])?;
+        let mut table = Table::<5>::new(hooks, "counts", &[])?;
         let addresses = hooks.map("stacks")?;
         let mut symbols = Symbols::default();
         let mut folded: BTreeMap<String, u64> = BTreeMap::new();
@@ -45,7 +45,7 @@ impl Stacks {
                 push(&mut line, &symbols.of_kernel(address));
                 line.push_str("_[k]");
             }
-            *folded.entry(line).or_default() += row.first().unwrap_or(&0);
+            *folded.entry(line).or_default() += row.numbers.first().unwrap_or(&0);
         }
         Ok(Self { unit, folded, lost: super::lost(hooks)? })
     }

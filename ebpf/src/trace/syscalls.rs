@@ -3,7 +3,7 @@
 use crate::histogram::Histogram;
 use crate::hooks::Hooks;
 use crate::status::Status;
-use crate::table::Table;
+use crate::table::{Row, Table};
 use std::collections::BTreeMap;
 
 /// System calls by their number; see [`call_name`].
@@ -28,15 +28,15 @@ pub(super) trait Read: Sized {
 
 impl Read for Calls {
     fn read(hooks: &Hooks) -> Result<Self, Status> {
-        let table = Table::<1>::with_histograms(hooks, "calls", &[])?;
+        let mut table = Table::<1>::with_histograms(hooks, "calls", &[])?;
         let rows = table.rows().map_err(|error| Status::refused("calls", &error, ""))?;
-        let call = |row: &[u64]| Call {
-            calls: row[0],
-            errors: row[1],
-            total_ns: row[2],
-            latency: Histogram::from_counts(&row[3..]),
+        let call = |row: Row| Call {
+            calls: row.numbers[0],
+            errors: row.numbers[1],
+            total_ns: row.numbers[2],
+            latency: row.histogram,
         };
-        Ok(rows.into_iter().map(|([number], row)| (number, call(&row))).collect())
+        Ok(rows.into_iter().map(|([number], row)| (number, call(row))).collect())
     }
 }
 

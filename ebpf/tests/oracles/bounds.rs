@@ -19,7 +19,7 @@ fn a_cgroup_that_is_gone_is_counted_once_more_and_then_as_other() {
     assert_eq!(known(&probes), Some(1));
     drop(unit);
     // A look at something else in between takes nothing away.
-    let _ = probes.pressure();
+    let _ = probes.pressure(|_, _| true);
     let last = probes.read().processes.expect("running").rows;
     assert_eq!(last[&id].programs, 50, "what it did since it was looked at is its own");
     assert_eq!(known(&probes), Some(1));
@@ -130,7 +130,7 @@ fn status_of_all_probes() {
         Some(scheduler) => println!("scheduler: read from {:?}", scheduler.source),
         None => println!("scheduler: nothing read"),
     }
-    match readings.cost {
+    match probes.cost() {
         Ok(costs) => println!("cost: of {} programs", costs.len()),
         Err(reason) => println!("cost: unknown: {reason}"),
     }
@@ -143,7 +143,7 @@ fn what_is_not_asked_for_is_not_loaded() {
     assert!(readings.network.is_some() && readings.scheduler.is_none());
     let off = probes.status().into_iter().filter(|(_, status)| *status == Status::Off);
     assert_eq!(off.count(), Probe::ALL.len() - 1);
-    match readings.cost {
+    match probes.cost() {
         Ok(costs) => assert!(costs.iter().all(|(probe, _)| *probe == Probe::Network)),
         Err(reason) => skipped(&reason.to_string()),
     }

@@ -59,7 +59,7 @@ fn what_no_file_tells_is_not_measured() {
     for (what, source) in [
         ("io.stat", readings.block.map(|reading| reading.source)),
         ("memory.events.local", readings.oom.map(|reading| reading.source)),
-        ("cpu.pressure", without.pressure().map(|reading| reading.source)),
+        ("cpu.pressure", without.pressure(|_, _| true).map(|reading| reading.source)),
     ] {
         match source {
             Some(source) => assert_eq!(source, Source::Cgroupfs),

@@ -18,7 +18,7 @@ fn each_allocation_has_what_its_controllers_say_and_nothing_else() {
     fs::write(whole.join("cpu.stat"), throttled).unwrap();
 
     let mut recorder = Recorder::new(1 << 20, "one");
-    let mut allocations = Allocations { folder: folder.path().to_owned() };
+    let mut allocations = Allocations::new(folder.path().to_owned());
     recorder.collect(0, 1000, None, |sink| allocations.collect(sink));
     let text = Exposition::of_store(recorder.store(), 1000, Format::Prometheus).unwrap();
     let values: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
