@@ -372,14 +372,14 @@ const ROWS: &[Row] = &[
                 "pine",
                 "PATH=$PWD/bin:$PATH weft --host ssh://root@rowan nodes",
                 0,
-                &["rowan (here)"],
+                &["rowan (asked)"],
             ),
             (
                 "pine",
                 "export HOME=$PWD PATH=$PWD/bin:$PATH; unset WEFT_SOCKET; weft ctx add there ssh://birch && \
                  weft ctx use there && weft nodes && weft context list && weft context remove there",
                 0,
-                &["birch (here)", "there"],
+                &["birch (asked)", "there"],
             ),
         ],
     ),

@@ -158,7 +158,7 @@ const TYPED: &[Mistake<'_>] = &[
     (&["upp"], USAGE, &["unrecognized subcommand 'upp'", "weft alone shows the commands"]),
     (&["apply"], USAGE, &["<FILE>", "For example: weft apply web.toml"]),
     (&["apply", "missing.toml"], USAGE, &["missing.toml: No such file"]),
-    (&["apply", "empty"], USAGE, &["empty: there is no job file in this folder: .toml"]),
+    (&["apply", "empty"], USAGE, &["empty: there is no job file (NAME.toml) in this folder"]),
     (&["apply", "web.toml", "--wait"], USAGE, &["'--wait'", "apply waits by itself"]),
     (&["stop", "webb"], NOT_FOUND, &["there is no job webb: did you mean web?"]),
     (

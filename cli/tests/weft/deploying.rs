@@ -259,7 +259,7 @@ fn a_malformed_job_file_is_refused_with_its_place_and_nothing_is_sent() {
         fake.weft(&["apply", "/proc/self"])
             .await
             .exits(2)
-            .says("there is no job file in this folder");
+            .says("there is no job file (NAME.toml) in this folder");
         for (text, advice) in [
             ("services:\n  web:\n    image: nginx\n", "this is a Compose file"),
             ("apiVersion: apps/v1\nkind: Deployment\n", "this is a Kubernetes manifest"),

@@ -200,7 +200,7 @@ fn a_profile_is_a_drawing_or_folded_stacks_and_is_refused_with_the_reason() {
         fake.state.borrow_mut().tracing = false;
         fake.has_job("db", 2, "/bin/db");
         fake.has_slot_on("db", 1, 2);
-        let ran = fake.weft(&["profile", "db", "--folded"]).await.exits(3).shows("web;main 4");
+        let ran = fake.weft(&["profile", "db", "--folded"]).await.exits(3).shows("web;main 2");
         ran.says("not of all nodes: node3: this node cannot do that");
     });
 }

@@ -350,8 +350,8 @@ fn one_error_of_a_section_hides_no_other() {
         "25:12: health.interval: ",
         "26:11: health.timeout: must be more than 0s",
         "27:12: health.failures: 0 is out of range",
-        "29:19: placement.affinity[0].if: ",
-        "29:34: placement.affinity[0].weight: 5000 is out of range",
+        "29:20: placement.affinity[0].if: ",
+        "29:37: placement.affinity[0].weight: 5000 is out of range",
         "32:12: update.deadline: ",
         "33:16: update.max_parallel: 0 is out of range",
     ];
