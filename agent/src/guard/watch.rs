@@ -69,11 +69,12 @@ pub fn guard(path: &Path) -> Result<(), String> {
     let pid = std::process::id();
     let started = process::start_time(pid).unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let mut watch = Watch::new(folder.clone());
-    watch.look_at_all();
+    // Whoever has an answer finds who gave it.
     folder
         .write_guard(&Process { pid, started, version })
         .map_err(failed("its folder cannot be written"))?;
+    let mut watch = Watch::new(folder.clone());
+    watch.look_at_all();
     say(&format!("guards {}; wakes a suspended machine: {wakes:?}", path.display()));
     let mut idle_since = BootTime::now();
     loop {
