@@ -201,6 +201,12 @@ impl Acceptor {
     ) -> Option<Change> {
         let generation = set.generation;
         self.learn(set);
+        // Leases of the set before this one have to be over or renewed. Nor is it promised before: whoever accepts first
+        // grants nothing until enough others have accepted, and would wait for this one.
+        let settled = known_since.is_none_or(|since| now.since(since) >= lease::longest_hold());
+        if !settled {
+            return None;
+        }
         match change {
             Change::Prepare { generation: of, attempt } if *of == generation => {
                 if self.promised.is_some_and(|promised| promised > *attempt) {
@@ -214,10 +220,7 @@ impl Acceptor {
                 if self.promised.is_some_and(|promised| promised > *attempt) {
                     return self.promised.map(|promised| Change::Refused { generation, promised });
                 }
-                // Leases of the set before this one have to be over or renewed.
-                let settled =
-                    known_since.is_none_or(|since| now.since(since) >= lease::longest_hold());
-                if !settled || !set.may_be_followed_by(members) {
+                if !set.may_be_followed_by(members) {
                     return None;
                 }
                 self.promised = Some(*attempt);

@@ -140,6 +140,10 @@ fn the_set_after_next_waits_until_leases_of_this_one_are_over() {
     let early = since + lease::longest_hold() - Duration::from_millis(1);
     assert_eq!(acceptor.handle(early, &accept, &known, Some(since), 0, true), None);
     assert!(!acceptor.is_bound(&known));
+    // Not even promised: whoever accepts before a majority can is bound, and waits.
+    let prepare = Change::Prepare { generation: 4, attempt };
+    assert_eq!(acceptor.handle(early, &prepare, &known, Some(since), 0, true), None);
+    assert_eq!(acceptor, Acceptor { generation: 4, ..Acceptor::default() });
     let late = since + lease::longest_hold();
     assert!(acceptor.handle(late, &accept, &known, Some(since), 0, true).is_some());
 }

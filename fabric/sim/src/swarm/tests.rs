@@ -172,3 +172,9 @@ fn planted_bugs_of_tables_are_caught_within_thirty_seeds() {
         assert!(outcome.is_ok(), "{outcome:?}");
     }
 }
+
+/// One of two voters has begun anew, and cannot accept a next set for a while: nobody binds itself to one before that.
+#[test]
+fn a_change_of_voters_waits_for_those_that_can_accept_it() {
+    hold(&[49], 3, 600);
+}
