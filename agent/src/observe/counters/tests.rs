@@ -81,8 +81,9 @@ fn allocations_have_series_and_other_cgroups_have_none() {
     let stat = fs::read_to_string(unit.join("cpu.stat")).unwrap();
     let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse::<f64>().ok());
     let (ours_us, theirs_us) = (value("weft_unit_clock_total") / 1e3, usage.unwrap());
-    // Its books began before it was watched, by the time that a shell needs to start.
-    assert!((0.5..1.03).contains(&(ours_us / theirs_us)), "{ours_us} us, by its books {theirs_us}");
+    // Its books began before it was watched, by the time that a shell needs to start; and they leave out what interrupts and
+    // the machine's own host took meanwhile, which on a busy one is a good part.
+    assert!((0.5..1.5).contains(&(ours_us / theirs_us)), "{ours_us} us, by its books {theirs_us}");
     assert!(value("weft_unit_switches_total") >= 1.0, "{text}");
     assert!(!text.contains("guard"), "{text}");
     assert!(
