@@ -54,6 +54,15 @@ impl Failure {
         Failure::Said(Exit::NotFound, message.into())
     }
 
+    /// What is said of it, a line each.
+    pub fn messages(&self) -> &[String] {
+        match self {
+            Failure::Said(_, message) => std::slice::from_ref(message),
+            Failure::Listed(_, messages) => messages,
+            Failure::NobodyReads => &[],
+        }
+    }
+
     /// The exit code it leads to.
     pub fn exit(&self) -> Exit {
         match self {

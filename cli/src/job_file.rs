@@ -39,12 +39,17 @@ pub fn read_all<'p>(paths: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<JobS
             specs.push(spec);
         }
     }
+    if wrong.is_empty() { Ok(specs) } else { Err(refused(wrong)) }
+}
+
+/// Files that make no sense: what is wrong with them, as much as is shown at a time.
+fn refused(mut wrong: Vec<String>) -> Failure {
     let more = wrong.len().saturating_sub(ERRORS_SHOWN_MAX);
     if more > 0 {
         wrong.truncate(ERRORS_SHOWN_MAX);
         wrong.push(format!("and {more} more errors"));
     }
-    if wrong.is_empty() { Ok(specs) } else { Err(Failure::Listed(Exit::Usage, wrong)) }
+    Failure::Listed(Exit::Usage, wrong)
 }
 
 /// The job files that a path means: itself, or those in it.
@@ -53,10 +58,10 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
         return Ok(vec![path.into()]);
     }
     let shown = path.display();
-    let refused = |error: std::io::Error| format!("{shown}: {error}");
+    let unreadable = |error: std::io::Error| format!("{shown}: {error}");
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(refused)? {
-        let file = entry.map_err(refused)?.path();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
         if file.extension().is_some_and(|it| it == "toml") && !file.is_dir() {
             files.push(file);
         }
@@ -76,9 +81,7 @@ pub fn read(path: &Path) -> Result<JobSpec, Failure> {
             "{shown}: is a folder, not a job file: name one of those in it"
         )));
     }
-    read_all(std::iter::once(&path.to_owned()))?
-        .pop()
-        .ok_or_else(|| Failure::usage(format!("{}: there is no job in it", path.display())))
+    read_noting_all(path).map_err(refused)
 }
 
 /// The same; all that is wrong, a line each.

@@ -108,12 +108,7 @@ fn needs_agent(command: &Command) -> bool {
 
 /// Says what went wrong.
 fn say(screen: &Screen, failure: Failure) -> Exit {
-    let messages = match &failure {
-        Failure::Said(_, message) => std::slice::from_ref(message),
-        Failure::Listed(_, messages) => messages,
-        Failure::NobodyReads => &[],
-    };
-    for message in messages {
+    for message in failure.messages() {
         screen.complain(&format!("error: {}", screen::printable(message)));
     }
     failure.exit()

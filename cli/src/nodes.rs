@@ -263,7 +263,7 @@ pub async fn leave(context: &Context, removal: &Removal) -> Result<Exit, Failure
     let others = nodes.len().saturating_sub(1);
     let Some(at) = nodes.iter().position(|node| node.local) else {
         return Err(Failure::failed(format!(
-            "the node that is asked is no member of its fabric any more: there is nothing to leave. {START_ANEW}"
+            "this agent's node is no longer a member of its fabric: there is nothing to leave. {START_ANEW}"
         )));
     };
     let node = nodes.swap_remove(at);

@@ -181,7 +181,7 @@ async fn follow(
         tokio::spawn(pump(context.client.clone(), node, body, sender.clone()));
     }
     drop(sender);
-    let (mut ended, mut failed): (u32, Vec<(String, Failure)>) = (0, Vec::new());
+    let (mut ended, mut failed) = (0, None);
     let work = async {
         while let Some((node, event)) = seen.recv().await {
             match event {
@@ -190,7 +190,14 @@ async fn follow(
                     ended += u32::from(matches!(event, TraceEvent::Ended { .. }));
                     see(&event)?;
                 }
-                Err(failure) => failed.push((node, failure)),
+                // Whoever looks for minutes is not to learn in the end what was known at once.
+                Err(failure) => {
+                    screen.clear_line();
+                    for message in failure.messages() {
+                        screen.complain(&printable(&format!("error: {node}: {message}")));
+                    }
+                    failed.get_or_insert(failure.exit());
+                }
             }
         }
         Ok(())
@@ -204,24 +211,15 @@ async fn follow(
             return Err(Failure::Said(Exit::Interrupted, "stopped before its time".into()));
         }
     }
-    let Some((_, first)) = failed.first() else { return Ok(Exit::Ok) };
-    let exit = first.exit();
-    let lines = failed.iter().flat_map(|(node, failure)| {
-        let messages = match failure {
-            Failure::Said(_, message) => std::slice::from_ref(message),
-            Failure::Listed(_, messages) => messages,
-            Failure::NobodyReads => &[],
-        };
-        messages.iter().map(move |message| format!("{node}: {message}"))
-    });
-    let lines: Vec<String> = lines.collect();
-    if ended == 0 {
-        return Err(Failure::Listed(exit, lines));
+    match failed {
+        None => Ok(Exit::Ok),
+        // All has been said.
+        Some(exit) if ended == 0 => Err(Failure::Listed(exit, Vec::new())),
+        Some(_) => {
+            screen.say("not all nodes could be looked at");
+            Ok(Exit::Degraded)
+        }
     }
-    for line in lines {
-        screen.complain(&printable(&format!("not of all nodes: {line}")));
-    }
-    Ok(Exit::Degraded)
 }
 
 fn say(screen: &Screen, node: &str, event: &TraceEvent) {

@@ -293,7 +293,7 @@ fn a_node_leaves_its_fabric_once_its_work_is_elsewhere() {
         fake.weft(&["leave"])
             .await
             .exits(1)
-            .says("the node that is asked is no member of its fabric any more");
+            .says("this agent's node is no longer a member of its fabric");
     });
     beside_an_agent(|fake| async move {
         fake.has_job("web", 2, "/bin/web");

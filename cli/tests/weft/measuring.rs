@@ -201,6 +201,6 @@ fn a_profile_is_a_drawing_or_folded_stacks_and_is_refused_with_the_reason() {
         fake.has_job("db", 2, "/bin/db");
         fake.has_slot_on("db", 1, 2);
         let ran = fake.weft(&["profile", "db", "--folded"]).await.exits(3).shows("web;main 2");
-        ran.says("not of all nodes: node3: this node cannot do that");
+        ran.says("error: node3: this node cannot do that").says("not all nodes could be looked at");
     });
 }
