@@ -12,7 +12,7 @@
 //!
 //! Everything here comes from strangers. It is read within [`limits`], believed when its SHA-256 is the one that was asked
 //! for, and written only by [`unpack`], which keeps to one folder. This crate knows no other crate of the workspace, has no
-//! task, no socket and no state; `weft-helper` calls it, in a process that has given up all other rights.
+//! task, no socket and no state. No program calls it yet; `weft-helper` is to, in a process that has given up all other rights.
 
 // What makes images for the tests calls this crate by its name.
 #[cfg(test)]
